@@ -1,0 +1,3 @@
+//! The `ferule` binary.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,1 @@
+//! All arithmetic of Ferule: the only crate with `unsafe`.

@@ -1,0 +1,2 @@
+//! What a language model is.
+#![forbid(unsafe_code)]

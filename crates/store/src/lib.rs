@@ -1,0 +1,2 @@
+//! What happened: runs, metrics, rollouts, verdicts.
+#![forbid(unsafe_code)]

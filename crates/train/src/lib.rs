@@ -1,0 +1,2 @@
+//! How a model learns.
+#![forbid(unsafe_code)]
