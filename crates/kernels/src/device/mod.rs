@@ -1,0 +1,129 @@
+//! Where work runs: [`Device`], the instruction path [`Isa`], and the [`Queue`] that operations are given first.
+
+mod pool;
+
+use std::sync::Arc;
+
+use pool::Pool;
+
+/// A place where memory lives and work runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Device {
+    /// Host memory, and the processor's cores.
+    #[default]
+    Cpu,
+}
+
+/// An instruction path. Results are bit-equal within one path, and close between two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// AVX-512 F/BW/DQ/VL with `vdpbf16ps`.
+    Avx512Bf16,
+    /// AVX-512 F/BW/DQ/VL; bf16 pairs are widened.
+    Avx512,
+    /// AVX2 with FMA.
+    Avx2,
+    /// 128-bit NEON of every aarch64.
+    Neon,
+    /// Plain Rust with fused multiply-add.
+    Portable,
+}
+
+impl Isa {
+    /// Every path this machine can run, best first.
+    pub fn available() -> Vec<Isa> {
+        let mut paths = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 =
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+            let avx512 = avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            if avx512 && is_x86_feature_detected!("avx512bf16") {
+                paths.push(Isa::Avx512Bf16);
+            }
+            if avx512 {
+                paths.push(Isa::Avx512);
+            }
+            if avx2 {
+                paths.push(Isa::Avx2);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        paths.push(Isa::Neon);
+        paths.push(Isa::Portable);
+        paths
+    }
+
+    /// The name used by `FERULE_ISA`, in checkpoints and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Avx512Bf16 => "avx512_bf16",
+            Isa::Avx512 => "avx512",
+            Isa::Avx2 => "avx2",
+            Isa::Neon => "neon",
+            Isa::Portable => "portable",
+        }
+    }
+
+    /// The best path of this machine, or the one `FERULE_ISA` names.
+    ///
+    /// # Errors
+    /// A message for the user when `FERULE_ISA` names a path that does not exist or cannot run here.
+    pub fn choose() -> Result<Isa, String> {
+        let available = Isa::available();
+        match std::env::var("FERULE_ISA") {
+            Err(_) => Ok(available[0]),
+            Ok(wanted) => available.iter().copied().find(|isa| isa.name() == wanted).ok_or_else(|| {
+                let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
+                format!("FERULE_ISA={wanted}: this machine can run {}", names.join(", "))
+            }),
+        }
+    }
+}
+
+/// Where operations are enqueued. Cloning shares the pool. On the CPU an operation has finished when it returns.
+#[derive(Clone)]
+pub struct Queue {
+    device: Device,
+    isa: Isa,
+    pool: Arc<Pool>,
+}
+
+impl Queue {
+    /// A CPU queue of `threads` threads (the caller's included) on an instruction path.
+    ///
+    /// # Panics
+    /// When `threads` is 0 or the machine cannot run `isa`.
+    pub fn cpu(threads: usize, isa: Isa) -> Queue {
+        assert!(threads > 0, "a queue needs a thread");
+        assert!(Isa::available().contains(&isa), "this machine cannot run {}", isa.name());
+        Queue { device: Device::Cpu, isa, pool: Arc::new(Pool::new(threads)) }
+    }
+
+    /// Where its buffers live.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Its instruction path.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Its number of threads.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Runs `task(0) … task(tasks - 1)`, in any order, on all threads; returns when all have finished.
+    ///
+    /// # Panics
+    /// When a task panics.
+    pub(crate) fn parallel(&self, tasks: usize, task: impl Fn(usize) + Sync) {
+        self.pool.run(tasks, &task);
+    }
+}

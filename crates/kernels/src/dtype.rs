@@ -1,0 +1,94 @@
+//! Element types that live in buffers, and the two that arithmetic is done on.
+
+pub use half::bf16;
+
+/// The element types a buffer can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// IEEE single precision.
+    F32,
+    /// The upper half of an f32, rounded to nearest even.
+    Bf16,
+    /// Token and row indices.
+    U32,
+    /// Quantised weights.
+    I8,
+}
+
+impl DType {
+    /// The name used on the command line and in files: `f32`, `bf16`, `u32`, `i8`.
+    pub fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::Bf16 => "bf16",
+            DType::U32 => "u32",
+            DType::I8 => "i8",
+        }
+    }
+
+    /// Bytes of one element.
+    pub fn size_bytes(self) -> usize {
+        match self {
+            DType::F32 | DType::U32 => 4,
+            DType::Bf16 => 2,
+            DType::I8 => 1,
+        }
+    }
+}
+
+/// A type a [`crate::Buffer`] can hold. All-zero bits are a valid value, and there is no padding.
+pub trait Element: Copy + Default + Send + Sync + 'static + sealed::Sealed {
+    /// This type's tag.
+    const DTYPE: DType;
+}
+
+/// A type that products and activations are computed in: `f32` or [`bf16`]. Accumulation is always f32.
+pub trait Real: Element + PartialEq {
+    /// Widens exactly.
+    fn to_f32(self) -> f32;
+    /// Rounds to nearest, ties to even.
+    fn from_f32(x: f32) -> Self;
+}
+
+impl Element for f32 {
+    const DTYPE: DType = DType::F32;
+}
+impl Element for bf16 {
+    const DTYPE: DType = DType::Bf16;
+}
+impl Element for u32 {
+    const DTYPE: DType = DType::U32;
+}
+impl Element for i8 {
+    const DTYPE: DType = DType::I8;
+}
+
+impl Real for f32 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn from_f32(x: f32) -> f32 {
+        x
+    }
+}
+
+impl Real for bf16 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from_bits((self.to_bits() as u32) << 16)
+    }
+    #[inline(always)]
+    fn from_f32(x: f32) -> bf16 {
+        bf16::from_f32(x)
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for half::bf16 {}
+    impl Sealed for u32 {}
+    impl Sealed for i8 {}
+}
