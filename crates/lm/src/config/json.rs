@@ -1,0 +1,308 @@
+//! `config.json`, read from any release of `transformers` and written so that any release reads it.
+//!
+//! Reading is two steps: the text as it stands (`Raw`, every field optional), then the resolved [`Config`]. A field
+//! that would change the arithmetic in a way Ferule does not have is an error that names it; fields without influence
+//! on the forward pass (`use_cache`, dropouts, `torch_dtype` …) are ignored.
+
+use super::{Config, Family, RopeScaling};
+use crate::error::FormatError;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// The fields of `config.json` that matter, as they stand there.
+#[derive(Deserialize)]
+struct Raw {
+    architectures: Option<Vec<String>>,
+    model_type: Option<String>,
+    hidden_size: Option<usize>,
+    num_hidden_layers: Option<usize>,
+    num_attention_heads: Option<usize>,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    intermediate_size: Option<usize>,
+    vocab_size: Option<usize>,
+    max_position_embeddings: Option<usize>,
+    rms_norm_eps: Option<f64>,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<Map<String, Value>>,
+    rope_parameters: Option<Map<String, Value>>,
+    tie_word_embeddings: Option<bool>,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    hidden_act: Option<String>,
+    /// `None`: absent, `Some(None)`: null. Mistral's default window differs between the two.
+    #[serde(default, deserialize_with = "present")]
+    sliding_window: Option<Option<usize>>,
+    use_sliding_window: Option<bool>,
+    max_window_layers: Option<usize>,
+    layer_types: Option<Vec<String>>,
+    partial_rotary_factor: Option<f64>,
+    bos_token_id: Option<Ids>,
+    eos_token_id: Option<Ids>,
+    pad_token_id: Option<Ids>,
+    initializer_range: Option<f64>,
+    quantization_config: Option<Value>,
+}
+
+/// A token id or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Ids {
+    One(i64),
+    Many(Vec<i64>),
+}
+
+impl Ids {
+    /// The ids, without the -1 that some configurations use for none.
+    fn list(self, field: &str, path: &Path) -> Result<Vec<u32>, FormatError> {
+        let ids = match self {
+            Ids::One(id) => vec![id],
+            Ids::Many(ids) => ids,
+        };
+        let fail = |id| FormatError::config(path, field, format!("{id} is not a token id"), "ids count from 0");
+        ids.into_iter().filter(|&id| id != -1).map(|id| u32::try_from(id).map_err(|_| fail(id))).collect()
+    }
+}
+
+fn present<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Option<usize>>, D::Error> {
+    Option::<usize>::deserialize(source).map(Some)
+}
+
+impl Config {
+    /// Reads and validates the text of a `config.json`; `path` is named in messages.
+    ///
+    /// # Errors
+    /// [`FormatError::UnknownArchitecture`] for a family that Ferule does not have; [`FormatError::Config`], with
+    /// the field, for anything missing, of the wrong kind, out of range, or not supported.
+    pub fn from_json(text: &str, path: &Path) -> Result<Self, FormatError> {
+        let source = &mut serde_json::Deserializer::from_str(text);
+        let raw: Raw = serde_path_to_error::deserialize(source).map_err(|error| {
+            let field = error.path().to_string();
+            FormatError::config(path, &field, error.into_inner().to_string(), "is this a model's config.json?")
+        })?;
+        raw.resolve(path)
+    }
+
+    /// The text of a `config.json` that `transformers` (4 and 5) reads back to this model.
+    pub fn to_json(&self) -> String {
+        let eos = match self.eos_token_id.as_slice() {
+            [] => Value::Null,
+            [id] => json!(id),
+            ids => json!(ids),
+        };
+        let scaling = match self.rope_scaling {
+            None => Value::Null,
+            Some(RopeScaling::Linear { factor }) => {
+                json!({ "rope_type": "linear", "factor": factor })
+            }
+            Some(RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            }) => {
+                json!({
+                    "rope_type": "llama3",
+                    "factor": factor,
+                    "low_freq_factor": low_freq_factor,
+                    "high_freq_factor": high_freq_factor,
+                    "original_max_position_embeddings": original_max_position_embeddings,
+                })
+            }
+        };
+        let mut fields = json!({
+            "architectures": [self.model_type.architecture()],
+            "attention_dropout": 0.0,
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": eos,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "hidden_size": self.hidden_size,
+            "initializer_range": self.initializer_range,
+            "intermediate_size": self.intermediate_size,
+            "max_position_embeddings": self.max_position_embeddings,
+            "model_type": self.model_type.model_type(),
+            "num_attention_heads": self.num_attention_heads,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_key_value_heads": self.num_key_value_heads,
+            "pad_token_id": self.pad_token_id,
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_scaling": scaling,
+            "rope_theta": self.rope_theta,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "use_cache": true,
+            "vocab_size": self.vocab_size,
+        });
+        match self.model_type {
+            Family::Llama => {
+                fields["attention_bias"] = json!(false);
+                fields["mlp_bias"] = json!(false);
+            }
+            Family::Mistral => fields["sliding_window"] = Value::Null,
+            Family::Qwen2 => fields["use_sliding_window"] = json!(false),
+            Family::Qwen3 => {
+                fields["attention_bias"] = json!(false);
+                fields["use_sliding_window"] = json!(false);
+            }
+        }
+        serde_json::to_string_pretty(&fields).expect("a JSON value serialises") + "\n"
+    }
+}
+
+impl Raw {
+    fn resolve(self, path: &Path) -> Result<Config, FormatError> {
+        let model_type = self.family(path)?;
+        self.refuse_unsupported(model_type, path)?;
+        let need = |value: Option<usize>, field: &str| {
+            value.ok_or_else(|| FormatError::config(path, field, "is missing", "is this a model's config.json?"))
+        };
+        let hidden_size = need(self.hidden_size, "hidden_size")?;
+        let heads = need(self.num_attention_heads, "num_attention_heads")?;
+        let head_dim = match self.head_dim {
+            Some(width) => width,
+            None if model_type == Family::Qwen3 => 128,
+            None if heads > 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
+            None => {
+                let problem = format!("{heads} does not divide hidden_size {hidden_size}, and there is no head_dim");
+                return Err(FormatError::config(path, "num_attention_heads", problem, "give head_dim"));
+            }
+        };
+        let context = match model_type {
+            Family::Llama => 2048,
+            Family::Mistral => 131_072,
+            Family::Qwen2 | Family::Qwen3 => 32_768,
+        };
+        let (rope_theta, rope_scaling) = self.rope(path)?;
+        let ids = |ids: Option<Ids>, field| ids.map_or(Ok(Vec::new()), |ids| ids.list(field, path));
+        let config = Config {
+            model_type,
+            hidden_size,
+            num_hidden_layers: need(self.num_hidden_layers, "num_hidden_layers")?,
+            num_attention_heads: heads,
+            num_key_value_heads: self.num_key_value_heads.unwrap_or(heads),
+            head_dim,
+            intermediate_size: need(self.intermediate_size, "intermediate_size")?,
+            vocab_size: need(self.vocab_size, "vocab_size")?,
+            max_position_embeddings: self.max_position_embeddings.unwrap_or(context),
+            rms_norm_eps: self.rms_norm_eps.unwrap_or(1e-6),
+            rope_theta,
+            rope_scaling,
+            tie_word_embeddings: self.tie_word_embeddings.unwrap_or(false),
+            bos_token_id: ids(self.bos_token_id, "bos_token_id")?.first().copied(),
+            eos_token_id: ids(self.eos_token_id, "eos_token_id")?,
+            pad_token_id: ids(self.pad_token_id, "pad_token_id")?.first().copied(),
+            initializer_range: self.initializer_range.unwrap_or(0.02),
+        };
+        config.validate(path)?;
+        if let Some(window) = self.sliding_window.unwrap_or((model_type == Family::Mistral).then_some(4096)) {
+            let slides = match model_type {
+                Family::Llama => false,
+                Family::Mistral => true,
+                Family::Qwen2 | Family::Qwen3 => match &self.layer_types {
+                    Some(kinds) => kinds.iter().any(|kind| kind == "sliding_attention"),
+                    None => {
+                        self.use_sliding_window == Some(true)
+                            && self.max_window_layers.unwrap_or(28) < config.num_hidden_layers
+                    }
+                },
+            };
+            if slides && window < config.max_position_embeddings {
+                let problem = format!(
+                    "attention over a window of {window} tokens in a context of {} is not supported",
+                    config.max_position_embeddings
+                );
+                let hint =
+                    format!("within {window} tokens the model is exact: set max_position_embeddings to {window}");
+                return Err(FormatError::config(path, "sliding_window", problem, hint));
+            }
+        }
+        Ok(config)
+    }
+
+    /// The family by `model_type`, or by `architectures` where that is absent; both must agree.
+    fn family(&self, path: &Path) -> Result<Family, FormatError> {
+        let unknown = |found: String| FormatError::UnknownArchitecture { path: path.to_path_buf(), found };
+        let architecture = self.architectures.as_ref().and_then(|list| list.first());
+        if let Some(name) = architecture {
+            let family = Family::ALL.into_iter().find(|family| family.architecture() == name);
+            let family = family.ok_or_else(|| unknown(format!("`{name}`")))?;
+            return match &self.model_type {
+                Some(kind) if kind != family.model_type() => {
+                    let problem = format!("`{kind}` contradicts architectures = `{name}`");
+                    Err(FormatError::config(path, "model_type", problem, "the two fields must name one family"))
+                }
+                _ => Ok(family),
+            };
+        }
+        match &self.model_type {
+            Some(kind) => {
+                let family = Family::ALL.into_iter().find(|family| family.model_type() == kind);
+                family.ok_or_else(|| unknown(format!("`{kind}`")))
+            }
+            None => {
+                let problem = "is missing, and so is `architectures`";
+                Err(FormatError::config(path, "model_type", problem, "is this a model's config.json?"))
+            }
+        }
+    }
+
+    /// Refuses what would change the arithmetic and is not implemented.
+    fn refuse_unsupported(&self, family: Family, path: &Path) -> Result<(), FormatError> {
+        let fail = |field: &str, problem: &str, hint: &str| Err(FormatError::config(path, field, problem, hint));
+        if let Some(act) = self.hidden_act.as_deref().filter(|act| !["silu", "swish"].contains(act)) {
+            return fail("hidden_act", &format!("`{act}` is not supported"), "only SwiGLU models (`silu`) are");
+        }
+        if self.attention_bias == Some(true) && matches!(family, Family::Llama | Family::Qwen3) {
+            let problem = "true is not supported: it puts a bias on the output projection too";
+            return fail("attention_bias", problem, "Qwen2's biases on query, key and value need no such field");
+        }
+        if self.mlp_bias == Some(true) {
+            return fail("mlp_bias", "true is not supported", "no released model of these families has it");
+        }
+        if self.partial_rotary_factor.is_some_and(|share| share != 1.0) {
+            return fail("partial_rotary_factor", "only 1 is supported", "whole heads are turned");
+        }
+        if self.quantization_config.as_ref().is_some_and(|value| !value.is_null()) {
+            let hint = "take the unquantised release of the model, or a GGUF file";
+            return fail("quantization_config", "quantised safetensors are not supported", hint);
+        }
+        Ok(())
+    }
+
+    /// Base and scaling, from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before).
+    fn rope(&self, path: &Path) -> Result<(f64, Option<RopeScaling>), FormatError> {
+        let (field, table) = match (&self.rope_parameters, &self.rope_scaling) {
+            (Some(table), _) => ("rope_parameters", table),
+            (None, Some(table)) => ("rope_scaling", table),
+            (None, None) => return Ok((self.rope_theta.unwrap_or(10_000.0), None)),
+        };
+        let fail = |key: &str, problem: String, hint: &str| {
+            FormatError::config(path, &format!("{field}.{key}"), problem, hint)
+        };
+        let number = |key: &str| {
+            let value = table.get(key).and_then(Value::as_f64);
+            value.ok_or_else(|| fail(key, "is missing or not a number".into(), "compare with the model's release"))
+        };
+        let theta = match table.get("rope_theta") {
+            Some(_) => number("rope_theta")?,
+            None => self.rope_theta.unwrap_or(10_000.0),
+        };
+        let kind = table.get("rope_type").or_else(|| table.get("type")).and_then(Value::as_str).unwrap_or("default");
+        let scaling = match kind {
+            "default" => None,
+            "linear" => Some(RopeScaling::Linear { factor: number("factor")? }),
+            "llama3" => Some(RopeScaling::Llama3 {
+                factor: number("factor")?,
+                low_freq_factor: number("low_freq_factor")?,
+                high_freq_factor: number("high_freq_factor")?,
+                original_max_position_embeddings: number("original_max_position_embeddings")? as usize,
+            }),
+            other => {
+                let hint = "supported are `default`, `linear` and `llama3`";
+                return Err(fail("rope_type", format!("`{other}` is not supported"), hint));
+            }
+        };
+        Ok((theta, scaling))
+    }
+}

@@ -1,0 +1,179 @@
+use super::*;
+
+fn read(text: &str) -> Result<Config, String> {
+    Config::from_json(text, Path::new("config.json")).map_err(|error| error.to_string())
+}
+
+/// A small valid configuration with `extra` fields added or replaced.
+fn tiny(extra: &str) -> Result<Config, String> {
+    let base = r#"{"model_type":"llama","hidden_size":8,"num_hidden_layers":2,"num_attention_heads":4,
+        "intermediate_size":16,"vocab_size":32}"#;
+    let mut fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(base).unwrap();
+    let extra: serde_json::Map<String, serde_json::Value> = serde_json::from_str(extra).unwrap();
+    fields.extend(extra);
+    read(&serde_json::to_string(&fields).unwrap())
+}
+
+#[test]
+fn families_have_their_own_tensors() {
+    let names = |kind: &str| -> Vec<String> {
+        let config =
+            tiny(&format!(r#"{{"model_type":"{kind}","head_dim":2,"num_key_value_heads":2,"sliding_window":null}}"#))
+                .unwrap();
+        config.tensors().into_iter().map(|spec| format!("{} {:?}", spec.name, spec.shape)).collect()
+    };
+    let llama = names("llama");
+    assert_eq!(
+        llama[..11],
+        [
+            "model.embed_tokens.weight [32, 8]",
+            "model.layers.0.input_layernorm.weight [8]",
+            "model.layers.0.self_attn.q_proj.weight [8, 8]",
+            "model.layers.0.self_attn.k_proj.weight [4, 8]",
+            "model.layers.0.self_attn.v_proj.weight [4, 8]",
+            "model.layers.0.self_attn.o_proj.weight [8, 8]",
+            "model.layers.0.post_attention_layernorm.weight [8]",
+            "model.layers.0.mlp.gate_proj.weight [16, 8]",
+            "model.layers.0.mlp.up_proj.weight [16, 8]",
+            "model.layers.0.mlp.down_proj.weight [8, 16]",
+            "model.layers.1.input_layernorm.weight [8]",
+        ]
+    );
+    assert_eq!(llama[llama.len() - 2..], ["model.norm.weight [8]", "lm_head.weight [32, 8]"]);
+    assert_eq!(names("mistral"), llama);
+    assert_eq!(
+        names("qwen2")[5..8],
+        [
+            "model.layers.0.self_attn.q_proj.bias [8]",
+            "model.layers.0.self_attn.k_proj.bias [4]",
+            "model.layers.0.self_attn.v_proj.bias [4]",
+        ]
+    );
+    assert_eq!(
+        names("qwen3")[5..7],
+        ["model.layers.0.self_attn.q_norm.weight [2]", "model.layers.0.self_attn.k_norm.weight [2]"]
+    );
+}
+
+#[test]
+fn a_tied_head_is_one_tensor() {
+    let untied = tiny("{}").unwrap();
+    let tied = tiny(r#"{"tie_word_embeddings":true}"#).unwrap();
+    assert_eq!(untied.parameters() - tied.parameters(), 32 * 8);
+    assert!(tied.tensors().iter().all(|spec| spec.part != Part::Head));
+}
+
+#[test]
+fn both_spellings_of_rotary_scaling_agree() {
+    let old = tiny(
+        r#"{"rope_theta":500000.0,"rope_scaling":{"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,
+            "high_freq_factor":4.0,"original_max_position_embeddings":8192}}"#,
+    );
+    let new = tiny(
+        r#"{"rope_parameters":{"rope_theta":500000.0,"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,
+            "high_freq_factor":4.0,"original_max_position_embeddings":8192}}"#,
+    );
+    assert_eq!(old.clone().unwrap(), new.unwrap());
+    assert_eq!(read(&old.clone().unwrap().to_json()).unwrap(), old.unwrap());
+}
+
+#[test]
+fn llama3_frequencies_match_the_reference() {
+    // transformers 5.23, ROPE_INIT_FUNCTIONS["llama3"], head_dim 16, computed there in f32.
+    let config = tiny(
+        r#"{"head_dim":16,"rope_theta":500000.0,"rope_scaling":{"rope_type":"llama3","factor":32.0,
+            "low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192}}"#,
+    );
+    let expected = LLAMA3_FREQUENCIES;
+    let found = config.unwrap().rotary_frequencies();
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((found - expected).abs() <= 1e-6 * expected, "{found} is not {expected}");
+    }
+}
+
+const LLAMA3_FREQUENCIES: [f64; 8] = [
+    1.0,
+    0.193922758102417,
+    0.03760603070259094,
+    0.00729266507551074,
+    0.000429556705057621,
+    8.570255886297673e-06,
+    1.6619674170215148e-06,
+    3.2229328894572973e-07,
+];
+
+#[test]
+fn written_configurations_read_back() {
+    for kind in ["llama", "mistral", "qwen2", "qwen3"] {
+        let text = format!(
+            r#"{{"model_type":"{kind}","head_dim":4,"eos_token_id":[1,2],"bos_token_id":0,"sliding_window":null}}"#
+        );
+        let config = tiny(&text).unwrap();
+        assert_eq!(read(&config.to_json()).unwrap(), config);
+    }
+}
+
+#[test]
+fn sliding_windows_are_refused_only_where_they_apply() {
+    for (fields, refused) in [
+        (r#"{"model_type":"mistral"}"#, true),
+        (r#"{"model_type":"mistral","sliding_window":null}"#, false),
+        (r#"{"model_type":"mistral","sliding_window":4096,"max_position_embeddings":4096}"#, false),
+        (r#"{"model_type":"llama","sliding_window":16}"#, false),
+        (r#"{"model_type":"qwen2","sliding_window":16,"use_sliding_window":false}"#, false),
+        (r#"{"model_type":"qwen2","sliding_window":16,"use_sliding_window":true,"max_window_layers":2}"#, false),
+        (r#"{"model_type":"qwen2","sliding_window":16,"use_sliding_window":true,"max_window_layers":1}"#, true),
+        (r#"{"model_type":"qwen3","sliding_window":16,"layer_types":["full_attention","sliding_attention"]}"#, true),
+    ] {
+        let result = tiny(fields);
+        assert_eq!(result.is_err(), refused, "{fields}: {result:?}");
+    }
+}
+
+#[test]
+fn unknown_architectures_are_named() {
+    let message = tiny(r#"{"architectures":["Gemma3ForCausalLM"]}"#).unwrap_err();
+    assert!(message.starts_with("config.json: unknown architecture `Gemma3ForCausalLM`\nhint: supported are Llama"));
+    assert!(tiny(r#"{"model_type":"mamba"}"#).unwrap_err().contains("`mamba`"));
+}
+
+#[test]
+fn what_cannot_be_computed_is_refused_with_its_field() {
+    for (fields, field) in [
+        (r#"{"num_attention_heads":3}"#, "num_attention_heads"),
+        (r#"{"num_key_value_heads":3}"#, "num_key_value_heads"),
+        (r#"{"num_attention_heads":0}"#, "num_attention_heads"),
+        (r#"{"hidden_size":-1}"#, "hidden_size"),
+        (r#"{"hidden_size":18446744073709551615,"head_dim":2}"#, "hidden_size"),
+        (r#"{"num_hidden_layers":100000}"#, "num_hidden_layers"),
+        (r#"{"vocab_size":0}"#, "vocab_size"),
+        (r#"{"head_dim":3}"#, "head_dim"),
+        (r#"{"rms_norm_eps":0}"#, "rms_norm_eps"),
+        (r#"{"rope_theta":-1.0}"#, "rope_theta"),
+        (r#"{"hidden_act":"gelu"}"#, "hidden_act"),
+        (r#"{"attention_bias":true}"#, "attention_bias"),
+        (r#"{"rope_scaling":{"type":"yarn","factor":4}}"#, "rope_scaling.rope_type"),
+        (r#"{"rope_scaling":{"type":"linear"}}"#, "rope_scaling.factor"),
+        (r#"{"eos_token_id":32}"#, "eos_token_id"),
+        (r#"{"eos_token_id":[-5]}"#, "eos_token_id"),
+        (r#"{"quantization_config":{"quant_method":"gptq"}}"#, "quantization_config"),
+    ] {
+        let message = tiny(fields).unwrap_err();
+        assert!(message.contains(&format!("config.json: `{field}`: ")), "{fields}: {message}");
+        assert!(message.contains("\nhint: "), "{message}");
+    }
+    assert!(read("{").is_err());
+    assert!(read("[]").is_err());
+}
+
+#[test]
+fn a_shape_needs_only_three_fields() {
+    let shape: Shape =
+        serde_json::from_str(r#"{"hidden_size":256,"num_hidden_layers":6,"num_attention_heads":8}"#).unwrap();
+    let config = Config::from_shape(&shape, Some(4096), Path::new("recipe.toml")).unwrap();
+    assert_eq!((config.head_dim, config.intermediate_size, config.vocab_size), (32, 704, 4096));
+    assert!(Config::from_shape(&shape, None, Path::new("recipe.toml")).is_err());
+    let small = Shape { vocab_size: Some(100), ..shape };
+    assert!(Config::from_shape(&small, Some(4096), Path::new("recipe.toml")).is_err());
+}
