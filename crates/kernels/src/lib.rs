@@ -14,7 +14,9 @@ pub mod buffer;
 pub mod device;
 pub mod dtype;
 pub mod ops;
+pub mod scratch;
 
 pub use buffer::{Buffer, View, ViewMut};
 pub use device::{Device, Isa, Queue};
 pub use dtype::{DType, Element, Real, bf16};
+pub use scratch::Scratch;

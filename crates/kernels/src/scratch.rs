@@ -1,0 +1,51 @@
+//! [`Scratch`]: working memory that a caller keeps and lends to operations, so that no operation allocates in a loop.
+
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::dtype::Element;
+
+/// Growable, 64-byte aligned working memory. It never shrinks, and its contents mean nothing between two operations.
+pub struct Scratch {
+    memory: Buffer<f32>,
+}
+
+impl Scratch {
+    /// Empty scratch; operations grow it to what they need.
+    pub fn new(device: Device) -> Self {
+        Self { memory: Buffer::zeros(device, 0) }
+    }
+
+    /// Size in memory, that is the largest use so far.
+    pub fn size_bytes(&self) -> usize {
+        self.memory.size_bytes()
+    }
+
+    /// `len` elements of any type, 64-byte aligned, of unspecified value.
+    pub(crate) fn elements<T: Element>(&mut self, len: usize) -> &mut [T] {
+        let floats = (len * size_of::<T>()).div_ceil(size_of::<f32>());
+        if self.memory.len() < floats {
+            // Old memory goes first: the peak is the new size, not the sum.
+            let device = self.memory.device();
+            self.memory = Buffer::zeros(device, 0);
+            self.memory = Buffer::zeros(device, floats);
+        }
+        let memory = self.memory.host_mut();
+        // SAFETY: the memory holds at least `len` elements, is aligned for any of them, is initialised, and every bit
+        // pattern is a valid f32, bf16, u32 or i8, the only types `Element` is implemented for.
+        unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<T>(), len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_and_keeps_its_size() {
+        let mut scratch = Scratch::new(Device::Cpu);
+        scratch.elements::<f32>(100).fill(1.0);
+        assert_eq!(scratch.elements::<u32>(7).len(), 7);
+        assert_eq!(scratch.size_bytes(), 400);
+        assert_eq!(scratch.elements::<f32>(101).as_ptr() as usize % 64, 0);
+    }
+}
