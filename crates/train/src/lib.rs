@@ -1,2 +1,6 @@
 //! How a model learns.
 #![forbid(unsafe_code)]
+
+pub mod rewards;
+pub mod rng;
+pub mod tasks;
