@@ -15,6 +15,7 @@ pub mod device;
 pub mod dtype;
 pub mod ops;
 pub mod scratch;
+pub(crate) mod simd;
 
 pub use buffer::{Buffer, View, ViewMut};
 pub use device::{Device, Isa, Queue};

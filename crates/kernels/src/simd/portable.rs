@@ -1,0 +1,196 @@
+//! The path of plain Rust: arrays and `f32::mul_add`. It defines what every method means, and runs anywhere; without
+//! an FMA instruction in the target's baseline, `mul_add` is a call into the C library, exact but slow.
+
+use super::Simd;
+use crate::device::Isa;
+use crate::dtype::{Real, bf16};
+
+const LANES: usize = 8;
+
+/// The token of [`Isa::Portable`].
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+macro_rules! lanewise {
+    ($result:ty, |$($x:ident),+| $body:expr) => {{
+        let mut result = <$result>::default();
+        for lane in 0..LANES {
+            $(let $x = $x[lane];)+
+            result[lane] = $body;
+        }
+        result
+    }};
+}
+
+impl Simd for Portable {
+    const ISA: Isa = Isa::Portable;
+    const LANES: usize = LANES;
+    type F = [f32; LANES];
+    type Pairs = [u32; LANES];
+    type Mask = [bool; LANES];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        lanewise!(Self::F, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        lanewise!(Self::F, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        lanewise!(Self::F, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        lanewise!(Self::F, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        lanewise!(Self::F, |a, b, c| a.mul_add(b, c))
+    }
+    #[inline(always)]
+    fn neg_fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        lanewise!(Self::F, |a, b, c| (-a).mul_add(b, c))
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        lanewise!(Self::F, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        lanewise!(Self::F, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn sqrt(self, a: Self::F) -> Self::F {
+        lanewise!(Self::F, |a| a.sqrt())
+    }
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        lanewise!(Self::F, |a| a.abs())
+    }
+    #[inline(always)]
+    fn round(self, a: Self::F) -> Self::F {
+        lanewise!(Self::F, |a| a.round_ties_even())
+    }
+    #[inline(always)]
+    fn pow2(self, n: Self::F) -> Self::F {
+        lanewise!(Self::F, |n| f32::from_bits((((n as i32).wrapping_add(127)) as u32) << 23))
+    }
+
+    #[inline(always)]
+    fn lt(self, a: Self::F, b: Self::F) -> Self::Mask {
+        lanewise!(Self::Mask, |a, b| a < b)
+    }
+    #[inline(always)]
+    fn le(self, a: Self::F, b: Self::F) -> Self::Mask {
+        lanewise!(Self::Mask, |a, b| a <= b)
+    }
+    #[inline(always)]
+    fn eq(self, a: Self::F, b: Self::F) -> Self::Mask {
+        lanewise!(Self::Mask, |a, b| a == b)
+    }
+    #[inline(always)]
+    fn first(self, count: usize) -> Self::Mask {
+        let mut mask = [false; LANES];
+        for (lane, bit) in mask.iter_mut().enumerate() {
+            *bit = lane < count;
+        }
+        mask
+    }
+    #[inline(always)]
+    fn select(self, mask: Self::Mask, a: Self::F, b: Self::F) -> Self::F {
+        lanewise!(Self::F, |mask, a, b| if mask { a } else { b })
+    }
+    #[inline(always)]
+    fn bits(self, mask: Self::Mask) -> u32 {
+        let mut bits = 0;
+        for (lane, bit) in mask.into_iter().enumerate() {
+            bits |= (bit as u32) << lane;
+        }
+        bits
+    }
+
+    #[inline(always)]
+    fn reduce_add(self, a: Self::F) -> f32 {
+        let b = [a[0] + a[4], a[1] + a[5], a[2] + a[6], a[3] + a[7]];
+        (b[0] + b[2]) + (b[1] + b[3])
+    }
+    #[inline(always)]
+    fn reduce_max(self, a: Self::F) -> f32 {
+        let mut best = a[0];
+        for x in a {
+            best = if best > x { best } else { x };
+        }
+        best
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(self, from: *const bf16) -> Self::Pairs {
+        // SAFETY: the contract of `Simd`.
+        unsafe { from.cast::<Self::Pairs>().read_unaligned() }
+    }
+    #[inline(always)]
+    fn splat_pair(self, pair: u32) -> Self::Pairs {
+        [pair; LANES]
+    }
+    #[inline(always)]
+    fn dot_bf16(self, acc: Self::F, a: Self::Pairs, b: Self::Pairs) -> Self::F {
+        lanewise!(Self::F, |acc, a, b| {
+            let high = f32::from_bits(a & 0xffff_0000).mul_add(f32::from_bits(b & 0xffff_0000), acc);
+            f32::from_bits(a << 16).mul_add(f32::from_bits(b << 16), high)
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn load_f32(self, from: *const f32) -> Self::F {
+        // SAFETY: the contract of `Simd`.
+        unsafe { from.cast::<Self::F>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn load_f32_partial(self, from: *const f32, count: usize) -> Self::F {
+        let mut a = [0.0; LANES];
+        // SAFETY: the contract of `Simd`.
+        unsafe { std::ptr::copy_nonoverlapping(from, a.as_mut_ptr(), count.min(LANES)) };
+        a
+    }
+    #[inline(always)]
+    unsafe fn store_f32(self, to: *mut f32, a: Self::F) {
+        // SAFETY: the contract of `Simd`.
+        unsafe { to.cast::<Self::F>().write_unaligned(a) }
+    }
+    #[inline(always)]
+    unsafe fn store_f32_partial(self, to: *mut f32, a: Self::F, count: usize) {
+        // SAFETY: the contract of `Simd`.
+        unsafe { std::ptr::copy_nonoverlapping(a.as_ptr(), to, count.min(LANES)) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const bf16) -> Self::F {
+        // SAFETY: the contract of `Simd`.
+        let a = unsafe { from.cast::<[bf16; LANES]>().read_unaligned() };
+        lanewise!(Self::F, |a| a.to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_partial(self, from: *const bf16, count: usize) -> Self::F {
+        let mut a = [bf16::ZERO; LANES];
+        // SAFETY: the contract of `Simd`.
+        unsafe { std::ptr::copy_nonoverlapping(from, a.as_mut_ptr(), count.min(LANES)) };
+        lanewise!(Self::F, |a| Real::to_f32(a))
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut bf16, a: Self::F) {
+        let a = lanewise!([bf16; LANES], |a| <bf16 as Real>::from_f32(a));
+        // SAFETY: the contract of `Simd`.
+        unsafe { to.cast::<[bf16; LANES]>().write_unaligned(a) }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16_partial(self, to: *mut bf16, a: Self::F, count: usize) {
+        let a = lanewise!([bf16; LANES], |a| <bf16 as Real>::from_f32(a));
+        // SAFETY: the contract of `Simd`.
+        unsafe { std::ptr::copy_nonoverlapping(a.as_ptr(), to, count.min(LANES)) }
+    }
+}
