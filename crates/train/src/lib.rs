@@ -3,4 +3,5 @@
 
 pub mod rewards;
 pub mod rng;
+pub mod suggest;
 pub mod tasks;

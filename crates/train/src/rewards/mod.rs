@@ -1,142 +1,175 @@
-//! Rules that reward a completion, and sets of them.
+//! Rules that turn a completion into a reward, and say why.
 //!
-//! A rule says what it reads: the prompt alone, or the answer that the case's source states. It sees
-//! [`Evidence`] and nothing else, so a generator's hidden record is out of its reach by construction, and the
-//! answer reaches only those rules that declare it. A rule never decides how many answers were read; the recipe
-//! meters that by [`RuleSet::reads_answers`].
+//! A [`Rule`] declares what it reads: the prompt alone (and what it was built with: a dictionary, a range), or the case's
+//! answer too. It never sees [`crate::tasks::Case::record`]; [`Evidence`] has no field for it. A [`RuleSet`] weighs rules,
+//! lets some of them be gates, and keeps every verdict with its reason.
+//!
+//! What this module never does: it never samples, never trains, never touches a network, and never turns a failure of its
+//! own into a score. A time-out or a crash is [`Verdict::Failed`], a case that a rule cannot speak about is
+//! [`Verdict::Abstain`]; both are counted by whoever stores the verdicts.
+//!
+//! Scoring is strict: unless a rule's documentation says otherwise, a completion that was cut short or that does not hold
+//! exactly one answer block scores 0. A reward that reads "the first answer block" teaches a policy to write several.
+//!
+//! Read next: [`answer`] (how the one answer is read), then [`format`], the smallest rule, then [`registry`] (how a recipe names them).
 
-use std::sync::Arc;
+pub mod answer;
+pub mod exact;
+pub mod format;
+pub mod registry;
 
-use serde::{Deserialize, Serialize};
+mod rule_set;
+
+pub use registry::RuleConfig;
+pub use rule_set::{Judged, RuleSet};
 
 use crate::tasks::Completion;
+use serde::{Deserialize, Serialize};
 
-/// What a rule looks at besides the completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a rule looks at besides the completion. Cases whose answer is read are metered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reads {
-    /// The prompt, and fixed knowledge such as a dictionary or a statute.
+    /// The prompt, and whatever the rule was built with.
     Prompt,
-    /// The answer that the case's source states; each distinct case is metered.
+    /// The case's known answer as well.
     Answer,
 }
 
-/// What a rule may see.
-#[derive(Clone, Copy, Debug)]
+/// What a rule may see of one rollout.
+#[derive(Debug, Clone, Copy)]
 pub struct Evidence<'a> {
-    /// The prompt's text.
+    /// The prompt as plain text (of a conversation: what was said to the policy, in order).
     pub prompt: &'a str,
-    /// The known answer; `Some` only for rules that read it.
+    /// The known answer; present only for rules that declare [`Reads::Answer`], and only where the case has one.
     pub answer: Option<&'a str>,
-    /// What the policy wrote.
+    /// What the sampler left.
     pub completion: &'a Completion<'a>,
 }
 
 /// What a rule says of one completion.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Verdict {
-    /// A score in `[0, 1]`.
+    /// A score from 0 (wrong) to 1 (right), and why.
     Score {
-        /// The score.
+        /// 0..=1.
         value: f64,
-        /// Why.
+        /// For a person who reads the stored verdicts.
         reason: String,
     },
-    /// The rule cannot say; it leaves the sum and its weight.
+    /// The rule has nothing to say of this *case* (an answer is missing, say). Never a matter of the completion: a policy that can make
+    /// a rule abstain can choose what it is graded by.
     Abstain {
-        /// Why.
+        /// For a person who reads the stored verdicts.
         reason: String,
     },
-    /// The rule broke down (a time-out, a crash): counted, never a silent zero.
+    /// The rule itself failed: a time-out, a crash. The completion has no reward and is counted.
     Failed {
-        /// What happened.
+        /// For a person who reads the stored verdicts.
         reason: String,
     },
 }
 
 impl Verdict {
-    /// A score with its reason; `value` is clamped to `[0, 1]`.
+    /// A score, clamped to 0..=1.
+    ///
+    /// # Panics
+    /// When `value` is not a number: that is a bug of the rule.
     pub fn score(value: f64, reason: impl Into<String>) -> Verdict {
-        Verdict::Score { value: value.clamp(0.0, 1.0), reason: reason.into() }
+        let reason = reason.into();
+        assert!(!value.is_nan(), "a rule scored NaN ({reason})");
+        Verdict::Score {
+            value: value.clamp(0.0, 1.0),
+            reason,
+        }
+    }
+
+    /// The score 0.
+    pub fn zero(reason: impl Into<String>) -> Verdict {
+        Verdict::score(0.0, reason)
+    }
+
+    /// The score 1 or 0.
+    pub fn pass(passed: bool, reason: impl Into<String>) -> Verdict {
+        Verdict::score(if passed { 1.0 } else { 0.0 }, reason)
+    }
+
+    /// The score, if there is one.
+    pub fn value(&self) -> Option<f64> {
+        match self {
+            Verdict::Score { value, .. } => Some(*value),
+            Verdict::Abstain { .. } | Verdict::Failed { .. } => None,
+        }
+    }
+
+    /// Why.
+    pub fn reason(&self) -> &str {
+        match self {
+            Verdict::Score { reason, .. }
+            | Verdict::Abstain { reason }
+            | Verdict::Failed { reason } => reason,
+        }
     }
 }
 
-/// One way of scoring a completion.
+/// One rule. Pure: the same evidence always gives the same verdict, and no text makes it panic.
 pub trait Rule: Send + Sync {
-    /// Its name in recipes, tables and stored verdicts.
+    /// The name in recipes, metrics and stored verdicts.
     fn name(&self) -> &str;
-    /// What it reads.
+    /// What it looks at.
     fn reads(&self) -> Reads;
-    /// Its verdict; pure, and never panicking on any text.
+    /// The verdict on one completion.
     fn judge(&self, evidence: &Evidence) -> Verdict;
 }
 
-/// A rule with its part in the whole.
-#[derive(Clone)]
-struct Weighted {
-    rule: Arc<dyn Rule>,
-    weight: f64,
-    gate: Option<f64>,
-}
-
-/// Weighted rules with gates.
-#[derive(Clone, Default)]
-pub struct RuleSet {
-    rules: Vec<Weighted>,
-}
-
-/// The whole set's judgement of one completion.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Judged {
-    /// Σ w·score / Σ w over the rules that scored; 0 when a gate is shut; `None` when no weighted rule scored.
-    pub reward: Option<f64>,
-    /// Every rule's verdict, by name, in the set's order.
-    pub verdicts: Vec<(String, Verdict)>,
-}
-
-impl RuleSet {
-    /// An empty set.
-    pub fn new() -> RuleSet {
-        RuleSet::default()
-    }
-
-    /// This set with one more rule of a weight ≥ 0.
-    pub fn with(mut self, rule: Arc<dyn Rule>, weight: f64) -> RuleSet {
-        self.rules.push(Weighted { rule, weight, gate: None });
-        self
-    }
-
-    /// This set with one more rule, whose score below `threshold` makes the whole reward 0.
-    pub fn with_gate(mut self, rule: Arc<dyn Rule>, weight: f64, threshold: f64) -> RuleSet {
-        self.rules.push(Weighted { rule, weight, gate: Some(threshold) });
-        self
-    }
-
-    /// Whether any rule reads answers, so that its cases are to be metered.
-    pub fn reads_answers(&self) -> bool {
-        self.rules.iter().any(|w| w.rule.reads() == Reads::Answer)
-    }
-
-    /// Judges one completion; `answer` reaches only the rules that declare it.
-    pub fn judge(&self, prompt: &str, answer: Option<&str>, completion: &Completion) -> Judged {
-        let (mut sum, mut weights, mut shut) = (0.0, 0.0, false);
-        let mut verdicts = Vec::with_capacity(self.rules.len());
-        for Weighted { rule, weight, gate } in &self.rules {
-            let answer = answer.filter(|_| rule.reads() == Reads::Answer);
-            let verdict = rule.judge(&Evidence { prompt, answer, completion });
-            if let Verdict::Score { value, .. } = verdict {
-                sum += weight * value;
-                weights += weight;
-                shut |= gate.is_some_and(|threshold| value < threshold);
-            }
-            verdicts.push((rule.name().to_string(), verdict));
-        }
-        let reward = match () {
-            () if shut => Some(0.0),
-            () if weights > 0.0 => Some(sum / weights),
-            () => None,
-        };
-        Judged { reward, verdicts }
-    }
+/// What can be wrong with a rule as configured. Messages name the rule and the key, and end in a hint.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuleError {
+    /// No rule has this name.
+    #[error("rules: there is no rule \"{name}\"\nhint: {hint}")]
+    UnknownRule {
+        /// As written.
+        name: String,
+        /// The nearest name, or all of them.
+        hint: String,
+    },
+    /// A key that the rule does not have.
+    #[error("rule \"{rule}\": unknown key \"{key}\"\nhint: {hint}")]
+    UnknownKey {
+        /// The rule's name.
+        rule: String,
+        /// As written.
+        key: String,
+        /// The nearest key, or all of them.
+        hint: String,
+    },
+    /// A key whose value cannot be.
+    #[error("rule \"{rule}\": {key}: {problem}\nhint: {hint}")]
+    BadValue {
+        /// The rule's name.
+        rule: String,
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+        /// The mend.
+        hint: String,
+    },
+    /// A rule set with nothing in it that could give a reward.
+    #[error("rules: no rule has a positive weight\nhint: give at least one rule `weight = 1.0`")]
+    NoWeight,
+    /// A file that a rule needs (a dictionary) cannot be read.
+    #[error("rule \"{rule}\": {path}: {problem}\nhint: {hint}")]
+    File {
+        /// The rule's name.
+        rule: String,
+        /// The file.
+        path: String,
+        /// What the system or the reader said, with the line where there is one.
+        problem: String,
+        /// The mend.
+        hint: String,
+    },
 }
