@@ -1,1 +1,16 @@
 //! One folder per operation: `mod.rs` says what it computes and holds the f64 reference, `cpu.rs` the SIMD code.
+//!
+//! Every operation takes a [`crate::Queue`] first, then views and scalars, checks shapes, and returns nothing. A row of
+//! its output depends on that row's inputs alone: not on the batch around it, nor on the number of threads.
+//!
+//! Read next: [`rmsnorm`] for the form, [`attention`] for the hardest, [`head`] for where losses come from.
+
+pub mod adamw;
+pub mod attention;
+pub mod elementwise;
+pub mod embedding;
+pub mod head;
+pub mod head_norm;
+pub mod rmsnorm;
+pub mod rotary;
+pub mod swiglu;
