@@ -1,7 +1,9 @@
 //! How a model learns.
 #![forbid(unsafe_code)]
 
+pub mod advantage;
 pub mod rewards;
 pub mod rng;
+pub mod stats;
 pub mod suggest;
 pub mod tasks;

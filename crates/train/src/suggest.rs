@@ -25,10 +25,7 @@ pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> O
 pub fn hint<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
     match nearest(unknown, known.clone()) {
         Some(name) => format!("did you mean \"{name}\"?"),
-        None => format!(
-            "known are {}",
-            known.into_iter().collect::<Vec<_>>().join(", ")
-        ),
+        None => format!("known are {}", known.into_iter().collect::<Vec<_>>().join(", ")),
     }
 }
 
@@ -70,10 +67,7 @@ impl<'de> serde::Deserializer<'de> for FieldProbe<'_> {
 }
 
 fn plain(name: &str) -> Vec<char> {
-    name.chars()
-        .flat_map(char::to_lowercase)
-        .map(|c| if c == '-' || c == ' ' { '_' } else { c })
-        .collect()
+    name.chars().flat_map(char::to_lowercase).map(|c| if c == '-' || c == ' ' { '_' } else { c }).collect()
 }
 
 /// Optimal string alignment distance.
@@ -124,10 +118,7 @@ mod tests {
 
     #[test]
     fn far_names_are_listed_instead() {
-        assert_eq!(
-            hint("wieght", ["weight", "gate"]),
-            "did you mean \"weight\"?"
-        );
+        assert_eq!(hint("wieght", ["weight", "gate"]), "did you mean \"weight\"?");
         assert_eq!(hint("banana", ["weight", "gate"]), "known are weight, gate");
     }
 }

@@ -44,35 +44,23 @@ pub fn blocks_of(text: &str) -> Result<Blocks<'_>, String> {
     }
     let (think, rest) = match text.strip_prefix("<think>") {
         Some(rest) => {
-            let (think, rest) = rest
-                .split_once("</think>")
-                .ok_or("<think> is never closed")?;
+            let (think, rest) = rest.split_once("</think>").ok_or("<think> is never closed")?;
             (Some(think.trim()), rest.trim_start())
         }
         None => (None, text),
     };
-    let inner = rest
-        .strip_prefix("<answer>")
-        .ok_or_else(|| match rest.find("<answer>") {
-            Some(_) => "text stands before <answer>, outside any block".to_string(),
-            None => "there is no <answer> block".to_string(),
-        })?;
-    let answer = inner
-        .strip_suffix("</answer>")
-        .ok_or_else(|| match inner.find("</answer>") {
-            Some(_) => "text stands after </answer>".to_string(),
-            None => "<answer> is never closed".to_string(),
-        })?;
-    if TAGS
-        .iter()
-        .any(|tag| answer.contains(tag) || think.is_some_and(|think| think.contains(tag)))
-    {
+    let inner = rest.strip_prefix("<answer>").ok_or_else(|| match rest.find("<answer>") {
+        Some(_) => "text stands before <answer>, outside any block".to_string(),
+        None => "there is no <answer> block".to_string(),
+    })?;
+    let answer = inner.strip_suffix("</answer>").ok_or_else(|| match inner.find("</answer>") {
+        Some(_) => "text stands after </answer>".to_string(),
+        None => "<answer> is never closed".to_string(),
+    })?;
+    if TAGS.iter().any(|tag| answer.contains(tag) || think.is_some_and(|think| think.contains(tag))) {
         return Err("a tag stands inside a block".to_string());
     }
-    Ok(Blocks {
-        think,
-        answer: answer.trim(),
-    })
+    Ok(Blocks { think, answer: answer.trim() })
 }
 
 #[cfg(test)]
@@ -92,40 +80,24 @@ mod tests {
     #[test]
     fn exactly_one_answer_and_nothing_else() {
         check("<think>a</think><answer>b</answer>", Ok((Some("a"), "b")));
-        check(
-            " <think> a\n</think>\n<answer> b </answer>\n",
-            Ok((Some("a"), "b")),
-        );
+        check(" <think> a\n</think>\n<answer> b </answer>\n", Ok((Some("a"), "b")));
         check("<answer></answer>", Ok((None, "")));
         check("", Err("empty"));
         check("b", Err("no <answer>"));
         check("<answer>b", Err("never closed"));
         check("<think>a<answer>b</answer>", Err("<think> is never closed"));
-        check(
-            "<answer>a</answer><answer>b</answer>",
-            Err("<answer> stands 2 times"),
-        );
+        check("<answer>a</answer><answer>b</answer>", Err("<answer> stands 2 times"));
         check("<answer>a</answer> and more", Err("after </answer>"));
         check("so <answer>a</answer>", Err("before <answer>"));
-        check(
-            "<think>a</think>so<answer>b</answer>",
-            Err("before <answer>"),
-        );
+        check("<think>a</think>so<answer>b</answer>", Err("before <answer>"));
         check("<answer>b</answer><think>a</think>", Err("after </answer>"));
         check("<answer>b<think></answer>", Err("inside a block"));
-        check(
-            "<think>a<answer></think>b</answer>",
-            Err("no <answer> block"),
-        );
+        check("<think>a<answer></think>b</answer>", Err("no <answer> block"));
     }
 
     #[test]
     fn an_unfinished_completion_has_no_answer() {
-        let completion = Completion {
-            text: "<answer>b</answer>",
-            finished: false,
-            tokens: 5,
-        };
+        let completion = Completion { text: "<answer>b</answer>", finished: false, tokens: 5 };
         assert!(blocks(&completion).unwrap_err().contains("cut short"));
     }
 }

@@ -28,16 +28,8 @@ impl Exact {
     }
 
     fn plain(&self, text: &str) -> String {
-        let kept: String = text
-            .trim()
-            .chars()
-            .filter(|c| !(self.config.ignore_blanks && c.is_whitespace()))
-            .collect();
-        if self.config.ignore_case {
-            kept.to_lowercase()
-        } else {
-            kept
-        }
+        let kept: String = text.trim().chars().filter(|c| !(self.config.ignore_blanks && c.is_whitespace())).collect();
+        if self.config.ignore_case { kept.to_lowercase() } else { kept }
     }
 }
 
@@ -52,18 +44,12 @@ impl Rule for Exact {
 
     fn judge(&self, evidence: &Evidence) -> Verdict {
         let Some(expected) = evidence.answer else {
-            return Verdict::Abstain {
-                reason: "the case has no answer".to_string(),
-            };
+            return Verdict::Abstain { reason: "the case has no answer".to_string() };
         };
         match answer::blocks(evidence.completion) {
             Ok(blocks) => Verdict::pass(
                 self.plain(blocks.answer) == self.plain(expected),
-                format!(
-                    "answered \"{}\", expected \"{}\"",
-                    blocks.answer,
-                    expected.trim()
-                ),
+                format!("answered \"{}\", expected \"{}\"", blocks.answer, expected.trim()),
             ),
             Err(reason) => Verdict::zero(reason),
         }
@@ -77,36 +63,18 @@ mod tests {
 
     fn score(config: ExactConfig, answer: Option<&str>, text: &str) -> Option<f64> {
         let completion = Completion::finished(text);
-        Exact::new(config)
-            .judge(&Evidence {
-                prompt: "p",
-                answer,
-                completion: &completion,
-            })
-            .value()
+        Exact::new(config).judge(&Evidence { prompt: "p", answer, completion: &completion }).value()
     }
 
     #[test]
     fn equal_or_not() {
         let strict = ExactConfig::default;
-        assert_eq!(
-            score(strict(), Some(" 盗窃 "), "<answer>盗窃</answer>"),
-            Some(1.0)
-        );
-        assert_eq!(
-            score(strict(), Some("盗窃"), "<answer>盗窃罪</answer>"),
-            Some(0.0)
-        );
+        assert_eq!(score(strict(), Some(" 盗窃 "), "<answer>盗窃</answer>"), Some(1.0));
+        assert_eq!(score(strict(), Some("盗窃"), "<answer>盗窃罪</answer>"), Some(0.0));
         assert_eq!(score(strict(), Some("盗窃"), "盗窃"), Some(0.0));
-        assert_eq!(
-            score(strict(), Some("A b"), "<answer>a B</answer>"),
-            Some(0.0)
-        );
+        assert_eq!(score(strict(), Some("A b"), "<answer>a B</answer>"), Some(0.0));
         assert_eq!(score(strict(), None, "<answer>盗窃</answer>"), None);
-        let loose = ExactConfig {
-            ignore_case: true,
-            ignore_blanks: true,
-        };
+        let loose = ExactConfig { ignore_case: true, ignore_blanks: true };
         assert_eq!(score(loose, Some("A b"), "<answer>aB</answer>"), Some(1.0));
     }
 }

@@ -17,10 +17,7 @@ pub struct FormatConfig {
 
 impl Default for FormatConfig {
     fn default() -> FormatConfig {
-        FormatConfig {
-            think: true,
-            think_min_chars: 0,
-        }
+        FormatConfig { think: true, think_min_chars: 0 }
     }
 }
 
@@ -77,11 +74,7 @@ mod tests {
 
     fn check(rule: &Format, text: &str, score: f64) {
         let completion = Completion::finished(text);
-        let verdict = rule.judge(&Evidence {
-            prompt: "p",
-            answer: None,
-            completion: &completion,
-        });
+        let verdict = rule.judge(&Evidence { prompt: "p", answer: None, completion: &completion });
         assert_eq!(verdict.value(), Some(score), "{text}: {verdict:?}");
     }
 
@@ -97,16 +90,10 @@ mod tests {
 
     #[test]
     fn reasoning_can_be_asked_for_or_forbidden() {
-        let long = Format::new(FormatConfig {
-            think: true,
-            think_min_chars: 3,
-        });
+        let long = Format::new(FormatConfig { think: true, think_min_chars: 3 });
         check(&long, "<think>a b c</think><answer>b</answer>", 1.0);
         check(&long, "<think>a  b</think><answer>b</answer>", 0.0);
-        let bare = Format::new(FormatConfig {
-            think: false,
-            think_min_chars: 0,
-        });
+        let bare = Format::new(FormatConfig { think: false, think_min_chars: 0 });
         check(&bare, "<answer>b</answer>", 1.0);
         check(&bare, "<think></think><answer>b</answer>", 0.0);
     }

@@ -79,10 +79,7 @@ impl Verdict {
     pub fn score(value: f64, reason: impl Into<String>) -> Verdict {
         let reason = reason.into();
         assert!(!value.is_nan(), "a rule scored NaN ({reason})");
-        Verdict::Score {
-            value: value.clamp(0.0, 1.0),
-            reason,
-        }
+        Verdict::Score { value: value.clamp(0.0, 1.0), reason }
     }
 
     /// The score 0.
@@ -106,9 +103,7 @@ impl Verdict {
     /// Why.
     pub fn reason(&self) -> &str {
         match self {
-            Verdict::Score { reason, .. }
-            | Verdict::Abstain { reason }
-            | Verdict::Failed { reason } => reason,
+            Verdict::Score { reason, .. } | Verdict::Abstain { reason } | Verdict::Failed { reason } => reason,
         }
     }
 }

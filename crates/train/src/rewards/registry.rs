@@ -27,12 +27,8 @@ type Constructor = fn(&RuleConfig, &Path) -> Result<Arc<dyn Rule>, RuleError>;
 
 /// Every rule that a recipe can name.
 pub const CONSTRUCTORS: &[(&str, Constructor)] = &[
-    ("exact", |config, _| {
-        Ok(Arc::new(exact::Exact::new(config.own()?)))
-    }),
-    ("format", |config, _| {
-        Ok(Arc::new(format::Format::new(config.own()?)))
-    }),
+    ("exact", |config, _| Ok(Arc::new(exact::Exact::new(config.own()?)))),
+    ("format", |config, _| Ok(Arc::new(format::Format::new(config.own()?)))),
 ];
 
 /// What other trainers call a rule, and our name for it.
@@ -70,11 +66,7 @@ impl RuleConfig {
         match self.keys.get("weight").map(as_number) {
             None => Ok(1.0),
             Some(Some(weight)) if weight.is_finite() && weight >= 0.0 => Ok(weight),
-            Some(_) => Err(self.bad(
-                "weight",
-                "not a number from 0 upwards",
-                "for example `weight = 0.5`",
-            )),
+            Some(_) => Err(self.bad("weight", "not a number from 0 upwards", "for example `weight = 0.5`")),
         }
     }
 
@@ -83,13 +75,8 @@ impl RuleConfig {
     /// # Errors
     /// [`RuleError::BadValue`] unless it is a boolean or a number above 0 and at most 1.
     pub fn gate(&self) -> Result<Option<f64>, RuleError> {
-        let bad = || {
-            self.bad(
-                "gate",
-                "neither a boolean nor a share in (0, 1]",
-                "for example `gate = true` or `gate = 0.5`",
-            )
-        };
+        let bad =
+            || self.bad("gate", "neither a boolean nor a share in (0, 1]", "for example `gate = true` or `gate = 0.5`");
         match self.keys.get("gate") {
             None | Some(toml::Value::Boolean(false)) => Ok(None),
             Some(toml::Value::Boolean(true)) => Ok(Some(1.0)),
@@ -113,9 +100,7 @@ impl RuleConfig {
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();
         if let Some(key) = own.keys().find(|key| !known.contains(&key.as_str())) {
-            let names = ["rule", "weight", "gate"]
-                .into_iter()
-                .chain(known.iter().copied());
+            let names = ["rule", "weight", "gate"].into_iter().chain(known.iter().copied());
             return Err(RuleError::UnknownKey {
                 rule: self.rule.clone(),
                 key: key.clone(),
@@ -145,9 +130,7 @@ impl RuleConfig {
 }
 
 fn as_number(value: &toml::Value) -> Option<f64> {
-    value
-        .as_float()
-        .or_else(|| value.as_integer().map(|integer| integer as f64))
+    value.as_float().or_else(|| value.as_integer().map(|integer| integer as f64))
 }
 
 #[cfg(test)]
@@ -174,39 +157,19 @@ mod tests {
 
     #[test]
     fn a_set_comes_from_tables() {
-        let rules =
-            set("rules = [{ rule = \"format\", weight = 0.1, gate = true }, { rule = \"exact\" }]")
-                .unwrap();
-        assert_eq!(
-            rules.weights().collect::<Vec<_>>(),
-            [("format", 0.1), ("exact", 1.0)]
-        );
+        let rules = set("rules = [{ rule = \"format\", weight = 0.1, gate = true }, { rule = \"exact\" }]").unwrap();
+        assert_eq!(rules.weights().collect::<Vec<_>>(), [("format", 0.1), ("exact", 1.0)]);
         assert!(rules.reads_answers());
     }
 
     #[test]
     fn what_is_wrong_is_named_and_mended() {
         refused("rules = [{ rule = \"exakt\" }]", "did you mean \"exact\"?");
-        refused(
-            "rules = [{ rule = \"think_format_reward\" }]",
-            "here it is called \"format\"",
-        );
-        refused(
-            "rules = [{ rule = \"exact\", wieght = 1 }]",
-            "did you mean \"weight\"?",
-        );
-        refused(
-            "rules = [{ rule = \"exact\", weight = -1 }]",
-            "rule \"exact\": weight: not a number",
-        );
+        refused("rules = [{ rule = \"think_format_reward\" }]", "here it is called \"format\"");
+        refused("rules = [{ rule = \"exact\", wieght = 1 }]", "did you mean \"weight\"?");
+        refused("rules = [{ rule = \"exact\", weight = -1 }]", "rule \"exact\": weight: not a number");
         refused("rules = [{ rule = \"exact\", gate = 2 }]", "gate: neither");
-        refused(
-            "rules = [{ rule = \"format\", think = 3 }]",
-            "rule \"format\": think: ",
-        );
-        refused(
-            "rules = [{ rule = \"format\", weight = 0 }]",
-            "no rule has a positive weight",
-        );
+        refused("rules = [{ rule = \"format\", think = 3 }]", "rule \"format\": think: ");
+        refused("rules = [{ rule = \"format\", weight = 0 }]", "no rule has a positive weight");
     }
 }

@@ -35,18 +35,12 @@ pub struct Judged {
 impl Judged {
     /// How many rules failed (were cut off or crashed).
     pub fn failures(&self) -> usize {
-        self.verdicts
-            .iter()
-            .filter(|(_, verdict)| matches!(verdict, Verdict::Failed { .. }))
-            .count()
+        self.verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Failed { .. })).count()
     }
 
     /// How many rules abstained.
     pub fn abstentions(&self) -> usize {
-        self.verdicts
-            .iter()
-            .filter(|(_, verdict)| matches!(verdict, Verdict::Abstain { .. }))
-            .count()
+        self.verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Abstain { .. })).count()
     }
 }
 
@@ -73,11 +67,7 @@ impl RuleSet {
     }
 
     fn push(mut self, rule: Arc<dyn Rule>, weight: f64, gate: Option<f64>) -> RuleSet {
-        assert!(
-            weight.is_finite() && weight >= 0.0,
-            "rule \"{}\" has the weight {weight}",
-            rule.name()
-        );
+        assert!(weight.is_finite() && weight >= 0.0, "rule \"{}\" has the weight {weight}", rule.name());
         self.entries.push(Entry { rule, weight, gate });
         self
     }
@@ -89,11 +79,7 @@ impl RuleSet {
     pub fn from_config(configs: &[RuleConfig], folder: &Path) -> Result<RuleSet, RuleError> {
         let mut set = RuleSet::new();
         for config in configs {
-            set = set.push(
-                registry::build(config, folder)?,
-                config.weight()?,
-                config.gate()?,
-            );
+            set = set.push(registry::build(config, folder)?, config.weight()?, config.gate()?);
         }
         if !set.entries.iter().any(|entry| entry.weight > 0.0) {
             return Err(RuleError::NoWeight);
@@ -108,22 +94,12 @@ impl RuleSet {
             .iter()
             .map(|entry| {
                 let answer = answer.filter(|_| entry.rule.reads() == Reads::Answer);
-                entry.rule.judge(&Evidence {
-                    prompt,
-                    answer,
-                    completion,
-                })
+                entry.rule.judge(&Evidence { prompt, answer, completion })
             })
             .collect();
         let reward = self.combine(&verdicts);
-        let names = self
-            .entries
-            .iter()
-            .map(|entry| entry.rule.name().to_string());
-        Judged {
-            reward,
-            verdicts: names.zip(verdicts).collect(),
-        }
+        let names = self.entries.iter().map(|entry| entry.rule.name().to_string());
+        Judged { reward, verdicts: names.zip(verdicts).collect() }
     }
 
     /// The reward for given verdicts, one per rule in order: stored rollouts are graded again through here.
@@ -136,32 +112,23 @@ impl RuleSet {
         if paired().any(shut) {
             return Some(0.0);
         }
-        if verdicts
-            .iter()
-            .any(|verdict| matches!(verdict, Verdict::Failed { .. }))
-        {
+        if verdicts.iter().any(|verdict| matches!(verdict, Verdict::Failed { .. })) {
             return None;
         }
         let (sum, weight) = paired()
             .filter_map(|(entry, verdict)| Some((entry.weight, verdict.value()?)))
-            .fold((0.0, 0.0), |(sum, total), (weight, value)| {
-                (sum + weight * value, total + weight)
-            });
+            .fold((0.0, 0.0), |(sum, total), (weight, value)| (sum + weight * value, total + weight));
         (weight > 0.0).then(|| sum / weight)
     }
 
     /// Whether any rule reads the case's answer; then each distinct case graded is metered.
     pub fn reads_answers(&self) -> bool {
-        self.entries
-            .iter()
-            .any(|entry| entry.rule.reads() == Reads::Answer)
+        self.entries.iter().any(|entry| entry.rule.reads() == Reads::Answer)
     }
 
     /// The rules' names with weights, in order.
     pub fn weights(&self) -> impl Iterator<Item = (&str, f64)> {
-        self.entries
-            .iter()
-            .map(|entry| (entry.rule.name(), entry.weight))
+        self.entries.iter().map(|entry| (entry.rule.name(), entry.weight))
     }
 
     /// How many rules there are.
@@ -189,11 +156,7 @@ mod tests {
             self.0
         }
         fn judge(&self, evidence: &Evidence) -> Verdict {
-            assert_eq!(
-                evidence.answer.is_some(),
-                self.0 == Reads::Answer,
-                "the answer went to the wrong rule"
-            );
+            assert_eq!(evidence.answer.is_some(), self.0 == Reads::Answer, "the answer went to the wrong rule");
             self.1.clone()
         }
     }
@@ -207,84 +170,25 @@ mod tests {
     }
 
     fn reward(set: RuleSet) -> Option<f64> {
-        set.judge(
-            "p",
-            Some("a"),
-            &Completion {
-                text: "t",
-                finished: true,
-                tokens: 1,
-            },
-        )
-        .reward
+        set.judge("p", Some("a"), &Completion { text: "t", finished: true, tokens: 1 }).reward
     }
 
     #[test]
     fn weights_are_normalised_over_the_rules_that_spoke() {
-        let abstain = fixed(
-            Reads::Answer,
-            Verdict::Abstain {
-                reason: "no".into(),
-            },
-        );
-        assert_eq!(
-            reward(RuleSet::new().with(score(1.0), 3.0).with(score(0.2), 1.0)),
-            Some(0.8)
-        );
-        assert_eq!(
-            reward(RuleSet::new().with(score(0.5), 1.0).with(abstain, 9.0)),
-            Some(0.5)
-        );
+        let abstain = fixed(Reads::Answer, Verdict::Abstain { reason: "no".into() });
+        assert_eq!(reward(RuleSet::new().with(score(1.0), 3.0).with(score(0.2), 1.0)), Some(0.8));
+        assert_eq!(reward(RuleSet::new().with(score(0.5), 1.0).with(abstain, 9.0)), Some(0.5));
     }
 
     #[test]
     fn a_shut_gate_decides_and_a_failure_leaves_no_reward() {
-        let failed = || {
-            fixed(
-                Reads::Prompt,
-                Verdict::Failed {
-                    reason: "time".into(),
-                },
-            )
-        };
+        let failed = || fixed(Reads::Prompt, Verdict::Failed { reason: "time".into() });
+        assert_eq!(reward(RuleSet::new().with(score(1.0), 1.0).with_gate(score(0.4), 1.0, 0.5)), Some(0.0));
+        assert_eq!(reward(RuleSet::new().with(score(1.0), 1.0).with_gate(score(0.5), 0.0, 0.5)), Some(1.0));
+        assert_eq!(reward(RuleSet::new().with(score(1.0), 1.0).with(failed(), 1.0)), None);
+        assert_eq!(reward(RuleSet::new().with(failed(), 1.0).with_gate(score(0.0), 0.0, 1.0)), Some(0.0));
         assert_eq!(
-            reward(
-                RuleSet::new()
-                    .with(score(1.0), 1.0)
-                    .with_gate(score(0.4), 1.0, 0.5)
-            ),
-            Some(0.0)
-        );
-        assert_eq!(
-            reward(
-                RuleSet::new()
-                    .with(score(1.0), 1.0)
-                    .with_gate(score(0.5), 0.0, 0.5)
-            ),
-            Some(1.0)
-        );
-        assert_eq!(
-            reward(RuleSet::new().with(score(1.0), 1.0).with(failed(), 1.0)),
-            None
-        );
-        assert_eq!(
-            reward(
-                RuleSet::new()
-                    .with(failed(), 1.0)
-                    .with_gate(score(0.0), 0.0, 1.0)
-            ),
-            Some(0.0)
-        );
-        assert_eq!(
-            reward(RuleSet::new().with(
-                fixed(
-                    Reads::Prompt,
-                    Verdict::Abstain {
-                        reason: "no".into()
-                    }
-                ),
-                1.0
-            )),
+            reward(RuleSet::new().with(fixed(Reads::Prompt, Verdict::Abstain { reason: "no".into() }), 1.0)),
             None
         );
     }
@@ -293,11 +197,6 @@ mod tests {
     fn a_set_reads_answers_if_one_rule_does() {
         assert!(!RuleSet::new().with(score(1.0), 1.0).reads_answers());
         let reading = fixed(Reads::Answer, Verdict::zero("x"));
-        assert!(
-            RuleSet::new()
-                .with(score(1.0), 1.0)
-                .with(reading, 0.0)
-                .reads_answers()
-        );
+        assert!(RuleSet::new().with(score(1.0), 1.0).with(reading, 0.0).reads_answers());
     }
 }
