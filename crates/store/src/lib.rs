@@ -1,2 +1,57 @@
-//! What happened: runs, metrics, rollouts, verdicts.
+//! What happened: runs, checkpoints, metrics, rollouts, verdicts, labels and lineage, in files that survive a kill.
+//!
+//! A run is a folder, `runs/<name>/`:
+//!
+//! | path                                | what it is                                              | who writes it       |
+//! |-------------------------------------|---------------------------------------------------------|---------------------|
+//! | `recipe.toml`                       | the resolved recipe, written once                       | [`Runs`]            |
+//! | `lock`                              | an advisory lock, and the holder's process id           | [`lock`]            |
+//! | `checkpoints/000007-grpo-000120/`   | named byte blobs and a manifest                         | [`checkpoint`]      |
+//! | `ledger.sqlite`                     | stages, baselines, labels, answers, verdicts, lineage   | [`ledger`]          |
+//! | `metrics.jsonl`                     | one JSON object a step                                  | [`metrics`]         |
+//! | `rollouts/<stage>/step-000120.parquet` | every completion of a step with its verdicts         | [`rollouts`]        |
+//! | `models/<stage>/`                   | exported models, whatever their format                  | the caller          |
+//!
+//! # The commit point
+//!
+//! The rename of a checkpoint's folder is the only moment at which anything becomes true. The manifest inside it
+//! holds *marks*: how long `metrics.jsonl` was and which ledger rows existed when the checkpoint was taken. When a run is
+//! opened again, everything beyond the marks of the newest good checkpoint is dropped, so that the steps to come meet
+//! exactly the state that they met the first time. Verdicts are the exception: a judge that may answer differently the
+//! second time must be heard once only, so its verdicts are durable before a step uses them, and are replayed.
+//!
+//! # What this crate never does
+//!
+//! It knows nothing of models, tensors or algorithms: a checkpoint is a list of named bytes and a JSON value. It never
+//! trains, samples, prints or exits. No SQL is written outside [`ledger`].
+//!
+//! Read next: [`run`] (how a run is opened and what is dropped), then [`checkpoint`].
 #![forbid(unsafe_code)]
+
+pub mod checkpoint;
+pub mod digest;
+pub mod disk;
+pub mod error;
+pub mod ledger;
+pub mod lock;
+pub mod metrics;
+pub mod names;
+pub mod recipe;
+pub mod rollouts;
+pub mod run;
+pub mod view;
+mod withdrawals;
+mod writer;
+
+pub use checkpoint::{Blob, Checkpoint, Committed};
+pub use digest::ModelDigest;
+pub use error::StoreError;
+pub use ledger::Ledger;
+pub use ledger::rows::{
+    BaselineRow, Label, LabelKind, Metered, Notice, Opening, Parentage, RecordUse, StageRow,
+    Verdict, VerdictKey, VerdictOutcome,
+};
+pub use metrics::StepMetrics;
+pub use rollouts::Rollout;
+pub use run::{Export, Run, RunOptions, RunSummary, Runs};
+pub use view::RunView;

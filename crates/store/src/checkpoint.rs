@@ -1,0 +1,408 @@
+//! Checkpoints: named byte blobs and a JSON value, written so that one stands whole or not at all.
+//!
+//! The order of writing, and why each step is there:
+//!
+//! 1. every blob into `checkpoints/.tmp-…/`, each file synced: the content is on the disk before anything speaks of it;
+//! 2. `manifest.json` with the BLAKE3 of each blob, and `manifest.b3` with the manifest's own, synced: later damage shows;
+//! 3. the temporary folder synced: the names are on the disk too;
+//! 4. **rename** to `checkpoints/<sequence>-<stage>-<step>/`: the commit point;
+//! 5. `checkpoints/` synced: the new name outlives a power cut.
+//!
+//! Whatever fails before step 4 leaves the older checkpoints as they were. `manifest.b3` has the form of `b3sum`'s output.
+//! It knows nothing of what the blobs mean, and never looks at the clock.
+//!
+//! Read next: [`crate::run`], which picks the newest good one.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::disk::{Disk, OutFile, TEMPORARY, entries};
+use crate::ledger::Marks;
+use crate::{StoreError, names};
+
+const FORMAT: u64 = 1;
+const MANIFEST: &str = "manifest.json";
+const MANIFEST_DIGEST: &str = "manifest.b3";
+/// Damaged checkpoints are put aside under this prefix and removed once enough good ones stand again.
+const DAMAGED: &str = "damaged-";
+
+/// What is to be kept: where the run stands, and everything needed to go on from there.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The stage's place in the recipe, from 0.
+    pub stage_index: u64,
+    /// Its name.
+    pub stage: String,
+    /// Steps of it that are done.
+    pub step: u64,
+    /// Weights, moments, tokenizers: named bytes.
+    pub blobs: Vec<Blob>,
+    /// Counters, seeds, the instruction path: whatever is small.
+    pub state: Value,
+}
+
+/// One named blob; its content is made by the writer's thread.
+pub struct Blob {
+    name: String,
+    content: Content,
+}
+
+type Serialiser = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
+
+enum Content {
+    Bytes(Arc<[u8]>),
+    Serialiser(Serialiser),
+}
+
+impl Blob {
+    /// A blob that is bytes already.
+    pub fn bytes(name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) -> Self {
+        Blob {
+            name: name.into(),
+            content: Content::Bytes(bytes.into()),
+        }
+    }
+
+    /// A blob that writes itself, on the writer's thread; what it captures must not change any more.
+    pub fn serialiser(
+        name: impl Into<String>,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+    ) -> Self {
+        Blob {
+            name: name.into(),
+            content: Content::Serialiser(Box::new(write)),
+        }
+    }
+
+    /// The blob's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl std::fmt::Debug for Blob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Blob").field(&self.name).finish()
+    }
+}
+
+/// The manifest as it stands on the disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    pub format: u64,
+    pub sequence: u64,
+    pub stage_index: u64,
+    pub stage: String,
+    pub step: u64,
+    /// Length of `metrics.jsonl` when the checkpoint was taken.
+    pub metrics_bytes: u64,
+    /// Ledger rows that existed when the checkpoint was taken.
+    pub ledger: Marks,
+    pub blobs: Vec<BlobEntry>,
+    pub state: Value,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct BlobEntry {
+    pub name: String,
+    pub bytes: u64,
+    pub blake3: String,
+}
+
+impl Manifest {
+    pub(crate) fn new(sequence: u64, at: &Checkpoint, metrics_bytes: u64, ledger: Marks) -> Self {
+        Manifest {
+            format: FORMAT,
+            sequence,
+            stage_index: at.stage_index,
+            stage: at.stage.clone(),
+            step: at.step,
+            metrics_bytes,
+            ledger,
+            blobs: Vec::new(),
+            state: at.state.clone(),
+        }
+    }
+
+    fn folder_name(&self) -> String {
+        format!("{:06}-{}-{:06}", self.sequence, self.stage, self.step)
+    }
+}
+
+/// A committed checkpoint that was found whole.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    folder: PathBuf,
+    manifest: Manifest,
+}
+
+impl Committed {
+    /// The stage's place in the recipe.
+    pub fn stage_index(&self) -> u64 {
+        self.manifest.stage_index
+    }
+
+    /// The stage's name.
+    pub fn stage(&self) -> &str {
+        &self.manifest.stage
+    }
+
+    /// Steps of the stage that were done.
+    pub fn step(&self) -> u64 {
+        self.manifest.step
+    }
+
+    /// The JSON value that was kept.
+    pub fn state(&self) -> &Value {
+        &self.manifest.state
+    }
+
+    /// Names of the blobs, in the order in which they were given.
+    pub fn blob_names(&self) -> impl Iterator<Item = &str> {
+        self.manifest.blobs.iter().map(|b| b.name.as_str())
+    }
+
+    /// Whether there is a blob of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.manifest.blobs.iter().any(|b| b.name == name)
+    }
+
+    /// A blob's bytes, checked against the manifest.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] where there is no such blob, or it changed since the run was opened.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+        let path = self.folder.join(name);
+        let damaged = |reason| StoreError::Damaged {
+            path: path.clone(),
+            reason,
+            hint: "give the same command again: an older checkpoint will be used",
+        };
+        let entry = self.manifest.blobs.iter().find(|b| b.name == name);
+        let entry =
+            entry.ok_or_else(|| damaged("the checkpoint holds no blob of that name".to_owned()))?;
+        let bytes = fs::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
+        if blake3::hash(&bytes).to_hex().as_str() != entry.blake3 {
+            return Err(damaged("its BLAKE3 is not the manifest's".to_owned()));
+        }
+        Ok(bytes)
+    }
+
+    /// The folder, for those who want to map a blob: `folder().join(name)`.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+}
+
+/// Refuses checkpoints that could not be written, before anything is.
+pub(crate) fn check(checkpoint: &Checkpoint) -> Result<(), StoreError> {
+    names::check("stage", &checkpoint.stage)?;
+    let mut seen = std::collections::BTreeSet::new();
+    for Blob { name, .. } in &checkpoint.blobs {
+        names::check("blob", name)?;
+        if name == MANIFEST || name == MANIFEST_DIGEST || !seen.insert(name) {
+            return Err(StoreError::BadName {
+                what: "blob",
+                name: name.clone(),
+                why: "that name is taken",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Writes one checkpoint into `checkpoints` and commits it.
+pub(crate) fn write(
+    disk: &dyn Disk,
+    checkpoints: &Path,
+    mut manifest: Manifest,
+    blobs: Vec<Blob>,
+) -> Result<(), StoreError> {
+    let name = manifest.folder_name();
+    let temporary = checkpoints.join(format!("{TEMPORARY}{name}"));
+    let target = checkpoints.join(name);
+    let fill = || {
+        disk.create_dir_all(&temporary)
+            .map_err(|e| StoreError::io("make", &temporary, e))?;
+        for blob in blobs {
+            manifest.blobs.push(write_blob(disk, &temporary, blob)?);
+        }
+        let text = serde_json::to_vec_pretty(&manifest).expect("a manifest serialises");
+        let digest = format!("{}  {MANIFEST}\n", blake3::hash(&text).to_hex());
+        write_blob(disk, &temporary, Blob::bytes(MANIFEST, text))?;
+        write_blob(
+            disk,
+            &temporary,
+            Blob::bytes(MANIFEST_DIGEST, digest.into_bytes()),
+        )?;
+        disk.sync(&temporary)
+            .map_err(|e| StoreError::io("sync", &temporary, e))?;
+        disk.rename(&temporary, &target)
+            .map_err(|e| StoreError::io("commit", &target, e))
+    };
+    let committed = fill();
+    if committed.is_err() {
+        // Gives the space back at once; should that fail too, opening the run removes it.
+        let _ = disk.remove(&temporary);
+    }
+    committed?;
+    disk.sync(checkpoints)
+        .map_err(|e| StoreError::io("sync", checkpoints, e))
+}
+
+fn write_blob(disk: &dyn Disk, folder: &Path, blob: Blob) -> Result<BlobEntry, StoreError> {
+    let path = folder.join(&blob.name);
+    let fail = |e| StoreError::io("write", &path, e);
+    let file = disk.create(&path).map_err(fail)?;
+    let hashing = Hashing {
+        file,
+        hasher: blake3::Hasher::new(),
+        bytes: 0,
+    };
+    let mut out = BufWriter::with_capacity(1 << 20, hashing);
+    match blob.content {
+        Content::Bytes(bytes) => out.write_all(&bytes),
+        Content::Serialiser(write) => write(&mut out),
+    }
+    .map_err(fail)?;
+    let mut hashing = out.into_inner().map_err(|e| fail(e.into_error()))?;
+    hashing.file.sync().map_err(fail)?;
+    let blake3 = hashing.hasher.finalize().to_hex().to_string();
+    Ok(BlobEntry {
+        name: blob.name,
+        bytes: hashing.bytes,
+        blake3,
+    })
+}
+
+struct Hashing {
+    file: Box<dyn OutFile>,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(piece)?;
+        self.hasher.update(&piece[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Folders of committed checkpoints with their sequence numbers, newest first.
+pub(crate) fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
+    let mut found: Vec<_> = entries(checkpoints)?
+        .iter()
+        .filter_map(|e| Some((sequence_of(e)?, e.path())))
+        .collect();
+    found.sort_by(|a, b| b.cmp(a));
+    Ok(found)
+}
+
+fn sequence_of(entry: &fs::DirEntry) -> Option<u64> {
+    entry.file_name().to_str()?.split('-').next()?.parse().ok()
+}
+
+/// Reads a manifest without looking at the blobs; the error is a reason in words.
+pub(crate) fn read_manifest(folder: &Path) -> Result<Manifest, String> {
+    let read = |name: &str| fs::read(folder.join(name)).map_err(|e| format!("{name}: {e}"));
+    let text = read(MANIFEST)?;
+    let digest = read(MANIFEST_DIGEST)?;
+    if !digest.starts_with(blake3::hash(&text).to_hex().as_bytes()) {
+        return Err(format!(
+            "{MANIFEST}: its BLAKE3 is not the one in {MANIFEST_DIGEST}"
+        ));
+    }
+    let value: Value = serde_json::from_slice(&text).map_err(|e| format!("{MANIFEST}: {e}"))?;
+    match value["format"].as_u64() {
+        Some(FORMAT) => serde_json::from_value(value).map_err(|e| format!("{MANIFEST}: {e}")),
+        found => Err(format!(
+            "{MANIFEST}: format {found:?}, and this Ferule reads format {FORMAT}"
+        )),
+    }
+}
+
+/// Reads a checkpoint and checks every byte of it; the error is a reason in words.
+pub(crate) fn verify(folder: &Path) -> Result<Committed, String> {
+    let manifest = read_manifest(folder)?;
+    for blob in &manifest.blobs {
+        let (bytes, blake3) =
+            hash_file(&folder.join(&blob.name)).map_err(|e| format!("{}: {e}", blob.name))?;
+        if bytes != blob.bytes {
+            return Err(format!(
+                "{}: {bytes} bytes where the manifest says {}",
+                blob.name, blob.bytes
+            ));
+        }
+        if blake3 != blob.blake3 {
+            return Err(format!("{}: its BLAKE3 is not the manifest's", blob.name));
+        }
+    }
+    Ok(Committed {
+        folder: folder.to_path_buf(),
+        manifest,
+    })
+}
+
+fn hash_file(path: &Path) -> io::Result<(u64, String)> {
+    let mut file = File::open(path)?;
+    let (mut hasher, mut bytes, mut piece) = (blake3::Hasher::new(), 0, vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok((bytes, hasher.finalize().to_hex().to_string())),
+            n => {
+                hasher.update(&piece[..n]);
+                bytes += n as u64;
+            }
+        }
+    }
+}
+
+/// Puts a damaged checkpoint aside, so that its sequence number is free and it is not looked at again.
+pub(crate) fn set_aside(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let aside = folder.with_file_name(format!("{DAMAGED}{name}"));
+    disk.remove(&aside)
+        .map_err(|e| StoreError::io("remove", &aside, e))?;
+    disk.rename(folder, &aside)
+        .map_err(|e| StoreError::io("rename", folder, e))
+}
+
+/// Removes all but the `keep` newest checkpoints, and damaged ones once that many good ones stand.
+pub(crate) fn prune(disk: &dyn Disk, checkpoints: &Path, keep: usize) -> Result<(), StoreError> {
+    let remove = |path: &Path| {
+        disk.remove(path)
+            .map_err(|e| StoreError::io("remove", path, e))
+    };
+    let good = list(checkpoints)?;
+    for (_, folder) in good.iter().skip(keep) {
+        // Renamed first: a half-removed checkpoint must never look like a damaged one.
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let leaving = folder.with_file_name(format!("{TEMPORARY}{name}"));
+        disk.rename(folder, &leaving)
+            .map_err(|e| StoreError::io("rename", folder, e))?;
+        remove(&leaving)?;
+    }
+    if good.len() >= keep {
+        for entry in entries(checkpoints)? {
+            if entry.file_name().to_string_lossy().starts_with(DAMAGED) {
+                remove(&entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}

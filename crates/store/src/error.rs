@@ -1,0 +1,259 @@
+//! The one error type of this crate. Every message names the path it speaks of and ends with a `hint:` where a person
+//! can mend something.
+//!
+//! Read next: [`crate::disk`], where most of them begin.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::recipe::Change;
+
+/// Everything that can go wrong with stored files. Bugs of the caller panic instead.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk, or the user's share of it, is full. Nothing committed before is touched.
+    #[error(
+        "no space left while trying to {action} {}\nhint: what was committed before is whole; free some space and give the same command again, it goes on from the last checkpoint",
+        path.display()
+    )]
+    DiskFull {
+        /// What was being done, as an infinitive: "write".
+        action: &'static str,
+        /// The file or folder that did not fit.
+        path: PathBuf,
+        /// The system's own error.
+        source: io::Error,
+    },
+
+    /// Any other failure of the file system.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done, as an infinitive.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's own error.
+        source: io::Error,
+    },
+
+    /// Another process works on this run.
+    #[error(
+        "run `{name}` is in use by {}\nhint: wait for it, stop it, or start a second run under another name with --name (lock: {})",
+        match pid { Some(pid) => format!("process {pid}"), None => "another process".to_owned() },
+        path.display()
+    )]
+    Locked {
+        /// The run.
+        name: String,
+        /// The lock file.
+        path: PathBuf,
+        /// The holder, where the lock file told it.
+        pid: Option<u32>,
+    },
+
+    /// The run exists and was made by a different recipe.
+    #[error(
+        "run `{name}` was made by another recipe; {} differ{}:\n{}hint: start it under another name with --name, or put the old values back ({})",
+        keys(changes.len()),
+        if changes.len() == 1 { "s" } else { "" },
+        changes.iter().map(|c| format!("  {c}\n")).collect::<String>(),
+        path.display()
+    )]
+    RecipeChanged {
+        /// The run.
+        name: String,
+        /// The stored recipe.
+        path: PathBuf,
+        /// Every key that differs, in the order of their paths.
+        changes: Vec<Change>,
+    },
+
+    /// A recipe is not TOML.
+    #[error("{} is not valid TOML: {source}", path.display())]
+    RecipeSyntax {
+        /// The recipe; the run's own `recipe.toml`, or the one to come.
+        path: PathBuf,
+        /// Line and column, from the parser.
+        source: Box<toml::de::Error>,
+    },
+
+    /// A name that cannot be a file name.
+    #[error(
+        "`{name}` cannot name a {what}: {why}\nhint: use letters, digits, `-`, `_` and `.`, not at the start"
+    )]
+    BadName {
+        /// "run", "stage", "blob".
+        what: &'static str,
+        /// The name as given.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+
+    /// There is no run of that name.
+    #[error("no run at {}\nhint: {}", path.display(), known_runs(known))]
+    NoSuchRun {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// The runs that do exist beside it.
+        known: Vec<String>,
+    },
+
+    /// Checkpoints exist and none can be used.
+    #[error(
+        "no checkpoint in {} can be used:\n{}hint: bring a good one back, or remove that folder to begin the run anew",
+        path.display(),
+        reasons.iter().map(|r| format!("  {r}\n")).collect::<String>()
+    )]
+    NoGoodCheckpoint {
+        /// The folder of checkpoints.
+        path: PathBuf,
+        /// One line for each checkpoint, newest first.
+        reasons: Vec<String>,
+    },
+
+    /// A file does not hold what it should.
+    #[error("{} is damaged: {reason}\nhint: {hint}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+        /// The mend.
+        hint: &'static str,
+    },
+
+    /// The run was written by a later Ferule.
+    #[error(
+        "{} has format {found}, and this Ferule reads formats up to {known}\nhint: use the Ferule that wrote it, or a later one",
+        path.display()
+    )]
+    LaterFormat {
+        /// The file.
+        path: PathBuf,
+        /// The format found.
+        found: u64,
+        /// The newest format that this build reads.
+        known: u64,
+    },
+
+    /// SQLite refused.
+    #[error("ledger {}: {source}", path.display())]
+    Ledger {
+        /// The ledger.
+        path: PathBuf,
+        /// SQLite's own error.
+        source: rusqlite::Error,
+    },
+
+    /// A Parquet file could not be written or read.
+    #[error("rollouts {}: {source}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// Parquet's own error.
+        source: parquet::errors::ParquetError,
+    },
+
+    /// Tensors came to [`crate::ModelDigest`] out of name order.
+    #[error(
+        "tensor `{name}` comes after `{previous}` in a digest, but names must rise byte by byte"
+    )]
+    DigestOrder {
+        /// The name before.
+        previous: String,
+        /// The name that does not follow.
+        name: String,
+    },
+
+    /// A tensor's bytes do not add up to what was announced.
+    #[error("tensor `{name}` was announced with {announced} bytes and came with {found}")]
+    DigestLength {
+        /// The tensor.
+        name: String,
+        /// Bytes announced.
+        announced: u64,
+        /// Bytes fed.
+        found: u64,
+    },
+
+    /// The background writer is no more; it can only have panicked, inside a blob's own serialiser.
+    #[error("the checkpoint writer of {} has stopped\nhint: give the same command again, it goes on from the last checkpoint", path.display())]
+    WriterGone {
+        /// The folder of checkpoints.
+        path: PathBuf,
+    },
+}
+
+impl StoreError {
+    /// Wraps a system error, telling a full disk from other failures.
+    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_path_buf();
+        if is_full(&source) {
+            StoreError::DiskFull {
+                action,
+                path,
+                source,
+            }
+        } else {
+            StoreError::Io {
+                action,
+                path,
+                source,
+            }
+        }
+    }
+
+    /// Wraps an SQLite error, telling a full disk from other failures.
+    pub fn ledger(path: &Path, source: rusqlite::Error) -> Self {
+        if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+            let full = io::Error::new(io::ErrorKind::StorageFull, source);
+            return StoreError::DiskFull {
+                action: "write the ledger",
+                path: path.to_path_buf(),
+                source: full,
+            };
+        }
+        StoreError::Ledger {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    /// Wraps a Parquet error, telling a full disk from other failures.
+    pub fn parquet(path: &Path, source: parquet::errors::ParquetError) -> Self {
+        StoreError::Parquet {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    /// Whether the disk was full: the run may be given again once there is space.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, StoreError::DiskFull { .. })
+    }
+}
+
+/// A full disk, a spent quota, and a file past the size limit are one thing to a user.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+fn keys(n: usize) -> String {
+    if n == 1 {
+        "one key".to_owned()
+    } else {
+        format!("{n} keys")
+    }
+}
+
+fn known_runs(known: &[String]) -> String {
+    if known.is_empty() {
+        "there are no runs there yet; `ferule run RECIPE` makes one".to_owned()
+    } else {
+        format!("runs there: {}", known.join(", "))
+    }
+}

@@ -1,0 +1,114 @@
+//! From weights to the records that made them, and back.
+//!
+//! A model is named by its digest. It came from a stage, which used labels, read answers and trained on records, and from
+//! parents, which have stages of their own. A record that is withdrawn has touched every model of the stages that used it, and all
+//! their descendants.
+//!
+//! Read next: [`crate::digest`], for what a digest covers.
+
+use rusqlite::params;
+
+use super::Ledger;
+use super::rows::{Metered, Parentage};
+use crate::StoreError;
+
+impl Ledger {
+    /// Notes where a model came from; `parents` is empty for random weights.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn record_lineage(
+        &self,
+        digest: &str,
+        stage: &str,
+        parents: &[&str],
+    ) -> Result<(), StoreError> {
+        // NULLs differ from each other in a UNIQUE constraint, so the row without a parent is looked for by hand.
+        let sql = "INSERT OR IGNORE INTO lineage (digest, stage, parent)
+                   SELECT ?1, ?2, ?3 WHERE ?3 IS NOT NULL
+                   OR NOT EXISTS (SELECT 1 FROM lineage WHERE digest = ?1 AND stage = ?2)";
+        let parents = if parents.is_empty() {
+            vec![None]
+        } else {
+            parents.iter().map(Some).collect()
+        };
+        self.insert_each(sql, &parents, |statement, parent| {
+            statement.execute(params![digest, stage, parent])
+        })
+    }
+
+    /// Every edge of lineage, in the order in which they were noted.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn lineage(&self) -> Result<Vec<Parentage>, StoreError> {
+        self.all(
+            "SELECT digest, stage, parent FROM lineage ORDER BY id",
+            |row| {
+                Ok(Parentage {
+                    digest: row.get(0)?,
+                    stage: row.get(1)?,
+                    parent: row.get(2)?,
+                })
+            },
+        )
+    }
+
+    /// The stages behind a model, its own first.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn stages_behind(&self, digest: &str) -> Result<Vec<String>, StoreError> {
+        let sql = "WITH RECURSIVE behind(digest) AS (
+                     SELECT ?1 UNION SELECT parent FROM lineage JOIN behind USING (digest) WHERE parent IS NOT NULL)
+                   SELECT stage FROM lineage JOIN behind USING (digest) GROUP BY stage ORDER BY max(id) DESC";
+        self.strings(sql, digest)
+    }
+
+    /// What the model cost in cases: distinct ones, over all stages behind it.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn metered_behind(&self, digest: &str) -> Result<Metered, StoreError> {
+        self.metered(&self.stages_behind(digest)?)
+    }
+
+    /// Every model that a record touched, in the order in which they were made.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn touched_by(&self, record_id: &str) -> Result<Vec<String>, StoreError> {
+        let sql = "WITH RECURSIVE
+                     used(stage) AS (SELECT stage FROM labels WHERE record_id = ?1
+                       UNION SELECT stage FROM answers_read WHERE case_id = ?1
+                       UNION SELECT stage FROM record_uses WHERE record_id = ?1),
+                     touched(digest) AS (SELECT digest FROM lineage JOIN used USING (stage)
+                       UNION SELECT lineage.digest FROM lineage JOIN touched ON parent = touched.digest)
+                   SELECT digest FROM lineage JOIN touched USING (digest) GROUP BY digest ORDER BY min(id)";
+        self.strings(sql, record_id)
+    }
+
+    /// The records that this run was told, at its beginning, never to touch; sorted.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn withdrawn(&self) -> Result<Vec<String>, StoreError> {
+        self.all(
+            "SELECT record_id FROM withdrawals ORDER BY record_id",
+            |row| row.get(0),
+        )
+    }
+
+    pub(crate) fn set_withdrawn(&self, record_ids: &[String]) -> Result<(), StoreError> {
+        let sql = "INSERT OR IGNORE INTO withdrawals (record_id) VALUES (?1)";
+        self.insert_each(sql, record_ids, |statement, id| statement.execute([id]))
+    }
+
+    fn strings(&self, sql: &str, parameter: &str) -> Result<Vec<String>, StoreError> {
+        self.read(|c| {
+            c.prepare_cached(sql)?
+                .query_map([parameter], |row| row.get(0))?
+                .collect()
+        })
+    }
+}

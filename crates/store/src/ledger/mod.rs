@@ -1,0 +1,511 @@
+//! The ledger: what was spent, what came of it, and from what. SQLite in WAL mode, one file a run.
+//!
+//! Rows are only ever added (a second [`Ledger::record_stage`] of one stage is an error), so that "what existed when the
+//! checkpoint was taken" is one number a table: see [`Ledger::marks`] and [`Ledger::cut_back`]. Every call is one transaction
+//! that is on the disk when it returns.
+//!
+//! This is the only place in Ferule where SQL is written. It never computes an accuracy or an interval: it keeps them.
+//!
+//! Read next: [`rows`] for what is kept, [`verdicts`] for what survives a kill, [`lineage`] for who came from whom.
+
+pub mod lineage;
+pub mod rows;
+pub mod verdicts;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+
+use rusqlite::{Connection, OpenFlags, Row, Transaction, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::StoreError;
+use rows::{BaselineRow, Label, Metered, Notice, Opening, RecordUse, RolloutFile, StageRow};
+
+/// The schema version that this build writes.
+const FORMAT: u64 = 1;
+
+/// Tables that are cut back to the commit point.
+const CUT_BACK: [&str; 8] = [
+    "stages",
+    "baselines",
+    "labels",
+    "answers_read",
+    "record_uses",
+    "lineage",
+    "notices",
+    "rollout_files",
+];
+
+/// Per table, the largest row id: everything at or below it existed.
+pub type Marks = BTreeMap<String, i64>;
+
+/// One run's ledger. Usable from any thread; calls take turns.
+#[derive(Debug)]
+pub struct Ledger {
+    connection: Mutex<Connection>,
+    path: PathBuf,
+}
+
+impl Ledger {
+    /// Opens the ledger, made if absent, for writing.
+    ///
+    /// # Errors
+    /// [`StoreError::LaterFormat`], [`StoreError::DiskFull`], [`StoreError::Ledger`].
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let ledger = Self::new(
+            path,
+            Connection::open(path).map_err(|e| StoreError::ledger(path, e))?,
+        );
+        ledger.write(|t| {
+            let found: u64 = t.query_row("PRAGMA user_version", [], |row| unsigned(row, 0))?;
+            if found == 0 {
+                t.execute_batch(include_str!("schema.sql"))
+            } else {
+                Ok(())
+            }
+        })?;
+        ledger.check_format()?;
+        Ok(ledger)
+    }
+
+    /// Opens an existing ledger for reading, beside a run that writes it, or on a disk that cannot be written.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_to_read(path: &Path) -> Result<Self, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_URI
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = |flags, name: &str| {
+            Connection::open_with_flags(name, flags).and_then(|c| {
+                c.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+                Ok(c)
+            })
+        };
+        let plain = path.to_string_lossy();
+        // Reading a WAL database makes a small file beside it. Where the folder cannot be written nobody else writes either.
+        let connection =
+            open(flags.difference(OpenFlags::SQLITE_OPEN_URI), &plain).or_else(|first| {
+                let escaped = plain
+                    .replace('%', "%25")
+                    .replace('?', "%3f")
+                    .replace('#', "%23");
+                open(flags, &format!("file:{escaped}?immutable=1")).map_err(|_| first)
+            });
+        let ledger = Self::new(path, connection.map_err(|e| StoreError::ledger(path, e))?);
+        ledger.check_format()?;
+        Ok(ledger)
+    }
+
+    fn new(path: &Path, connection: Connection) -> Self {
+        // FULL makes each transaction durable on its own; the pragmas are no-ops on a read-only connection.
+        let _ = connection.pragma_update(None, "journal_mode", "WAL");
+        let _ = connection.pragma_update(None, "synchronous", "FULL");
+        let _ = connection.busy_timeout(std::time::Duration::from_secs(10));
+        Ledger {
+            connection: Mutex::new(connection),
+            path: path.to_path_buf(),
+        }
+    }
+
+    fn check_format(&self) -> Result<(), StoreError> {
+        let found: u64 =
+            self.read(|c| c.query_row("PRAGMA user_version", [], |row| unsigned(row, 0)))?;
+        if found > FORMAT {
+            return Err(StoreError::LaterFormat {
+                path: self.path.clone(),
+                found,
+                known: FORMAT,
+            });
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A poisoned lock means that a caller panicked between transactions; the database itself is whole.
+        self.connection
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn read<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        work(&self.lock()).map_err(|e| StoreError::ledger(&self.path, e))
+    }
+
+    fn write<T>(
+        &self,
+        work: impl FnOnce(&Transaction) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.lock();
+        let run = || {
+            let transaction = connection.transaction()?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        run().map_err(|e| StoreError::ledger(&self.path, e))
+    }
+
+    /// The largest row id of every table that [`Self::cut_back`] cuts.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn marks(&self) -> Result<Marks, StoreError> {
+        self.read(|c| {
+            let largest = |table: &&str| {
+                let sql = format!("SELECT coalesce(max(id), 0) FROM {table}");
+                Ok((table.to_string(), c.query_row(&sql, [], |row| row.get(0))?))
+            };
+            CUT_BACK.iter().map(largest).collect()
+        })
+    }
+
+    /// Drops every row beyond `marks` (absent tables count as 0); verdicts, withdrawals and openings stay.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] where rows that the marks promise are missing; [`StoreError::Ledger`].
+    pub fn cut_back(&self, marks: &Marks) -> Result<(), StoreError> {
+        self.check_reaches(marks)?;
+        self.write(|t| {
+            for table in CUT_BACK {
+                let mark = marks.get(table).copied().unwrap_or(0);
+                t.execute(&format!("DELETE FROM {table} WHERE id > ?1"), [mark])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether every row that `marks` promise is there.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] naming the table; [`StoreError::Ledger`].
+    pub fn check_reaches(&self, marks: &Marks) -> Result<(), StoreError> {
+        let present = self.marks()?;
+        for (table, &mark) in marks {
+            let largest = present.get(table).copied().unwrap_or(0);
+            if largest < mark {
+                return Err(StoreError::Damaged {
+                    path: self.path.clone(),
+                    reason: format!(
+                        "table {table} ends at row {largest}, and the checkpoint was taken at row {mark}"
+                    ),
+                    hint: "bring back the ledger that belongs to the checkpoints",
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a finished stage.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`], also where the stage stands there already.
+    pub fn record_stage(&self, row: &StageRow) -> Result<(), StoreError> {
+        self.write(|t| {
+            t.execute(
+                "INSERT INTO stages (stage, stage_index, recipe, model, accuracy, low, high, n, labels, answers_read, rollouts,
+                 teacher_tokens, train_tokens, flops, seconds, cost, digest, extra)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+                params![
+                    row.stage, signed(row.index), row.recipe, row.model, row.accuracy, row.low, row.high, signed(row.n),
+                    signed(row.labels), signed(row.answers_read), signed(row.rollouts), signed(row.teacher_tokens),
+                    signed(row.train_tokens), row.flops, row.seconds, row.cost, row.digest, to_json(&row.extra),
+                ],
+            )
+        })
+        .map(drop)
+    }
+
+    /// Finished stages in the order in which they finished.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn stages(&self) -> Result<Vec<StageRow>, StoreError> {
+        self.all("SELECT * FROM stages ORDER BY id", |row| {
+            Ok(StageRow {
+                index: unsigned(row, "stage_index")?,
+                stage: row.get("stage")?,
+                recipe: row.get("recipe")?,
+                model: row.get("model")?,
+                accuracy: row.get("accuracy")?,
+                low: row.get("low")?,
+                high: row.get("high")?,
+                n: unsigned(row, "n")?,
+                labels: unsigned(row, "labels")?,
+                answers_read: unsigned(row, "answers_read")?,
+                rollouts: unsigned(row, "rollouts")?,
+                teacher_tokens: unsigned(row, "teacher_tokens")?,
+                train_tokens: unsigned(row, "train_tokens")?,
+                flops: row.get("flops")?,
+                seconds: row.get("seconds")?,
+                cost: row.get("cost")?,
+                digest: row.get("digest")?,
+                extra: from_json(row, "extra")?,
+            })
+        })
+    }
+
+    /// Adds a baseline.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`], also where one of that name stands there already.
+    pub fn record_baseline(&self, row: &BaselineRow) -> Result<(), StoreError> {
+        self.write(|t| {
+            t.execute(
+                "INSERT INTO baselines (name, accuracy, low, high, n, labels, answers_read, seconds, extra)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                params![
+                    row.name, row.accuracy, row.low, row.high, signed(row.n), signed(row.labels), signed(row.answers_read),
+                    row.seconds, to_json(&row.extra),
+                ],
+            )
+        })
+        .map(drop)
+    }
+
+    /// Baselines in the order in which they were added.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn baselines(&self) -> Result<Vec<BaselineRow>, StoreError> {
+        self.all("SELECT * FROM baselines ORDER BY id", |row| {
+            Ok(BaselineRow {
+                name: row.get("name")?,
+                accuracy: row.get("accuracy")?,
+                low: row.get("low")?,
+                high: row.get("high")?,
+                n: unsigned(row, "n")?,
+                labels: unsigned(row, "labels")?,
+                answers_read: unsigned(row, "answers_read")?,
+                seconds: row.get("seconds")?,
+                extra: from_json(row, "extra")?,
+            })
+        })
+    }
+
+    /// Meters expert labels; a label metered before is not metered again.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn meter_labels(&self, labels: &[Label]) -> Result<(), StoreError> {
+        let sql = "INSERT OR IGNORE INTO labels (record_id, stage, kind) VALUES (?1, ?2, ?3)";
+        self.insert_each(sql, labels, |statement, label| {
+            statement.execute(params![label.record_id, label.stage, to_word(&label.kind)])
+        })
+    }
+
+    /// Meters cases whose answer a rule reads in `stage`; a case metered before is not metered again.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn meter_answers<S: AsRef<str>>(
+        &self,
+        stage: &str,
+        case_ids: &[S],
+    ) -> Result<(), StoreError> {
+        let sql = "INSERT OR IGNORE INTO answers_read (case_id, stage) VALUES (?1, ?2)";
+        self.insert_each(sql, case_ids, |statement, id| {
+            statement.execute(params![id.as_ref(), stage])
+        })
+    }
+
+    /// Notes records that a stage trained on; a use noted before is not noted again.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn record_uses(&self, uses: &[RecordUse]) -> Result<(), StoreError> {
+        let sql = "INSERT OR IGNORE INTO record_uses (record_id, stage, role) VALUES (?1, ?2, ?3)";
+        self.insert_each(sql, uses, |statement, u| {
+            statement.execute(params![u.record_id, u.stage, u.role])
+        })
+    }
+
+    /// Every label used, sorted.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn labels(&self) -> Result<Vec<Label>, StoreError> {
+        self.all(
+            "SELECT record_id, stage, kind FROM labels ORDER BY record_id, stage, kind",
+            |row| {
+                Ok(Label {
+                    record_id: row.get(0)?,
+                    stage: row.get(1)?,
+                    kind: from_word(row, 2)?,
+                })
+            },
+        )
+    }
+
+    /// Distinct cases paid for by any of `stages`: a case that two of them used counts once.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn metered<S: AsRef<str>>(&self, stages: &[S]) -> Result<Metered, StoreError> {
+        let stages = to_json(&stages.iter().map(AsRef::as_ref).collect::<Vec<_>>());
+        self.read(|c| {
+            let count = |id: &str, table: &str| {
+                let sql = format!(
+                    "SELECT count(DISTINCT {id}) FROM {table} WHERE stage IN (SELECT value FROM json_each(?1))"
+                );
+                c.query_row(&sql, [&stages], |row| unsigned(row, 0))
+            };
+            Ok(Metered { labels: count("record_id", "labels")?, answers_read: count("case_id", "answers_read")? })
+        })
+    }
+
+    /// Adds a notice.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn record_notice(&self, notice: &Notice) -> Result<(), StoreError> {
+        let sql =
+            "INSERT INTO notices (kind, stage, step, text, count) VALUES (?1, ?2, ?3, ?4, ?5)";
+        self.insert_each(sql, std::slice::from_ref(notice), |statement, n| {
+            statement.execute(params![
+                n.kind,
+                n.stage,
+                n.step.map(signed),
+                n.text,
+                signed(n.count)
+            ])
+        })
+    }
+
+    /// Notices in the order in which they were added.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn notices(&self) -> Result<Vec<Notice>, StoreError> {
+        self.all(
+            "SELECT kind, stage, step, text, count FROM notices ORDER BY id",
+            |row| {
+                Ok(Notice {
+                    kind: row.get(0)?,
+                    stage: row.get(1)?,
+                    step: row.get::<_, Option<i64>>(2)?.map(|v| v as u64),
+                    text: row.get(3)?,
+                    count: unsigned(row, 4)?,
+                })
+            },
+        )
+    }
+
+    pub(crate) fn record_rollout_file(&self, file: &RolloutFile) -> Result<(), StoreError> {
+        let sql = "INSERT INTO rollout_files (stage, step, rows, blake3) VALUES (?1, ?2, ?3, ?4)";
+        self.insert_each(sql, std::slice::from_ref(file), |statement, f| {
+            statement.execute(params![f.stage, signed(f.step), signed(f.rows), f.blake3])
+        })
+    }
+
+    /// Rollout files in the order in which they were written.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn rollout_files(&self) -> Result<Vec<RolloutFile>, StoreError> {
+        self.all(
+            "SELECT stage, step, rows, blake3 FROM rollout_files ORDER BY id",
+            |row| {
+                Ok(RolloutFile {
+                    stage: row.get(0)?,
+                    step: unsigned(row, 1)?,
+                    rows: unsigned(row, 2)?,
+                    blake3: row.get(3)?,
+                })
+            },
+        )
+    }
+
+    pub(crate) fn record_opening(&self, opening: &Opening) -> Result<(), StoreError> {
+        let sql = "INSERT INTO openings (unix_seconds, checkpoint, notices) VALUES (?1, ?2, ?3)";
+        self.insert_each(sql, std::slice::from_ref(opening), |statement, o| {
+            statement.execute(params![
+                signed(o.unix_seconds),
+                o.checkpoint,
+                to_json(&o.notices)
+            ])
+        })
+    }
+
+    /// Every time that the run was opened to be worked on: one for a run never interrupted.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn openings(&self) -> Result<Vec<Opening>, StoreError> {
+        self.all("SELECT * FROM openings ORDER BY id", |row| {
+            Ok(Opening {
+                unix_seconds: unsigned(row, "unix_seconds")?,
+                checkpoint: row.get("checkpoint")?,
+                notices: from_json(row, "notices")?,
+            })
+        })
+    }
+
+    fn insert_each<T>(
+        &self,
+        sql: &str,
+        items: &[T],
+        insert: impl Fn(&mut rusqlite::Statement, &T) -> rusqlite::Result<usize>,
+    ) -> Result<(), StoreError> {
+        self.write(|t| {
+            let mut statement = t.prepare_cached(sql)?;
+            items
+                .iter()
+                .try_for_each(|item| insert(&mut statement, item).map(drop))
+        })
+    }
+
+    fn all<T>(
+        &self,
+        sql: &str,
+        map: impl FnMut(&Row) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        self.read(|c| c.prepare_cached(sql)?.query_map([], map)?.collect())
+    }
+
+    /// Lets the ledger grow no further, so that a test can meet a full disk.
+    #[doc(hidden)]
+    pub fn limit_growth(&self) -> Result<(), StoreError> {
+        self.read(|c| {
+            let pages: i64 = c.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+            c.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+        })
+    }
+}
+
+/// SQLite's integers are signed; no count of ours reaches 2^63.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).expect("a count below 2^63")
+}
+
+fn unsigned(row: &Row, index: impl rusqlite::RowIndex) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(index).map(|v| v.max(0) as u64)
+}
+
+fn to_json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("rows serialise")
+}
+
+fn from_json<T: DeserializeOwned>(row: &Row, column: &str) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    serde_json::from_str(&text).map_err(|e| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e))
+    })
+}
+
+/// A unit variant as its bare word.
+fn to_word<T: Serialize>(value: &T) -> String {
+    to_json(value).trim_matches('"').to_owned()
+}
+
+fn from_word<T: DeserializeOwned>(row: &Row, column: usize) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    serde_json::from_value(serde_json::Value::String(text)).map_err(|e| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e))
+    })
+}

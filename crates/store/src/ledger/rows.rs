@@ -1,0 +1,203 @@
+//! What stands in the ledger, as plain structs. The names of [`StageRow`]'s fields are those of `ferule report --json`.
+//!
+//! Read next: [`super`], which writes and reads them.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// One finished stage: one row of the ladder.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageRow {
+    /// Its place in the recipe, from 0.
+    pub index: u64,
+    /// Its name, unique in the recipe.
+    pub stage: String,
+    /// The recipe that it follows: "sft", "grpo", …
+    pub recipe: String,
+    /// The model that it trained or looked at: "teacher", "student"; empty where there is none yet.
+    pub model: String,
+    /// The headline score on held-out cases after the stage, 0 to 1; none where nothing was evaluated.
+    pub accuracy: Option<f64>,
+    /// Lower end of its interval.
+    pub low: Option<f64>,
+    /// Upper end of its interval.
+    pub high: Option<f64>,
+    /// Held-out cases evaluated.
+    pub n: u64,
+    /// Distinct cases that a person demonstrated or judged, behind this model.
+    pub labels: u64,
+    /// Distinct cases whose known answer a rule looked at, behind this model.
+    pub answers_read: u64,
+    /// Completions that the stage sampled.
+    pub rollouts: u64,
+    /// Tokens that a teacher wrote or scored in this stage.
+    pub teacher_tokens: u64,
+    /// Tokens trained on in this stage.
+    pub train_tokens: u64,
+    /// Floating-point operations of this stage: training, sampling and the teacher's forwards.
+    pub flops: f64,
+    /// Wall-clock seconds of this stage, kills and pauses left out.
+    pub seconds: f64,
+    /// Money spent at endpoints in this stage, in the recipe's currency; 0 where all work was local.
+    pub cost: f64,
+    /// [`crate::ModelDigest`] of the exported model; none where the stage exports none.
+    pub digest: Option<String>,
+    /// Whatever else the stage wants to tell: pass@k, calibration, score parts.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub extra: Map<String, Value>,
+}
+
+/// A cheap contestant: the constant answer, an n-gram model, the base with a few examples.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BaselineRow {
+    /// Its name, unique among baselines.
+    pub name: String,
+    /// The headline score on held-out cases, 0 to 1.
+    pub accuracy: f64,
+    /// Lower end of its interval.
+    pub low: f64,
+    /// Upper end of its interval.
+    pub high: f64,
+    /// Held-out cases evaluated.
+    pub n: u64,
+    /// Labels that it was given.
+    pub labels: u64,
+    /// Answers that it was given.
+    pub answers_read: u64,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// Whatever else there is to tell.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub extra: Map<String, Value>,
+}
+
+/// What a person did with a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LabelKind {
+    /// Wrote what the model should have written.
+    Demonstration,
+    /// Said whether what was written is right.
+    Judged,
+}
+
+/// One expert label used by a stage.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Label {
+    /// The case.
+    pub record_id: String,
+    /// The stage that used it.
+    pub stage: String,
+    /// What the person did.
+    pub kind: LabelKind,
+}
+
+/// How many distinct cases were paid for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metered {
+    /// Cases that a person demonstrated or judged.
+    pub labels: u64,
+    /// Cases whose known answer a rule looked at.
+    pub answers_read: u64,
+}
+
+/// Which verdict: unique in a run.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct VerdictKey {
+    /// The stage.
+    pub stage: String,
+    /// The step, from the stage's own counter.
+    pub step: u64,
+    /// The case.
+    pub record_id: String,
+    /// Which completion of the group.
+    pub sample: u32,
+    /// The rule that judged.
+    pub rule: String,
+}
+
+/// How a rule came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictOutcome {
+    /// A score was given.
+    Score,
+    /// The rule had nothing to say of this completion.
+    Abstain,
+    /// It crashed or ran out of time.
+    Failed,
+}
+
+/// What one rule said of one completion.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The rule.
+    pub rule: String,
+    /// How it came out.
+    pub outcome: VerdictOutcome,
+    /// The score, 0 to 1; none unless the outcome is [`VerdictOutcome::Score`].
+    pub value: Option<f64>,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// One edge of lineage: `digest`, made by `stage`, came from `parent`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Parentage {
+    /// The model made.
+    pub digest: String,
+    /// The stage that made it; its labels, answers and records are those of this stage.
+    pub stage: String,
+    /// A model that it came from: weights continued, or a teacher listened to. None for random weights.
+    pub parent: Option<String>,
+}
+
+/// A record that a stage trained on in some other way than as a label: a document, a prompt, a teacher's sample.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RecordUse {
+    /// The record.
+    pub record_id: String,
+    /// The stage.
+    pub stage: String,
+    /// As what: "document", "prompt", "sample".
+    pub role: String,
+}
+
+/// Something that happened and must not be silent: so many rows masked, completions cut short, groups of equal reward.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// What kind, a fixed word that can be counted: "completion_cut", "group_equal", "checkpoint_damaged".
+    pub kind: String,
+    /// The stage, where it belongs to one.
+    pub stage: Option<String>,
+    /// The step, where it belongs to one.
+    pub step: Option<u64>,
+    /// For a person to read.
+    pub text: String,
+    /// How many times.
+    pub count: u64,
+}
+
+/// A rollout file as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolloutFile {
+    /// The stage.
+    pub stage: String,
+    /// The step.
+    pub step: u64,
+    /// Completions in it.
+    pub rows: u64,
+    /// BLAKE3 of the file, hexadecimal.
+    pub blake3: String,
+}
+
+/// One time that a process opened the run to work on it. Kept whatever is cut back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opening {
+    /// When, in seconds since 1970 UTC.
+    pub unix_seconds: u64,
+    /// The checkpoint that it went on from, for a person to read.
+    pub checkpoint: Option<String>,
+    /// What it found on opening.
+    pub notices: Vec<Notice>,
+}

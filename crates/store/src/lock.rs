@@ -1,0 +1,99 @@
+//! One process to a run: an advisory lock on `lock`, which also tells who holds it.
+//!
+//! The lock goes with the process, however it dies, so there is never a stale one to remove. It is the file's lock that
+//! counts, never its content or existence.
+//!
+//! Read next: [`crate::run`].
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::StoreError;
+
+/// A held lock; dropping it lets go.
+#[derive(Debug)]
+pub struct RunLock {
+    _file: File,
+}
+
+/// [`is_locked`] holds a shared lock for a moment; a starting run waits that long before it believes a refusal.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(20);
+
+impl RunLock {
+    /// Takes the lock at `folder/lock` for the run `name`.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] with the holder's process id; [`StoreError::Io`] where the file cannot be made.
+    pub fn take(folder: &Path, name: &str) -> Result<Self, StoreError> {
+        let path = lock_path(folder);
+        let fail = |e| StoreError::io("lock", &path, e);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(fail)?;
+        for attempt in 0.. {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if attempt + 1 < TRIES => std::thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    let mut text = String::new();
+                    let pid = file
+                        .read_to_string(&mut text)
+                        .ok()
+                        .and_then(|_| text.trim().parse().ok());
+                    return Err(StoreError::Locked {
+                        name: name.to_owned(),
+                        path,
+                        pid,
+                    });
+                }
+                Err(TryLockError::Error(e)) => return Err(fail(e)),
+            }
+        }
+        file.set_len(0).map_err(fail)?;
+        file.rewind().map_err(fail)?;
+        writeln!(file, "{}", std::process::id()).map_err(fail)?;
+        Ok(RunLock { _file: file })
+    }
+}
+
+/// Whether some process holds the run in `folder`. A run that cannot be looked at counts as free.
+pub fn is_locked(folder: &Path) -> bool {
+    let Ok(file) = File::open(lock_path(folder)) else {
+        return false;
+    };
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
+fn lock_path(folder: &Path) -> PathBuf {
+    folder.join("lock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_taker_is_told_who_holds_it() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_locked(folder.path()));
+        let held = RunLock::take(folder.path(), "road").unwrap();
+        assert!(is_locked(folder.path()));
+        let error = RunLock::take(folder.path(), "road").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
+        drop(held);
+        assert!(!is_locked(folder.path()));
+        RunLock::take(folder.path(), "road").unwrap();
+    }
+}

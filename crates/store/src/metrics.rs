@@ -1,0 +1,225 @@
+//! `metrics.jsonl`: one JSON object a step, for people, plots and `tail -f`.
+//!
+//! ```text
+//! {"stage":"grpo","step":120,"reward":0.71,"loss":0.013,"entropy":0.42,"seconds":1.93}
+//! ```
+//!
+//! Two runs of one recipe agree in every column except the timings, and a timing is known by its name: see
+//! [`is_timing`]. A number that is not finite is written as `null` and read back as NaN, for JSON has no other word.
+//!
+//! It never averages, smooths or drops a step.
+//!
+//! Read next: [`crate::run`], which cuts the file back to the commit point.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::StoreError;
+use crate::disk::{Disk, OutFile};
+
+/// The numbers of one step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepMetrics {
+    /// The stage.
+    pub stage: String,
+    /// The step, counted from 1 by the stage.
+    pub step: u64,
+    /// Named numbers in the order in which they shall stand. Names carry their unit last: `train_tokens`, `step_seconds`.
+    pub values: Vec<(String, f64)>,
+}
+
+impl StepMetrics {
+    /// Metrics of a step, without numbers yet.
+    pub fn new(stage: impl Into<String>, step: u64) -> Self {
+        StepMetrics {
+            stage: stage.into(),
+            step,
+            values: Vec::new(),
+        }
+    }
+
+    /// Adds one number.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, value: f64) -> Self {
+        self.values.push((name.into(), value));
+        self
+    }
+
+    /// The number of that name.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.values.iter().find(|(n, _)| n == name).map(|&(_, v)| v)
+    }
+
+    /// The same without timings: what two runs of one recipe must agree in.
+    #[must_use]
+    pub fn without_timings(mut self) -> Self {
+        self.values.retain(|(name, _)| !is_timing(name));
+        self
+    }
+
+    fn to_line(&self) -> String {
+        let mut object = Map::new();
+        object.insert("stage".to_owned(), self.stage.clone().into());
+        object.insert("step".to_owned(), self.step.into());
+        for (name, value) in &self.values {
+            assert!(
+                name != "stage" && name != "step",
+                "`{name}` is no name for a number of a step"
+            );
+            object.insert(name.clone(), (*value).into());
+        }
+        format!("{}\n", Value::Object(object))
+    }
+
+    fn from_line(line: &str) -> Result<Self, String> {
+        let object: Map<String, Value> = serde_json::from_str(line).map_err(|e| e.to_string())?;
+        let stage = object
+            .get("stage")
+            .and_then(Value::as_str)
+            .ok_or("no `stage`")?;
+        let step = object
+            .get("step")
+            .and_then(Value::as_u64)
+            .ok_or("no `step`")?;
+        let mut metrics = StepMetrics::new(stage, step);
+        for (name, value) in object
+            .iter()
+            .filter(|(name, _)| *name != "stage" && *name != "step")
+        {
+            let number = if value.is_null() {
+                Some(f64::NAN)
+            } else {
+                value.as_f64()
+            };
+            metrics.values.push((
+                name.clone(),
+                number.ok_or_else(|| format!("`{name}` is not a number"))?,
+            ));
+        }
+        Ok(metrics)
+    }
+}
+
+/// Whether a column tells of the machine and not of the run: `seconds`, and what ends in `_seconds`, `_ms` or `_per_second`.
+pub fn is_timing(name: &str) -> bool {
+    name == "seconds"
+        || ["_seconds", "_ms", "_per_second"]
+            .iter()
+            .any(|suffix| name.ends_with(suffix))
+}
+
+/// The open file and its length as far as whole lines go.
+pub(crate) struct MetricsFile {
+    file: Box<dyn OutFile>,
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl MetricsFile {
+    /// Opens the file, made if absent, and cuts it to `bytes`.
+    pub(crate) fn open(disk: &dyn Disk, path: &Path, bytes: u64) -> Result<Self, StoreError> {
+        let mut file = disk
+            .append(path)
+            .map_err(|e| StoreError::io("open", path, e))?;
+        file.truncate(bytes)
+            .map_err(|e| StoreError::io("cut", path, e))?;
+        Ok(MetricsFile {
+            file,
+            path: path.to_path_buf(),
+            bytes,
+        })
+    }
+
+    /// Adds a line. Where it does not fit the file is left as it was.
+    pub(crate) fn append(&mut self, metrics: &StepMetrics) -> Result<(), StoreError> {
+        let line = metrics.to_line();
+        if let Err(e) = self.file.write_all(line.as_bytes()) {
+            // Half a line would be glued to the next one. Should the cut fail too, opening the run makes it.
+            let _ = self.file.truncate(self.bytes);
+            return Err(StoreError::io("write", &self.path, e));
+        }
+        self.bytes += line.len() as u64;
+        Ok(())
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// Reads all steps. A last line without its newline is still being written and is left out.
+///
+/// # Errors
+/// [`StoreError::Damaged`] naming the line.
+pub fn read(path: &Path) -> Result<Vec<StepMetrics>, StoreError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(StoreError::io("read", path, e)),
+    };
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let parse = |(i, line)| {
+        StepMetrics::from_line(line).map_err(|reason| StoreError::Damaged {
+            path: path.to_path_buf(),
+            reason: format!("line {}: {reason}", i + 1),
+            hint: "open the run again with `ferule run`, which cuts the file back to the last checkpoint",
+        })
+    };
+    whole.lines().enumerate().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_comes_back_as_it_was() {
+        let metrics = StepMetrics::new("grpo", 3)
+            .with("reward", 0.1 + 0.2)
+            .with("step_seconds", 2.0)
+            .with("loss", 1e-300);
+        let line = metrics.to_line();
+        assert_eq!(
+            line,
+            "{\"stage\":\"grpo\",\"step\":3,\"reward\":0.30000000000000004,\"step_seconds\":2.0,\"loss\":1e-300}\n"
+        );
+        assert_eq!(StepMetrics::from_line(&line).unwrap(), metrics);
+        assert_eq!(metrics.without_timings().values.len(), 2);
+        let lost = StepMetrics::from_line(
+            &StepMetrics::new("a", 1)
+                .with("loss", f64::INFINITY)
+                .to_line(),
+        )
+        .unwrap();
+        assert!(lost.get("loss").unwrap().is_nan());
+    }
+
+    #[test]
+    fn timings_are_known_by_name() {
+        for name in ["seconds", "step_seconds", "sample_ms", "tokens_per_second"] {
+            assert!(is_timing(name), "{name}");
+        }
+        for name in ["loss", "train_tokens", "milliseconds_of_arc", "forms"] {
+            assert!(!is_timing(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_bad_line_is_named_and_a_torn_last_one_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        assert!(read(&path).unwrap().is_empty());
+        fs::write(&path, "{\"stage\":\"a\",\"step\":1}\n{\"stage\":\"a\",\"st").unwrap();
+        assert_eq!(read(&path).unwrap(), [StepMetrics::new("a", 1)]);
+        fs::write(&path, "{\"stage\":\"a\",\"step\":1}\n{\"step\":2}\n").unwrap();
+        assert!(
+            read(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("line 2: no `stage`")
+        );
+    }
+}

@@ -1,0 +1,360 @@
+//! Rollouts: one Parquet file a step, with everything that a completion was and was judged by.
+//!
+//! | column             | type                                                        | what                                        |
+//! |--------------------|-------------------------------------------------------------|---------------------------------------------|
+//! | `stage`, `step`    | string, int64                                               | where                                       |
+//! | `case_id`, `sample`| string, uint32                                              | which case, which completion of its group   |
+//! | `prompt`           | string                                                      | as rendered                                 |
+//! | `answer`           | string, nullable                                            | the known answer, where the case has one    |
+//! | `completion`       | string                                                      | decoded once, for people; the tokens count  |
+//! | `tokens`           | list of uint32                                              | the completion's token ids                  |
+//! | `logprobs`         | list of float32                                             | the sampler's, of each token, in nats       |
+//! | `logprobs_teacher` | list of float32, nullable                                   | a teacher's, where one listened             |
+//! | `reward`           | float64, nullable                                           | none where every rule abstained             |
+//! | `advantage`        | float32, nullable                                           | none where no policy was trained            |
+//! | `finished`         | bool                                                        | ended by its end token, not cut short       |
+//! | `verdicts`         | list of {rule, outcome: score \| abstain \| failed, value, reason} | every rule's, in the rule set's order |
+//!
+//! DuckDB, pandas, `datasets`, DataFusion and Spark read it as it is. Equal rows give equal bytes: nothing in the file tells of time,
+//! machine or run.
+//!
+//! It never filters: a step's file holds all that was sampled, also what was not trained on.
+//!
+//! Read next: [`crate::ledger::verdicts`], for verdicts that must outlive a kill.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float32Builder, Float64Array,
+    Float64Builder, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder, StructArray,
+    StructBuilder, UInt32Array, UInt32Builder,
+};
+use arrow::datatypes::{DataType, Field, Fields, Float32Type, Float64Type, Schema, UInt32Type};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::Compression;
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+
+use crate::StoreError;
+use crate::ledger::rows::{Verdict, VerdictOutcome};
+
+/// One completion of one case; stage and step are the file's.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rollout {
+    /// The case.
+    pub case_id: String,
+    /// Which completion of the case's group, from 0.
+    pub sample: u32,
+    /// The prompt as rendered.
+    pub prompt: String,
+    /// The known answer, where the case has one, so that the file can be graded again by itself.
+    pub answer: Option<String>,
+    /// The completion, decoded.
+    pub completion: String,
+    /// The completion's token ids.
+    pub tokens: Vec<u32>,
+    /// The sampler's log-probability of each token, in nats; as long as `tokens`.
+    pub logprobs: Vec<f32>,
+    /// A teacher's log-probability of each token, where one listened; as long as `tokens`.
+    pub logprobs_teacher: Option<Vec<f32>>,
+    /// The rule set's reward; none where every rule abstained.
+    pub reward: Option<f64>,
+    /// The advantage trained with; none where no policy was trained.
+    pub advantage: Option<f32>,
+    /// Whether it ended by its end token and was not cut short.
+    pub finished: bool,
+    /// What every rule said.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// The file's bytes for the completions of one step.
+///
+/// # Errors
+/// [`StoreError::Parquet`]; `path` is for the message.
+///
+/// # Panics
+/// Where a row's log-probs are not as many as its tokens.
+pub fn encode(
+    path: &Path,
+    stage: &str,
+    step: u64,
+    rows: &[Rollout],
+) -> Result<Vec<u8>, StoreError> {
+    let write = || -> Result<Vec<u8>, ParquetError> {
+        let batch = to_batch(stage, step, rows)?;
+        let properties = WriterProperties::builder()
+            .set_created_by("ferule".to_owned())
+            .set_compression(Compression::SNAPPY)
+            .build();
+        // Without Arrow's own copy of the schema the file says the same and depends on one library less.
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties)
+            .with_skip_arrow_metadata(true);
+        let mut writer = ArrowWriter::try_new_with_options(Vec::new(), batch.schema(), options)?;
+        writer.write(&batch)?;
+        writer.into_inner()
+    };
+    write().map_err(|e| StoreError::parquet(path, e))
+}
+
+/// Reads a step's completions, in the order in which they were written.
+///
+/// # Errors
+/// [`StoreError::Parquet`] for what is not Parquet, [`StoreError::Damaged`] for other columns than ours.
+pub fn read(path: &Path) -> Result<Vec<Rollout>, StoreError> {
+    let file = File::open(path).map_err(|e| StoreError::io("read", path, e))?;
+    let fail = |e| StoreError::parquet(path, e);
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .map_err(fail)?
+        .build()
+        .map_err(fail)?;
+    let mut rows = Vec::new();
+    for batch in reader {
+        let batch = batch.map_err(|e| fail(e.into()))?;
+        from_batch(&batch, &mut rows).map_err(|reason| StoreError::Damaged {
+            path: path.to_path_buf(),
+            reason,
+            hint: "only files that Ferule wrote can be read here",
+        })?;
+    }
+    Ok(rows)
+}
+
+fn list_of(item: DataType, nullable_list: bool, name: &str) -> Field {
+    Field::new(name, DataType::List(element(item)), nullable_list)
+}
+
+/// "element" is the name that Parquet's own specification gives to what a list holds.
+fn element(item: DataType) -> Arc<Field> {
+    Arc::new(Field::new("element", item, false))
+}
+
+fn verdict_fields() -> Fields {
+    Fields::from(vec![
+        Field::new("rule", DataType::Utf8, false),
+        Field::new("outcome", DataType::Utf8, false),
+        Field::new("value", DataType::Float64, true),
+        Field::new("reason", DataType::Utf8, false),
+    ])
+}
+
+fn schema() -> Schema {
+    Schema::new(vec![
+        Field::new("stage", DataType::Utf8, false),
+        Field::new("step", DataType::Int64, false),
+        Field::new("case_id", DataType::Utf8, false),
+        Field::new("sample", DataType::UInt32, false),
+        Field::new("prompt", DataType::Utf8, false),
+        Field::new("answer", DataType::Utf8, true),
+        Field::new("completion", DataType::Utf8, false),
+        list_of(DataType::UInt32, false, "tokens"),
+        list_of(DataType::Float32, false, "logprobs"),
+        list_of(DataType::Float32, true, "logprobs_teacher"),
+        Field::new("reward", DataType::Float64, true),
+        Field::new("advantage", DataType::Float32, true),
+        Field::new("finished", DataType::Boolean, false),
+        list_of(DataType::Struct(verdict_fields()), false, "verdicts"),
+    ])
+}
+
+fn to_batch(stage: &str, step: u64, rows: &[Rollout]) -> Result<RecordBatch, ParquetError> {
+    let strings = |get: fn(&Rollout) -> &str| {
+        Arc::new(StringArray::from_iter_values(rows.iter().map(get))) as ArrayRef
+    };
+    let mut tokens = ListBuilder::new(UInt32Builder::new()).with_field(element(DataType::UInt32));
+    let mut logprobs =
+        ListBuilder::new(Float32Builder::new()).with_field(element(DataType::Float32));
+    let mut logprobs_teacher =
+        ListBuilder::new(Float32Builder::new()).with_field(element(DataType::Float32));
+    for row in rows {
+        let n = row.tokens.len();
+        assert_eq!(
+            n,
+            row.logprobs.len(),
+            "tokens and logprobs of case {} sample {}",
+            row.case_id,
+            row.sample
+        );
+        tokens.values().append_slice(&row.tokens);
+        tokens.append(true);
+        logprobs.values().append_slice(&row.logprobs);
+        logprobs.append(true);
+        if let Some(teacher) = &row.logprobs_teacher {
+            assert_eq!(
+                n,
+                teacher.len(),
+                "tokens and logprobs_teacher of case {} sample {}",
+                row.case_id,
+                row.sample
+            );
+            logprobs_teacher.values().append_slice(teacher);
+        }
+        logprobs_teacher.append(row.logprobs_teacher.is_some());
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|_| stage))),
+        Arc::new(Int64Array::from_iter_values(
+            rows.iter().map(|_| step as i64),
+        )),
+        strings(|r| &r.case_id),
+        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|r| r.sample))),
+        strings(|r| &r.prompt),
+        Arc::new(StringArray::from_iter(
+            rows.iter().map(|r| r.answer.as_deref()),
+        )),
+        strings(|r| &r.completion),
+        Arc::new(tokens.finish()),
+        Arc::new(logprobs.finish()),
+        Arc::new(logprobs_teacher.finish()),
+        Arc::new(Float64Array::from_iter(rows.iter().map(|r| r.reward))),
+        Arc::new(Float32Array::from_iter(rows.iter().map(|r| r.advantage))),
+        Arc::new(BooleanArray::from_iter(
+            rows.iter().map(|r| Some(r.finished)),
+        )),
+        verdict_column(rows),
+    ];
+    Ok(RecordBatch::try_new(Arc::new(schema()), columns)?)
+}
+
+fn verdict_column(rows: &[Rollout]) -> ArrayRef {
+    let fields = verdict_fields();
+    let mut list = ListBuilder::new(StructBuilder::from_fields(fields.clone(), 0))
+        .with_field(element(DataType::Struct(fields)));
+    for row in rows {
+        for verdict in &row.verdicts {
+            let one = list.values();
+            let mut text = |i, value: &str| {
+                one.field_builder::<StringBuilder>(i)
+                    .expect("a string column")
+                    .append_value(value);
+            };
+            text(0, &verdict.rule);
+            text(1, outcome_word(verdict.outcome));
+            text(3, &verdict.reason);
+            one.field_builder::<Float64Builder>(2)
+                .expect("a float column")
+                .append_option(verdict.value);
+            one.append(true);
+        }
+        list.append(true);
+    }
+    Arc::new(list.finish())
+}
+
+fn outcome_word(outcome: VerdictOutcome) -> &'static str {
+    match outcome {
+        VerdictOutcome::Score => "score",
+        VerdictOutcome::Abstain => "abstain",
+        VerdictOutcome::Failed => "failed",
+    }
+}
+
+fn outcome_from(word: &str) -> Result<VerdictOutcome, String> {
+    match word {
+        "score" => Ok(VerdictOutcome::Score),
+        "abstain" => Ok(VerdictOutcome::Abstain),
+        "failed" => Ok(VerdictOutcome::Failed),
+        other => Err(format!("a verdict's outcome is `{other}`")),
+    }
+}
+
+/// The columns of one batch, found by name and checked for type; the error is a reason in words.
+fn from_batch(batch: &RecordBatch, rows: &mut Vec<Rollout>) -> Result<(), String> {
+    let column = |name: &str| {
+        batch
+            .column_by_name(name)
+            .ok_or_else(|| format!("no column `{name}`"))
+    };
+    let wrong = |name: &str| format!("column `{name}` is not of our type");
+    let text = |name: &str| {
+        column(name)?
+            .as_string_opt::<i32>()
+            .ok_or_else(|| wrong(name))
+    };
+    let list = |name: &str| {
+        column(name)?
+            .as_list_opt::<i32>()
+            .ok_or_else(|| wrong(name))
+    };
+    let f32s = |name: &str, values: &dyn Array| {
+        values
+            .as_primitive_opt::<Float32Type>()
+            .map(|v| v.values().to_vec())
+            .ok_or_else(|| wrong(name))
+    };
+    let (case_id, prompt, answer, completion) = (
+        text("case_id")?,
+        text("prompt")?,
+        text("answer")?,
+        text("completion")?,
+    );
+    let sample = column("sample")?
+        .as_primitive_opt::<UInt32Type>()
+        .ok_or_else(|| wrong("sample"))?;
+    let reward = column("reward")?
+        .as_primitive_opt::<Float64Type>()
+        .ok_or_else(|| wrong("reward"))?;
+    let advantage = column("advantage")?
+        .as_primitive_opt::<Float32Type>()
+        .ok_or_else(|| wrong("advantage"))?;
+    let finished = column("finished")?
+        .as_boolean_opt()
+        .ok_or_else(|| wrong("finished"))?;
+    let (tokens, logprobs) = (list("tokens")?, list("logprobs")?);
+    let (logprobs_teacher, verdicts) = (list("logprobs_teacher")?, list("verdicts")?);
+    for i in 0..batch.num_rows() {
+        let ids = tokens.value(i);
+        let judged = verdicts.value(i);
+        let judged = judged.as_struct_opt().ok_or_else(|| wrong("verdicts"))?;
+        rows.push(Rollout {
+            case_id: case_id.value(i).to_owned(),
+            sample: sample.value(i),
+            prompt: prompt.value(i).to_owned(),
+            answer: answer.is_valid(i).then(|| answer.value(i).to_owned()),
+            completion: completion.value(i).to_owned(),
+            tokens: ids
+                .as_primitive_opt::<UInt32Type>()
+                .ok_or_else(|| wrong("tokens"))?
+                .values()
+                .to_vec(),
+            logprobs: f32s("logprobs", &logprobs.value(i))?,
+            logprobs_teacher: logprobs_teacher
+                .is_valid(i)
+                .then(|| f32s("logprobs_teacher", &logprobs_teacher.value(i)))
+                .transpose()?,
+            reward: reward.is_valid(i).then(|| reward.value(i)),
+            advantage: advantage.is_valid(i).then(|| advantage.value(i)),
+            finished: finished.value(i),
+            verdicts: verdicts_of(judged)?,
+        });
+    }
+    Ok(())
+}
+
+fn verdicts_of(judged: &StructArray) -> Result<Vec<Verdict>, String> {
+    let wrong = |name: &str| format!("field `{name}` of `verdicts` is not of our type");
+    let text = |name: &str| {
+        judged
+            .column_by_name(name)
+            .and_then(|c| c.as_string_opt::<i32>())
+            .ok_or_else(|| wrong(name))
+    };
+    let (rule, outcome, reason) = (text("rule")?, text("outcome")?, text("reason")?);
+    let value = judged
+        .column_by_name("value")
+        .and_then(|c| c.as_primitive_opt::<Float64Type>())
+        .ok_or_else(|| wrong("value"))?;
+    let one = |i| {
+        Ok(Verdict {
+            rule: rule.value(i).to_owned(),
+            outcome: outcome_from(outcome.value(i))?,
+            value: value.is_valid(i).then(|| value.value(i)),
+            reason: reason.value(i).to_owned(),
+        })
+    };
+    (0..judged.len()).map(one).collect()
+}

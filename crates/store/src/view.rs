@@ -1,0 +1,121 @@
+//! A run for reading: what `report`, `grade`, `ls`, `chat` and `eval` look at. It takes no lock and changes nothing, so it
+//! can be opened while the run goes on; it then shows what is there, committed or not.
+//!
+//! Read next: [`crate::ledger::rows`], for what the rows mean.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::ledger::rows::StageRow;
+use crate::rollouts::{self, Rollout};
+use crate::run::{LEDGER, METRICS, RECIPE, model_path, rollout_path};
+use crate::{Ledger, StepMetrics, StoreError, lock, metrics, recipe};
+
+/// One run, read only.
+#[derive(Debug)]
+pub struct RunView {
+    name: String,
+    folder: PathBuf,
+    recipe: String,
+    ledger: Ledger,
+}
+
+impl RunView {
+    pub(crate) fn open(name: &str, folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join(RECIPE);
+        let recipe = fs::read_to_string(&path).map_err(|e| StoreError::io("read", &path, e))?;
+        let ledger = Ledger::open_to_read(&folder.join(LEDGER))?;
+        Ok(RunView {
+            name: name.to_owned(),
+            folder: folder.to_path_buf(),
+            recipe,
+            ledger,
+        })
+    }
+
+    /// The run's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The run's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether a process works on it now.
+    pub fn is_locked(&self) -> bool {
+        lock::is_locked(&self.folder)
+    }
+
+    /// The resolved recipe as it was stored.
+    pub fn recipe_text(&self) -> &str {
+        &self.recipe
+    }
+
+    /// The resolved recipe, parsed.
+    ///
+    /// # Errors
+    /// [`StoreError::RecipeSyntax`].
+    pub fn recipe(&self) -> Result<toml::Table, StoreError> {
+        recipe::parse(&self.recipe, &self.folder.join(RECIPE))
+    }
+
+    /// The ledger: stages, baselines, labels, lineage, notices. Writing to it is an error.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The metrics of every step, in order.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] naming the line, [`StoreError::Io`].
+    pub fn metrics(&self) -> Result<Vec<StepMetrics>, StoreError> {
+        metrics::read(&self.folder.join(METRICS))
+    }
+
+    /// The steps of a stage whose completions are stored, rising.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn rollout_steps(&self, stage: &str) -> Result<Vec<u64>, StoreError> {
+        let mut steps: Vec<u64> = self
+            .ledger
+            .rollout_files()?
+            .into_iter()
+            .filter(|f| f.stage == stage)
+            .map(|f| f.step)
+            .collect();
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
+    /// The completions of one step.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] where there are none; [`StoreError::Parquet`] and [`StoreError::Damaged`] where they cannot be read.
+    pub fn rollouts(&self, stage: &str, step: u64) -> Result<Vec<Rollout>, StoreError> {
+        rollouts::read(&self.rollout_file(stage, step))
+    }
+
+    /// Where the completions of a step lie, or would lie.
+    pub fn rollout_file(&self, stage: &str, step: u64) -> PathBuf {
+        rollout_path(&self.folder, stage, step)
+    }
+
+    /// The model that a stage exported, where it did.
+    pub fn model(&self, stage: &str) -> Option<PathBuf> {
+        Some(model_path(&self.folder, stage)).filter(|path| path.is_dir())
+    }
+
+    /// The last exported model of that name ("teacher", "student"), with the stage that made it.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn final_model(&self, model: &str) -> Result<Option<(StageRow, PathBuf)>, StoreError> {
+        let made = |row: StageRow| {
+            (row.model == model).then(|| self.model(&row.stage).map(|path| (row, path)))?
+        };
+        Ok(self.ledger.stages()?.into_iter().rev().find_map(made))
+    }
+}

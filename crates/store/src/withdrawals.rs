@@ -1,0 +1,61 @@
+//! Records that their owners have withdrawn: `runs/withdrawals.jsonl`, one object a line.
+//!
+//! A run takes the list over when it begins and keeps it, so that resuming it gives what it would have given. Records withdrawn
+//! later are told when it is opened again.
+//!
+//! Read next: [`crate::ledger::lineage`], which finds the weights that a record touched.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::StoreError;
+use crate::disk::{Disk, write_whole};
+
+fn file(runs: &Path) -> PathBuf {
+    runs.join("withdrawals.jsonl")
+}
+
+fn text(path: &Path) -> Result<String, StoreError> {
+    match fs::read_to_string(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        other => other.map_err(|e| StoreError::io("read", path, e)),
+    }
+}
+
+pub(crate) fn read(runs: &Path) -> Result<BTreeSet<String>, StoreError> {
+    let path = file(runs);
+    let record = |(i, line): (usize, &str)| {
+        let value: Option<Value> = serde_json::from_str(line).ok();
+        let id = value.as_ref().and_then(|v| v["record_id"].as_str());
+        id.map(str::to_owned).ok_or_else(|| StoreError::Damaged {
+            path: path.clone(),
+            reason: format!("line {} is not an object with `record_id`", i + 1),
+            hint: "mend that line: a withdrawal must not be lost",
+        })
+    };
+    text(&path)?.lines().enumerate().map(record).collect()
+}
+
+pub(crate) fn add(
+    disk: &dyn Disk,
+    runs: &Path,
+    record_id: &str,
+    reason: &str,
+) -> Result<(), StoreError> {
+    if read(runs)?.contains(record_id) {
+        return Ok(());
+    }
+    let path = file(runs);
+    let line = json!({ "record_id": record_id, "reason": reason });
+    disk.create_dir_all(runs)
+        .map_err(|e| StoreError::io("make", runs, e))?;
+    let mut all = text(&path)?;
+    if !all.is_empty() && !all.ends_with('\n') {
+        all.push('\n');
+    }
+    write_whole(disk, &path, format!("{all}{line}\n").as_bytes())
+}
