@@ -62,10 +62,7 @@ enum Content {
 impl Blob {
     /// A blob that is bytes already.
     pub fn bytes(name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) -> Self {
-        Blob {
-            name: name.into(),
-            content: Content::Bytes(bytes.into()),
-        }
+        Blob { name: name.into(), content: Content::Bytes(bytes.into()) }
     }
 
     /// A blob that writes itself, on the writer's thread; what it captures must not change any more.
@@ -73,10 +70,7 @@ impl Blob {
         name: impl Into<String>,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
     ) -> Self {
-        Blob {
-            name: name.into(),
-            content: Content::Serialiser(Box::new(write)),
-        }
+        Blob { name: name.into(), content: Content::Serialiser(Box::new(write)) }
     }
 
     /// The blob's name.
@@ -184,8 +178,7 @@ impl Committed {
             hint: "give the same command again: an older checkpoint will be used",
         };
         let entry = self.manifest.blobs.iter().find(|b| b.name == name);
-        let entry =
-            entry.ok_or_else(|| damaged("the checkpoint holds no blob of that name".to_owned()))?;
+        let entry = entry.ok_or_else(|| damaged("the checkpoint holds no blob of that name".to_owned()))?;
         let bytes = fs::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
         if blake3::hash(&bytes).to_hex().as_str() != entry.blake3 {
             return Err(damaged("its BLAKE3 is not the manifest's".to_owned()));
@@ -210,11 +203,7 @@ pub(crate) fn check(checkpoint: &Checkpoint) -> Result<(), StoreError> {
     for Blob { name, .. } in &checkpoint.blobs {
         names::check("blob", name)?;
         if name == MANIFEST || name == MANIFEST_DIGEST || !seen.insert(name) {
-            return Err(StoreError::BadName {
-                what: "blob",
-                name: name.clone(),
-                why: "that name is taken",
-            });
+            return Err(StoreError::BadName { what: "blob", name: name.clone(), why: "that name is taken" });
         }
     }
     Ok(())
@@ -231,23 +220,16 @@ pub(crate) fn write(
     let temporary = checkpoints.join(format!("{TEMPORARY}{name}"));
     let target = checkpoints.join(name);
     let fill = || {
-        disk.create_dir_all(&temporary)
-            .map_err(|e| StoreError::io("make", &temporary, e))?;
+        disk.create_dir_all(&temporary).map_err(|e| StoreError::io("make", &temporary, e))?;
         for blob in blobs {
             manifest.blobs.push(write_blob(disk, &temporary, blob)?);
         }
         let text = serde_json::to_vec_pretty(&manifest).expect("a manifest serialises");
         let digest = format!("{}  {MANIFEST}\n", blake3::hash(&text).to_hex());
         write_blob(disk, &temporary, Blob::bytes(MANIFEST, text))?;
-        write_blob(
-            disk,
-            &temporary,
-            Blob::bytes(MANIFEST_DIGEST, digest.into_bytes()),
-        )?;
-        disk.sync(&temporary)
-            .map_err(|e| StoreError::io("sync", &temporary, e))?;
-        disk.rename(&temporary, &target)
-            .map_err(|e| StoreError::io("commit", &target, e))
+        write_blob(disk, &temporary, Blob::bytes(MANIFEST_DIGEST, digest.into_bytes()))?;
+        disk.sync(&temporary).map_err(|e| StoreError::io("sync", &temporary, e))?;
+        disk.rename(&temporary, &target).map_err(|e| StoreError::io("commit", &target, e))
     };
     let committed = fill();
     if committed.is_err() {
@@ -255,19 +237,14 @@ pub(crate) fn write(
         let _ = disk.remove(&temporary);
     }
     committed?;
-    disk.sync(checkpoints)
-        .map_err(|e| StoreError::io("sync", checkpoints, e))
+    disk.sync(checkpoints).map_err(|e| StoreError::io("sync", checkpoints, e))
 }
 
 fn write_blob(disk: &dyn Disk, folder: &Path, blob: Blob) -> Result<BlobEntry, StoreError> {
     let path = folder.join(&blob.name);
     let fail = |e| StoreError::io("write", &path, e);
     let file = disk.create(&path).map_err(fail)?;
-    let hashing = Hashing {
-        file,
-        hasher: blake3::Hasher::new(),
-        bytes: 0,
-    };
+    let hashing = Hashing { file, hasher: blake3::Hasher::new(), bytes: 0 };
     let mut out = BufWriter::with_capacity(1 << 20, hashing);
     match blob.content {
         Content::Bytes(bytes) => out.write_all(&bytes),
@@ -277,11 +254,7 @@ fn write_blob(disk: &dyn Disk, folder: &Path, blob: Blob) -> Result<BlobEntry, S
     let mut hashing = out.into_inner().map_err(|e| fail(e.into_error()))?;
     hashing.file.sync().map_err(fail)?;
     let blake3 = hashing.hasher.finalize().to_hex().to_string();
-    Ok(BlobEntry {
-        name: blob.name,
-        bytes: hashing.bytes,
-        blake3,
-    })
+    Ok(BlobEntry { name: blob.name, bytes: hashing.bytes, blake3 })
 }
 
 struct Hashing {
@@ -305,10 +278,7 @@ impl Write for Hashing {
 
 /// Folders of committed checkpoints with their sequence numbers, newest first.
 pub(crate) fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
-    let mut found: Vec<_> = entries(checkpoints)?
-        .iter()
-        .filter_map(|e| Some((sequence_of(e)?, e.path())))
-        .collect();
+    let mut found: Vec<_> = entries(checkpoints)?.iter().filter_map(|e| Some((sequence_of(e)?, e.path()))).collect();
     found.sort_by(|a, b| b.cmp(a));
     Ok(found)
 }
@@ -323,16 +293,12 @@ pub(crate) fn read_manifest(folder: &Path) -> Result<Manifest, String> {
     let text = read(MANIFEST)?;
     let digest = read(MANIFEST_DIGEST)?;
     if !digest.starts_with(blake3::hash(&text).to_hex().as_bytes()) {
-        return Err(format!(
-            "{MANIFEST}: its BLAKE3 is not the one in {MANIFEST_DIGEST}"
-        ));
+        return Err(format!("{MANIFEST}: its BLAKE3 is not the one in {MANIFEST_DIGEST}"));
     }
     let value: Value = serde_json::from_slice(&text).map_err(|e| format!("{MANIFEST}: {e}"))?;
     match value["format"].as_u64() {
         Some(FORMAT) => serde_json::from_value(value).map_err(|e| format!("{MANIFEST}: {e}")),
-        found => Err(format!(
-            "{MANIFEST}: format {found:?}, and this Ferule reads format {FORMAT}"
-        )),
+        found => Err(format!("{MANIFEST}: format {found:?}, and this Ferule reads format {FORMAT}")),
     }
 }
 
@@ -340,22 +306,15 @@ pub(crate) fn read_manifest(folder: &Path) -> Result<Manifest, String> {
 pub(crate) fn verify(folder: &Path) -> Result<Committed, String> {
     let manifest = read_manifest(folder)?;
     for blob in &manifest.blobs {
-        let (bytes, blake3) =
-            hash_file(&folder.join(&blob.name)).map_err(|e| format!("{}: {e}", blob.name))?;
+        let (bytes, blake3) = hash_file(&folder.join(&blob.name)).map_err(|e| format!("{}: {e}", blob.name))?;
         if bytes != blob.bytes {
-            return Err(format!(
-                "{}: {bytes} bytes where the manifest says {}",
-                blob.name, blob.bytes
-            ));
+            return Err(format!("{}: {bytes} bytes where the manifest says {}", blob.name, blob.bytes));
         }
         if blake3 != blob.blake3 {
             return Err(format!("{}: its BLAKE3 is not the manifest's", blob.name));
         }
     }
-    Ok(Committed {
-        folder: folder.to_path_buf(),
-        manifest,
-    })
+    Ok(Committed { folder: folder.to_path_buf(), manifest })
 }
 
 fn hash_file(path: &Path) -> io::Result<(u64, String)> {
@@ -376,25 +335,19 @@ fn hash_file(path: &Path) -> io::Result<(u64, String)> {
 pub(crate) fn set_aside(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let aside = folder.with_file_name(format!("{DAMAGED}{name}"));
-    disk.remove(&aside)
-        .map_err(|e| StoreError::io("remove", &aside, e))?;
-    disk.rename(folder, &aside)
-        .map_err(|e| StoreError::io("rename", folder, e))
+    disk.remove(&aside).map_err(|e| StoreError::io("remove", &aside, e))?;
+    disk.rename(folder, &aside).map_err(|e| StoreError::io("rename", folder, e))
 }
 
 /// Removes all but the `keep` newest checkpoints, and damaged ones once that many good ones stand.
 pub(crate) fn prune(disk: &dyn Disk, checkpoints: &Path, keep: usize) -> Result<(), StoreError> {
-    let remove = |path: &Path| {
-        disk.remove(path)
-            .map_err(|e| StoreError::io("remove", path, e))
-    };
+    let remove = |path: &Path| disk.remove(path).map_err(|e| StoreError::io("remove", path, e));
     let good = list(checkpoints)?;
     for (_, folder) in good.iter().skip(keep) {
         // Renamed first: a half-removed checkpoint must never look like a damaged one.
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let leaving = folder.with_file_name(format!("{TEMPORARY}{name}"));
-        disk.rename(folder, &leaving)
-            .map_err(|e| StoreError::io("rename", folder, e))?;
+        disk.rename(folder, &leaving).map_err(|e| StoreError::io("rename", folder, e))?;
         remove(&leaving)?;
     }
     if good.len() >= keep {

@@ -47,13 +47,7 @@ impl ModelDigest {
     /// # Errors
     /// [`StoreError::DigestOrder`] where `name` does not come after the one before; [`StoreError::DigestLength`] where the
     /// tensor before was not fed whole.
-    pub fn tensor(
-        &mut self,
-        name: &str,
-        dtype: &str,
-        shape: &[u64],
-        bytes: &[u8],
-    ) -> Result<(), StoreError> {
+    pub fn tensor(&mut self, name: &str, dtype: &str, shape: &[u64], bytes: &[u8]) -> Result<(), StoreError> {
         self.begin(name, dtype, shape, bytes.len() as u64)?;
         self.bytes(bytes);
         Ok(())
@@ -63,21 +57,12 @@ impl ModelDigest {
     ///
     /// # Errors
     /// As [`Self::tensor`].
-    pub fn begin(
-        &mut self,
-        name: &str,
-        dtype: &str,
-        shape: &[u64],
-        n_bytes: u64,
-    ) -> Result<(), StoreError> {
+    pub fn begin(&mut self, name: &str, dtype: &str, shape: &[u64], n_bytes: u64) -> Result<(), StoreError> {
         self.check_whole()?;
         if let Some((previous, ..)) = &self.current
             && previous.as_bytes() >= name.as_bytes()
         {
-            return Err(StoreError::DigestOrder {
-                previous: previous.clone(),
-                name: name.to_owned(),
-            });
+            return Err(StoreError::DigestOrder { previous: previous.clone(), name: name.to_owned() });
         }
         for text in [name, dtype] {
             self.integer(text.len() as u64);
@@ -97,10 +82,7 @@ impl ModelDigest {
     /// # Panics
     /// Where no tensor was begun.
     pub fn bytes(&mut self, piece: &[u8]) {
-        let (_, _, fed) = self
-            .current
-            .as_mut()
-            .expect("bytes of no tensor: call `begin` first");
+        let (_, _, fed) = self.current.as_mut().expect("bytes of no tensor: call `begin` first");
         *fed += piece.len() as u64;
         self.hasher.update(piece);
     }
@@ -120,11 +102,9 @@ impl ModelDigest {
 
     fn check_whole(&self) -> Result<(), StoreError> {
         match &self.current {
-            Some((name, announced, found)) if announced != found => Err(StoreError::DigestLength {
-                name: name.clone(),
-                announced: *announced,
-                found: *found,
-            }),
+            Some((name, announced, found)) if announced != found => {
+                Err(StoreError::DigestLength { name: name.clone(), announced: *announced, found: *found })
+            }
             _ => Ok(()),
         }
     }
@@ -141,9 +121,8 @@ mod tests {
         framed.extend_from_slice(b"\x01\0\0\0\0\0\0\0a\x03\0\0\0\0\0\0\0F32\x02\0\0\0\0\0\0\0");
         framed.extend_from_slice(b"\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0");
         framed.extend_from_slice(&[0, 0, 128, 63, 0, 0, 0, 64]);
-        framed.extend_from_slice(
-            b"\x01\0\0\0\0\0\0\0b\x04\0\0\0\0\0\0\0BF16\0\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x80\x3f",
-        );
+        framed
+            .extend_from_slice(b"\x01\0\0\0\0\0\0\0b\x04\0\0\0\0\0\0\0BF16\0\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x80\x3f");
         let mut digest = ModelDigest::new();
         digest.begin("a", "F32", &[1, 2], 8).unwrap();
         digest.bytes(&[0, 0, 128]);
@@ -151,37 +130,18 @@ mod tests {
         digest.tensor("b", "BF16", &[], &[0x80, 0x3f]).unwrap();
         let found = digest.finish().unwrap();
         assert_eq!(found, blake3::hash(&framed).to_hex().to_string());
-        assert_eq!(
-            found,
-            "a910eea3f5c167b30d752edccd32785acebfb53bfa5ad9a0395b5311c65449a8"
-        );
-        assert_eq!(
-            ModelDigest::new().finish().unwrap(),
-            blake3::hash(b"").to_hex().to_string()
-        );
+        assert_eq!(found, "a910eea3f5c167b30d752edccd32785acebfb53bfa5ad9a0395b5311c65449a8");
+        assert_eq!(ModelDigest::new().finish().unwrap(), blake3::hash(b"").to_hex().to_string());
     }
 
     #[test]
     fn disorder_and_missing_bytes_are_refused() {
         let mut digest = ModelDigest::new();
         digest.tensor("b", "F32", &[1], &[0; 4]).unwrap();
-        assert!(matches!(
-            digest.clone().tensor("a", "F32", &[1], &[0; 4]),
-            Err(StoreError::DigestOrder { .. })
-        ));
-        assert!(matches!(
-            digest.clone().tensor("b", "F32", &[1], &[0; 4]),
-            Err(StoreError::DigestOrder { .. })
-        ));
+        assert!(matches!(digest.clone().tensor("a", "F32", &[1], &[0; 4]), Err(StoreError::DigestOrder { .. })));
+        assert!(matches!(digest.clone().tensor("b", "F32", &[1], &[0; 4]), Err(StoreError::DigestOrder { .. })));
         digest.begin("c", "F32", &[1], 4).unwrap();
         digest.bytes(&[0; 3]);
-        assert!(matches!(
-            digest.finish(),
-            Err(StoreError::DigestLength {
-                announced: 4,
-                found: 3,
-                ..
-            })
-        ));
+        assert!(matches!(digest.finish(), Err(StoreError::DigestLength { announced: 4, found: 3, .. })));
     }
 }

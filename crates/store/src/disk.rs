@@ -83,9 +83,7 @@ impl Disk for RealDisk {
     }
 
     fn append(&self, path: &Path) -> io::Result<Box<dyn OutFile>> {
-        Ok(Box::new(
-            OpenOptions::new().create(true).append(true).open(path)?,
-        ))
+        Ok(Box::new(OpenOptions::new().create(true).append(true).open(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -101,18 +99,8 @@ impl Disk for RealDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let result = if path.is_dir() {
-            fs::remove_dir_all(path)
-        } else {
-            fs::remove_file(path)
-        };
-        result.or_else(|e| {
-            if e.kind() == io::ErrorKind::NotFound {
-                Ok(())
-            } else {
-                Err(e)
-            }
-        })
+        let result = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        result.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
     }
 }
 
@@ -135,10 +123,8 @@ pub fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), Sto
         let _ = disk.remove(&temporary);
         return Err(StoreError::io("write", path, e));
     }
-    disk.rename(&temporary, path)
-        .map_err(|e| StoreError::io("rename", path, e))?;
-    disk.sync(folder)
-        .map_err(|e| StoreError::io("sync", folder, e))
+    disk.rename(&temporary, path).map_err(|e| StoreError::io("rename", path, e))?;
+    disk.sync(folder).map_err(|e| StoreError::io("sync", folder, e))
 }
 
 /// What every temporary name begins with; such files and folders are removed when a run is opened.
@@ -151,8 +137,7 @@ pub const TEMPORARY: &str = ".tmp-";
 pub fn remove_leftovers(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {
     for entry in entries(folder)? {
         if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-            disk.remove(&entry.path())
-                .map_err(|e| StoreError::io("remove", &entry.path(), e))?;
+            disk.remove(&entry.path()).map_err(|e| StoreError::io("remove", &entry.path(), e))?;
         }
     }
     Ok(())

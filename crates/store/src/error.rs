@@ -78,9 +78,7 @@ pub enum StoreError {
     },
 
     /// A name that cannot be a file name.
-    #[error(
-        "`{name}` cannot name a {what}: {why}\nhint: use letters, digits, `-`, `_` and `.`, not at the start"
-    )]
+    #[error("`{name}` cannot name a {what}: {why}\nhint: use letters, digits, `-`, `_` and `.`, not at the start")]
     BadName {
         /// "run", "stage", "blob".
         what: &'static str,
@@ -156,9 +154,7 @@ pub enum StoreError {
     },
 
     /// Tensors came to [`crate::ModelDigest`] out of name order.
-    #[error(
-        "tensor `{name}` comes after `{previous}` in a digest, but names must rise byte by byte"
-    )]
+    #[error("tensor `{name}` comes after `{previous}` in a digest, but names must rise byte by byte")]
     DigestOrder {
         /// The name before.
         previous: String,
@@ -190,17 +186,9 @@ impl StoreError {
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
         if is_full(&source) {
-            StoreError::DiskFull {
-                action,
-                path,
-                source,
-            }
+            StoreError::DiskFull { action, path, source }
         } else {
-            StoreError::Io {
-                action,
-                path,
-                source,
-            }
+            StoreError::Io { action, path, source }
         }
     }
 
@@ -208,24 +196,14 @@ impl StoreError {
     pub fn ledger(path: &Path, source: rusqlite::Error) -> Self {
         if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
             let full = io::Error::new(io::ErrorKind::StorageFull, source);
-            return StoreError::DiskFull {
-                action: "write the ledger",
-                path: path.to_path_buf(),
-                source: full,
-            };
+            return StoreError::DiskFull { action: "write the ledger", path: path.to_path_buf(), source: full };
         }
-        StoreError::Ledger {
-            path: path.to_path_buf(),
-            source,
-        }
+        StoreError::Ledger { path: path.to_path_buf(), source }
     }
 
     /// Wraps a Parquet error, telling a full disk from other failures.
     pub fn parquet(path: &Path, source: parquet::errors::ParquetError) -> Self {
-        StoreError::Parquet {
-            path: path.to_path_buf(),
-            source,
-        }
+        StoreError::Parquet { path: path.to_path_buf(), source }
     }
 
     /// Whether the disk was full: the run may be given again once there is space.
@@ -236,18 +214,11 @@ impl StoreError {
 
 /// A full disk, a spent quota, and a file past the size limit are one thing to a user.
 fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 fn keys(n: usize) -> String {
-    if n == 1 {
-        "one key".to_owned()
-    } else {
-        format!("{n} keys")
-    }
+    if n == 1 { "one key".to_owned() } else { format!("{n} keys") }
 }
 
 fn known_runs(known: &[String]) -> String {

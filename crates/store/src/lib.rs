@@ -39,6 +39,7 @@ pub mod names;
 pub mod recipe;
 pub mod rollouts;
 pub mod run;
+pub mod runs;
 pub mod view;
 mod withdrawals;
 mod writer;
@@ -48,10 +49,11 @@ pub use digest::ModelDigest;
 pub use error::StoreError;
 pub use ledger::Ledger;
 pub use ledger::rows::{
-    BaselineRow, Label, LabelKind, Metered, Notice, Opening, Parentage, RecordUse, StageRow,
-    Verdict, VerdictKey, VerdictOutcome,
+    BaselineRow, Label, LabelKind, Metered, Notice, Opening, Parentage, RecordUse, StageRow, Verdict, VerdictKey,
+    VerdictOutcome,
 };
 pub use metrics::StepMetrics;
 pub use rollouts::Rollout;
-pub use run::{Export, Run, RunOptions, RunSummary, Runs};
+pub use run::{Export, Run};
+pub use runs::{RunOptions, RunSummary, Runs};
 pub use view::RunView;

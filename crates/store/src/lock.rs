@@ -30,28 +30,16 @@ impl RunLock {
     pub fn take(folder: &Path, name: &str) -> Result<Self, StoreError> {
         let path = lock_path(folder);
         let fail = |e| StoreError::io("lock", &path, e);
-        let mut file = OpenOptions::new()
-            .create(true)
-            .read(true)
-            .write(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(fail)?;
+        let mut file =
+            OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path).map_err(fail)?;
         for attempt in 0.. {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) if attempt + 1 < TRIES => std::thread::sleep(PAUSE),
                 Err(TryLockError::WouldBlock) => {
                     let mut text = String::new();
-                    let pid = file
-                        .read_to_string(&mut text)
-                        .ok()
-                        .and_then(|_| text.trim().parse().ok());
-                    return Err(StoreError::Locked {
-                        name: name.to_owned(),
-                        path,
-                        pid,
-                    });
+                    let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+                    return Err(StoreError::Locked { name: name.to_owned(), path, pid });
                 }
                 Err(TryLockError::Error(e)) => return Err(fail(e)),
             }
@@ -86,12 +74,7 @@ mod tests {
         let held = RunLock::take(folder.path(), "road").unwrap();
         assert!(is_locked(folder.path()));
         let error = RunLock::take(folder.path(), "road").unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("process {}", std::process::id())),
-            "{error}"
-        );
+        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
         drop(held);
         assert!(!is_locked(folder.path()));
         RunLock::take(folder.path(), "road").unwrap();

@@ -34,11 +34,7 @@ pub struct StepMetrics {
 impl StepMetrics {
     /// Metrics of a step, without numbers yet.
     pub fn new(stage: impl Into<String>, step: u64) -> Self {
-        StepMetrics {
-            stage: stage.into(),
-            step,
-            values: Vec::new(),
-        }
+        StepMetrics { stage: stage.into(), step, values: Vec::new() }
     }
 
     /// Adds one number.
@@ -65,10 +61,7 @@ impl StepMetrics {
         object.insert("stage".to_owned(), self.stage.clone().into());
         object.insert("step".to_owned(), self.step.into());
         for (name, value) in &self.values {
-            assert!(
-                name != "stage" && name != "step",
-                "`{name}` is no name for a number of a step"
-            );
+            assert!(name != "stage" && name != "step", "`{name}` is no name for a number of a step");
             object.insert(name.clone(), (*value).into());
         }
         format!("{}\n", Value::Object(object))
@@ -76,28 +69,12 @@ impl StepMetrics {
 
     fn from_line(line: &str) -> Result<Self, String> {
         let object: Map<String, Value> = serde_json::from_str(line).map_err(|e| e.to_string())?;
-        let stage = object
-            .get("stage")
-            .and_then(Value::as_str)
-            .ok_or("no `stage`")?;
-        let step = object
-            .get("step")
-            .and_then(Value::as_u64)
-            .ok_or("no `step`")?;
+        let stage = object.get("stage").and_then(Value::as_str).ok_or("no `stage`")?;
+        let step = object.get("step").and_then(Value::as_u64).ok_or("no `step`")?;
         let mut metrics = StepMetrics::new(stage, step);
-        for (name, value) in object
-            .iter()
-            .filter(|(name, _)| *name != "stage" && *name != "step")
-        {
-            let number = if value.is_null() {
-                Some(f64::NAN)
-            } else {
-                value.as_f64()
-            };
-            metrics.values.push((
-                name.clone(),
-                number.ok_or_else(|| format!("`{name}` is not a number"))?,
-            ));
+        for (name, value) in object.iter().filter(|(name, _)| *name != "stage" && *name != "step") {
+            let number = if value.is_null() { Some(f64::NAN) } else { value.as_f64() };
+            metrics.values.push((name.clone(), number.ok_or_else(|| format!("`{name}` is not a number"))?));
         }
         Ok(metrics)
     }
@@ -105,10 +82,7 @@ impl StepMetrics {
 
 /// Whether a column tells of the machine and not of the run: `seconds`, and what ends in `_seconds`, `_ms` or `_per_second`.
 pub fn is_timing(name: &str) -> bool {
-    name == "seconds"
-        || ["_seconds", "_ms", "_per_second"]
-            .iter()
-            .any(|suffix| name.ends_with(suffix))
+    name == "seconds" || ["_seconds", "_ms", "_per_second"].iter().any(|suffix| name.ends_with(suffix))
 }
 
 /// The open file and its length as far as whole lines go.
@@ -121,16 +95,9 @@ pub(crate) struct MetricsFile {
 impl MetricsFile {
     /// Opens the file, made if absent, and cuts it to `bytes`.
     pub(crate) fn open(disk: &dyn Disk, path: &Path, bytes: u64) -> Result<Self, StoreError> {
-        let mut file = disk
-            .append(path)
-            .map_err(|e| StoreError::io("open", path, e))?;
-        file.truncate(bytes)
-            .map_err(|e| StoreError::io("cut", path, e))?;
-        Ok(MetricsFile {
-            file,
-            path: path.to_path_buf(),
-            bytes,
-        })
+        let mut file = disk.append(path).map_err(|e| StoreError::io("open", path, e))?;
+        file.truncate(bytes).map_err(|e| StoreError::io("cut", path, e))?;
+        Ok(MetricsFile { file, path: path.to_path_buf(), bytes })
     }
 
     /// Adds a line. Where it does not fit the file is left as it was.
@@ -177,10 +144,8 @@ mod tests {
 
     #[test]
     fn a_line_comes_back_as_it_was() {
-        let metrics = StepMetrics::new("grpo", 3)
-            .with("reward", 0.1 + 0.2)
-            .with("step_seconds", 2.0)
-            .with("loss", 1e-300);
+        let metrics =
+            StepMetrics::new("grpo", 3).with("reward", 0.1 + 0.2).with("step_seconds", 2.0).with("loss", 1e-300);
         let line = metrics.to_line();
         assert_eq!(
             line,
@@ -188,12 +153,7 @@ mod tests {
         );
         assert_eq!(StepMetrics::from_line(&line).unwrap(), metrics);
         assert_eq!(metrics.without_timings().values.len(), 2);
-        let lost = StepMetrics::from_line(
-            &StepMetrics::new("a", 1)
-                .with("loss", f64::INFINITY)
-                .to_line(),
-        )
-        .unwrap();
+        let lost = StepMetrics::from_line(&StepMetrics::new("a", 1).with("loss", f64::INFINITY).to_line()).unwrap();
         assert!(lost.get("loss").unwrap().is_nan());
     }
 
@@ -215,11 +175,6 @@ mod tests {
         fs::write(&path, "{\"stage\":\"a\",\"step\":1}\n{\"stage\":\"a\",\"st").unwrap();
         assert_eq!(read(&path).unwrap(), [StepMetrics::new("a", 1)]);
         fs::write(&path, "{\"stage\":\"a\",\"step\":1}\n{\"step\":2}\n").unwrap();
-        assert!(
-            read(&path)
-                .unwrap_err()
-                .to_string()
-                .contains("line 2: no `stage`")
-        );
+        assert!(read(&path).unwrap_err().to_string().contains("line 2: no `stage`"));
     }
 }

@@ -21,19 +21,12 @@ pub fn check(what: &'static str, name: &str) -> Result<(), StoreError> {
         "it is longer than 120 bytes"
     } else if name.starts_with(['.', '-']) {
         "it begins with `.` or `-`"
-    } else if name
-        .chars()
-        .any(|c| c.is_control() || c.is_whitespace() || "/\\:*?\"<>|".contains(c))
-    {
+    } else if name.chars().any(|c| c.is_control() || c.is_whitespace() || "/\\:*?\"<>|".contains(c)) {
         "it holds a space, a separator or a character that some file systems refuse"
     } else {
         return Ok(());
     };
-    Err(StoreError::BadName {
-        what,
-        name: name.to_owned(),
-        why,
-    })
+    Err(StoreError::BadName { what, name: name.to_owned(), why })
 }
 
 #[cfg(test)]
@@ -45,22 +38,8 @@ mod tests {
         for good in ["judgment", "判决-2", "a.b_c"] {
             check("run", good).unwrap();
         }
-        for bad in [
-            "",
-            ".",
-            "..",
-            ".hidden",
-            "-x",
-            "a/b",
-            "a b",
-            "a\\b",
-            "a\nb",
-            &"x".repeat(121),
-        ] {
-            assert!(
-                matches!(check("run", bad), Err(StoreError::BadName { .. })),
-                "{bad:?}"
-            );
+        for bad in ["", ".", "..", ".hidden", "-x", "a/b", "a b", "a\\b", "a\nb", &"x".repeat(121)] {
+            assert!(matches!(check("run", bad), Err(StoreError::BadName { .. })), "{bad:?}");
         }
     }
 }

@@ -35,11 +35,7 @@ impl fmt::Display for Change {
 /// # Errors
 /// [`StoreError::RecipeSyntax`] with line and column.
 pub fn parse(text: &str, path: &Path) -> Result<toml::Table, StoreError> {
-    text.parse::<toml::Table>()
-        .map_err(|e| StoreError::RecipeSyntax {
-            path: path.to_path_buf(),
-            source: Box::new(e),
-        })
+    text.parse::<toml::Table>().map_err(|e| StoreError::RecipeSyntax { path: path.to_path_buf(), source: Box::new(e) })
 }
 
 /// Every key whose value differs, sorted by key. Two NaNs are equal; `1` and `1.0` are not, being of different types.
@@ -48,20 +44,12 @@ pub fn differences(old: &toml::Table, new: &toml::Table) -> Vec<Change> {
     let mut changes = Vec::new();
     for (key, value) in &old {
         if new.get(key) != Some(value) {
-            changes.push(Change {
-                key: key.clone(),
-                old: Some(value.clone()),
-                new: new.get(key).cloned(),
-            });
+            changes.push(Change { key: key.clone(), old: Some(value.clone()), new: new.get(key).cloned() });
         }
     }
     for (key, value) in &new {
         if !old.contains_key(key) {
-            changes.push(Change {
-                key: key.clone(),
-                old: None,
-                new: Some(value.clone()),
-            });
+            changes.push(Change { key: key.clone(), old: None, new: Some(value.clone()) });
         }
     }
     changes.sort_by(|a, b| a.key.cmp(&b.key));
@@ -101,10 +89,7 @@ mod tests {
 
     fn changes(old: &str, new: &str) -> Vec<String> {
         let table = |t| parse(t, Path::new("recipe.toml")).unwrap();
-        differences(&table(old), &table(new))
-            .iter()
-            .map(Change::to_string)
-            .collect()
+        differences(&table(old), &table(new)).iter().map(Change::to_string).collect()
     }
 
     #[test]
@@ -118,12 +103,7 @@ mod tests {
         let new = "seed = 1.0\n[[stages]]\nlr = 0.1\n[[stages]]\nlr = 0.4\nsteps = 3\n[[stages]]\nlr = 1.0\n";
         assert_eq!(
             changes(old, new),
-            [
-                "name: \"a\" → (absent)",
-                "seed: 1 → 1.0",
-                "stages[1].lr: 0.2 → 0.4",
-                "stages[2].lr: (absent) → 1.0"
-            ]
+            ["name: \"a\" → (absent)", "seed: 1 → 1.0", "stages[1].lr: 0.2 → 0.4", "stages[2].lr: (absent) → 1.0"]
         );
     }
 }

@@ -27,9 +27,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float32Builder, Float64Array,
-    Float64Builder, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder, StructArray,
-    StructBuilder, UInt32Array, UInt32Builder,
+    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float32Builder, Float64Array, Float64Builder, Int64Array,
+    ListBuilder, RecordBatch, StringArray, StringBuilder, StructArray, StructBuilder, UInt32Array, UInt32Builder,
 };
 use arrow::datatypes::{DataType, Field, Fields, Float32Type, Float64Type, Schema, UInt32Type};
 use parquet::arrow::ArrowWriter;
@@ -78,12 +77,7 @@ pub struct Rollout {
 ///
 /// # Panics
 /// Where a row's log-probs are not as many as its tokens.
-pub fn encode(
-    path: &Path,
-    stage: &str,
-    step: u64,
-    rows: &[Rollout],
-) -> Result<Vec<u8>, StoreError> {
+pub fn encode(path: &Path, stage: &str, step: u64, rows: &[Rollout]) -> Result<Vec<u8>, StoreError> {
     let write = || -> Result<Vec<u8>, ParquetError> {
         let batch = to_batch(stage, step, rows)?;
         let properties = WriterProperties::builder()
@@ -91,9 +85,7 @@ pub fn encode(
             .set_compression(Compression::SNAPPY)
             .build();
         // Without Arrow's own copy of the schema the file says the same and depends on one library less.
-        let options = ArrowWriterOptions::new()
-            .with_properties(properties)
-            .with_skip_arrow_metadata(true);
+        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let mut writer = ArrowWriter::try_new_with_options(Vec::new(), batch.schema(), options)?;
         writer.write(&batch)?;
         writer.into_inner()
@@ -108,10 +100,7 @@ pub fn encode(
 pub fn read(path: &Path) -> Result<Vec<Rollout>, StoreError> {
     let file = File::open(path).map_err(|e| StoreError::io("read", path, e))?;
     let fail = |e| StoreError::parquet(path, e);
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-        .map_err(fail)?
-        .build()
-        .map_err(fail)?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(fail)?.build().map_err(fail)?;
     let mut rows = Vec::new();
     for batch in reader {
         let batch = batch.map_err(|e| fail(e.into()))?;
@@ -162,59 +151,37 @@ fn schema() -> Schema {
 }
 
 fn to_batch(stage: &str, step: u64, rows: &[Rollout]) -> Result<RecordBatch, ParquetError> {
-    let strings = |get: fn(&Rollout) -> &str| {
-        Arc::new(StringArray::from_iter_values(rows.iter().map(get))) as ArrayRef
-    };
+    let strings = |get: fn(&Rollout) -> &str| Arc::new(StringArray::from_iter_values(rows.iter().map(get))) as ArrayRef;
     let mut tokens = ListBuilder::new(UInt32Builder::new()).with_field(element(DataType::UInt32));
-    let mut logprobs =
-        ListBuilder::new(Float32Builder::new()).with_field(element(DataType::Float32));
-    let mut logprobs_teacher =
-        ListBuilder::new(Float32Builder::new()).with_field(element(DataType::Float32));
+    let mut logprobs = ListBuilder::new(Float32Builder::new()).with_field(element(DataType::Float32));
+    let mut logprobs_teacher = ListBuilder::new(Float32Builder::new()).with_field(element(DataType::Float32));
     for row in rows {
         let n = row.tokens.len();
-        assert_eq!(
-            n,
-            row.logprobs.len(),
-            "tokens and logprobs of case {} sample {}",
-            row.case_id,
-            row.sample
-        );
+        assert_eq!(n, row.logprobs.len(), "tokens and logprobs of case {} sample {}", row.case_id, row.sample);
         tokens.values().append_slice(&row.tokens);
         tokens.append(true);
         logprobs.values().append_slice(&row.logprobs);
         logprobs.append(true);
         if let Some(teacher) = &row.logprobs_teacher {
-            assert_eq!(
-                n,
-                teacher.len(),
-                "tokens and logprobs_teacher of case {} sample {}",
-                row.case_id,
-                row.sample
-            );
+            assert_eq!(n, teacher.len(), "tokens and logprobs_teacher of case {} sample {}", row.case_id, row.sample);
             logprobs_teacher.values().append_slice(teacher);
         }
         logprobs_teacher.append(row.logprobs_teacher.is_some());
     }
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(rows.iter().map(|_| stage))),
-        Arc::new(Int64Array::from_iter_values(
-            rows.iter().map(|_| step as i64),
-        )),
+        Arc::new(Int64Array::from_iter_values(rows.iter().map(|_| step as i64))),
         strings(|r| &r.case_id),
         Arc::new(UInt32Array::from_iter_values(rows.iter().map(|r| r.sample))),
         strings(|r| &r.prompt),
-        Arc::new(StringArray::from_iter(
-            rows.iter().map(|r| r.answer.as_deref()),
-        )),
+        Arc::new(StringArray::from_iter(rows.iter().map(|r| r.answer.as_deref()))),
         strings(|r| &r.completion),
         Arc::new(tokens.finish()),
         Arc::new(logprobs.finish()),
         Arc::new(logprobs_teacher.finish()),
         Arc::new(Float64Array::from_iter(rows.iter().map(|r| r.reward))),
         Arc::new(Float32Array::from_iter(rows.iter().map(|r| r.advantage))),
-        Arc::new(BooleanArray::from_iter(
-            rows.iter().map(|r| Some(r.finished)),
-        )),
+        Arc::new(BooleanArray::from_iter(rows.iter().map(|r| Some(r.finished)))),
         verdict_column(rows),
     ];
     Ok(RecordBatch::try_new(Arc::new(schema()), columns)?)
@@ -222,22 +189,18 @@ fn to_batch(stage: &str, step: u64, rows: &[Rollout]) -> Result<RecordBatch, Par
 
 fn verdict_column(rows: &[Rollout]) -> ArrayRef {
     let fields = verdict_fields();
-    let mut list = ListBuilder::new(StructBuilder::from_fields(fields.clone(), 0))
-        .with_field(element(DataType::Struct(fields)));
+    let mut list =
+        ListBuilder::new(StructBuilder::from_fields(fields.clone(), 0)).with_field(element(DataType::Struct(fields)));
     for row in rows {
         for verdict in &row.verdicts {
             let one = list.values();
             let mut text = |i, value: &str| {
-                one.field_builder::<StringBuilder>(i)
-                    .expect("a string column")
-                    .append_value(value);
+                one.field_builder::<StringBuilder>(i).expect("a string column").append_value(value);
             };
             text(0, &verdict.rule);
             text(1, outcome_word(verdict.outcome));
             text(3, &verdict.reason);
-            one.field_builder::<Float64Builder>(2)
-                .expect("a float column")
-                .append_option(verdict.value);
+            one.field_builder::<Float64Builder>(2).expect("a float column").append_option(verdict.value);
             one.append(true);
         }
         list.append(true);
@@ -264,46 +227,19 @@ fn outcome_from(word: &str) -> Result<VerdictOutcome, String> {
 
 /// The columns of one batch, found by name and checked for type; the error is a reason in words.
 fn from_batch(batch: &RecordBatch, rows: &mut Vec<Rollout>) -> Result<(), String> {
-    let column = |name: &str| {
-        batch
-            .column_by_name(name)
-            .ok_or_else(|| format!("no column `{name}`"))
-    };
+    let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("no column `{name}`"));
     let wrong = |name: &str| format!("column `{name}` is not of our type");
-    let text = |name: &str| {
-        column(name)?
-            .as_string_opt::<i32>()
-            .ok_or_else(|| wrong(name))
-    };
-    let list = |name: &str| {
-        column(name)?
-            .as_list_opt::<i32>()
-            .ok_or_else(|| wrong(name))
-    };
+    let text = |name: &str| column(name)?.as_string_opt::<i32>().ok_or_else(|| wrong(name));
+    let list = |name: &str| column(name)?.as_list_opt::<i32>().ok_or_else(|| wrong(name));
     let f32s = |name: &str, values: &dyn Array| {
-        values
-            .as_primitive_opt::<Float32Type>()
-            .map(|v| v.values().to_vec())
-            .ok_or_else(|| wrong(name))
+        values.as_primitive_opt::<Float32Type>().map(|v| v.values().to_vec()).ok_or_else(|| wrong(name))
     };
-    let (case_id, prompt, answer, completion) = (
-        text("case_id")?,
-        text("prompt")?,
-        text("answer")?,
-        text("completion")?,
-    );
-    let sample = column("sample")?
-        .as_primitive_opt::<UInt32Type>()
-        .ok_or_else(|| wrong("sample"))?;
-    let reward = column("reward")?
-        .as_primitive_opt::<Float64Type>()
-        .ok_or_else(|| wrong("reward"))?;
-    let advantage = column("advantage")?
-        .as_primitive_opt::<Float32Type>()
-        .ok_or_else(|| wrong("advantage"))?;
-    let finished = column("finished")?
-        .as_boolean_opt()
-        .ok_or_else(|| wrong("finished"))?;
+    let (case_id, prompt, answer, completion) =
+        (text("case_id")?, text("prompt")?, text("answer")?, text("completion")?);
+    let sample = column("sample")?.as_primitive_opt::<UInt32Type>().ok_or_else(|| wrong("sample"))?;
+    let reward = column("reward")?.as_primitive_opt::<Float64Type>().ok_or_else(|| wrong("reward"))?;
+    let advantage = column("advantage")?.as_primitive_opt::<Float32Type>().ok_or_else(|| wrong("advantage"))?;
+    let finished = column("finished")?.as_boolean_opt().ok_or_else(|| wrong("finished"))?;
     let (tokens, logprobs) = (list("tokens")?, list("logprobs")?);
     let (logprobs_teacher, verdicts) = (list("logprobs_teacher")?, list("verdicts")?);
     for i in 0..batch.num_rows() {
@@ -316,11 +252,7 @@ fn from_batch(batch: &RecordBatch, rows: &mut Vec<Rollout>) -> Result<(), String
             prompt: prompt.value(i).to_owned(),
             answer: answer.is_valid(i).then(|| answer.value(i).to_owned()),
             completion: completion.value(i).to_owned(),
-            tokens: ids
-                .as_primitive_opt::<UInt32Type>()
-                .ok_or_else(|| wrong("tokens"))?
-                .values()
-                .to_vec(),
+            tokens: ids.as_primitive_opt::<UInt32Type>().ok_or_else(|| wrong("tokens"))?.values().to_vec(),
             logprobs: f32s("logprobs", &logprobs.value(i))?,
             logprobs_teacher: logprobs_teacher
                 .is_valid(i)
@@ -337,12 +269,8 @@ fn from_batch(batch: &RecordBatch, rows: &mut Vec<Rollout>) -> Result<(), String
 
 fn verdicts_of(judged: &StructArray) -> Result<Vec<Verdict>, String> {
     let wrong = |name: &str| format!("field `{name}` of `verdicts` is not of our type");
-    let text = |name: &str| {
-        judged
-            .column_by_name(name)
-            .and_then(|c| c.as_string_opt::<i32>())
-            .ok_or_else(|| wrong(name))
-    };
+    let text =
+        |name: &str| judged.column_by_name(name).and_then(|c| c.as_string_opt::<i32>()).ok_or_else(|| wrong(name));
     let (rule, outcome, reason) = (text("rule")?, text("outcome")?, text("reason")?);
     let value = judged
         .column_by_name("value")

@@ -25,12 +25,7 @@ impl RunView {
         let path = folder.join(RECIPE);
         let recipe = fs::read_to_string(&path).map_err(|e| StoreError::io("read", &path, e))?;
         let ledger = Ledger::open_to_read(&folder.join(LEDGER))?;
-        Ok(RunView {
-            name: name.to_owned(),
-            folder: folder.to_path_buf(),
-            recipe,
-            ledger,
-        })
+        Ok(RunView { name: name.to_owned(), folder: folder.to_path_buf(), recipe, ledger })
     }
 
     /// The run's name.
@@ -79,13 +74,8 @@ impl RunView {
     /// # Errors
     /// [`StoreError::Ledger`].
     pub fn rollout_steps(&self, stage: &str) -> Result<Vec<u64>, StoreError> {
-        let mut steps: Vec<u64> = self
-            .ledger
-            .rollout_files()?
-            .into_iter()
-            .filter(|f| f.stage == stage)
-            .map(|f| f.step)
-            .collect();
+        let mut steps: Vec<u64> =
+            self.ledger.rollout_files()?.into_iter().filter(|f| f.stage == stage).map(|f| f.step).collect();
         steps.sort_unstable();
         Ok(steps)
     }
@@ -113,9 +103,7 @@ impl RunView {
     /// # Errors
     /// [`StoreError::Ledger`].
     pub fn final_model(&self, model: &str) -> Result<Option<(StageRow, PathBuf)>, StoreError> {
-        let made = |row: StageRow| {
-            (row.model == model).then(|| self.model(&row.stage).map(|path| (row, path)))?
-        };
+        let made = |row: StageRow| (row.model == model).then(|| self.model(&row.stage).map(|path| (row, path)))?;
         Ok(self.ledger.stages()?.into_iter().rev().find_map(made))
     }
 }

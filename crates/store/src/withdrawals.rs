@@ -40,19 +40,13 @@ pub(crate) fn read(runs: &Path) -> Result<BTreeSet<String>, StoreError> {
     text(&path)?.lines().enumerate().map(record).collect()
 }
 
-pub(crate) fn add(
-    disk: &dyn Disk,
-    runs: &Path,
-    record_id: &str,
-    reason: &str,
-) -> Result<(), StoreError> {
+pub(crate) fn add(disk: &dyn Disk, runs: &Path, record_id: &str, reason: &str) -> Result<(), StoreError> {
     if read(runs)?.contains(record_id) {
         return Ok(());
     }
     let path = file(runs);
     let line = json!({ "record_id": record_id, "reason": reason });
-    disk.create_dir_all(runs)
-        .map_err(|e| StoreError::io("make", runs, e))?;
+    disk.create_dir_all(runs).map_err(|e| StoreError::io("make", runs, e))?;
     let mut all = text(&path)?;
     if !all.is_empty() && !all.ends_with('\n') {
         all.push('\n');

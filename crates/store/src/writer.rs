@@ -35,29 +35,15 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(
-        disk: Arc<dyn Disk>,
-        checkpoints: PathBuf,
-        keep: usize,
-    ) -> Result<Self, StoreError> {
+    pub(crate) fn start(disk: Arc<dyn Disk>, checkpoints: PathBuf, keep: usize) -> Result<Self, StoreError> {
         let (sender, receiver) = mpsc::sync_channel(0);
         let failure = Arc::new(Mutex::new(None));
-        let work = Work {
-            disk,
-            checkpoints: checkpoints.clone(),
-            keep,
-            failure: failure.clone(),
-        };
+        let work = Work { disk, checkpoints: checkpoints.clone(), keep, failure: failure.clone() };
         let thread = thread::Builder::new()
             .name("checkpoints".to_owned())
             .spawn(move || work.run(&receiver))
             .map_err(|e| StoreError::io("start a thread for", &checkpoints, e))?;
-        Ok(Writer {
-            sender: Some(sender),
-            thread: Some(thread),
-            failure,
-            checkpoints,
-        })
+        Ok(Writer { sender: Some(sender), thread: Some(thread), failure, checkpoints })
     }
 
     /// Hands a checkpoint over; returns once the writer has taken it.
@@ -76,25 +62,15 @@ impl Writer {
     }
 
     fn send(&self, message: Message) -> Result<(), StoreError> {
-        self.sender
-            .as_ref()
-            .expect("the sender lives as long as the writer")
-            .send(message)
-            .map_err(|_| self.gone())
+        self.sender.as_ref().expect("the sender lives as long as the writer").send(message).map_err(|_| self.gone())
     }
 
     fn tell_failure(&self) -> Result<(), StoreError> {
-        self.failure
-            .lock()
-            .expect("the failure's lock is never held in a panic")
-            .take()
-            .map_or(Ok(()), Err)
+        self.failure.lock().expect("the failure's lock is never held in a panic").take().map_or(Ok(()), Err)
     }
 
     fn gone(&self) -> StoreError {
-        StoreError::WriterGone {
-            path: self.checkpoints.clone(),
-        }
+        StoreError::WriterGone { path: self.checkpoints.clone() }
     }
 }
 
@@ -121,10 +97,7 @@ impl Work {
             match message {
                 Message::Write(job) => {
                     if let Err(error) = self.commit(*job) {
-                        *self
-                            .failure
-                            .lock()
-                            .expect("the failure's lock is never held in a panic") = Some(error);
+                        *self.failure.lock().expect("the failure's lock is never held in a panic") = Some(error);
                     }
                 }
                 // The asker may have gone; nobody else wants to know.
@@ -135,9 +108,7 @@ impl Work {
 
     fn commit(&self, job: Job) -> Result<(), StoreError> {
         for path in &job.sync_before {
-            self.disk
-                .sync(path)
-                .map_err(|e| StoreError::io("sync", path, e))?;
+            self.disk.sync(path).map_err(|e| StoreError::io("sync", path, e))?;
         }
         checkpoint::write(&*self.disk, &self.checkpoints, job.manifest, job.blobs)?;
         checkpoint::prune(&*self.disk, &self.checkpoints, self.keep)

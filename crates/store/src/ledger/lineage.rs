@@ -17,24 +17,13 @@ impl Ledger {
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
-    pub fn record_lineage(
-        &self,
-        digest: &str,
-        stage: &str,
-        parents: &[&str],
-    ) -> Result<(), StoreError> {
+    pub fn record_lineage(&self, digest: &str, stage: &str, parents: &[&str]) -> Result<(), StoreError> {
         // NULLs differ from each other in a UNIQUE constraint, so the row without a parent is looked for by hand.
         let sql = "INSERT OR IGNORE INTO lineage (digest, stage, parent)
                    SELECT ?1, ?2, ?3 WHERE ?3 IS NOT NULL
                    OR NOT EXISTS (SELECT 1 FROM lineage WHERE digest = ?1 AND stage = ?2)";
-        let parents = if parents.is_empty() {
-            vec![None]
-        } else {
-            parents.iter().map(Some).collect()
-        };
-        self.insert_each(sql, &parents, |statement, parent| {
-            statement.execute(params![digest, stage, parent])
-        })
+        let parents = if parents.is_empty() { vec![None] } else { parents.iter().map(Some).collect() };
+        self.insert_each(sql, &parents, |statement, parent| statement.execute(params![digest, stage, parent]))
     }
 
     /// Every edge of lineage, in the order in which they were noted.
@@ -42,16 +31,9 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Ledger`].
     pub fn lineage(&self) -> Result<Vec<Parentage>, StoreError> {
-        self.all(
-            "SELECT digest, stage, parent FROM lineage ORDER BY id",
-            |row| {
-                Ok(Parentage {
-                    digest: row.get(0)?,
-                    stage: row.get(1)?,
-                    parent: row.get(2)?,
-                })
-            },
-        )
+        self.all("SELECT digest, stage, parent FROM lineage ORDER BY id", |row| {
+            Ok(Parentage { digest: row.get(0)?, stage: row.get(1)?, parent: row.get(2)? })
+        })
     }
 
     /// The stages behind a model, its own first.
@@ -93,10 +75,7 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Ledger`].
     pub fn withdrawn(&self) -> Result<Vec<String>, StoreError> {
-        self.all(
-            "SELECT record_id FROM withdrawals ORDER BY record_id",
-            |row| row.get(0),
-        )
+        self.all("SELECT record_id FROM withdrawals ORDER BY record_id", |row| row.get(0))
     }
 
     pub(crate) fn set_withdrawn(&self, record_ids: &[String]) -> Result<(), StoreError> {
@@ -105,10 +84,6 @@ impl Ledger {
     }
 
     fn strings(&self, sql: &str, parameter: &str) -> Result<Vec<String>, StoreError> {
-        self.read(|c| {
-            c.prepare_cached(sql)?
-                .query_map([parameter], |row| row.get(0))?
-                .collect()
-        })
+        self.read(|c| c.prepare_cached(sql)?.query_map([parameter], |row| row.get(0))?.collect())
     }
 }

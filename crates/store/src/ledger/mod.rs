@@ -6,9 +6,10 @@
 //!
 //! This is the only place in Ferule where SQL is written. It never computes an accuracy or an interval: it keeps them.
 //!
-//! Read next: [`rows`] for what is kept, [`verdicts`] for what survives a kill, [`lineage`] for who came from whom.
+//! Read next: [`rows`] for what is kept, [`meters`] for what was paid, [`verdicts`] for what survives a kill, [`lineage`] for who came from whom.
 
 pub mod lineage;
+pub mod meters;
 pub mod rows;
 pub mod verdicts;
 
@@ -21,22 +22,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::StoreError;
-use rows::{BaselineRow, Label, Metered, Notice, Opening, RecordUse, RolloutFile, StageRow};
+use rows::{BaselineRow, Notice, Opening, RolloutFile, StageRow};
 
 /// The schema version that this build writes.
 const FORMAT: u64 = 1;
 
 /// Tables that are cut back to the commit point.
-const CUT_BACK: [&str; 8] = [
-    "stages",
-    "baselines",
-    "labels",
-    "answers_read",
-    "record_uses",
-    "lineage",
-    "notices",
-    "rollout_files",
-];
+const CUT_BACK: [&str; 8] =
+    ["stages", "baselines", "labels", "answers_read", "record_uses", "lineage", "notices", "rollout_files"];
 
 /// Per table, the largest row id: everything at or below it existed.
 pub type Marks = BTreeMap<String, i64>;
@@ -54,17 +47,10 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::LaterFormat`], [`StoreError::DiskFull`], [`StoreError::Ledger`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let ledger = Self::new(
-            path,
-            Connection::open(path).map_err(|e| StoreError::ledger(path, e))?,
-        );
+        let ledger = Self::new(path, Connection::open(path).map_err(|e| StoreError::ledger(path, e))?);
         ledger.write(|t| {
             let found: u64 = t.query_row("PRAGMA user_version", [], |row| unsigned(row, 0))?;
-            if found == 0 {
-                t.execute_batch(include_str!("schema.sql"))
-            } else {
-                Ok(())
-            }
+            if found == 0 { t.execute_batch(include_str!("schema.sql")) } else { Ok(()) }
         })?;
         ledger.check_format()?;
         Ok(ledger)
@@ -75,9 +61,7 @@ impl Ledger {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_to_read(path: &Path) -> Result<Self, StoreError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-            | OpenFlags::SQLITE_OPEN_URI
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let open = |flags, name: &str| {
             Connection::open_with_flags(name, flags).and_then(|c| {
                 c.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
@@ -86,14 +70,10 @@ impl Ledger {
         };
         let plain = path.to_string_lossy();
         // Reading a WAL database makes a small file beside it. Where the folder cannot be written nobody else writes either.
-        let connection =
-            open(flags.difference(OpenFlags::SQLITE_OPEN_URI), &plain).or_else(|first| {
-                let escaped = plain
-                    .replace('%', "%25")
-                    .replace('?', "%3f")
-                    .replace('#', "%23");
-                open(flags, &format!("file:{escaped}?immutable=1")).map_err(|_| first)
-            });
+        let connection = open(flags.difference(OpenFlags::SQLITE_OPEN_URI), &plain).or_else(|first| {
+            let escaped = plain.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+            open(flags, &format!("file:{escaped}?immutable=1")).map_err(|_| first)
+        });
         let ledger = Self::new(path, connection.map_err(|e| StoreError::ledger(path, e))?);
         ledger.check_format()?;
         Ok(ledger)
@@ -104,43 +84,27 @@ impl Ledger {
         let _ = connection.pragma_update(None, "journal_mode", "WAL");
         let _ = connection.pragma_update(None, "synchronous", "FULL");
         let _ = connection.busy_timeout(std::time::Duration::from_secs(10));
-        Ledger {
-            connection: Mutex::new(connection),
-            path: path.to_path_buf(),
-        }
+        Ledger { connection: Mutex::new(connection), path: path.to_path_buf() }
     }
 
     fn check_format(&self) -> Result<(), StoreError> {
-        let found: u64 =
-            self.read(|c| c.query_row("PRAGMA user_version", [], |row| unsigned(row, 0)))?;
+        let found: u64 = self.read(|c| c.query_row("PRAGMA user_version", [], |row| unsigned(row, 0)))?;
         if found > FORMAT {
-            return Err(StoreError::LaterFormat {
-                path: self.path.clone(),
-                found,
-                known: FORMAT,
-            });
+            return Err(StoreError::LaterFormat { path: self.path.clone(), found, known: FORMAT });
         }
         Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
         // A poisoned lock means that a caller panicked between transactions; the database itself is whole.
-        self.connection
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn read<T>(
-        &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, StoreError> {
+    fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         work(&self.lock()).map_err(|e| StoreError::ledger(&self.path, e))
     }
 
-    fn write<T>(
-        &self,
-        work: impl FnOnce(&Transaction) -> rusqlite::Result<T>,
-    ) -> Result<T, StoreError> {
+    fn write<T>(&self, work: impl FnOnce(&Transaction) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let mut connection = self.lock();
         let run = || {
             let transaction = connection.transaction()?;
@@ -191,9 +155,7 @@ impl Ledger {
             if largest < mark {
                 return Err(StoreError::Damaged {
                     path: self.path.clone(),
-                    reason: format!(
-                        "table {table} ends at row {largest}, and the checkpoint was taken at row {mark}"
-                    ),
+                    reason: format!("table {table} ends at row {largest}, and the checkpoint was taken at row {mark}"),
                     hint: "bring back the ledger that belongs to the checkpoints",
                 });
             }
@@ -260,8 +222,15 @@ impl Ledger {
                 "INSERT INTO baselines (name, accuracy, low, high, n, labels, answers_read, seconds, extra)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                 params![
-                    row.name, row.accuracy, row.low, row.high, signed(row.n), signed(row.labels), signed(row.answers_read),
-                    row.seconds, to_json(&row.extra),
+                    row.name,
+                    row.accuracy,
+                    row.low,
+                    row.high,
+                    signed(row.n),
+                    signed(row.labels),
+                    signed(row.answers_read),
+                    row.seconds,
+                    to_json(&row.extra),
                 ],
             )
         })
@@ -288,92 +257,14 @@ impl Ledger {
         })
     }
 
-    /// Meters expert labels; a label metered before is not metered again.
-    ///
-    /// # Errors
-    /// [`StoreError::Ledger`].
-    pub fn meter_labels(&self, labels: &[Label]) -> Result<(), StoreError> {
-        let sql = "INSERT OR IGNORE INTO labels (record_id, stage, kind) VALUES (?1, ?2, ?3)";
-        self.insert_each(sql, labels, |statement, label| {
-            statement.execute(params![label.record_id, label.stage, to_word(&label.kind)])
-        })
-    }
-
-    /// Meters cases whose answer a rule reads in `stage`; a case metered before is not metered again.
-    ///
-    /// # Errors
-    /// [`StoreError::Ledger`].
-    pub fn meter_answers<S: AsRef<str>>(
-        &self,
-        stage: &str,
-        case_ids: &[S],
-    ) -> Result<(), StoreError> {
-        let sql = "INSERT OR IGNORE INTO answers_read (case_id, stage) VALUES (?1, ?2)";
-        self.insert_each(sql, case_ids, |statement, id| {
-            statement.execute(params![id.as_ref(), stage])
-        })
-    }
-
-    /// Notes records that a stage trained on; a use noted before is not noted again.
-    ///
-    /// # Errors
-    /// [`StoreError::Ledger`].
-    pub fn record_uses(&self, uses: &[RecordUse]) -> Result<(), StoreError> {
-        let sql = "INSERT OR IGNORE INTO record_uses (record_id, stage, role) VALUES (?1, ?2, ?3)";
-        self.insert_each(sql, uses, |statement, u| {
-            statement.execute(params![u.record_id, u.stage, u.role])
-        })
-    }
-
-    /// Every label used, sorted.
-    ///
-    /// # Errors
-    /// [`StoreError::Ledger`].
-    pub fn labels(&self) -> Result<Vec<Label>, StoreError> {
-        self.all(
-            "SELECT record_id, stage, kind FROM labels ORDER BY record_id, stage, kind",
-            |row| {
-                Ok(Label {
-                    record_id: row.get(0)?,
-                    stage: row.get(1)?,
-                    kind: from_word(row, 2)?,
-                })
-            },
-        )
-    }
-
-    /// Distinct cases paid for by any of `stages`: a case that two of them used counts once.
-    ///
-    /// # Errors
-    /// [`StoreError::Ledger`].
-    pub fn metered<S: AsRef<str>>(&self, stages: &[S]) -> Result<Metered, StoreError> {
-        let stages = to_json(&stages.iter().map(AsRef::as_ref).collect::<Vec<_>>());
-        self.read(|c| {
-            let count = |id: &str, table: &str| {
-                let sql = format!(
-                    "SELECT count(DISTINCT {id}) FROM {table} WHERE stage IN (SELECT value FROM json_each(?1))"
-                );
-                c.query_row(&sql, [&stages], |row| unsigned(row, 0))
-            };
-            Ok(Metered { labels: count("record_id", "labels")?, answers_read: count("case_id", "answers_read")? })
-        })
-    }
-
     /// Adds a notice.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
     pub fn record_notice(&self, notice: &Notice) -> Result<(), StoreError> {
-        let sql =
-            "INSERT INTO notices (kind, stage, step, text, count) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let sql = "INSERT INTO notices (kind, stage, step, text, count) VALUES (?1, ?2, ?3, ?4, ?5)";
         self.insert_each(sql, std::slice::from_ref(notice), |statement, n| {
-            statement.execute(params![
-                n.kind,
-                n.stage,
-                n.step.map(signed),
-                n.text,
-                signed(n.count)
-            ])
+            statement.execute(params![n.kind, n.stage, n.step.map(signed), n.text, signed(n.count)])
         })
     }
 
@@ -382,18 +273,15 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Ledger`].
     pub fn notices(&self) -> Result<Vec<Notice>, StoreError> {
-        self.all(
-            "SELECT kind, stage, step, text, count FROM notices ORDER BY id",
-            |row| {
-                Ok(Notice {
-                    kind: row.get(0)?,
-                    stage: row.get(1)?,
-                    step: row.get::<_, Option<i64>>(2)?.map(|v| v as u64),
-                    text: row.get(3)?,
-                    count: unsigned(row, 4)?,
-                })
-            },
-        )
+        self.all("SELECT kind, stage, step, text, count FROM notices ORDER BY id", |row| {
+            Ok(Notice {
+                kind: row.get(0)?,
+                stage: row.get(1)?,
+                step: row.get::<_, Option<i64>>(2)?.map(|v| v as u64),
+                text: row.get(3)?,
+                count: unsigned(row, 4)?,
+            })
+        })
     }
 
     pub(crate) fn record_rollout_file(&self, file: &RolloutFile) -> Result<(), StoreError> {
@@ -408,27 +296,20 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Ledger`].
     pub fn rollout_files(&self) -> Result<Vec<RolloutFile>, StoreError> {
-        self.all(
-            "SELECT stage, step, rows, blake3 FROM rollout_files ORDER BY id",
-            |row| {
-                Ok(RolloutFile {
-                    stage: row.get(0)?,
-                    step: unsigned(row, 1)?,
-                    rows: unsigned(row, 2)?,
-                    blake3: row.get(3)?,
-                })
-            },
-        )
+        self.all("SELECT stage, step, rows, blake3 FROM rollout_files ORDER BY id", |row| {
+            Ok(RolloutFile {
+                stage: row.get(0)?,
+                step: unsigned(row, 1)?,
+                rows: unsigned(row, 2)?,
+                blake3: row.get(3)?,
+            })
+        })
     }
 
     pub(crate) fn record_opening(&self, opening: &Opening) -> Result<(), StoreError> {
         let sql = "INSERT INTO openings (unix_seconds, checkpoint, notices) VALUES (?1, ?2, ?3)";
         self.insert_each(sql, std::slice::from_ref(opening), |statement, o| {
-            statement.execute(params![
-                signed(o.unix_seconds),
-                o.checkpoint,
-                to_json(&o.notices)
-            ])
+            statement.execute(params![signed(o.unix_seconds), o.checkpoint, to_json(&o.notices)])
         })
     }
 
@@ -454,17 +335,11 @@ impl Ledger {
     ) -> Result<(), StoreError> {
         self.write(|t| {
             let mut statement = t.prepare_cached(sql)?;
-            items
-                .iter()
-                .try_for_each(|item| insert(&mut statement, item).map(drop))
+            items.iter().try_for_each(|item| insert(&mut statement, item).map(drop))
         })
     }
 
-    fn all<T>(
-        &self,
-        sql: &str,
-        map: impl FnMut(&Row) -> rusqlite::Result<T>,
-    ) -> Result<Vec<T>, StoreError> {
+    fn all<T>(&self, sql: &str, map: impl FnMut(&Row) -> rusqlite::Result<T>) -> Result<Vec<T>, StoreError> {
         self.read(|c| c.prepare_cached(sql)?.query_map([], map)?.collect())
     }
 
@@ -493,9 +368,8 @@ fn to_json<T: Serialize>(value: &T) -> String {
 
 fn from_json<T: DeserializeOwned>(row: &Row, column: &str) -> rusqlite::Result<T> {
     let text: String = row.get(column)?;
-    serde_json::from_str(&text).map_err(|e| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e))
-    })
+    serde_json::from_str(&text)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e)))
 }
 
 /// A unit variant as its bare word.
@@ -505,7 +379,6 @@ fn to_word<T: Serialize>(value: &T) -> String {
 
 fn from_word<T: DeserializeOwned>(row: &Row, column: usize) -> rusqlite::Result<T> {
     let text: String = row.get(column)?;
-    serde_json::from_value(serde_json::Value::String(text)).map_err(|e| {
-        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e))
-    })
+    serde_json::from_value(serde_json::Value::String(text))
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
 }

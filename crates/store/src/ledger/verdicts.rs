@@ -25,10 +25,7 @@ impl Ledger {
         let sql = "INSERT OR IGNORE INTO verdicts (stage, step, record_id, sample, rule, outcome, value, reason)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         self.insert_each(sql, verdicts, |statement, (key, verdict)| {
-            assert_eq!(
-                key.rule, verdict.rule,
-                "a verdict stands under its own rule"
-            );
+            assert_eq!(key.rule, verdict.rule, "a verdict stands under its own rule");
             statement.execute(params![
                 key.stage,
                 signed(key.step),
@@ -46,11 +43,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
-    pub fn verdicts(
-        &self,
-        stage: &str,
-        step: u64,
-    ) -> Result<BTreeMap<VerdictKey, Verdict>, StoreError> {
+    pub fn verdicts(&self, stage: &str, step: u64) -> Result<BTreeMap<VerdictKey, Verdict>, StoreError> {
         self.read(|c| {
             let mut statement = c.prepare_cached(
                 "SELECT step, record_id, sample, rule, outcome, value, reason FROM verdicts WHERE stage = ?1 AND step = ?2",

@@ -1,0 +1,185 @@
+//! Opening a run: what is checked, and what is dropped.
+//!
+//! In order: take the lock; refuse a changed recipe (nothing has been touched yet); remove what an interrupted write left; find the newest
+//! checkpoint of which every byte is good and whose marks the ledger and the metrics reach; cut both back to the marks; remove
+//! rollout files that the ledger no longer knows. Each of these can be killed and done again.
+//!
+//! Read next: [`crate::run`], for what is written afterwards.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{CHECKPOINTS, LEDGER, METRICS, MODELS, RECIPE, ROLLOUTS, Run, Uncommitted, rollout_path};
+use crate::checkpoint::{self, Committed};
+use crate::disk::{Disk, entries, remove_leftovers, write_whole};
+use crate::ledger::rows::{Notice, Opening};
+use crate::lock::RunLock;
+use crate::metrics::MetricsFile;
+use crate::runs::{RunOptions, Runs};
+use crate::writer::Writer;
+use crate::{Ledger, StoreError, recipe};
+
+impl Run {
+    pub(crate) fn open(
+        runs: &Runs,
+        name: &str,
+        resolved_recipe: &str,
+        options: &RunOptions,
+    ) -> Result<Self, StoreError> {
+        let (disk, folder) = (runs.disk(), runs.folder().join(name));
+        let parsed = recipe::parse(resolved_recipe, &folder.join(RECIPE))?;
+        disk.create_dir_all(&folder).map_err(|e| StoreError::io("make", &folder, e))?;
+        let lock = RunLock::take(&folder, name)?;
+        let mut notices = settle_recipe(&**disk, &folder, name, resolved_recipe, &parsed, options)?;
+        disk.sync(runs.folder()).map_err(|e| StoreError::io("sync", runs.folder(), e))?;
+        let checkpoints = folder.join(CHECKPOINTS);
+        disk.create_dir_all(&checkpoints).map_err(|e| StoreError::io("make", &checkpoints, e))?;
+        for folder in [&folder, &checkpoints, &folder.join(MODELS)] {
+            remove_leftovers(&**disk, folder)?;
+        }
+
+        let ledger = Ledger::open(&folder.join(LEDGER))?;
+        let (resumed, sequence) = newest_good(&**disk, &folder, &ledger, &mut notices)?;
+        let marks = resumed.as_ref().map(|c| c.manifest().ledger.clone()).unwrap_or_default();
+        let metrics_bytes = resumed.as_ref().map_or(0, |c| c.manifest().metrics_bytes);
+        ledger.cut_back(&marks)?;
+        let metrics = MetricsFile::open(&**disk, &folder.join(METRICS), metrics_bytes)?;
+        drop_unknown_rollouts(&**disk, &folder, &ledger)?;
+
+        let withdrawn_since = settle_withdrawals(runs, &ledger, &mut notices)?;
+        if let Some(c) = &resumed {
+            notices.push(notice("resumed", 1, format!("going on from {} step {}", c.stage(), c.step())));
+        }
+        ledger.record_opening(&Opening {
+            unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            checkpoint: resumed.as_ref().map(|c| format!("{} step {}", c.stage(), c.step())),
+            notices: notices.clone(),
+        })?;
+        let writer = Writer::start(disk.clone(), checkpoints, options.keep_checkpoints.max(1))?;
+        Ok(Run {
+            name: name.to_owned(),
+            folder,
+            disk: disk.clone(),
+            ledger,
+            metrics: Mutex::new(metrics),
+            open: Mutex::new(Uncommitted { sequence, to_sync: BTreeSet::new() }),
+            writer,
+            resumed,
+            notices,
+            withdrawn_since,
+            _lock: lock,
+        })
+    }
+}
+
+fn notice(kind: &str, count: u64, text: String) -> Notice {
+    Notice { kind: kind.to_owned(), stage: None, step: None, text, count }
+}
+
+/// Writes the recipe of a new run, or compares it with the one that stands.
+fn settle_recipe(
+    disk: &dyn Disk,
+    folder: &Path,
+    name: &str,
+    resolved: &str,
+    parsed: &toml::Table,
+    options: &RunOptions,
+) -> Result<Vec<Notice>, StoreError> {
+    let path = folder.join(RECIPE);
+    let stored = match fs::read_to_string(&path) {
+        Ok(text) => recipe::parse(&text, &path)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            if !checkpoint::list(&folder.join(CHECKPOINTS))?.is_empty() {
+                return Err(StoreError::Damaged {
+                    path,
+                    reason: "the run has checkpoints and no recipe".to_owned(),
+                    hint: "bring the recipe back, or remove the run's folder to begin anew",
+                });
+            }
+            write_whole(disk, &path, resolved.as_bytes())?;
+            return Ok(Vec::new());
+        }
+        Err(e) => return Err(StoreError::io("read", &path, e)),
+    };
+    let may_change = |key: &String| options.keys_that_may_change.contains(key);
+    let (free, changes): (Vec<_>, Vec<_>) =
+        recipe::differences(&stored, parsed).into_iter().partition(|c| may_change(&c.key));
+    if !changes.is_empty() {
+        return Err(StoreError::RecipeChanged { name: name.to_owned(), path, changes });
+    }
+    Ok(free.iter().map(|change| notice("recipe_key_changed", 1, change.to_string())).collect())
+}
+
+/// Tells a new run which records are withdrawn; returns those withdrawn after an old one began.
+fn settle_withdrawals(runs: &Runs, ledger: &Ledger, notices: &mut Vec<Notice>) -> Result<BTreeSet<String>, StoreError> {
+    let withdrawn = runs.withdrawn()?;
+    if ledger.openings()?.is_empty() {
+        ledger.set_withdrawn(&withdrawn.iter().cloned().collect::<Vec<_>>())?;
+    }
+    let known: BTreeSet<String> = ledger.withdrawn()?.into_iter().collect();
+    let since: BTreeSet<String> = withdrawn.difference(&known).cloned().collect();
+    if !since.is_empty() {
+        let text = "records were withdrawn after this run began; a run under a new name leaves them out";
+        notices.push(notice("withdrawn_since", since.len() as u64, text.to_owned()));
+    }
+    Ok(since)
+}
+
+/// The newest checkpoint that can be gone on from, and the largest sequence number seen.
+fn newest_good(
+    disk: &dyn Disk,
+    folder: &Path,
+    ledger: &Ledger,
+    notices: &mut Vec<Notice>,
+) -> Result<(Option<Committed>, u64), StoreError> {
+    let checkpoints = folder.join(CHECKPOINTS);
+    let metrics_bytes = fs::metadata(folder.join(METRICS)).map_or(0, |m| m.len());
+    let found = checkpoint::list(&checkpoints)?;
+    let sequence = found.first().map_or(0, |(sequence, _)| *sequence);
+    let mut bad: Vec<(PathBuf, String)> = Vec::new();
+    let mut good = None;
+    for (_, path) in found {
+        let usable = checkpoint::verify(&path).and_then(|c| {
+            let promised = c.manifest().metrics_bytes;
+            if promised > metrics_bytes {
+                return Err(format!("{METRICS} has {metrics_bytes} bytes where the checkpoint needs {promised}"));
+            }
+            ledger.check_reaches(&c.manifest().ledger).map_err(|e| e.to_string())?;
+            Ok(c)
+        });
+        match usable {
+            Ok(committed) => {
+                good = Some(committed);
+                break;
+            }
+            Err(reason) => bad.push((path, reason)),
+        }
+    }
+    let told = |(path, reason): &(PathBuf, String)| format!("{}: {reason}", path.display());
+    if good.is_none() && !bad.is_empty() {
+        return Err(StoreError::NoGoodCheckpoint { path: checkpoints, reasons: bad.iter().map(told).collect() });
+    }
+    for each in &bad {
+        notices.push(notice("checkpoint_damaged", 1, format!("left out a damaged checkpoint, {}", told(each))));
+        checkpoint::set_aside(disk, &each.0)?;
+    }
+    Ok((good, sequence))
+}
+
+/// Removes rollout files that no ledger row speaks of: those beyond the commit point, and leftovers.
+fn drop_unknown_rollouts(disk: &dyn Disk, folder: &Path, ledger: &Ledger) -> Result<(), StoreError> {
+    let known: BTreeSet<PathBuf> =
+        ledger.rollout_files()?.iter().map(|file| rollout_path(folder, &file.stage, file.step)).collect();
+    for stage in entries(&folder.join(ROLLOUTS))? {
+        for file in entries(&stage.path())? {
+            if !known.contains(&file.path()) {
+                disk.remove(&file.path()).map_err(|e| StoreError::io("remove", &file.path(), e))?;
+            }
+        }
+    }
+    Ok(())
+}
