@@ -250,6 +250,12 @@ impl<'a, T: Element> View<'a, T> {
         Self { rows, cols, stride: cols, ..self }
     }
 
+    /// The same view when `U` is the type it already has; how code generic over a dtype skips a conversion.
+    pub fn same_type<U: Element>(self) -> Option<View<'a, U>> {
+        let View { rows, cols, stride, device, .. } = self;
+        (T::DTYPE == U::DTYPE).then(|| View { ptr: self.ptr.cast(), rows, cols, stride, device, life: PhantomData })
+    }
+
     /// The elements, in host memory.
     ///
     /// # Panics

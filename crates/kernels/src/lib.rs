@@ -13,6 +13,7 @@
 pub mod buffer;
 pub mod device;
 pub mod dtype;
+pub mod gemm;
 pub mod ops;
 pub mod scratch;
 pub(crate) mod simd;

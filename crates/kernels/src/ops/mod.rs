@@ -7,10 +7,13 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod bias;
 pub mod elementwise;
 pub mod embedding;
 pub mod head;
 pub mod head_norm;
 pub mod rmsnorm;
 pub mod rotary;
+pub mod rows;
+pub mod sample;
 pub mod swiglu;

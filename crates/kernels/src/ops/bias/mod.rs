@@ -1,0 +1,50 @@
+//! The gradient of a bias: column sums.
+
+use crate::{Queue, View, ViewMut};
+
+/// Columns a task sums at a time: enough for whole cache lines.
+const COLUMNS_PER_TASK: usize = 64;
+
+/// `d_bias[j] += Σ_i d[i, j]`, in increasing row order.
+///
+/// # Shapes
+/// * `d`: `[N, C]`, any stride; the gradient of the biased rows.
+/// * `d_bias`: `[1, C]`, accumulated.
+///
+/// # Panics
+/// When the widths differ.
+pub fn bias_backward(queue: &Queue, d: View<f32>, d_bias: ViewMut<f32>) {
+    assert_eq!(d.cols(), d_bias.cols(), "rows of {} and a bias of {}", d.cols(), d_bias.cols());
+    let cols = d.cols();
+    queue.parallel(cols.div_ceil(COLUMNS_PER_TASK), |task| {
+        let range = task * COLUMNS_PER_TASK..((task + 1) * COLUMNS_PER_TASK).min(cols);
+        // SAFETY: tasks take disjoint columns of the one row of `d_bias`, all inside it.
+        let sums = unsafe { std::slice::from_raw_parts_mut(d_bias.as_mut_ptr().add(range.start), range.len()) };
+        for i in 0..d.rows() {
+            for (sum, value) in sums.iter_mut().zip(&d.row(i)[range.clone()]) {
+                *sum += value;
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, Isa, buffer::Buffer};
+
+    #[test]
+    fn sums_columns_on_top_of_what_is_there() {
+        let (rows, cols) = (5, 130);
+        let d: Vec<f32> = (0..rows * 140).map(|i| (i % 17) as f32 - 3.0).collect();
+        let view = View::of(&d, rows, 140).col_range(7..7 + cols);
+        for threads in [1, 3] {
+            let mut d_bias = Buffer::from_host(Device::Cpu, &vec![0.5; cols]);
+            bias_backward(&Queue::cpu(threads, Isa::Portable), view, d_bias.view_mut());
+            for (j, &sum) in d_bias.host().iter().enumerate() {
+                let expected = 0.5 + (0..rows).map(|i| d[i * 140 + 7 + j]).sum::<f32>();
+                assert_eq!(sum, expected, "column {j}");
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Moving whole rows: gathering those that the head is asked for, and scattering their gradients back.
+
+use crate::{Element, Queue, View, ViewMut};
+
+const ROWS_PER_TASK: usize = 64;
+
+/// `out[i] = x[index[i]]`.
+///
+/// # Shapes
+/// * `x`: `[N, C]`; `index`: `[1, R]`, each below N; `out`: `[R, C]`, overwritten.
+///
+/// # Panics
+/// When the shapes do not fit or an index is outside `x`.
+pub fn gather_rows<T: Element>(queue: &Queue, x: View<T>, index: View<u32>, out: ViewMut<T>) {
+    assert_eq!((index.cols(), x.cols()), (out.rows(), out.cols()), "index and columns against the output's shape");
+    let (index, cols, stride) = (index.row(0), out.cols(), out.stride());
+    queue.parallel(index.len().div_ceil(ROWS_PER_TASK), |task| {
+        let end = ((task + 1) * ROWS_PER_TASK).min(index.len());
+        for (i, &source) in index.iter().enumerate().take(end).skip(task * ROWS_PER_TASK) {
+            // SAFETY: row `i` lies in `out` and belongs to this task alone.
+            let row = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().add(i * stride), cols) };
+            row.copy_from_slice(x.row(source as usize));
+        }
+    });
+}
+
+/// `out[index[i]] += x[i]`, in increasing `i`: rows named twice receive both.
+///
+/// # Shapes
+/// * `x`: `[R, C]`; `index`: `[1, R]`, each below N; `out`: `[N, C]`, accumulated.
+///
+/// # Panics
+/// When the shapes do not fit or an index is outside `out`.
+pub fn scatter_add_rows(queue: &Queue, x: View<f32>, index: View<u32>, out: ViewMut<f32>) {
+    assert_eq!((index.cols(), out.cols()), (x.rows(), x.cols()), "index and columns against the input's shape");
+    let (index, cols, stride) = (index.row(0), out.cols(), out.stride());
+    assert!(index.iter().all(|&i| (i as usize) < out.rows()), "an index outside {} rows", out.rows());
+    // Tasks take columns, since two rows may go to the same place.
+    let per_task = cols.div_ceil(queue.threads()).max(16);
+    queue.parallel(cols.div_ceil(per_task), |task| {
+        let range = task * per_task..((task + 1) * per_task).min(cols);
+        for (i, &target) in index.iter().enumerate() {
+            let start = target as usize * stride + range.start;
+            // SAFETY: the row was checked above, and these columns belong to this task alone.
+            let row = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().add(start), range.len()) };
+            for (sum, value) in row.iter_mut().zip(&x.row(i)[range.clone()]) {
+                *sum += value;
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, Isa, buffer::Buffer};
+
+    #[test]
+    fn rows_go_out_and_come_back() {
+        let x: Vec<f32> = (0..6 * 40).map(|i| i as f32).collect();
+        let index = [4u32, 0, 4];
+        for threads in [1, 3] {
+            let queue = Queue::cpu(threads, Isa::Portable);
+            let mut out = Buffer::zeros(Device::Cpu, 3 * 40);
+            gather_rows(&queue, View::of(&x, 6, 40), View::of(&index, 1, 3), out.matrix_mut(3, 40));
+            assert_eq!(&out.host()[..40], &x[160..200]);
+            assert_eq!(&out.host()[40..80], &x[..40]);
+            let mut sums = Buffer::from_host(Device::Cpu, &[1.0; 6 * 40]);
+            scatter_add_rows(&queue, out.matrix(3, 40), View::of(&index, 1, 3), sums.matrix_mut(6, 40));
+            assert_eq!(sums.host()[4 * 40 + 3], 1.0 + 2.0 * x[4 * 40 + 3]);
+            assert_eq!(sums.host()[3], 1.0 + x[3]);
+            assert_eq!(sums.host()[40 + 3], 1.0);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The decoder's backward pass: `forward.rs` read upwards, by hand.
+//!
+//! Gradients of weights are **accumulated** into the arena they are given; gradients of activations are overwritten, and
+//! flow through one f32 residual buffer that starts as the gradient of the last residual and ends as that of the
+//! embedding's rows. The reductions over rows run in increasing row order, so that gradients do not depend on the
+//! number of threads, and rows cut into consecutive micro-batches sum in the same order as uncut.
+//!
+//! Read next: `head.rs`, where the gradient of the hidden rows comes from.
+
+use kernels::gemm::{Epilogue, matmul, matmul_transposed_a};
+use kernels::ops::attention::attention_backward;
+use kernels::ops::bias::bias_backward;
+use kernels::ops::elementwise::{add, zero};
+use kernels::ops::embedding::embedding_backward;
+use kernels::ops::head_norm::head_norm_backward;
+use kernels::ops::rmsnorm::rmsnorm_backward;
+use kernels::ops::rotary::rotary_backward;
+use kernels::ops::swiglu::swiglu_backward;
+use kernels::{Buffer, Device, Queue, Real, Scratch, View, ViewMut};
+
+use crate::activations::{Activations, Keep, LayerActivations};
+use crate::batch::Batch;
+use crate::config::Config;
+use crate::forward::{Pass, attend, expand, query_key_value, split_qkv, split_qkv_mut};
+use crate::model::{Layer, Model};
+use crate::operand::Operand;
+use crate::params::{LayerWeights, Weights};
+
+/// Memory of one backward over at most `capacity` packed tokens.
+pub struct BackwardBuffers<T: Real> {
+    /// `[N, C]`: gradient of the residual stream at the point the walk has reached.
+    d_residual: Buffer<f32>,
+    /// `[N, C]`, gradient of a normed input.
+    d_normed: Buffer<f32>,
+    /// `[N, max(F, H·D)]`, gradient of what a projection to the residual stream read.
+    d_inner: Buffer<f32>,
+    /// `[N, (H + 2K)·D]`.
+    d_qkv: Buffer<f32>,
+    /// `[N, 2F]`.
+    d_gate_up: Buffer<T>,
+    operand: Operand<T>,
+}
+
+impl<T: Real> BackwardBuffers<T> {
+    /// Memory for at most `capacity` packed tokens.
+    pub fn new(device: Device, config: &Config, capacity: usize) -> Self {
+        let qkv = config.query_size() + 2 * config.key_value_size();
+        let inner = config.intermediate_size.max(config.query_size());
+        Self {
+            d_residual: Buffer::zeros(device, capacity * config.hidden_size),
+            d_normed: Buffer::zeros(device, capacity * config.hidden_size),
+            d_inner: Buffer::zeros(device, capacity * inner),
+            d_qkv: Buffer::zeros(device, capacity * qkv),
+            d_gate_up: Buffer::zeros(device, capacity * 2 * config.intermediate_size),
+            operand: Operand::new(device, capacity * qkv.max(config.hidden_size)),
+        }
+    }
+
+    /// Bytes of memory.
+    pub fn size_bytes(&self) -> usize {
+        [&self.d_residual, &self.d_normed, &self.d_inner, &self.d_qkv].iter().map(|b| b.size_bytes()).sum::<usize>()
+            + self.d_gate_up.size_bytes()
+            + self.operand.size_bytes()
+    }
+}
+
+/// A gradient that enters at a tap: `[N, C]`, of the residual stream before layer `layer`.
+pub struct TapGradient<'a> {
+    /// As in [`Activations::residual`].
+    pub layer: usize,
+    /// `[N, C]`, added to the gradient that comes from above.
+    pub gradient: View<'a, f32>,
+}
+
+/// Walks back from `d_hidden` (`[N, C]`, the gradient of the rows the head read) to the embedding, accumulating into
+/// `gradients`.
+///
+/// # Panics
+/// When the activations hold another batch's forward or none, or the model was built for inference.
+pub fn backward<T: Real>(
+    queue: &Queue,
+    model: &Model<T>,
+    batch: &Batch,
+    activations: &mut Activations<T>,
+    d_hidden: View<f32>,
+    taps: &[TapGradient],
+    gradients: &mut Weights<ViewMut<f32>>,
+    buffers: &mut BackwardBuffers<T>,
+    scratch: &mut Scratch,
+) {
+    let (config, rows) = (model.config(), batch.len());
+    assert_eq!(activations.tokens, rows, "the activations are of another batch");
+    assert!(activations.keep != Keep::Nothing, "forward kept nothing for backward");
+    let Activations { residual, layers, positions, token_ids, final_rstd, keep, .. } = activations;
+    let pass = Pass { queue, config, segments: batch.segments(), positions: positions.matrix(1, rows) };
+    let count = config.num_hidden_layers;
+
+    zero(queue, pass.of_mut(&mut buffers.d_residual, config.hidden_size));
+    rmsnorm_backward(
+        queue,
+        pass.of(&residual[count], config.hidden_size),
+        model.final_norm.view(),
+        final_rstd.matrix(1, rows),
+        d_hidden,
+        pass.of_mut(&mut buffers.d_residual, config.hidden_size),
+        gradients.final_norm.reborrow(),
+    );
+    add_taps(&pass, taps, count, buffers);
+    for index in (0..count).rev() {
+        let layer = &model.layers[index];
+        let a = &mut layers[if *keep == Keep::Everything { index } else { 0 }];
+        if *keep == Keep::Residuals {
+            attend(&pass, model, layer, &residual[index], a, scratch);
+            expand(&pass, layer, a);
+        }
+        let d_weights = &mut gradients.layers[index];
+        swiglu_half(&pass, layer, a, d_weights, buffers, scratch);
+        attention_half(&pass, model, layer, &residual[index], a, d_weights, buffers, scratch);
+        add_taps(&pass, taps, index, buffers);
+    }
+    let d_embedded = pass.of(&buffers.d_residual, config.hidden_size);
+    embedding_backward(queue, token_ids.matrix(1, rows), d_embedded, gradients.embedding.reborrow());
+}
+
+fn add_taps<T: Real>(pass: &Pass, taps: &[TapGradient], layer: usize, buffers: &mut BackwardBuffers<T>) {
+    for tap in taps.iter().filter(|tap| tap.layer == layer) {
+        add(pass.queue, tap.gradient, pass.of_mut(&mut buffers.d_residual, pass.config.hidden_size));
+    }
+}
+
+/// Through `x += (silu(g)·u)·Wdᵀ`: `d_residual` becomes the gradient of `a.residual`.
+fn swiglu_half<T: Real>(
+    pass: &Pass,
+    layer: &Layer<T>,
+    a: &LayerActivations<T>,
+    d_weights: &mut LayerWeights<ViewMut<f32>>,
+    buffers: &mut BackwardBuffers<T>,
+    scratch: &mut Scratch,
+) {
+    let (queue, hidden, inner) = (pass.queue, pass.config.hidden_size, pass.config.intermediate_size);
+    let BackwardBuffers { d_residual, d_normed, d_inner, d_gate_up, operand, .. } = buffers;
+    let d_out = operand.of(queue, pass.of(d_residual, hidden));
+    matmul_transposed_a(queue, d_out, pass.of(&a.activated, inner), d_weights.down.reborrow(), true, scratch);
+    matmul(queue, d_out, layer.down.for_backward(), Epilogue::default(), pass.of_mut(d_inner, inner));
+    let gate_up = pass.of(&a.gate_up, 2 * inner);
+    swiglu_backward(queue, gate_up, pass.of(d_inner, inner), pass.of_mut(d_gate_up, 2 * inner));
+
+    let d_gate_up = pass.of(d_gate_up, 2 * inner);
+    let normed = pass.of(&a.post_attention_normed, hidden);
+    matmul_transposed_a(queue, d_gate_up, normed, d_weights.gate_up.reborrow(), true, scratch);
+    matmul(queue, d_gate_up, layer.gate_up.for_backward(), Epilogue::default(), pass.of_mut(d_normed, hidden));
+    rmsnorm_backward(
+        queue,
+        pass.of(&a.residual, hidden),
+        layer.post_attention_norm.view(),
+        a.post_attention_rstd.matrix(1, normed.rows()),
+        pass.of(d_normed, hidden),
+        pass.of_mut(d_residual, hidden),
+        d_weights.post_attention_norm.reborrow(),
+    );
+}
+
+/// Through `x += attention(q, k, v)·Woᵀ`: `d_residual` becomes the gradient of the layer's input.
+fn attention_half<T: Real>(
+    pass: &Pass,
+    model: &Model<T>,
+    layer: &Layer<T>,
+    x: &Buffer<f32>,
+    a: &LayerActivations<T>,
+    d_weights: &mut LayerWeights<ViewMut<f32>>,
+    buffers: &mut BackwardBuffers<T>,
+    scratch: &mut Scratch,
+) {
+    let (queue, config) = (pass.queue, pass.config);
+    let (hidden, queries, qkv) = (config.hidden_size, config.query_size(), pass.qkv_size());
+    let BackwardBuffers { d_residual, d_normed, d_inner, d_qkv, operand, .. } = buffers;
+    let attended = pass.of(&a.attended, queries);
+    let d_out = operand.of(queue, pass.of(d_residual, hidden));
+    matmul_transposed_a(queue, d_out, attended, d_weights.output.reborrow(), true, scratch);
+    matmul(queue, d_out, layer.output.for_backward(), Epilogue::default(), pass.of_mut(d_inner, queries));
+
+    let (query, key, value) = query_key_value(pass, &a.qkv, &a.qkv_plain);
+    let (d_query, d_key, d_value) = split_qkv_mut(config, pass.of_mut(d_qkv, qkv));
+    let lse = a.lse.matrix(attended.rows(), config.num_attention_heads);
+    let d_attended = pass.of(d_inner, queries);
+    let (scale, dims) = (model.attention_scale(), config.head_dim);
+    attention_backward(
+        queue,
+        query,
+        key,
+        value,
+        attended,
+        lse,
+        d_attended,
+        pass.segments,
+        dims,
+        scale,
+        d_query,
+        d_key,
+        d_value,
+        scratch,
+    );
+    let (mut d_query, mut d_key, _) = split_qkv_mut(config, pass.of_mut(d_qkv, qkv));
+    rotary_backward(queue, d_query.reborrow(), pass.positions, model.rotary_matrix());
+    rotary_backward(queue, d_key.reborrow(), pass.positions, model.rotary_matrix());
+    if let (Some(plain), Some((query_norm, key_norm)), Some((query_rstd, key_rstd)), Some((d_query_norm, d_key_norm))) =
+        (&a.qkv_plain, &layer.qk_norm, &a.qk_rstd, &mut d_weights.qk_norm)
+    {
+        let (query, key, _) = split_qkv(config, pass.of(plain, qkv));
+        let query_rstd = pass.of(query_rstd, config.num_attention_heads);
+        let key_rstd = pass.of(key_rstd, config.num_key_value_heads);
+        head_norm_backward(queue, query, query_norm.view(), query_rstd, d_query, d_query_norm.reborrow());
+        head_norm_backward(queue, key, key_norm.view(), key_rstd, d_key, d_key_norm.reborrow());
+    }
+    if let Some(d_bias) = &mut d_weights.qkv_bias {
+        bias_backward(queue, pass.of(d_qkv, qkv), d_bias.reborrow());
+    }
+
+    let d_qkv = operand.of(queue, pass.of(d_qkv, qkv));
+    matmul_transposed_a(queue, d_qkv, pass.of(&a.input_normed, hidden), d_weights.qkv.reborrow(), true, scratch);
+    matmul(queue, d_qkv, layer.qkv.for_backward(), Epilogue::default(), pass.of_mut(d_normed, hidden));
+    rmsnorm_backward(
+        queue,
+        pass.of(x, hidden),
+        layer.input_norm.view(),
+        a.input_rstd.matrix(1, attended.rows()),
+        pass.of(d_normed, hidden),
+        pass.of_mut(d_residual, hidden),
+        d_weights.input_norm.reborrow(),
+    );
+}

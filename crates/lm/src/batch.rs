@@ -1,0 +1,95 @@
+//! What a step works on: packed tokens, and the segments they belong to.
+//!
+//! Segments stand one after the other without padding. A segment with a parent continues it: its tokens see the whole
+//! chain of parents and themselves causally, so that the completions of a group share one prompt in training as in
+//! sampling.
+//!
+//! **Alignment.** `x[t]` of every per-token array speaks of `tokens[t]`. The log-probability of `tokens[t]` comes from hidden
+//! row `t − 1`, so a segment's first token is never a target: a completion's segment begins with its prompt's last
+//! token, and the parent holds the prompt without it.
+
+pub use kernels::ops::attention::Segment;
+
+/// `N` packed tokens.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    tokens: Vec<u32>,
+    positions: Vec<u32>,
+    segments: Vec<Segment>,
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Batch {
+        Batch::default()
+    }
+
+    /// Appends a segment and returns its index.
+    ///
+    /// # Panics
+    /// When `parent` is not an earlier segment, or `tokens` is empty.
+    pub fn push(&mut self, tokens: &[u32], parent: Option<usize>) -> usize {
+        assert!(!tokens.is_empty(), "an empty segment");
+        assert!(parent.is_none_or(|p| p < self.segments.len()), "parent {parent:?} of segment {}", self.segments.len());
+        let before = parent.map_or(0, |p| self.depth(p));
+        let start = self.tokens.len();
+        self.tokens.extend_from_slice(tokens);
+        self.positions.extend((before..before + tokens.len()).map(|position| position as u32));
+        self.segments.push(Segment { start, len: tokens.len(), parent });
+        self.segments.len() - 1
+    }
+
+    /// Tokens from the root of segment `index`'s chain to its end: the position after its last token.
+    pub fn depth(&self, index: usize) -> usize {
+        let segment = &self.segments[index];
+        self.positions[segment.start] as usize + segment.len
+    }
+
+    /// Number of packed tokens, `N`.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether it holds no token.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// `[N]` token ids.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// `[N]`: a token's place in its sequence, its parents' tokens counted.
+    pub fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+
+    /// The segments, parents before children.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The highest position plus one.
+    pub fn context_len(&self) -> usize {
+        self.positions.iter().map(|&p| p as usize + 1).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_continue_through_the_parents() {
+        let mut batch = Batch::new();
+        let prompt = batch.push(&[5, 6, 7], None);
+        let first = batch.push(&[8, 9], Some(prompt));
+        batch.push(&[8], Some(prompt));
+        batch.push(&[1], Some(first));
+        batch.push(&[2, 3], None);
+        assert_eq!(batch.positions(), [0, 1, 2, 3, 4, 3, 5, 0, 1]);
+        assert_eq!(batch.context_len(), 6);
+        assert_eq!(batch.segments()[3], Segment { start: 6, len: 1, parent: Some(first) });
+    }
+}

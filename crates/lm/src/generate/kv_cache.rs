@@ -1,0 +1,88 @@
+//! The paged cache of keys and values, and who holds which page.
+//!
+//! A page holds one attention key block of every layer, so that a page is what the softmax works through at a time, in
+//! decode as in training. Samples of one prompt hold the same full pages; the last, partly filled page is
+//! copied when the first of its holders writes into it.
+//!
+//! **Invariants.** A page with more than one holder is never written. A page without a holder is free. Positions `0 … cached`
+//! of a sequence are in its pages in order: position `p` is row `p % PAGE` of its page number `p / PAGE`.
+
+use kernels::ops::attention::{KEY_BLOCK, PagedCache, cache_copy_page};
+use kernels::{Queue, Real};
+
+use crate::config::Config;
+
+/// Positions in a page.
+pub const PAGE: usize = KEY_BLOCK;
+
+/// Keys and values of every layer, in pages.
+pub struct KvCache<T: Real> {
+    pub(crate) layers: Vec<PagedCache<T>>,
+    holders: Vec<u32>,
+    free: Vec<u32>,
+}
+
+impl<T: Real> KvCache<T> {
+    /// A cache of `pages` pages in each layer.
+    pub fn new(queue: &Queue, config: &Config, pages: usize) -> Self {
+        let (heads, dims) = (config.num_key_value_heads, config.head_dim);
+        let layers =
+            (0..config.num_hidden_layers).map(|_| PagedCache::new(queue.device(), pages, heads, dims)).collect();
+        Self { layers, holders: vec![0; pages], free: (0..pages as u32).rev().collect() }
+    }
+
+    /// Bytes a page takes over all layers.
+    pub fn page_bytes(config: &Config) -> usize {
+        2 * config.num_hidden_layers * config.key_value_size() * PAGE * size_of::<T>()
+    }
+
+    /// Number of pages.
+    pub fn pages(&self) -> usize {
+        self.holders.len()
+    }
+
+    /// Pages nobody holds.
+    pub fn free_pages(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Makes `table` fit to write positions `from … to`: takes pages for those beyond it, and copies a shared one that
+    /// would be written. Says `false`, and leaves the table as it was but for pages already gained, when the cache is full.
+    pub(crate) fn reserve(&mut self, queue: &Queue, table: &mut Vec<u32>, from: usize, to: usize) -> bool {
+        if let Some(&page) = table.get(from / PAGE).filter(|&&page| self.holders[page as usize] > 1) {
+            let Some(own) = self.take() else { return false };
+            for layer in &mut self.layers {
+                cache_copy_page(queue, layer, page, own);
+            }
+            self.holders[page as usize] -= 1;
+            table[from / PAGE] = own;
+        }
+        while table.len() < to.div_ceil(PAGE) {
+            let Some(page) = self.take() else { return false };
+            table.push(page);
+        }
+        true
+    }
+
+    fn take(&mut self) -> Option<u32> {
+        let page = self.free.pop()?;
+        self.holders[page as usize] = 1;
+        Some(page)
+    }
+
+    /// A second holder for every page of `table`.
+    pub(crate) fn share(&mut self, table: &[u32]) -> Vec<u32> {
+        table.iter().for_each(|&page| self.holders[page as usize] += 1);
+        table.to_vec()
+    }
+
+    /// Gives up a holder's pages.
+    pub(crate) fn release(&mut self, table: &mut Vec<u32>) {
+        for page in table.drain(..) {
+            self.holders[page as usize] -= 1;
+            if self.holders[page as usize] == 0 {
+                self.free.push(page);
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! From logits to a token.
+//!
+//! The log-probability reported is that of the chosen token under log-softmax(logits / temperature), **before** top-k, top-p,
+//! min-p and penalties: the same function, the same kernel and the same bits as the trainer's. With temperature 0 the most
+//! likely token is taken (the lowest id of equals) and log-probabilities are those at temperature 1.
+//!
+//! A draw inverts the cumulative distribution with one uniform number keyed by (request, sample, position), so it
+//! depends neither on the batch nor on preemption.
+
+use kernels::ops::sample::draw_rows;
+use kernels::{Queue, View, ViewMut};
+
+/// How tokens are drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// Divides the logits; 0 takes the most likely token.
+    pub temperature: f32,
+    /// Only the `top_k` most likely tokens; 0 for all.
+    pub top_k: usize,
+    /// Only the most likely tokens that hold this share of the mass; 1 for all.
+    pub top_p: f32,
+    /// Only tokens at least this likely relative to the most likely; 0 for all.
+    pub min_p: f32,
+    /// Divides positive logits and multiplies negative ones of tokens already in the sequence (Keskar et al. 2019); 1 for none.
+    pub repetition_penalty: f32,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0 }
+    }
+}
+
+impl Sampling {
+    /// Greedy decoding.
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// Whether every token keeps its chance: what reinforcement learning needs.
+    pub fn is_plain(&self) -> bool {
+        self.top_k == 0 && self.top_p >= 1.0 && self.min_p <= 0.0 && self.repetition_penalty == 1.0
+    }
+
+    /// The temperature log-probabilities are reported at.
+    pub fn logprob_temperature(&self) -> f32 {
+        if self.temperature > 0.0 { self.temperature } else { 1.0 }
+    }
+}
+
+/// What a row draws with.
+pub(crate) struct Draw<'a> {
+    pub sampling: &'a Sampling,
+    /// In [0, 1).
+    pub uniform: f64,
+    /// The sequence so far, for the penalty.
+    pub tokens: &'a [u32],
+}
+
+/// One token for each row of `logits` (`[R, V]`).
+pub(crate) fn sample(queue: &Queue, logits: View<f32>, draws: &[Draw]) -> Vec<u32> {
+    let rows = draws.len();
+    let mut ids = vec![0; rows];
+    let uniforms: Vec<f32> = draws.iter().map(|draw| draw.uniform as f32).collect();
+    let temperatures: Vec<f32> =
+        draws.iter().map(|draw| if draw.sampling.is_plain() { draw.sampling.temperature } else { 0.0 }).collect();
+    let out = ViewMut::of(&mut ids, 1, rows);
+    draw_rows(queue, logits, View::of(&temperatures, 1, rows), View::of(&uniforms, 1, rows), out);
+    for (row, draw) in draws.iter().enumerate().filter(|(_, draw)| !draw.sampling.is_plain()) {
+        ids[row] = draw_filtered(logits.row(row), draw);
+    }
+    ids
+}
+
+/// The slower road for penalties and filters: candidates sorted by probability, cut, renormalised, drawn.
+fn draw_filtered(logits: &[f32], draw: &Draw) -> u32 {
+    let sampling = draw.sampling;
+    let mut logits: Vec<f32> = logits.to_vec();
+    if sampling.repetition_penalty != 1.0 {
+        let mut seen = draw.tokens.to_vec();
+        seen.sort_unstable();
+        seen.dedup();
+        for id in seen {
+            let logit = &mut logits[id as usize];
+            *logit =
+                if *logit > 0.0 { *logit / sampling.repetition_penalty } else { *logit * sampling.repetition_penalty };
+        }
+    }
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    if sampling.temperature <= 0.0 {
+        return order.into_iter().min_by(by_logit).expect("a vocabulary has a token");
+    }
+    let keep = if sampling.top_k == 0 { order.len() } else { sampling.top_k.min(order.len()) };
+    if keep < order.len() {
+        order.select_nth_unstable_by(keep, by_logit);
+        order.truncate(keep);
+    }
+    order.sort_unstable_by(by_logit);
+    let top = f64::from(logits[order[0] as usize]);
+    let weight = |id: u32| ((f64::from(logits[id as usize]) - top) / f64::from(sampling.temperature)).exp();
+    let weights: Vec<f64> = order.iter().map(|&id| weight(id)).collect();
+    let total: f64 = weights.iter().sum();
+    let (mut kept, mut mass) = (0, 0.0);
+    for &weight in &weights {
+        // The first token always stays; top-p keeps the token that crosses the line.
+        if kept > 0 && (weight < f64::from(sampling.min_p) || mass >= f64::from(sampling.top_p) * total) {
+            break;
+        }
+        kept += 1;
+        mass += weight;
+    }
+    let mut rest = draw.uniform * mass;
+    for (i, &weight) in weights[..kept].iter().enumerate() {
+        rest -= weight;
+        if rest < 0.0 {
+            return order[i];
+        }
+    }
+    order[kept - 1]
+}

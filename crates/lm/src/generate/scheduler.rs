@@ -1,0 +1,465 @@
+//! Continuous batching. `step` is: admit, plan, run, sample, settle.
+//!
+//! A sequence is its tokens and the number of them whose keys and values are cached. Feeding it means caching more of its
+//! tokens; when all are cached, the last row's logits give the next token. That one rule covers a prompt, a prompt
+//! in chunks, a decode step, and a preempted sequence that starts again from nothing: each only differs in how many
+//! tokens are pending.
+//!
+//! All samples of a request are one sequence until its prompt is cached; then it forks, and the copies share its pages.
+//! When the cache is full the youngest sequence is preempted: it gives up its pages, keeps its tokens, and waits at the
+//! front. It will compute the same bits again.
+//!
+//! **Invariants.** `cached < tokens.len()` between steps. Every running sequence holds pages for `cached` positions. The oldest
+//! running sequence is never preempted, so that every step makes progress.
+
+use std::collections::VecDeque;
+
+use kernels::gemm::{Epilogue, matmul};
+use kernels::ops::head::{head_statistics, top_k_rows};
+use kernels::ops::rows::gather_rows;
+use kernels::{Buffer, Queue, Real, View, ViewMut};
+
+use super::decode::{Rows, StepBuffers, step};
+use super::kv_cache::{KvCache, PAGE};
+use super::sampler::{Draw, Sampling, sample};
+use crate::config::Config;
+use crate::model::Model;
+use crate::rng::Rng;
+
+/// Logits held at a time, in f32 elements.
+const LOGITS_PER_BLOCK: usize = 1 << 21;
+
+/// What to generate from.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The prompt's token ids; at least one.
+    pub prompt: Vec<u32>,
+    /// Number of completions.
+    pub samples: usize,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// A completion is cut at this many tokens.
+    pub max_new_tokens: usize,
+    /// Tokens that end a completion; the token is part of it.
+    pub stop_tokens: Vec<u32>,
+    /// Key of the random numbers: equal keys draw equal numbers.
+    pub key: u64,
+    /// Number of most likely tokens to report at each position.
+    pub top_logprobs: usize,
+}
+
+/// One generated token, as it comes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// Its log-probability in nats; see [`Sampling`].
+    pub logprob: f32,
+    /// Entropy of the distribution it was drawn from, before filters, in nats.
+    pub entropy: f32,
+    /// The most likely tokens with their log-probabilities, best first.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// Why a completion ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// One of the request's stop tokens.
+    StopToken,
+    /// The caller said so, for example at a stop string.
+    Stopped,
+    /// `max_new_tokens`, or the model's context.
+    Length,
+}
+
+/// A finished completion.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// What [`Scheduler::submit`] returned.
+    pub request: usize,
+    /// Which of the request's samples.
+    pub sample: usize,
+    /// Its tokens, the stop token included.
+    pub tokens: Vec<Token>,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// What a watcher of tokens answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    Continue,
+    /// End this completion here.
+    Stop,
+}
+
+/// What a scheduler may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Pages of the cache, [`PAGE`] positions each.
+    pub pages: usize,
+    /// Sequences running at once.
+    pub sequences: usize,
+    /// Rows of one step: long prompts are cut into such chunks.
+    pub rows: usize,
+}
+
+impl Limits {
+    /// Room for `sequences` sequences of up to `context` positions each.
+    pub fn for_sequences(sequences: usize, context: usize) -> Self {
+        Self { pages: sequences * context.div_ceil(PAGE), sequences, rows: sequences.max(512) }
+    }
+}
+
+struct Sequence {
+    request: usize,
+    /// Samples this sequence still stands for; more than one until it forks.
+    samples: Vec<usize>,
+    /// Prompt and completion.
+    tokens: Vec<u32>,
+    made: Vec<Token>,
+    cached: usize,
+    table: Vec<u32>,
+    order: u64,
+}
+
+/// Sequences waiting and running over one cache.
+pub struct Scheduler<T: Real> {
+    limits: Limits,
+    cache: KvCache<T>,
+    buffers: StepBuffers<T>,
+    gathered: Buffer<T>,
+    logits: Buffer<f32>,
+    requests: Vec<Option<(Request, usize)>>,
+    waiting: VecDeque<Sequence>,
+    running: Vec<Sequence>,
+    admitted: u64,
+    preemptions: u64,
+}
+
+impl<T: Real> Scheduler<T> {
+    /// An idle scheduler for models of `config`.
+    pub fn new(queue: &Queue, config: &Config, limits: Limits) -> Self {
+        let rows = limits.rows.max(limits.sequences);
+        let limits = Limits { rows, ..limits };
+        let block = logit_rows(config);
+        Self {
+            limits,
+            cache: KvCache::new(queue, config, limits.pages),
+            buffers: StepBuffers::new(queue.device(), config, rows),
+            gathered: Buffer::zeros(queue.device(), block * config.hidden_size),
+            logits: Buffer::zeros(queue.device(), block * config.vocab_size),
+            requests: Vec::new(),
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            admitted: 0,
+            preemptions: 0,
+        }
+    }
+
+    /// Longest prompt and completion together that the cache can hold.
+    pub fn capacity_tokens(&self) -> usize {
+        self.limits.pages * PAGE
+    }
+
+    /// How often a sequence lost its pages.
+    pub fn preemptions(&self) -> u64 {
+        self.preemptions
+    }
+
+    /// Whether nothing waits or runs.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Queues a request; its completions carry the returned number.
+    ///
+    /// # Panics
+    /// When the prompt is empty, no sample or token is asked for, or prompt and completion exceed the cache: callers check
+    /// [`Scheduler::capacity_tokens`] and the model's context first.
+    pub fn submit(&mut self, request: Request) -> usize {
+        assert!(!request.prompt.is_empty() && request.samples > 0 && request.max_new_tokens > 0, "an empty request");
+        let most = request.prompt.len() + request.max_new_tokens;
+        assert!(most <= self.capacity_tokens(), "{most} tokens in a cache of {}", self.capacity_tokens());
+        let index = self.requests.len();
+        // A group larger than the batch runs as several, each with a prefill of its own.
+        for samples in (0..request.samples).collect::<Vec<_>>().chunks(self.limits.sequences) {
+            self.waiting.push_back(Sequence {
+                request: index,
+                samples: samples.to_vec(),
+                tokens: request.prompt.clone(),
+                made: Vec::new(),
+                cached: 0,
+                table: Vec::new(),
+                order: 0,
+            });
+        }
+        let samples = request.samples;
+        self.requests.push(Some((request, samples)));
+        index
+    }
+
+    /// One step; returns what finished in it. `watch` sees every token as it comes.
+    ///
+    /// # Panics
+    /// When a sequence outgrows the model's reserved context.
+    pub fn step(
+        &mut self,
+        queue: &Queue,
+        model: &Model<T>,
+        watch: &mut dyn FnMut(usize, usize, &Token) -> Flow,
+    ) -> Vec<Completion> {
+        self.admit();
+        let fed = self.plan(queue);
+        let mut rows = Rows::default();
+        for (index, (sequence, &fed)) in self.running.iter().zip(&fed).enumerate() {
+            (sequence.cached..sequence.cached + fed).for_each(|at| rows.push(sequence.tokens[at], index, at));
+        }
+        let tables: Vec<&[u32]> = self.running.iter().map(|sequence| sequence.table.as_slice()).collect();
+        step(queue, model, &rows, &tables, &mut self.cache, &mut self.buffers);
+
+        let mut last_rows = Vec::new();
+        let mut row = 0;
+        for (sequence, &fed) in self.running.iter_mut().zip(&fed) {
+            sequence.cached += fed;
+            row += fed;
+            last_rows.push((sequence.cached == sequence.tokens.len()).then(|| row as u32 - 1));
+        }
+        let ready = self.fork(&last_rows);
+        let tokens = self.sample(queue, model, &ready);
+        self.settle(model, &ready, tokens, watch)
+    }
+
+    /// Lets waiting sequences in, as long as there is a place and room for what they have to feed.
+    fn admit(&mut self) {
+        let taken: usize = self.running.iter().map(|sequence| sequence.samples.len()).sum();
+        let mut places = self.limits.sequences - taken;
+        let mut pages = self.cache.free_pages();
+        while let Some(next) = self.waiting.front() {
+            let needed = (next.tokens.len() + 1).div_ceil(PAGE);
+            if next.samples.len() > places || needed > pages {
+                break;
+            }
+            places -= next.samples.len();
+            pages -= needed;
+            let mut sequence = self.waiting.pop_front().expect("there is a front");
+            self.admitted += 1;
+            sequence.order = self.admitted;
+            self.running.push(sequence);
+        }
+    }
+
+    /// How many tokens each running sequence feeds, with pages reserved for them; preempts from the young end.
+    fn plan(&mut self, queue: &Queue) -> Vec<usize> {
+        self.running.sort_by_key(|sequence| sequence.order);
+        let mut fed = Vec::new();
+        let mut rows = self.limits.rows;
+        while fed.len() < self.running.len() {
+            let index = fed.len();
+            let younger = self.running.len() - index - 1;
+            let sequence = &mut self.running[index];
+            let pending = sequence.tokens.len() - sequence.cached;
+            // Every younger sequence keeps a row, so that a long prompt does not stop the others' decoding.
+            let feed = pending.min(rows.saturating_sub(younger).max(1));
+            if self.cache.reserve(queue, &mut sequence.table, sequence.cached, sequence.cached + feed) {
+                rows = rows.saturating_sub(feed);
+                fed.push(feed);
+            } else {
+                self.preempt_youngest();
+            }
+        }
+        fed
+    }
+
+    fn preempt_youngest(&mut self) {
+        let mut youngest = self.running.pop().expect("a sequence failed to reserve");
+        assert!(!self.running.is_empty(), "a single sequence outgrew the cache, which submit rules out");
+        self.cache.release(&mut youngest.table);
+        youngest.cached = 0;
+        self.preemptions += 1;
+        self.waiting.push_front(youngest);
+    }
+
+    /// Splits sequences that are about to draw their first token into one for each sample. Returns, for each sequence
+    /// that draws, its index and the hidden row it draws from.
+    fn fork(&mut self, last_rows: &[Option<u32>]) -> Vec<(usize, u32)> {
+        let mut ready = Vec::new();
+        for (index, row) in last_rows.iter().enumerate() {
+            let Some(row) = *row else { continue };
+            ready.push((index, row));
+            let rest = self.running[index].samples.split_off(1);
+            for sample in rest {
+                let parent = &self.running[index];
+                let fork = Sequence {
+                    request: parent.request,
+                    samples: vec![sample],
+                    tokens: parent.tokens.clone(),
+                    made: Vec::new(),
+                    cached: parent.cached,
+                    table: self.cache.share(&parent.table),
+                    order: parent.order,
+                };
+                ready.push((self.running.len(), row));
+                self.running.push(fork);
+            }
+        }
+        ready
+    }
+
+    fn request(&self, sequence: &Sequence) -> &Request {
+        &self.requests[sequence.request].as_ref().expect("a request lives as long as its sequences").0
+    }
+
+    /// A token for every ready sequence.
+    fn sample(&mut self, queue: &Queue, model: &Model<T>, ready: &[(usize, u32)]) -> Vec<Token> {
+        let config = model.config();
+        let (width, vocabulary) = (config.hidden_size, config.vocab_size);
+        let mut tokens = Vec::with_capacity(ready.len());
+        model.head.forward.check_generation(model.generation());
+        for block in ready.chunks(logit_rows(config)) {
+            let rows: Vec<u32> = block.iter().map(|&(_, row)| row).collect();
+            let hidden = self.buffers.hidden.matrix(self.buffers.capacity, width);
+            gather_rows(queue, hidden, View::of(&rows, 1, rows.len()), self.gathered.matrix_mut(rows.len(), width));
+            let gathered = self.gathered.matrix(rows.len(), width);
+            matmul(
+                queue,
+                gathered,
+                &model.head.forward,
+                Epilogue::default(),
+                self.logits.matrix_mut(rows.len(), vocabulary),
+            );
+            let logits = self.logits.matrix(rows.len(), vocabulary);
+            let draws: Vec<Draw> = block.iter().map(|&(index, _)| self.draw(&self.running[index])).collect();
+            let ids = sample(queue, logits, &draws);
+            let temperatures: Vec<f32> = draws.iter().map(|draw| draw.sampling.logprob_temperature()).collect();
+            let wanted: Vec<usize> = block.iter().map(|&(i, _)| self.request(&self.running[i]).top_logprobs).collect();
+            tokens.extend(describe(queue, logits, &ids, &temperatures, &wanted));
+        }
+        tokens
+    }
+
+    fn draw<'a>(&'a self, sequence: &'a Sequence) -> Draw<'a> {
+        let request = self.request(sequence);
+        let position = sequence.tokens.len() as u64;
+        let uniform = Rng::keyed(&[request.key, sequence.samples[0] as u64, position]).uniform();
+        Draw { sampling: &request.sampling, uniform, tokens: &sequence.tokens }
+    }
+
+    /// Appends the tokens, and takes out what has finished.
+    fn settle(
+        &mut self,
+        model: &Model<T>,
+        ready: &[(usize, u32)],
+        tokens: Vec<Token>,
+        watch: &mut dyn FnMut(usize, usize, &Token) -> Flow,
+    ) -> Vec<Completion> {
+        let mut finished: Vec<(usize, Finish)> = Vec::new();
+        for (&(index, _), token) in ready.iter().zip(tokens) {
+            let sequence = &mut self.running[index];
+            let request =
+                &self.requests[sequence.request].as_ref().expect("a request lives as long as its sequences").0;
+            let flow = watch(sequence.request, sequence.samples[0], &token);
+            sequence.tokens.push(token.id);
+            let stop = request.stop_tokens.contains(&token.id);
+            sequence.made.push(token);
+            let full = sequence.made.len() >= request.max_new_tokens
+                || sequence.tokens.len() >= model.config().max_position_embeddings;
+            let finish = match (stop, flow) {
+                (true, _) => Some(Finish::StopToken),
+                (false, Flow::Stop) => Some(Finish::Stopped),
+                (false, Flow::Continue) => full.then_some(Finish::Length),
+            };
+            finished.extend(finish.map(|finish| (index, finish)));
+        }
+        finished.sort_unstable_by_key(|&(index, _)| std::cmp::Reverse(index));
+        let mut completions = Vec::with_capacity(finished.len());
+        for (index, finish) in finished {
+            let mut sequence = self.running.swap_remove(index);
+            self.cache.release(&mut sequence.table);
+            let entry = &mut self.requests[sequence.request];
+            let left = entry.as_mut().map_or(0, |(_, left)| {
+                *left -= 1;
+                *left
+            });
+            if left == 0 {
+                *entry = None;
+            }
+            completions.push(Completion {
+                request: sequence.request,
+                sample: sequence.samples[0],
+                tokens: sequence.made,
+                finish,
+            });
+        }
+        completions
+    }
+}
+
+/// Rows of logits computed at a time.
+fn logit_rows(config: &Config) -> usize {
+    (LOGITS_PER_BLOCK / config.vocab_size).clamp(8, 512)
+}
+
+/// What is reported of each chosen token; rows of one temperature go together.
+fn describe(queue: &Queue, logits: View<f32>, ids: &[u32], temperatures: &[f32], top: &[usize]) -> Vec<Token> {
+    let mut tokens = Vec::with_capacity(ids.len());
+    let mut start = 0;
+    while start < ids.len() {
+        let end = (start..ids.len()).find(|&i| temperatures[i] != temperatures[start]).unwrap_or(ids.len());
+        let count = end - start;
+        let (temperature, rows) = (temperatures[start], logits.row_range(start..end));
+        let (mut logprob, mut logsumexp, mut entropy) = (vec![0.0; count], vec![0.0; count], vec![0.0; count]);
+        head_statistics(
+            queue,
+            rows,
+            View::of(&ids[start..end], 1, count),
+            temperature,
+            ViewMut::of(&mut logprob, 1, count),
+            ViewMut::of(&mut logsumexp, 1, count),
+            ViewMut::of(&mut entropy, 1, count),
+        );
+        let most = top[start..end].iter().copied().max().unwrap_or(0).min(logits.cols());
+        let (mut top_ids, mut top_logprobs) = (vec![0; count * most], vec![0.0; count * most]);
+        if most > 0 {
+            let ids = ViewMut::of(&mut top_ids, count, most);
+            top_k_rows(queue, rows, temperature, most, ids, ViewMut::of(&mut top_logprobs, count, most));
+        }
+        for i in 0..count {
+            let wanted = top[start + i].min(most);
+            let of_row = i * most..i * most + wanted;
+            let top = top_ids[of_row.clone()].iter().copied().zip(top_logprobs[of_row].iter().copied()).collect();
+            tokens.push(Token { id: ids[start + i], logprob: logprob[i], entropy: entropy[i], top });
+        }
+        start = end;
+    }
+    tokens
+}
+
+/// Generates every completion of `requests`; returns them by request, then sample.
+///
+/// # Panics
+/// As [`Scheduler::submit`] and [`Scheduler::step`].
+pub fn generate<T: Real>(
+    queue: &Queue,
+    model: &Model<T>,
+    scheduler: &mut Scheduler<T>,
+    requests: Vec<Request>,
+    watch: &mut dyn FnMut(usize, usize, &Token) -> Flow,
+) -> Vec<Vec<Completion>> {
+    let shapes: Vec<usize> = requests.iter().map(|request| request.samples).collect();
+    let first = scheduler.requests.len();
+    for request in requests {
+        scheduler.submit(request);
+    }
+    let mut slots: Vec<Vec<Option<Completion>>> = shapes.iter().map(|&samples| vec![None; samples]).collect();
+    while !scheduler.is_idle() {
+        for completion in
+            scheduler.step(queue, model, &mut |request, sample, token| watch(request - first, sample, token))
+        {
+            let (request, sample) = (completion.request - first, completion.sample);
+            slots[request][sample] = Some(Completion { request, ..completion });
+        }
+    }
+    slots.into_iter().map(|samples| samples.into_iter().flatten().collect()).collect()
+}

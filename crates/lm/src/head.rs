@@ -1,0 +1,333 @@
+//! The vocabulary head, by blocks of rows: logits are made, read and forgotten.
+//!
+//! A block is a few hundred rows with their whole vocabulary in scratch, so the `N × V` logits are never held and every
+//! divergence is exact. Only the rows that are asked for are computed. Work has two phases:
+//!
+//! 1. [`statistics`]: log-probability of the target, log-sum-exp, entropy;
+//! 2. [`backward`]: from one coefficient a row, `d loss / d logprob`, and optional soft targets, the gradient.
+//!
+//! Where a coefficient depends on its own row alone, `backward` does both in one sweep: it hands each row's statistics to
+//! the caller's function and uses what that returns. Where it depends on other rows (a sequence-level ratio), the
+//! caller runs `statistics` first.
+//!
+//! The head never knows an algorithm. Temperature divides the logits, in sampling as here.
+
+use std::ops::Range;
+
+use kernels::gemm::{Epilogue, matmul, matmul_transposed_a};
+use kernels::ops::head::{Divergence, divergence_rows, head_gradient, head_statistics, sparse_forward_kl_rows};
+use kernels::ops::rows::{gather_rows, scatter_add_rows};
+use kernels::{Buffer, Device, Queue, Real, Scratch, View, ViewMut};
+
+use crate::batch::Batch;
+use crate::config::Config;
+use crate::model::Model;
+use crate::operand::Operand;
+
+/// Room for logits: about this many f32 a block, whatever the vocabulary.
+const LOGITS_PER_BLOCK: usize = 1 << 21;
+/// No more rows than this in a block, however small the vocabulary.
+const MAX_ROWS_PER_BLOCK: usize = 512;
+/// No fewer, however large.
+const MIN_ROWS_PER_BLOCK: usize = 16;
+
+/// The rows asked for: `R` target tokens, and the hidden rows that predict them.
+#[derive(Clone, Debug, Default)]
+pub struct Targets {
+    /// `[R]` index `t` of the target in the packed batch, increasing.
+    pub tokens: Vec<u32>,
+    /// `[R]` the hidden row that predicts it, `t − 1`.
+    pub hidden_rows: Vec<u32>,
+    /// `[R]` its token id.
+    pub ids: Vec<u32>,
+}
+
+impl Targets {
+    /// The tokens of a batch for which `wanted(t)` holds; a segment's first token is never one.
+    pub fn of(batch: &Batch, wanted: impl Fn(usize) -> bool) -> Targets {
+        let mut targets = Targets::default();
+        for segment in batch.segments() {
+            for t in (segment.start + 1..segment.start + segment.len).filter(|&t| wanted(t)) {
+                targets.tokens.push(t as u32);
+                targets.hidden_rows.push(t as u32 - 1);
+                targets.ids.push(batch.tokens()[t]);
+            }
+        }
+        targets
+    }
+
+    /// Number of rows, `R`.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether no row is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+/// What the head says of each row, all `[R]`, in nats, at the temperature asked for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RowStatistics {
+    /// Log-probability of the target.
+    pub logprob: Vec<f32>,
+    /// Log-sum-exp of the logits over the temperature.
+    pub logsumexp: Vec<f32>,
+    /// Entropy of the distribution.
+    pub entropy: Vec<f32>,
+    /// Divergence from the soft targets; zeros where there are none.
+    pub divergence: Vec<f32>,
+}
+
+impl RowStatistics {
+    fn zeros(rows: usize) -> Self {
+        let zeros = vec![0.0; rows];
+        Self { logprob: zeros.clone(), logsumexp: zeros.clone(), entropy: zeros.clone(), divergence: zeros }
+    }
+}
+
+/// A distribution to be near to, beside or instead of the target.
+pub struct Soft<'a, T: Real> {
+    /// Where the distribution comes from.
+    pub source: SoftSource<'a, T>,
+    /// Divides the logits of both sides in the divergence.
+    pub temperature: f32,
+    /// `[R]` weight of each row's divergence in the loss.
+    pub weight: &'a [f32],
+}
+
+/// Where soft targets come from.
+pub enum SoftSource<'a, T: Real> {
+    /// A local teacher: its head is applied to its own hidden rows (`[N, C of the teacher]`, the same batch), block by block; exact.
+    Teacher {
+        /// The teacher.
+        model: &'a Model<T>,
+        /// Its hidden rows.
+        hidden: View<'a, T>,
+        /// Which divergence.
+        divergence: Divergence,
+    },
+    /// Its most likely tokens, and the rest of the mass as one bucket; forward KL.
+    TopK {
+        /// `[R, k]` token ids.
+        ids: View<'a, u32>,
+        /// `[R, k]` log-probabilities at the divergence's temperature.
+        logprobs: View<'a, f32>,
+    },
+}
+
+/// Memory of the head, for blocks of rows.
+pub struct HeadBuffers<T: Real> {
+    rows_per_block: usize,
+    gathered: Buffer<T>,
+    logits: Buffer<f32>,
+    logits_teacher: Buffer<f32>,
+    gathered_teacher: Buffer<T>,
+    d_logits: Buffer<f32>,
+    d_operand: Operand<T>,
+    d_rows: Buffer<f32>,
+}
+
+impl<T: Real> HeadBuffers<T> {
+    /// Memory for one block of rows of `config`'s vocabulary; a local teacher's part grows when first met.
+    pub fn new(device: Device, config: &Config) -> Self {
+        let fitting = (LOGITS_PER_BLOCK / config.vocab_size).clamp(MIN_ROWS_PER_BLOCK, MAX_ROWS_PER_BLOCK);
+        let rows = fitting / 16 * 16;
+        Self {
+            rows_per_block: rows,
+            gathered: Buffer::zeros(device, rows * config.hidden_size),
+            logits: Buffer::zeros(device, rows * config.vocab_size),
+            logits_teacher: Buffer::zeros(device, 0),
+            gathered_teacher: Buffer::zeros(device, 0),
+            d_logits: Buffer::zeros(device, 0),
+            d_operand: Operand::new(device, 0),
+            d_rows: Buffer::zeros(device, 0),
+        }
+    }
+
+    fn blocks(&self, rows: usize) -> impl Iterator<Item = Range<usize>> + use<T> {
+        let per_block = self.rows_per_block;
+        (0..rows.div_ceil(per_block)).map(move |i| i * per_block..((i + 1) * per_block).min(rows))
+    }
+
+    fn reserve_backward(&mut self, device: Device, config: &Config) {
+        if self.d_logits.is_empty() {
+            self.d_logits = Buffer::zeros(device, self.rows_per_block * config.vocab_size);
+            self.d_operand = Operand::new(device, self.rows_per_block * config.vocab_size);
+            self.d_rows = Buffer::zeros(device, self.rows_per_block * config.hidden_size);
+        }
+    }
+
+    /// Bytes of memory.
+    pub fn size_bytes(&self) -> usize {
+        self.gathered.size_bytes()
+            + self.gathered_teacher.size_bytes()
+            + [&self.logits, &self.logits_teacher, &self.d_logits, &self.d_rows]
+                .iter()
+                .map(|b| b.size_bytes())
+                .sum::<usize>()
+            + self.d_operand.size_bytes()
+    }
+}
+
+/// Phase one: the statistics of the rows asked for.
+///
+/// # Shapes and units
+/// * `hidden`: `[N, C]`, of a forward over the batch the targets were taken from.
+/// * returns `[R]` each, in nats.
+pub fn statistics<T: Real>(
+    queue: &Queue,
+    model: &Model<T>,
+    hidden: View<T>,
+    targets: &Targets,
+    temperature: f32,
+    buffers: &mut HeadBuffers<T>,
+) -> RowStatistics {
+    let mut statistics = RowStatistics::zeros(targets.len());
+    for block in buffers.blocks(targets.len()) {
+        logits_of(
+            queue,
+            model,
+            hidden,
+            &targets.hidden_rows[block.clone()],
+            &mut buffers.gathered,
+            &mut buffers.logits,
+        );
+        block_statistics(queue, model, targets, temperature, block, &buffers.logits, &mut statistics);
+    }
+    statistics
+}
+
+/// The logits of some hidden rows, `[rows, V]`, at the start of `logits`.
+fn logits_of<T: Real>(
+    queue: &Queue,
+    model: &Model<T>,
+    hidden: View<T>,
+    rows: &[u32],
+    gathered: &mut Buffer<T>,
+    logits: &mut Buffer<f32>,
+) {
+    let (count, width) = (rows.len(), model.config().hidden_size);
+    gather_rows(queue, hidden, View::of(rows, 1, count), gathered.matrix_mut(count, width));
+    let logits = logits.matrix_mut(count, model.config().vocab_size);
+    model.head.forward.check_generation(model.generation());
+    matmul(queue, gathered.matrix(count, width), &model.head.forward, Epilogue::default(), logits);
+}
+
+fn block_statistics<T: Real>(
+    queue: &Queue,
+    model: &Model<T>,
+    targets: &Targets,
+    temperature: f32,
+    block: Range<usize>,
+    logits: &Buffer<f32>,
+    statistics: &mut RowStatistics,
+) {
+    let count = block.len();
+    head_statistics(
+        queue,
+        logits.matrix(count, model.config().vocab_size),
+        View::of(&targets.ids[block.clone()], 1, count),
+        temperature,
+        ViewMut::of(&mut statistics.logprob[block.clone()], 1, count),
+        ViewMut::of(&mut statistics.logsumexp[block.clone()], 1, count),
+        ViewMut::of(&mut statistics.entropy[block], 1, count),
+    );
+}
+
+/// Both phases in one sweep: statistics, coefficients, gradient.
+///
+/// # Shapes and units
+/// * `hidden`: `[N, C]`; `d_hidden`: `[N, C]`, **accumulated**; `d_head`: `[V, C]`, **accumulated** (the embedding's when tied).
+/// * `coefficient(r, logprob, entropy)`: `d loss / d logprob` of row `r`; −weight for cross-entropy.
+/// * returns the rows' statistics; `divergence` is unweighted.
+pub fn backward<T: Real>(
+    queue: &Queue,
+    model: &Model<T>,
+    hidden: View<T>,
+    targets: &Targets,
+    temperature: f32,
+    mut coefficient: impl FnMut(usize, f32, f32) -> f32,
+    soft: Option<&Soft<T>>,
+    mut d_hidden: ViewMut<f32>,
+    mut d_head: ViewMut<f32>,
+    buffers: &mut HeadBuffers<T>,
+    scratch: &mut Scratch,
+) -> RowStatistics {
+    let (width, vocabulary) = (model.config().hidden_size, model.config().vocab_size);
+    buffers.reserve_backward(queue.device(), model.config());
+    let mut statistics = RowStatistics::zeros(targets.len());
+    for block in buffers.blocks(targets.len()) {
+        let count = block.len();
+        let rows = &targets.hidden_rows[block.clone()];
+        logits_of(queue, model, hidden, rows, &mut buffers.gathered, &mut buffers.logits);
+        block_statistics(queue, model, targets, temperature, block.clone(), &buffers.logits, &mut statistics);
+        let coefficients: Vec<f32> =
+            block.clone().map(|r| coefficient(r, statistics.logprob[r], statistics.entropy[r])).collect();
+        head_gradient(
+            queue,
+            buffers.logits.matrix(count, vocabulary),
+            View::of(&targets.ids[block.clone()], 1, count),
+            View::of(&statistics.logsumexp[block.clone()], 1, count),
+            View::of(&coefficients, 1, count),
+            temperature,
+            buffers.d_logits.matrix_mut(count, vocabulary),
+        );
+        if let Some(soft) = soft {
+            soften(queue, soft, rows, block, buffers, &mut statistics, vocabulary);
+        }
+        let d_logits = buffers.d_operand.of(queue, buffers.d_logits.matrix(count, vocabulary));
+        let d_rows = buffers.d_rows.matrix_mut(count, width);
+        matmul(queue, d_logits, model.head.for_backward(), Epilogue::default(), d_rows);
+        matmul_transposed_a(queue, d_logits, buffers.gathered.matrix(count, width), d_head.reborrow(), true, scratch);
+        scatter_add_rows(queue, buffers.d_rows.matrix(count, width), View::of(rows, 1, count), d_hidden.reborrow());
+    }
+    statistics
+}
+
+/// Adds a block's soft targets to `d_logits`.
+fn soften<T: Real>(
+    queue: &Queue,
+    soft: &Soft<T>,
+    rows: &[u32],
+    block: Range<usize>,
+    buffers: &mut HeadBuffers<T>,
+    statistics: &mut RowStatistics,
+    vocabulary: usize,
+) {
+    let count = rows.len();
+    let weight = View::of(&soft.weight[block.clone()], 1, count);
+    let value = ViewMut::of(&mut statistics.divergence[block.clone()], 1, count);
+    match &soft.source {
+        SoftSource::Teacher { model, hidden, divergence } => {
+            assert_eq!(model.config().vocab_size, vocabulary, "teacher and student must share a vocabulary");
+            let width = model.config().hidden_size;
+            if buffers.gathered_teacher.len() < buffers.rows_per_block * width {
+                buffers.gathered_teacher = Buffer::zeros(queue.device(), buffers.rows_per_block * width);
+                buffers.logits_teacher = Buffer::zeros(queue.device(), buffers.rows_per_block * vocabulary);
+            }
+            logits_of(queue, model, *hidden, rows, &mut buffers.gathered_teacher, &mut buffers.logits_teacher);
+            divergence_rows(
+                queue,
+                buffers.logits.matrix(count, vocabulary),
+                buffers.logits_teacher.matrix(count, vocabulary),
+                *divergence,
+                soft.temperature,
+                weight,
+                value,
+                buffers.d_logits.matrix_mut(count, vocabulary),
+            );
+        }
+        SoftSource::TopK { ids, logprobs } => sparse_forward_kl_rows(
+            queue,
+            buffers.logits.matrix(count, vocabulary),
+            ids.row_range(block.clone()),
+            logprobs.row_range(block),
+            soft.temperature,
+            weight,
+            value,
+            buffers.d_logits.matrix_mut(count, vocabulary),
+        ),
+    }
+}

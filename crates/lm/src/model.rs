@@ -1,0 +1,246 @@
+//! The weights as products read them: packed panels in the compute dtype, and the few vectors in f32.
+//!
+//! A [`Model`] is what forward, backward and generation run on. It is a cache of the master weights: [`Model::update`]
+//! repacks everything and raises the generation, and a product that meets a panel of another generation panics. For
+//! inference the master need not exist; tensors are read and packed one group at a time.
+//!
+//! Read next: `forward.rs`.
+
+use kernels::gemm::Packed;
+use kernels::{Buffer, Queue, Real, View};
+
+use crate::config::Config;
+use crate::params::{Arena, LayerWeights, Weights};
+
+/// Positions tabulated at once: enough for training and chat, little enough to cost no time at the start.
+const FIRST_POSITIONS: usize = 4096;
+
+/// What a model is kept for: backward products need a second packing of every matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Forward only: serving, teachers, references.
+    Inference,
+    /// Forward and backward.
+    Training,
+}
+
+/// A projection `y = x · wᵀ`, packed for forward and, when training, for backward.
+pub struct Projection<T: Real> {
+    /// `wᵀ`, `[in, out]`.
+    pub forward: Packed<T>,
+    /// `w`, `[out, in]`: takes a gradient of `y` to one of `x`.
+    pub backward: Option<Packed<T>>,
+}
+
+impl<T: Real> Projection<T> {
+    fn zeros(queue: &Queue, role: Role, outputs: usize, inputs: usize) -> Self {
+        let backward = (role == Role::Training).then(|| Packed::zeros(queue.device(), outputs, inputs));
+        Self { forward: Packed::zeros(queue.device(), inputs, outputs), backward }
+    }
+
+    fn pack(&mut self, queue: &Queue, w: View<f32>, generation: u64) {
+        self.forward.pack(queue, w, generation);
+        if let Some(backward) = &mut self.backward {
+            backward.pack_transposed(queue, w, generation);
+        }
+    }
+
+    /// The backward packing.
+    ///
+    /// # Panics
+    /// When the model was built for inference.
+    pub fn for_backward(&self) -> &Packed<T> {
+        self.backward.as_ref().expect("a model built for inference has no backward")
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.forward.size_bytes() + self.backward.as_ref().map_or(0, Packed::size_bytes)
+    }
+}
+
+/// One layer of a [`Model`]; shapes as in [`LayerWeights`].
+pub struct Layer<T: Real> {
+    /// RMSNorm before attention.
+    pub input_norm: Buffer<f32>,
+    /// Query, key and value projections.
+    pub qkv: Projection<T>,
+    /// Their biases.
+    pub qkv_bias: Option<Buffer<f32>>,
+    /// RMSNorms of query and key heads.
+    pub qk_norm: Option<(Buffer<f32>, Buffer<f32>)>,
+    /// Output projection of attention.
+    pub output: Projection<T>,
+    /// RMSNorm before the SwiGLU.
+    pub post_attention_norm: Buffer<f32>,
+    /// Gate and up projections.
+    pub gate_up: Projection<T>,
+    /// Down projection.
+    pub down: Projection<T>,
+}
+
+/// A decoder ready to compute with, in compute dtype `T`.
+pub struct Model<T: Real> {
+    config: Config,
+    role: Role,
+    generation: u64,
+    /// Token embedding `[V, C]`.
+    pub embedding: Buffer<T>,
+    /// The layers, in order.
+    pub layers: Vec<Layer<T>>,
+    /// RMSNorm before the head.
+    pub final_norm: Buffer<f32>,
+    /// The head, tied or not.
+    pub head: Projection<T>,
+    /// `[P, D]` cosines, then sines, of every position.
+    pub rotary: Buffer<f32>,
+}
+
+impl<T: Real> Model<T> {
+    /// A model of zeros, to be filled by [`Model::update`].
+    pub fn zeros(queue: &Queue, config: &Config, role: Role) -> Model<T> {
+        let device = queue.device();
+        let (hidden, inner, dims) = (config.hidden_size, config.intermediate_size, config.head_dim);
+        let (queries, qkv) = (config.query_size(), config.query_size() + 2 * config.key_value_size());
+        let layers = (0..config.num_hidden_layers)
+            .map(|_| Layer {
+                input_norm: Buffer::zeros(device, hidden),
+                qkv: Projection::zeros(queue, role, qkv, hidden),
+                qkv_bias: config.qkv_bias().then(|| Buffer::zeros(device, qkv)),
+                qk_norm: config.qk_norm().then(|| (Buffer::zeros(device, dims), Buffer::zeros(device, dims))),
+                output: Projection::zeros(queue, role, hidden, queries),
+                post_attention_norm: Buffer::zeros(device, hidden),
+                gate_up: Projection::zeros(queue, role, 2 * inner, hidden),
+                down: Projection::zeros(queue, role, hidden, inner),
+            })
+            .collect();
+        Model {
+            config: config.clone(),
+            role,
+            generation: 0,
+            embedding: Buffer::zeros(device, config.vocab_size * hidden),
+            layers,
+            final_norm: Buffer::zeros(device, hidden),
+            head: Projection::zeros(queue, role, config.vocab_size, hidden),
+            rotary: rotary_table(queue, config, config.max_position_embeddings.min(FIRST_POSITIONS)),
+        }
+    }
+
+    /// Makes positions below `positions` usable; longer contexts than the first few thousand are tabulated when asked for.
+    ///
+    /// # Panics
+    /// Beyond `max_position_embeddings`: a caller refuses such a prompt before it comes here.
+    pub fn reserve_context(&mut self, queue: &Queue, positions: usize) {
+        let limit = self.config.max_position_embeddings;
+        assert!(positions <= limit, "{positions} positions of a model made for {limit}");
+        if positions > self.context_len() {
+            self.rotary = rotary_table(queue, &self.config, positions.next_power_of_two().min(limit));
+        }
+    }
+
+    /// Positions the rotary table reaches now.
+    pub fn context_len(&self) -> usize {
+        self.rotary.len() / self.config.head_dim
+    }
+
+    /// A model of the given master weights.
+    pub fn new(queue: &Queue, master: &Arena, role: Role) -> Model<T> {
+        let mut model = Model::zeros(queue, master.config(), role);
+        model.update(queue, master);
+        model
+    }
+
+    /// Takes over the master weights, and raises the generation.
+    pub fn update(&mut self, queue: &Queue, master: &Arena) {
+        self.generation += 1;
+        let generation = self.generation;
+        let weights: Weights<View<f32>> = master.weights();
+        self.embedding_from(queue, weights.embedding);
+        for (layer, weights) in self.layers.iter_mut().zip(&weights.layers) {
+            layer.pack(queue, weights, generation);
+        }
+        copy(&mut self.final_norm, weights.final_norm);
+        self.head.pack(queue, weights.head.unwrap_or(weights.embedding), generation);
+    }
+
+    fn embedding_from(&mut self, queue: &Queue, embedding: View<f32>) {
+        let (rows, cols) = (embedding.rows(), embedding.cols());
+        kernels::ops::elementwise::convert(queue, embedding, self.embedding.matrix_mut(rows, cols));
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What it was built for.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The number of updates; panels of another generation are stale.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Bytes of all packed and plain weights.
+    pub fn size_bytes(&self) -> usize {
+        let layers: usize = self
+            .layers
+            .iter()
+            .map(|l| l.qkv.size_bytes() + l.output.size_bytes() + l.gate_up.size_bytes() + l.down.size_bytes())
+            .sum();
+        self.embedding.size_bytes() + layers + self.head.size_bytes() + self.rotary.size_bytes()
+    }
+
+    /// The embedding as `[V, C]`.
+    pub fn embedding_matrix(&self) -> View<'_, T> {
+        self.embedding.matrix(self.config.vocab_size, self.config.hidden_size)
+    }
+
+    /// The rotary table as `[P, D]`.
+    pub fn rotary_matrix(&self) -> View<'_, f32> {
+        self.rotary.matrix(self.context_len(), self.config.head_dim)
+    }
+
+    /// What attention scores are multiplied by, `1 / sqrt(D)`.
+    pub fn attention_scale(&self) -> f32 {
+        (1.0 / (self.config.head_dim as f64).sqrt()) as f32
+    }
+}
+
+impl<T: Real> Layer<T> {
+    fn pack(&mut self, queue: &Queue, weights: &LayerWeights<View<f32>>, generation: u64) {
+        copy(&mut self.input_norm, weights.input_norm);
+        self.qkv.pack(queue, weights.qkv, generation);
+        if let (Some(bias), Some(source)) = (&mut self.qkv_bias, weights.qkv_bias) {
+            copy(bias, source);
+        }
+        if let (Some((query, key)), Some((query_source, key_source))) = (&mut self.qk_norm, weights.qk_norm) {
+            copy(query, query_source);
+            copy(key, key_source);
+        }
+        self.output.pack(queue, weights.output, generation);
+        copy(&mut self.post_attention_norm, weights.post_attention_norm);
+        self.gate_up.pack(queue, weights.gate_up, generation);
+        self.down.pack(queue, weights.down, generation);
+    }
+}
+
+fn copy(buffer: &mut Buffer<f32>, source: View<f32>) {
+    buffer.host_mut().copy_from_slice(source.host());
+}
+
+/// Cosines and sines of the first `positions` positions, made once in f64. `[P, D]`: a row holds D/2 cosines, then D/2 sines.
+fn rotary_table(queue: &Queue, config: &Config, positions: usize) -> Buffer<f32> {
+    let frequencies = config.rotary_frequencies();
+    let mut table = Buffer::zeros(queue.device(), positions * config.head_dim);
+    for (position, row) in table.host_mut().chunks_exact_mut(config.head_dim).enumerate() {
+        let (cosines, sines) = row.split_at_mut(config.head_dim / 2);
+        for (i, frequency) in frequencies.iter().enumerate() {
+            let angle = position as f64 * frequency;
+            cosines[i] = angle.cos() as f32;
+            sines[i] = angle.sin() as f32;
+        }
+    }
+    table
+}

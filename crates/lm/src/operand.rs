@@ -1,0 +1,33 @@
+//! A gradient as the next product's operand: itself in f32, a rounded copy in bf16.
+
+use kernels::ops::elementwise::convert;
+use kernels::{Buffer, DType, Device, Queue, Real, View};
+
+/// Room for one converted matrix; none where nothing needs converting.
+pub(crate) struct Operand<T: Real> {
+    copy: Buffer<T>,
+}
+
+impl<T: Real> Operand<T> {
+    /// Room for `capacity` elements.
+    pub fn new(device: Device, capacity: usize) -> Self {
+        Self { copy: Buffer::zeros(device, if T::DTYPE == DType::F32 { 0 } else { capacity }) }
+    }
+
+    /// `d` in the compute dtype.
+    ///
+    /// # Panics
+    /// When `d` is larger than the room that was made.
+    pub fn of<'a>(&'a mut self, queue: &Queue, d: View<'a, f32>) -> View<'a, T> {
+        if let Some(same) = d.same_type::<T>() {
+            return same;
+        }
+        convert(queue, d, self.copy.matrix_mut(d.rows(), d.cols()));
+        self.copy.matrix(d.rows(), d.cols())
+    }
+
+    /// Bytes of memory.
+    pub fn size_bytes(&self) -> usize {
+        self.copy.size_bytes()
+    }
+}

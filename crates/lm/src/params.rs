@@ -1,0 +1,190 @@
+//! Arenas laid out by the one table: master weights, gradients and moments are the same shape of memory.
+//!
+//! [`Arena`] is one f32 buffer in the order of [`Config::tensors`]. [`Weights`] is an arena split once into disjoint views,
+//! with query, key and value (and gate and up) as the one fused matrix that they are in memory. Nothing here is a
+//! second list of tensors: offsets come from the table's lengths, and the split walks the table's order.
+//!
+//! Read next: `model.rs`, the packed copies that products read.
+
+use kernels::{Buffer, Device, View, ViewMut};
+
+use crate::config::{Config, Part, TensorSpec};
+use crate::rng::Rng;
+
+/// One f32 buffer that holds every tensor of a model.
+#[derive(Clone)]
+pub struct Arena {
+    config: Config,
+    specs: Vec<TensorSpec>,
+    offsets: Vec<usize>,
+    values: Buffer<f32>,
+}
+
+impl Arena {
+    /// Zeros for every tensor of `config`.
+    pub fn zeros(device: Device, config: &Config) -> Arena {
+        let specs = config.tensors();
+        let mut end = 0;
+        let offsets = specs
+            .iter()
+            .map(|spec| {
+                end += spec.len();
+                end - spec.len()
+            })
+            .collect();
+        Arena { config: config.clone(), specs, offsets, values: Buffer::zeros(device, end) }
+    }
+
+    /// Random initial weights: norms one, biases zero, matrices normal with `initializer_range` as standard deviation, the two
+    /// projections that end in the residual stream narrowed by `1 / sqrt(2 · layers)` (Radford et al. 2019, GPT-2).
+    pub fn random(device: Device, config: &Config, seed: u64) -> Arena {
+        let mut arena = Arena::zeros(device, config);
+        let narrow = 1.0 / (2.0 * config.num_hidden_layers as f64).sqrt();
+        for index in 0..arena.specs.len() {
+            let spec = arena.specs[index].clone();
+            let values = arena.tensor_mut(index);
+            if spec.part.is_norm() {
+                values.fill(1.0);
+            } else if spec.part.is_matrix() {
+                let std = config.initializer_range
+                    * if matches!(spec.part, Part::Output | Part::Down) { narrow } else { 1.0 };
+                let mut rng = Rng::keyed(&[seed, Rng::word("initial weights"), Rng::word(&spec.name)]);
+                values.iter_mut().for_each(|value| *value = (std * rng.normal()) as f32);
+            }
+        }
+        arena
+    }
+
+    /// The configuration whose table lays it out.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The table.
+    pub fn specs(&self) -> &[TensorSpec] {
+        &self.specs
+    }
+
+    /// Tensor `index` of the table.
+    pub fn tensor(&self, index: usize) -> &[f32] {
+        &self.values.host()[self.offsets[index]..][..self.specs[index].len()]
+    }
+
+    /// Tensor `index` of the table, for writing.
+    pub fn tensor_mut(&mut self, index: usize) -> &mut [f32] {
+        let (offset, len) = (self.offsets[index], self.specs[index].len());
+        &mut self.values.host_mut()[offset..offset + len]
+    }
+
+    /// Where tensor `index` begins in [`Arena::values`].
+    pub fn offset(&self, index: usize) -> usize {
+        self.offsets[index]
+    }
+
+    /// Every element, in the table's order.
+    pub fn values(&self) -> &Buffer<f32> {
+        &self.values
+    }
+
+    /// Every element, in the table's order, for writing.
+    pub fn values_mut(&mut self) -> &mut Buffer<f32> {
+        &mut self.values
+    }
+
+    /// The arena as views.
+    pub fn weights(&self) -> Weights<View<'_, f32>> {
+        Weights::split(&self.config, self.values.view())
+    }
+
+    /// The arena as disjoint views, for writing.
+    pub fn weights_mut(&mut self) -> Weights<ViewMut<'_, f32>> {
+        Weights::split(&self.config, self.values.view_mut())
+    }
+}
+
+/// A view that can be cut in two disjoint ones; [`View`] and [`ViewMut`].
+pub trait Split: Sized {
+    /// The first `at` columns of a one-row view, and the rest.
+    fn split(self, at: usize) -> (Self, Self);
+    /// The same elements as a matrix.
+    fn shaped(self, rows: usize, cols: usize) -> Self;
+}
+
+impl Split for View<'_, f32> {
+    fn split(self, at: usize) -> (Self, Self) {
+        (self.col_range(0..at), self.col_range(at..self.cols()))
+    }
+    fn shaped(self, rows: usize, cols: usize) -> Self {
+        self.reshape(rows, cols)
+    }
+}
+
+impl Split for ViewMut<'_, f32> {
+    fn split(self, at: usize) -> (Self, Self) {
+        self.split_cols(at)
+    }
+    fn shaped(self, rows: usize, cols: usize) -> Self {
+        self.reshape(rows, cols)
+    }
+}
+
+/// The matrices and vectors of a model, fused as products use them. Weights are `[out, in]`, vectors `[1, n]`.
+pub struct Weights<V> {
+    /// Token embedding `[V, C]`; the head as well when tied.
+    pub embedding: V,
+    /// The layers, in order.
+    pub layers: Vec<LayerWeights<V>>,
+    /// RMSNorm before the head `[1, C]`.
+    pub final_norm: V,
+    /// The untied head `[V, C]`.
+    pub head: Option<V>,
+}
+
+/// One layer of [`Weights`].
+pub struct LayerWeights<V> {
+    /// RMSNorm before attention `[1, C]`.
+    pub input_norm: V,
+    /// Query, key and value projections, one under the other: `[(H + 2K) · D, C]`.
+    pub qkv: V,
+    /// Their biases `[1, (H + 2K) · D]`.
+    pub qkv_bias: Option<V>,
+    /// RMSNorms of each query and key head, `[1, D]` each.
+    pub qk_norm: Option<(V, V)>,
+    /// Output projection of attention `[C, H · D]`.
+    pub output: V,
+    /// RMSNorm before the SwiGLU `[1, C]`.
+    pub post_attention_norm: V,
+    /// Gate and up projections, one under the other: `[2F, C]`.
+    pub gate_up: V,
+    /// Down projection `[C, F]`.
+    pub down: V,
+}
+
+impl<V: Split> Weights<V> {
+    fn split(config: &Config, arena: V) -> Weights<V> {
+        let mut rest = Some(arena);
+        let mut take = |rows: usize, cols: usize| {
+            let (head, tail) = rest.take().expect("the rest is put back below").split(rows * cols);
+            rest = Some(tail);
+            head.shaped(rows, cols)
+        };
+        let (hidden, inner, dims) = (config.hidden_size, config.intermediate_size, config.head_dim);
+        let (queries, qkv) = (config.query_size(), config.query_size() + 2 * config.key_value_size());
+        let embedding = take(config.vocab_size, hidden);
+        let layers = (0..config.num_hidden_layers)
+            .map(|_| LayerWeights {
+                input_norm: take(1, hidden),
+                qkv: take(qkv, hidden),
+                qkv_bias: config.qkv_bias().then(|| take(1, qkv)),
+                qk_norm: config.qk_norm().then(|| (take(1, dims), take(1, dims))),
+                output: take(hidden, queries),
+                post_attention_norm: take(1, hidden),
+                gate_up: take(2 * inner, hidden),
+                down: take(hidden, inner),
+            })
+            .collect();
+        let final_norm = take(1, hidden);
+        let head = (!config.tie_word_embeddings).then(|| take(config.vocab_size, hidden));
+        Weights { embedding, layers, final_norm, head }
+    }
+}

@@ -1,0 +1,236 @@
+//! The golden models: weights from a formula, expected values from transformers and PyTorch's autograd.
+//!
+//! `bench/peers/golden.py` writes the expectations and documents the formula. Tokens are packed in segments, two of which
+//! continue the same prompt.
+
+use std::path::{Path, PathBuf};
+
+use kernels::{Device, Isa, Queue, Real, Scratch, bf16};
+use lm::backward::{BackwardBuffers, backward};
+use lm::forward::forward;
+use lm::head::{self, HeadBuffers, Targets};
+use lm::optimizer::{Hyperparameters, Optimizer};
+use lm::{Activations, Arena, Batch, Config, Keep, Model, Role};
+use serde_json::Value;
+
+const MODELS: [&str; 3] = ["llama", "qwen2", "qwen3"];
+
+fn golden(name: &str) -> (Value, PathBuf) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let text = std::fs::read_to_string(folder.join(format!("{name}.json"))).expect("a golden file");
+    (serde_json::from_str(&text).expect("JSON"), folder.join(format!("{name}.safetensors")))
+}
+
+fn mix(mut x: u32) -> u32 {
+    x ^= x >> 16;
+    x = x.wrapping_mul(0x7feb_352d);
+    x ^= x >> 15;
+    x = x.wrapping_mul(0x846c_a68b);
+    x ^ (x >> 16)
+}
+
+fn weights(golden: &Value) -> Arena {
+    let config = Config::from_json(&golden["config"].to_string(), Path::new("config.json")).expect("a valid config");
+    let mut arena = Arena::zeros(Device::Cpu, &config);
+    for (tensor, row) in golden["tensors"].as_array().expect("a list").iter().enumerate() {
+        let index = arena.specs().iter().position(|spec| row["name"] == *spec.name).expect("a known tensor");
+        let (scale, offset) = (row["scale"].as_f64().unwrap() as f32, row["offset"].as_f64().unwrap() as f32);
+        for (element, value) in arena.tensor_mut(index).iter_mut().enumerate() {
+            let hash = mix(mix(tensor as u32 + 1).wrapping_add(element as u32));
+            *value = offset + scale * ((hash >> 8) as f32 * 2f32.powi(-23) - 1.0);
+        }
+    }
+    arena
+}
+
+fn batch(case: &Value) -> Batch {
+    let tokens: Vec<u32> = case["tokens"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
+    let mut batch = Batch::new();
+    for segment in case["segments"].as_array().unwrap() {
+        let (start, len) = (segment["start"].as_u64().unwrap() as usize, segment["len"].as_u64().unwrap() as usize);
+        batch.push(&tokens[start..start + len], segment["parent"].as_u64().map(|p| p as usize));
+    }
+    batch
+}
+
+fn floats(values: &Value) -> Vec<f64> {
+    values.as_array().unwrap().iter().map(|v| v.as_f64().unwrap_or(0.0)).collect()
+}
+
+/// Everything a training step needs, for the smallest of models.
+struct Bench<T: Real> {
+    queue: Queue,
+    model: Model<T>,
+    batch: Batch,
+    targets: Targets,
+    weights: Vec<f32>,
+    activations: Activations<T>,
+    buffers: BackwardBuffers<T>,
+    head: HeadBuffers<T>,
+    scratch: Scratch,
+}
+
+impl<T: Real> Bench<T> {
+    fn new(queue: Queue, arena: &Arena, golden: &Value, keep: Keep) -> Self {
+        let config = arena.config();
+        let batch = batch(&golden["case"]);
+        let weights: Vec<f32> = floats(&golden["case"]["weights"]).iter().map(|&w| w as f32).collect();
+        let targets = Targets::of(&batch, |t| weights[t] != 0.0);
+        Bench {
+            model: Model::new(&queue, arena, Role::Training),
+            activations: Activations::new(Device::Cpu, config, batch.len(), keep),
+            buffers: BackwardBuffers::new(Device::Cpu, config, batch.len()),
+            head: HeadBuffers::new(Device::Cpu, config),
+            scratch: Scratch::new(Device::Cpu),
+            queue,
+            batch,
+            targets,
+            weights,
+        }
+    }
+
+    fn forward(&mut self) {
+        forward(&self.queue, &self.model, &self.batch, &mut self.activations, &mut self.scratch);
+    }
+
+    /// The weighted mean loss, its gradients accumulated into `gradients`.
+    fn gradients(&mut self, gradients: &mut Arena) -> f64 {
+        self.forward();
+        let config = self.model.config().clone();
+        let total: f32 = self.targets.tokens.iter().map(|&t| self.weights[t as usize]).sum();
+        let share = |r: usize, targets: &Targets, weights: &[f32]| weights[targets.tokens[r] as usize] / total;
+        let mut d_hidden = vec![0.0f32; self.batch.len() * config.hidden_size];
+        let mut d_hidden = kernels::ViewMut::of(&mut d_hidden, self.batch.len(), config.hidden_size);
+        let mut d_weights = gradients.weights_mut();
+        let d_head = match &mut d_weights.head {
+            Some(head) => head.reborrow(),
+            None => d_weights.embedding.reborrow(),
+        };
+        let rows = head::backward(
+            &self.queue,
+            &self.model,
+            self.activations.hidden(&config),
+            &self.targets,
+            1.0,
+            |r, _, _| -share(r, &self.targets, &self.weights),
+            None,
+            d_hidden.reborrow(),
+            d_head,
+            &mut self.head,
+            &mut self.scratch,
+        );
+        let loss = (0..rows.logprob.len())
+            .map(|r| -f64::from(rows.logprob[r]) * f64::from(share(r, &self.targets, &self.weights)))
+            .sum();
+        backward(
+            &self.queue,
+            &self.model,
+            &self.batch,
+            &mut self.activations,
+            d_hidden.as_view(),
+            &[],
+            &mut d_weights,
+            &mut self.buffers,
+            &mut self.scratch,
+        );
+        loss
+    }
+}
+
+fn relative_error(ours: &[f32], theirs: &[f32]) -> f64 {
+    assert_eq!(ours.len(), theirs.len());
+    let difference: f64 = ours.iter().zip(theirs).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    let norm: f64 = theirs.iter().map(|&b| f64::from(b).powi(2)).sum();
+    (difference / norm.max(1e-30)).sqrt()
+}
+
+#[test]
+fn logprobs_are_those_of_transformers() {
+    for name in MODELS {
+        let (golden, _) = golden(name);
+        let arena = weights(&golden);
+        for isa in Isa::available() {
+            let mut bench = Bench::<f32>::new(Queue::cpu(2, isa), &arena, &golden, Keep::Nothing);
+            bench.forward();
+            let all = Targets::of(&bench.batch, |_| true);
+            let hidden = bench.activations.hidden(arena.config());
+            let rows = head::statistics(&bench.queue, &bench.model, hidden, &all, 1.0, &mut bench.head);
+            let expected = floats(&golden["result"]["logprobs"]);
+            for (r, &t) in all.tokens.iter().enumerate() {
+                let (ours, theirs) = (f64::from(rows.logprob[r]), expected[t as usize]);
+                assert!(
+                    (ours - theirs).abs() < 2e-5 * theirs.abs().max(1.0),
+                    "{name}, {isa:?}, token {t}: {ours} against {theirs}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_gradient_is_that_of_autograd() {
+    for name in MODELS {
+        let (golden, tensors) = golden(name);
+        let bytes = std::fs::read(tensors).expect("golden gradients");
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+        let arena = weights(&golden);
+        for isa in Isa::available() {
+            for keep in [Keep::Everything, Keep::Residuals] {
+                let mut gradients = Arena::zeros(Device::Cpu, arena.config());
+                let loss = Bench::<f32>::new(Queue::cpu(2, isa), &arena, &golden, keep).gradients(&mut gradients);
+                let expected = golden["result"]["loss"].as_f64().unwrap();
+                assert!((loss - expected).abs() < 1e-5 * expected, "{name}, {isa:?}: loss {loss} against {expected}");
+                for (index, spec) in gradients.specs().iter().enumerate() {
+                    let view = file.tensor(&spec.name).expect("every tensor has a gradient");
+                    let theirs: Vec<f32> =
+                        view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+                    let error = relative_error(gradients.tensor(index), &theirs);
+                    assert!(error < 1e-5, "{name}, {isa:?}, {keep:?}: gradient of {} is off by {error:e}", spec.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn twenty_steps_give_the_losses_of_torch() {
+    for name in MODELS {
+        let (golden, _) = golden(name);
+        let mut arena = weights(&golden);
+        let adamw = &golden["case"]["adamw"];
+        let number = |key: &str| adamw[key].as_f64().unwrap() as f32;
+        let hyperparameters = Hyperparameters {
+            beta1: number("beta1"),
+            beta2: number("beta2"),
+            eps: number("eps"),
+            weight_decay: number("weight_decay"),
+            max_grad_norm: number("max_norm"),
+        };
+        let queue = Queue::cpu(2, Isa::available()[0]);
+        let mut optimizer = Optimizer::new(Device::Cpu, arena.values().len(), hyperparameters);
+        let mut bench = Bench::<f32>::new(queue.clone(), &arena, &golden, Keep::Everything);
+        for (step, &expected) in floats(&golden["result"]["adamw_losses"]).iter().enumerate() {
+            let mut gradients = Arena::zeros(Device::Cpu, arena.config());
+            let loss = bench.gradients(&mut gradients);
+            assert!((loss - expected).abs() < 1e-4 * expected, "{name}, step {step}: {loss} against {expected}");
+            optimizer.step(&queue, &mut arena, &gradients, number("lr"));
+            bench.model.update(&queue, &arena);
+        }
+    }
+}
+
+#[test]
+fn bf16_stays_near_f32() {
+    for name in MODELS {
+        let (golden, _) = golden(name);
+        let arena = weights(&golden);
+        let mut exact = Arena::zeros(Device::Cpu, arena.config());
+        let mut rounded = exact.clone();
+        let queue = Queue::cpu(2, Isa::available()[0]);
+        let loss = Bench::<f32>::new(queue.clone(), &arena, &golden, Keep::Everything).gradients(&mut exact);
+        let loss_bf16 = Bench::<bf16>::new(queue, &arena, &golden, Keep::Everything).gradients(&mut rounded);
+        assert!((loss - loss_bf16).abs() < 0.02 * loss, "{name}: {loss_bf16} against {loss}");
+        let error = relative_error(rounded.values().host(), exact.values().host());
+        assert!(error < 0.03, "{name}: bf16 gradients are off by {error}");
+    }
+}
