@@ -59,7 +59,10 @@ impl Run {
             checkpoint: resumed.as_ref().map(|c| format!("{} step {}", c.stage(), c.step())),
             notices: notices.clone(),
         })?;
-        let writer = Writer::start(disk.clone(), checkpoints, options.keep_checkpoints.max(1))?;
+        // A process that died between a commit and the removal of older checkpoints left one too many.
+        let keep = options.keep_checkpoints.max(1);
+        checkpoint::prune(&**disk, &checkpoints, keep)?;
+        let writer = Writer::start(disk.clone(), checkpoints, keep)?;
         Ok(Run {
             name: name.to_owned(),
             folder,

@@ -1,0 +1,203 @@
+//! Damaged, torn and left-over files; refusals.
+
+#[allow(dead_code)]
+mod road;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use road::{FickleJudge, RECIPE, open, outcome, walk, walk_until};
+use store::{Blob, Checkpoint, Notice, RunOptions, Runs, StepMetrics, StoreError, Verdict, VerdictKey, VerdictOutcome};
+
+/// Checkpoint folders by name, oldest first.
+fn checkpoints(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder.join("road/checkpoints")).unwrap();
+    let mut all: Vec<_> = entries.map(|e| e.unwrap().path()).collect();
+    all.sort();
+    all
+}
+
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+fn truncate(path: &Path) {
+    let bytes = fs::read(path).unwrap();
+    fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+}
+
+#[test]
+fn a_damaged_checkpoint_is_told_and_the_one_before_is_used() {
+    let whole = {
+        let folder = tempfile::tempdir().unwrap();
+        walk(&open(folder.path()).unwrap(), &FickleJudge::default()).unwrap();
+        outcome(folder.path())
+    };
+    type Harm = (&'static str, fn(&Path), &'static str);
+    let harms: [Harm; 7] = [
+        ("a flipped bit", |c| flip(&c.join("weights")), "weights: its BLAKE3"),
+        ("a short blob", |c| truncate(&c.join("weights")), "weights: 2048 bytes where the manifest says 4096"),
+        ("a lost blob", |c| fs::remove_file(c.join("weights")).unwrap(), "weights: "),
+        ("a torn manifest", |c| truncate(&c.join("manifest.json")), "manifest.json: its BLAKE3"),
+        ("a changed manifest", |c| flip(&c.join("manifest.json")), "manifest.json: its BLAKE3"),
+        ("no manifest", |c| fs::remove_file(c.join("manifest.json")).unwrap(), "manifest.json: "),
+        ("no digest of it", |c| fs::remove_file(c.join("manifest.b3")).unwrap(), "manifest.b3: "),
+    ];
+    for (name, harm, told) in harms {
+        let (folder, judge) = (tempfile::tempdir().unwrap(), FickleJudge::default());
+        walk_until(&open(folder.path()).unwrap(), &judge, 6).unwrap();
+        assert_eq!(checkpoints(folder.path()).len(), 2, "the last two are kept");
+        harm(checkpoints(folder.path()).last().unwrap());
+        let run = open(folder.path()).unwrap();
+        let damaged: Vec<&Notice> = run.notices().iter().filter(|n| n.kind == "checkpoint_damaged").collect();
+        assert!(damaged.len() == 1 && damaged[0].text.contains(told), "{name}: {damaged:?}");
+        assert_eq!(run.resumed().unwrap().stage(), "warm", "{name}");
+        walk(&run, &judge).unwrap();
+        drop(run);
+        assert_eq!(outcome(folder.path()), whole, "{name}");
+        let told_later = Runs::open(folder.path()).view("road").unwrap().ledger().openings().unwrap();
+        assert_eq!(told_later[1].notices[0].kind, "checkpoint_damaged", "{name}");
+    }
+}
+
+#[test]
+fn without_a_good_checkpoint_nothing_is_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    walk(&open(folder.path()).unwrap(), &FickleJudge::default()).unwrap();
+    for checkpoint in checkpoints(folder.path()) {
+        flip(&checkpoint.join("weights"));
+    }
+    let before = outcome(folder.path());
+    let error = open(folder.path()).err().unwrap();
+    assert!(matches!(&error, StoreError::NoGoodCheckpoint { reasons, .. } if reasons.len() == 2), "{error}");
+    assert_eq!(outcome(folder.path()), before, "and nothing is dropped");
+}
+
+#[test]
+fn metrics_or_ledger_shorter_than_the_checkpoint_says_are_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    walk(&open(folder.path()).unwrap(), &FickleJudge::default()).unwrap();
+    truncate(&folder.path().join("road/metrics.jsonl"));
+    let error = open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("metrics.jsonl has"), "{error}");
+
+    let folder = tempfile::tempdir().unwrap();
+    walk(&open(folder.path()).unwrap(), &FickleJudge::default()).unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(folder.path().join(format!("road/ledger.sqlite{suffix}")));
+    }
+    let error = open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("ends at row 0"), "{error}");
+}
+
+#[test]
+fn what_lies_beyond_the_commit_is_dropped_and_verdicts_stay() {
+    let (folder, judge) = (tempfile::tempdir().unwrap(), FickleJudge::default());
+    let run = open(folder.path()).unwrap();
+    walk_until(&run, &judge, 4).unwrap();
+    let key = VerdictKey { stage: "rl".into(), step: 9, record_id: "x".into(), sample: 3, rule: "python".into() };
+    let verdict =
+        Verdict { rule: "python".into(), outcome: VerdictOutcome::Failed, value: None, reason: "timed out".into() };
+    run.ledger().record_verdicts(&[(key.clone(), verdict.clone())]).unwrap();
+    let other = Verdict { reason: "another time".into(), ..verdict.clone() };
+    run.ledger().record_verdicts(&[(key.clone(), other)]).unwrap();
+    run.ledger().record_notice(&Notice { kind: "group_equal".into(), count: 2, ..Notice::default() }).unwrap();
+    // Step 1 of `rl` was taken and not committed.
+    let view = Runs::open(folder.path()).view("road").unwrap();
+    assert_eq!(view.metrics().unwrap().len(), 4);
+    assert_eq!(view.rollout_steps("rl").unwrap(), [1]);
+    drop((run, view));
+    for name in ["checkpoints/.tmp-000009-rl-000002", "models/.tmp-rl", "rollouts/rl/.tmp-step-000002.parquet"] {
+        fs::create_dir_all(folder.path().join("road").join(name)).unwrap();
+    }
+
+    let run = open(folder.path()).unwrap();
+    assert_eq!((run.resumed().unwrap().stage(), run.resumed().unwrap().step()), ("warm", 3));
+    assert_eq!(run.ledger().stages().unwrap().len(), 1);
+    assert_eq!(run.ledger().metered(&["rl"]).unwrap().answers_read, 0);
+    assert!(run.ledger().notices().unwrap().is_empty());
+    assert_eq!(run.ledger().verdicts("rl", 9).unwrap(), [(key, verdict)].into());
+    assert_eq!(run.ledger().verdicts("rl", 1).unwrap().len(), 1);
+    let view = Runs::open(folder.path()).view("road").unwrap();
+    assert_eq!(view.metrics().unwrap().last().unwrap().step, 3);
+    for gone in ["checkpoints/.tmp-000009-rl-000002", "models/.tmp-rl", "rollouts/rl/step-000001.parquet"] {
+        assert!(!run.folder().join(gone).exists(), "{gone}");
+    }
+    assert_eq!(fs::read_dir(run.folder().join("rollouts/rl")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = Runs::open(folder.path());
+    let run = open(folder.path()).unwrap();
+    let error = open(folder.path()).err().unwrap();
+    let pid = std::process::id();
+    assert!(matches!(error, StoreError::Locked { pid: Some(found), .. } if found == pid), "{error}");
+    assert!(runs.list().unwrap()[0].locked);
+    drop(run);
+    assert!(!runs.list().unwrap()[0].locked);
+    open(folder.path()).unwrap();
+}
+
+#[test]
+fn a_changed_recipe_is_refused_naming_the_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()).unwrap());
+    let runs = Runs::open(folder.path());
+    let changed = RECIPE.replace("seed = 7", "seed = 8\nthreads = 2").replace("\"rl\"", "\"grpo\"");
+    let error = runs.create_or_resume("road", &changed, &RunOptions::default()).err().unwrap().to_string();
+    assert!(error.starts_with("run `road` was made by another recipe; 3 keys differ:\n  seed: 7 → 8\n"), "{error}");
+    assert!(error.contains("  stages[1].name: \"rl\" → \"grpo\"\n  threads: (absent) → 2\nhint: "), "{error}");
+
+    let options = RunOptions { keys_that_may_change: vec!["threads".into()], ..RunOptions::default() };
+    let freed = runs.create_or_resume("road", &format!("threads = 2\n{RECIPE}"), &options).unwrap();
+    assert_eq!(freed.notices()[0].text, "threads: (absent) → 2");
+    drop(freed);
+    let error = runs.create_or_resume("road", "seed = \n", &options).err().unwrap();
+    assert!(matches!(error, StoreError::RecipeSyntax { .. }), "{error}");
+    let error = runs.create_or_resume("../road", RECIPE, &options).err().unwrap();
+    assert!(matches!(error, StoreError::BadName { what: "run", .. }), "{error}");
+}
+
+#[test]
+fn a_full_ledger_is_a_full_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = open(folder.path()).unwrap();
+    run.ledger().limit_growth().unwrap();
+    let long = Notice { kind: "k".into(), text: "x".repeat(1 << 16), count: 1, ..Notice::default() };
+    let error = (0..64).find_map(|_| run.ledger().record_notice(&long).err()).unwrap();
+    assert!(error.is_disk_full(), "{error}");
+    assert!(error.to_string().contains("ledger.sqlite"), "{error}");
+}
+
+#[test]
+fn bad_checkpoints_and_metrics_are_refused_before_they_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = open(folder.path()).unwrap();
+    let with = |names: &[&str]| Checkpoint {
+        stage_index: 0,
+        stage: "warm".into(),
+        step: 1,
+        blobs: names.iter().map(|n| Blob::bytes(*n, vec![1])).collect(),
+        state: serde_json::Value::Null,
+    };
+    for names in [&["a", "a"][..], &["manifest.json"], &["../a"], &[""]] {
+        assert!(matches!(run.commit(with(names)), Err(StoreError::BadName { what: "blob", .. })), "{names:?}");
+    }
+    run.commit(with(&["a"])).unwrap();
+    run.flush().unwrap();
+    run.commit(Checkpoint {
+        blobs: vec![Blob::serialiser("broken", |_| Err(std::io::Error::other("no such tensor")))],
+        ..with(&[])
+    })
+    .unwrap();
+    let error = run.flush().unwrap_err().to_string();
+    assert!(error.contains("broken: no such tensor"), "{error}");
+    run.flush().unwrap();
+    let named_step = StepMetrics::new("warm", 1).with("step", 1.0);
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.log_step(&named_step))).is_err());
+}

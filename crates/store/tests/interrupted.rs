@@ -1,0 +1,104 @@
+//! A run that is interrupted, anywhere and by anything, ends as the run that was not.
+
+#[allow(dead_code)]
+mod road;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use road::{FailingDisk, Fate, FickleJudge, Outcome, open, open_on, outcome, walk, walk_until};
+use store::StoreError;
+
+fn undisturbed() -> (Outcome, u64, u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = FailingDisk::new(Fate::DeadFrom(u64::MAX));
+    let run = open_on(folder.path(), disk.clone()).unwrap();
+    walk(&run, &FickleJudge::default()).unwrap();
+    drop(run);
+    let (operations, bytes) = disk.counted();
+    (outcome(folder.path()), operations, bytes)
+}
+
+/// Walks on a failing disk, then on a whole one, and returns what came of it and the first error.
+fn failed_then_resumed(folder: &Path, fate: Fate) -> (Outcome, Option<StoreError>) {
+    let judge = FickleJudge::default();
+    let disk = FailingDisk::new(fate);
+    let error = open_on(folder, disk).and_then(|run| walk(&run, &judge).err().map_or(Ok(()), Err)).err();
+    let run = open_on(folder, FailingDisk::new(Fate::DeadFrom(u64::MAX))).unwrap();
+    walk(&run, &judge).unwrap();
+    drop(run);
+    (outcome(folder), error)
+}
+
+#[test]
+fn dying_at_any_operation_changes_nothing() {
+    let (whole, operations, _) = undisturbed();
+    assert!(operations > 100, "{operations} operations are too few to try");
+    assert_eq!(whole.stages[1].labels, 3);
+    assert_eq!(whole.stages[1].answers_read, 1);
+    for at in 0..operations {
+        let folder = tempfile::tempdir().unwrap();
+        let (resumed, _) = failed_then_resumed(folder.path(), Fate::DeadFrom(at));
+        assert_eq!(resumed, whole, "died at operation {at} of {operations}");
+    }
+}
+
+#[test]
+fn a_full_disk_at_any_write_stops_clearly_and_changes_nothing() {
+    let (whole, _, bytes) = undisturbed();
+    // Prime steps meet the middle of every kind of file; the first and last bytes are the edges.
+    for room in (0..bytes).step_by(397).chain([1, bytes - 1]) {
+        let folder = tempfile::tempdir().unwrap();
+        let (resumed, error) = failed_then_resumed(folder.path(), Fate::FullAfter(room));
+        let error = error.unwrap_or_else(|| panic!("{room} of {bytes} bytes were enough"));
+        assert!(error.is_disk_full(), "after {room} bytes: {error}");
+        assert!(error.to_string().contains("no space left"), "{error}");
+        assert_eq!(resumed, whole, "full after {room} of {bytes} bytes");
+    }
+}
+
+#[test]
+fn stopping_between_steps_changes_nothing() {
+    let (whole, ..) = undisturbed();
+    for steps in 1..8 {
+        let (folder, judge) = (tempfile::tempdir().unwrap(), FickleJudge::default());
+        // Each opening gets `steps` steps further, less what was not committed; with one step it would stand still for ever.
+        for _ in 0..8 {
+            let run = open_on(folder.path(), FailingDisk::new(Fate::DeadFrom(u64::MAX))).unwrap();
+            walk_until(&run, &judge, steps.max(2)).unwrap();
+        }
+        assert_eq!(outcome(folder.path()), whole, "stopped after every {steps} steps");
+    }
+}
+
+const CHILD: &str = "FERULE_TEST_ROAD";
+
+/// Not a test of its own: the process that [`sigkill_changes_nothing`] kills.
+#[test]
+fn child() {
+    if let Ok(folder) = std::env::var(CHILD) {
+        let run = open(Path::new(&folder)).unwrap();
+        walk(&run, &FickleJudge::default()).unwrap();
+    }
+}
+
+#[test]
+fn sigkill_changes_nothing() {
+    let (whole, ..) = undisturbed();
+    let folder = tempfile::tempdir().unwrap();
+    let spawn = || {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "child"]).env(CHILD, folder.path());
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    for delay_ms in [5, 20, 9, 14, 35, 26, 50, 11] {
+        let mut child = spawn();
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(spawn().wait().unwrap().success());
+    // Each child brings a new judge, whose first answer is always the same; had one been asked twice, it would show.
+    assert_eq!(outcome(folder.path()), whole);
+}
