@@ -77,6 +77,16 @@ pub enum FormatError {
         /// The shape that the configuration calls for.
         expected: Vec<usize>,
     },
+    /// A chat template cannot render a conversation.
+    #[error("{path}: the chat template refuses the conversation: {problem}\nhint: {hint}")]
+    Template {
+        /// The file that holds the template.
+        path: PathBuf,
+        /// What the template, or the engine, said.
+        problem: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// A weight is NaN or infinite.
     #[error(
         "{path}: tensor `{name}` holds {value} at element {index}\n\

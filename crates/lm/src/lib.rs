@@ -9,6 +9,7 @@
 pub mod activations;
 pub mod backward;
 pub mod batch;
+pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod forward;
@@ -19,6 +20,8 @@ mod operand;
 pub mod optimizer;
 pub mod params;
 pub mod rng;
+pub mod template;
+pub mod tokenizer;
 
 pub use activations::{Activations, Keep};
 pub use batch::{Batch, Segment};

@@ -61,7 +61,7 @@ impl Part {
     }
 
     /// The name within a layer, or the whole name of a tensor outside the layers.
-    fn suffix(self) -> &'static str {
+    pub(crate) fn suffix(self) -> &'static str {
         match self {
             Part::Embedding => "model.embed_tokens.weight",
             Part::InputNorm => "input_layernorm.weight",

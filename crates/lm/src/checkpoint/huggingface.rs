@@ -1,0 +1,216 @@
+//! Hugging Face folders: `config.json`, weights, tokenizer, chat template, `generation_config.json`.
+//!
+//! [`Folder::open`] reads and checks the two configurations and the headers of the weights; the tokenizer and the
+//! template are read when asked for, since scoring token ids needs neither. [`save`] writes a folder that
+//! `transformers` and [`Folder::open`] read back.
+//!
+//! Never downloads anything.
+//!
+//! Read next: [`crate::tokenizer`], [`crate::template`].
+
+use super::safetensors::{self, Weights};
+use super::{NamedTensor, Storage, write_atomically};
+use crate::config::Config;
+use crate::error::FormatError;
+use crate::template::ChatTemplate;
+use crate::tokenizer::Tokenizer;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// How the makers of a model want it sampled: `generation_config.json`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GenerationConfig {
+    /// Tokens that end a text; those of `config.json` where the file names none.
+    pub eos_token_id: Vec<u32>,
+    /// Whether to sample rather than to take the likeliest token.
+    pub do_sample: Option<bool>,
+    /// Divides the logits.
+    pub temperature: Option<f64>,
+    /// Number of likeliest tokens kept.
+    pub top_k: Option<u32>,
+    /// Probability mass kept.
+    pub top_p: Option<f64>,
+    /// Smallest probability kept, relative to the largest.
+    pub min_p: Option<f64>,
+    /// Divides the logits of tokens seen before.
+    pub repetition_penalty: Option<f64>,
+    /// Everything that stood in the file, written back by [`save`].
+    pub fields: Map<String, Value>,
+}
+
+/// One token id, or several, as configurations write it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Ids {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+/// The fields of `generation_config.json` that are used.
+#[derive(Deserialize)]
+struct RawGeneration {
+    eos_token_id: Option<Ids>,
+    do_sample: Option<bool>,
+    temperature: Option<f64>,
+    top_k: Option<u32>,
+    top_p: Option<f64>,
+    min_p: Option<f64>,
+    repetition_penalty: Option<f64>,
+}
+
+impl GenerationConfig {
+    /// What holds where a model comes without the file: greedy, ending at the configuration's end tokens.
+    pub fn of(config: &Config) -> Self {
+        Self { eos_token_id: config.eos_token_id.clone(), ..Self::default() }
+    }
+
+    fn read(path: &Path, config: &Config) -> Result<Self, FormatError> {
+        let text = std::fs::read_to_string(path).map_err(FormatError::io(path, "read"))?;
+        let bad = |error: serde_json::Error| {
+            FormatError::malformed(path, error.to_string(), "mend the file, or remove it to do without")
+        };
+        let fields: Map<String, Value> = serde_json::from_str(&text).map_err(bad)?;
+        let raw: RawGeneration = serde_json::from_value(Value::Object(fields.clone())).map_err(bad)?;
+        let eos_token_id = match raw.eos_token_id {
+            None => config.eos_token_id.clone(),
+            Some(Ids::One(id)) => vec![id],
+            Some(Ids::Many(ids)) => ids,
+        };
+        if let Some(id) = eos_token_id.iter().find(|&&id| id as usize >= config.vocab_size) {
+            let problem = format!("{id} is outside the vocabulary of {}", config.vocab_size);
+            return Err(FormatError::config(path, "eos_token_id", problem, "the file belongs to another model"));
+        }
+        Ok(Self {
+            eos_token_id,
+            do_sample: raw.do_sample,
+            temperature: raw.temperature,
+            top_k: raw.top_k,
+            top_p: raw.top_p,
+            min_p: raw.min_p,
+            repetition_penalty: raw.repetition_penalty,
+            fields,
+        })
+    }
+
+    /// The text of a `generation_config.json`.
+    pub fn to_json(&self) -> String {
+        let mut fields = self.fields.clone();
+        if !self.eos_token_id.is_empty() {
+            fields.insert("eos_token_id".into(), self.eos_token_id.clone().into());
+        }
+        serde_json::to_string_pretty(&fields).expect("a JSON value serialises") + "\n"
+    }
+}
+
+/// A model's folder.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    config: Config,
+    generation: GenerationConfig,
+    weights: Weights,
+}
+
+impl Folder {
+    /// Opens a folder: reads both configurations and the headers of the weights.
+    ///
+    /// Whether the weights fit the configuration is [`super::check`]'s question.
+    ///
+    /// # Errors
+    /// [`FormatError`] with the file; a missing `generation_config.json` is none.
+    pub fn open(path: &Path) -> Result<Self, FormatError> {
+        let config = Config::read(&path.join("config.json"))?;
+        let generation_path = path.join("generation_config.json");
+        let generation = if generation_path.exists() {
+            GenerationConfig::read(&generation_path, &config)?
+        } else {
+            GenerationConfig::of(&config)
+        };
+        let weights = Weights::open_folder(path)?;
+        Ok(Self { path: path.to_path_buf(), config, generation, weights })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `config.json`.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// `generation_config.json`.
+    pub fn generation(&self) -> &GenerationConfig {
+        &self.generation
+    }
+
+    /// The weights.
+    pub fn tensors(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// The tokenizer, from `tokenizer.json` and `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::open_folder`].
+    pub fn tokenizer(&self) -> Result<Tokenizer, FormatError> {
+        Tokenizer::open_folder(&self.path)
+    }
+
+    /// The chat template, from `chat_template.jinja` or `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::open_folder`].
+    pub fn template(&self) -> Result<Option<ChatTemplate>, FormatError> {
+        ChatTemplate::open_folder(&self.path)
+    }
+}
+
+/// What [`save`] writes beside the weights.
+#[derive(Debug, Clone, Copy)]
+pub struct Companions<'a> {
+    /// Written as `config.json`.
+    pub config: &'a Config,
+    /// Written as `generation_config.json`.
+    pub generation: &'a GenerationConfig,
+    /// Written as `tokenizer.json` and `tokenizer_config.json`, if the model has one.
+    pub tokenizer: Option<&'a Tokenizer>,
+    /// Source of the chat template, written as `chat_template.jinja`.
+    pub template: Option<&'a str>,
+}
+
+/// Writes a folder, creating it where needed. `config.json` comes last: a folder without it is not a model.
+///
+/// # Errors
+/// [`FormatError::Io`].
+///
+/// # Panics
+/// As [`safetensors::save`].
+pub fn save<'a>(
+    folder: &Path,
+    companions: Companions,
+    tensors: impl IntoIterator<Item = NamedTensor<'a>>,
+    storage: Storage,
+) -> Result<(), FormatError> {
+    std::fs::create_dir_all(folder).map_err(FormatError::io(folder, "create"))?;
+    let write = |name: &str, text: &str| write_atomically(&folder.join(name), |file| file.write_all(text.as_bytes()));
+    safetensors::save(&folder.join(safetensors::SINGLE), tensors, storage)?;
+    if let Some(tokenizer) = companions.tokenizer {
+        tokenizer.save(folder)?;
+    }
+    if let Some(template) = companions.template {
+        write("chat_template.jinja", template)?;
+    }
+    write("generation_config.json", &companions.generation.to_json())?;
+    let mut config: Map<String, Value> = serde_json::from_str(&companions.config.to_json()).expect("own JSON");
+    let dtype = match storage {
+        Storage::F32 => "float32",
+        Storage::F16 => "float16",
+        Storage::Bf16 | Storage::Q8_0 => "bfloat16",
+    };
+    config.insert("torch_dtype".into(), dtype.into());
+    write("config.json", &(serde_json::to_string_pretty(&config).expect("a JSON value serialises") + "\n"))
+}

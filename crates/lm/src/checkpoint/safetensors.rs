@@ -1,0 +1,202 @@
+//! Weights in safetensors files, one or several.
+//!
+//! The header is validated by the `safetensors` crate before any tensor is looked at: its length against the file's,
+//! offsets for gaps and overlaps, shapes for overflow. A folder of shards is read through its
+//! `model.safetensors.index.json`; every tensor the index promises must be in the shard it names.
+//!
+//! Read next: [`super::huggingface`].
+
+use super::{NamedTensor, Storage, TensorSource, numbers, write_atomically};
+use crate::error::FormatError;
+use safetensors::tensor::{Dtype, Metadata, SafeTensors};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The file that holds all weights of a small model.
+pub const SINGLE: &str = "model.safetensors";
+/// The file that says which shard holds which tensor.
+pub const INDEX: &str = "model.safetensors.index.json";
+
+/// The tensors of one model, in one file or several.
+#[derive(Debug)]
+pub struct Weights {
+    path: PathBuf,
+    files: Vec<Shard>,
+    /// Which of `files` holds a tensor.
+    places: BTreeMap<String, usize>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    metadata: Metadata,
+    data_start: usize,
+}
+
+impl Weights {
+    /// Opens the weights of a Hugging Face folder: `model.safetensors`, or the shards that the index lists.
+    ///
+    /// # Errors
+    /// [`FormatError::Io`] or [`FormatError::Malformed`], with the file; see the [module](self).
+    pub fn open_folder(folder: &Path) -> Result<Self, FormatError> {
+        let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
+        if single.exists() {
+            return Self::open_file(&single);
+        }
+        if index.exists() {
+            return Self::open_shards(folder, &index);
+        }
+        let problem = format!("holds neither {SINGLE} nor {INDEX}");
+        let hint = "pytorch_model.bin is not read (it can run code): convert it, or take a release with safetensors";
+        Err(FormatError::malformed(folder, problem, hint))
+    }
+
+    /// Opens a single file.
+    ///
+    /// # Errors
+    /// [`FormatError::Io`] or [`FormatError::Malformed`].
+    pub fn open_file(path: &Path) -> Result<Self, FormatError> {
+        let shard = Shard::open(path)?;
+        let places = shard.metadata.offset_keys().into_iter().map(|name| (name, 0)).collect();
+        Ok(Self { path: path.to_path_buf(), files: vec![shard], places })
+    }
+
+    fn open_shards(folder: &Path, index: &Path) -> Result<Self, FormatError> {
+        #[derive(serde::Deserialize)]
+        struct Index {
+            weight_map: BTreeMap<String, String>,
+        }
+        let text = std::fs::read_to_string(index).map_err(FormatError::io(index, "read"))?;
+        let parsed: Index = serde_json::from_str(&text)
+            .map_err(|error| FormatError::malformed(index, error.to_string(), "download the file again"))?;
+        let mut files: Vec<Shard> = Vec::new();
+        let mut opened: HashMap<&str, usize> = HashMap::new();
+        let mut places = BTreeMap::new();
+        for (name, file) in &parsed.weight_map {
+            let at = match opened.get(file.as_str()) {
+                Some(&at) => at,
+                None => {
+                    if Path::new(file).file_name() != Some(file.as_ref()) {
+                        let problem = format!("`{file}` is not the name of a file in the same folder");
+                        return Err(FormatError::malformed(index, problem, "do not trust this download"));
+                    }
+                    files.push(Shard::open(&folder.join(file))?);
+                    opened.insert(file, files.len() - 1);
+                    files.len() - 1
+                }
+            };
+            if files[at].metadata.info(name).is_none() {
+                let problem = format!("`{name}` is promised in {file}, which does not hold it");
+                return Err(FormatError::malformed(index, problem, "download the model again"));
+            }
+            places.insert(name.clone(), at);
+        }
+        Ok(Self { path: folder.to_path_buf(), files, places })
+    }
+}
+
+impl Shard {
+    fn open(path: &Path) -> Result<Self, FormatError> {
+        let bytes = std::fs::read(path).map_err(FormatError::io(path, "read"))?;
+        let (header_len, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| {
+            let hint = "the download was cut short or the file is damaged: fetch it again";
+            FormatError::malformed(path, format!("not a valid safetensors file: {error}"), hint)
+        })?;
+        Ok(Self { path: path.to_path_buf(), data_start: 8 + header_len, bytes, metadata })
+    }
+}
+
+impl TensorSource for Weights {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.places.keys().cloned().collect()
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let shard = &self.files[*self.places.get(name)?];
+        Some(shard.metadata.info(name)?.shape.clone())
+    }
+
+    fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), FormatError> {
+        let place = self.places.get(name).map(|&at| &self.files[at]);
+        let Some((shard, info)) = place.and_then(|shard| Some((shard, shard.metadata.info(name)?))) else {
+            return Err(FormatError::MissingTensor { path: self.path.clone(), name: name.into(), expected: vec![] });
+        };
+        if info.shape.iter().product::<usize>() != out.len() {
+            let (found, expected) = (info.shape.clone(), vec![out.len()]);
+            return Err(FormatError::Shape { path: shard.path.clone(), name: name.into(), found, expected });
+        }
+        let (from, to) = info.data_offsets;
+        let bytes = &shard.bytes[shard.data_start + from..shard.data_start + to];
+        match info.dtype {
+            Dtype::F32 => numbers::widen_f32(bytes, out),
+            Dtype::F16 => numbers::widen_f16(bytes, out),
+            Dtype::BF16 => numbers::widen_bf16(bytes, out),
+            other => {
+                let problem = format!("tensor `{name}` is stored as {other:?}, which is not read");
+                let hint = "take a release of the model in F32, F16 or BF16";
+                return Err(FormatError::malformed(&shard.path, problem, hint));
+            }
+        }
+        match numbers::first_not_finite(out) {
+            None => Ok(()),
+            Some((index, value)) => {
+                Err(FormatError::NotFinite { path: shard.path.clone(), name: name.into(), index, value })
+            }
+        }
+    }
+}
+
+/// Writes one safetensors file atomically, as `transformers` reads it.
+///
+/// Tensors stand in the order of their names, so the same tensors give the same bytes. Values are rounded to nearest
+/// even; only one tensor at a time is held in its narrowed form.
+///
+/// # Errors
+/// [`FormatError::Io`] (the disk is full, the folder may not be written to).
+///
+/// # Panics
+/// For [`Storage::Q8_0`], which safetensors does not have, for a name given twice, or where a tensor's values and
+/// shape disagree.
+pub fn save<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = NamedTensor<'a>>,
+    storage: Storage,
+) -> Result<(), FormatError> {
+    let (dtype, width) = match storage {
+        Storage::F32 => ("F32", 4),
+        Storage::F16 => ("F16", 2),
+        Storage::Bf16 => ("BF16", 2),
+        Storage::Q8_0 => panic!("safetensors files hold no Q8_0"),
+    };
+    let mut tensors: Vec<NamedTensor> = tensors.into_iter().collect();
+    tensors.sort_by_key(|tensor| tensor.name);
+    let mut header = Map::from_iter([("__metadata__".to_string(), json!({ "format": "pt" }))]);
+    let mut end = 0;
+    for tensor in &tensors {
+        assert_eq!(tensor.shape.iter().product::<usize>(), tensor.values.len(), "shape of `{}`", tensor.name);
+        let start = end;
+        end += tensor.values.len() * width;
+        let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end] });
+        assert!(header.insert(tensor.name.to_string(), entry).is_none(), "`{}` is given twice", tensor.name);
+    }
+    let mut header = Value::Object(header).to_string();
+    // Readers may map the data in place: it starts at a multiple of eight bytes.
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    write_atomically(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(header.as_bytes())?;
+        let mut bytes = Vec::new();
+        tensors.iter().try_for_each(|tensor| {
+            bytes.clear();
+            numbers::append_narrowed(storage, tensor.values, &mut bytes);
+            file.write_all(&bytes)
+        })
+    })
+}

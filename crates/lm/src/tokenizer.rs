@@ -1,0 +1,315 @@
+//! Text to token ids and back: [`Tokenizer`], on top of the `tokenizers` crate.
+//!
+//! Three ways in, which differ in whom they trust:
+//! * [`Tokenizer::encode_user`]: text from anybody. Nothing in it becomes a special or added token, whatever it spells.
+//! * [`Tokenizer::encode`]: text that this program composed, such as a rendered chat template. Special tokens that it
+//!   spells are special tokens.
+//! * [`Tokenizer::encode_with_special`]: as `encode`, and the tokenizer adds what it puts around a text (a beginning
+//!   token, say). This is `transformers`' `tokenizer(text)`.
+//!
+//! The way out is [`Tokenizer::decode`] at once or [`DecodeStream`] token by token, which never splits a character.
+//!
+//! Never encodes a rollout again: rollouts are token ids from end to end.
+//!
+//! Departs from `transformers` where its versions disagree: ids are those of `tokenizer.json` as version 5 reads it,
+//! and `add_bos_token` of old Llama classes has no effect.
+//!
+//! Read next: `tokenizer/train.rs` (training one), [`crate::template`].
+
+mod stream;
+mod train;
+
+pub use stream::DecodeStream;
+pub use train::TrainOptions;
+
+use crate::checkpoint::write_atomically;
+use crate::error::FormatError;
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use tokenizers::tokenizer::{Encoding, Model, Normalizer, OffsetType, PreTokenizedString, PreTokenizer};
+use tokenizers::{AddedToken, DecoderWrapper};
+
+/// A tokenizer with its special tokens.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// `tokenizer_config.json` as it stood.
+    fields: Map<String, Value>,
+    special: SpecialTokens,
+    /// Bytes of every token by id; `None` where no token has the id.
+    bytes: Vec<Option<Box<[u8]>>>,
+    /// Which ids are special, by id.
+    is_special: Vec<bool>,
+    /// Whether a decoded text loses one leading blank, as with SentencePiece vocabularies.
+    strips_leading_blank: bool,
+    path: PathBuf,
+}
+
+/// The tokens with a name in `tokenizer_config.json`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// Begins a text.
+    pub bos: Option<u32>,
+    /// Ends a text.
+    pub eos: Option<u32>,
+    /// Fills up batches elsewhere.
+    pub pad: Option<u32>,
+    /// Stands for what the vocabulary cannot spell.
+    pub unk: Option<u32>,
+}
+
+impl Tokenizer {
+    /// Opens `tokenizer.json`, and `tokenizer_config.json` where there is one, of a Hugging Face folder.
+    ///
+    /// # Errors
+    /// [`FormatError::Io`] where `tokenizer.json` cannot be read, [`FormatError::Malformed`] where either file cannot
+    /// be understood.
+    pub fn open_folder(folder: &Path) -> Result<Self, FormatError> {
+        let path = folder.join("tokenizer.json");
+        let text = std::fs::read(&path).map_err(FormatError::io(&path, "read"))?;
+        let inner = tokenizers::Tokenizer::from_bytes(&text).map_err(|error| {
+            let hint = "the file is damaged, or written by a newer version of the tokenizers library";
+            FormatError::malformed(&path, error.to_string(), hint)
+        })?;
+        let config_path = folder.join("tokenizer_config.json");
+        let mut fields = Map::new();
+        if config_path.exists() {
+            let text = std::fs::read_to_string(&config_path).map_err(FormatError::io(&config_path, "read"))?;
+            fields = serde_json::from_str(&text)
+                .map_err(|error| FormatError::malformed(&config_path, error.to_string(), "mend the file"))?;
+        }
+        Self::assemble(inner, fields, &path)
+    }
+
+    /// A tokenizer from its parts: the pipeline, and the fields of `tokenizer_config.json`.
+    pub(crate) fn assemble(
+        mut inner: tokenizers::Tokenizer,
+        fields: Map<String, Value>,
+        path: &Path,
+    ) -> Result<Self, FormatError> {
+        let malformed = |problem: String| FormatError::malformed(path, problem, "do the files belong together?");
+        // Settings for batches; a file may carry those of its last use.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
+        add_declared_tokens(&mut inner, &fields).map_err(malformed)?;
+        let (byte_level, strips_leading_blank) = decoder_kind(inner.get_decoder());
+        let vocabulary = inner.get_vocab(true);
+        let size = vocabulary.values().max().map_or(0, |&id| id as usize + 1);
+        if size > 1 << 22 {
+            return Err(malformed(format!("the largest token id is {}", size - 1)));
+        }
+        let mut bytes = vec![None; size];
+        let mut is_special = vec![false; size];
+        let added = inner.get_added_tokens_decoder();
+        for (token, id) in vocabulary {
+            let token_bytes = match added.get(&id) {
+                Some(added) => added.content.as_bytes().into(),
+                None => stream::token_bytes(&token, byte_level),
+            };
+            bytes[id as usize] = Some(token_bytes);
+        }
+        for (&id, token) in &added {
+            is_special[id as usize] = token.special;
+        }
+        let id_of = |name: &str| inner.token_to_id(token_content(fields.get(name)?)?);
+        let special = SpecialTokens {
+            bos: id_of("bos_token"),
+            eos: id_of("eos_token"),
+            pad: id_of("pad_token"),
+            unk: id_of("unk_token"),
+        };
+        Ok(Self { inner, fields, special, bytes, is_special, strips_leading_blank, path: path.to_path_buf() })
+    }
+
+    /// Encodes text from anybody: what looks like a special or added token in it is encoded as plain characters.
+    ///
+    /// Nothing is added around it.
+    pub fn encode_user(&self, text: &str) -> Vec<u32> {
+        self.plain(text).get_ids().to_vec()
+    }
+
+    /// As [`Tokenizer::encode_user`], with the special tokens around it that the tokenizer puts around a text.
+    pub fn encode_user_with_special(&self, text: &str) -> Vec<u32> {
+        self.inner.post_process(self.plain(text), None, true).map_or_else(|error| self.bug(error), ids)
+    }
+
+    /// Encodes text that this program composed: special tokens spelled in it become special tokens. Adds nothing.
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        self.inner.encode_fast(text, false).map_or_else(|error| self.bug(error), ids)
+    }
+
+    /// Encodes as `transformers`' `tokenizer(text)`: special tokens are recognised, and put around the text.
+    pub fn encode_with_special(&self, text: &str) -> Vec<u32> {
+        self.inner.encode_fast(text, true).map_or_else(|error| self.bug(error), ids)
+    }
+
+    /// [`Tokenizer::encode_user`] of many texts on `threads` threads, in order.
+    pub fn encode_user_many<T: AsRef<str> + Sync>(&self, texts: &[T], threads: usize) -> Vec<Vec<u32>> {
+        let mut encoded = vec![Vec::new(); texts.len()];
+        // Small chunks handed out in turn: documents differ much in length.
+        let chunk = texts.len().div_ceil(threads.max(1) * 16).max(1);
+        let work = std::sync::Mutex::new(texts.chunks(chunk).zip(encoded.chunks_mut(chunk)));
+        std::thread::scope(|scope| {
+            for _ in 0..threads.max(1) {
+                scope.spawn(|| {
+                    loop {
+                        let next = work.lock().expect("no thread panics while it holds the lock").next();
+                        let Some((texts, encoded)) = next else { break };
+                        for (text, encoded) in texts.iter().zip(encoded) {
+                            *encoded = self.encode_user(text.as_ref());
+                        }
+                    }
+                });
+            }
+        });
+        encoded
+    }
+
+    /// Decodes ids; unknown ids are left out, invalid UTF-8 becomes U+FFFD.
+    ///
+    /// * `skip_special`: whether special tokens are left out.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        self.inner.decode(ids, skip_special).unwrap_or_else(|error| self.bug(error))
+    }
+
+    /// Starts decoding token by token.
+    ///
+    /// * `skip_special`: whether special tokens are left out.
+    pub fn decode_stream(&self, skip_special: bool) -> DecodeStream<'_> {
+        DecodeStream::new(self, skip_special)
+    }
+
+    /// The bytes a token stands for, which need not be whole characters; none for an unknown id.
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        self.bytes.get(id as usize)?.as_deref()
+    }
+
+    /// Whether the token controls rather than spells.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.is_special.get(id as usize).copied().unwrap_or(false)
+    }
+
+    /// The named special tokens.
+    pub fn special(&self) -> &SpecialTokens {
+        &self.special
+    }
+
+    /// Text of a named special token (`bos_token`, `eos_token` …) as `tokenizer_config.json` has it.
+    pub fn special_text(&self, name: &str) -> Option<&str> {
+        token_content(self.fields.get(name)?)
+    }
+
+    /// The id of a token by its text in the vocabulary.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// One more than the largest id.
+    pub fn vocab_size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Every added token's text: special ones, and markup such as `<think>` that some models add as plain tokens.
+    pub fn added_tokens(&self) -> Vec<String> {
+        let mut added: Vec<(u32, AddedToken)> = self.inner.get_added_tokens_decoder().into_iter().collect();
+        added.sort_by_key(|(id, _)| *id);
+        added.into_iter().map(|(_, token)| token.content).collect()
+    }
+
+    /// The fields of `tokenizer_config.json`.
+    pub fn fields(&self) -> &Map<String, Value> {
+        &self.fields
+    }
+
+    /// Writes `tokenizer.json` and `tokenizer_config.json`, which `transformers` reads to the same ids.
+    ///
+    /// # Errors
+    /// [`FormatError::Io`].
+    pub fn save(&self, folder: &Path) -> Result<(), FormatError> {
+        let text = self.inner.to_string(true).unwrap_or_else(|error| self.bug(error));
+        write_atomically(&folder.join("tokenizer.json"), |file| file.write_all(text.as_bytes()))?;
+        let text = serde_json::to_string_pretty(&self.fields).expect("a JSON value serialises") + "\n";
+        write_atomically(&folder.join("tokenizer_config.json"), |file| file.write_all(text.as_bytes()))
+    }
+
+    /// The pipeline without the search for added tokens.
+    fn plain(&self, text: &str) -> Encoding {
+        let run = || -> tokenizers::Result<Encoding> {
+            let mut pieces = PreTokenizedString::from(text);
+            if let Some(normalizer) = self.inner.get_normalizer() {
+                pieces.normalize(|piece| normalizer.normalize(piece))?;
+            }
+            if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
+                pre_tokenizer.pre_tokenize(&mut pieces)?;
+            }
+            pieces.tokenize(|piece| self.inner.get_model().tokenize(piece.get()))?;
+            pieces.into_encoding(None, 0, OffsetType::None)
+        };
+        run().unwrap_or_else(|error| self.bug(error))
+    }
+
+    /// Text is valid UTF-8 and the pipeline was validated: there is nothing left that the world could do wrong.
+    fn bug(&self, error: tokenizers::Error) -> ! {
+        panic!("{}: the tokenizer failed on valid text: {error}", self.path.display())
+    }
+}
+
+fn ids(encoding: Encoding) -> Vec<u32> {
+    encoding.get_ids().to_vec()
+}
+
+/// The text of a token that a configuration writes as a string or as an object.
+fn token_content(token: &Value) -> Option<&str> {
+    token.as_str().or_else(|| token.get("content")?.as_str())
+}
+
+/// Adds tokens that only `tokenizer_config.json` knows, as old releases have it; each must get the id it claims.
+fn add_declared_tokens(inner: &mut tokenizers::Tokenizer, fields: &Map<String, Value>) -> Result<(), String> {
+    let Some(Value::Object(declared)) = fields.get("added_tokens_decoder") else { return Ok(()) };
+    let known: HashMap<u32, String> =
+        inner.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.content)).collect();
+    let mut missing = Vec::new();
+    for (id, token) in declared {
+        let id: u32 = id.parse().map_err(|_| format!("added_tokens_decoder: `{id}` is not a token id"))?;
+        let content = token_content(token).ok_or(format!("added_tokens_decoder: token {id} has no content"))?;
+        let flag = |name: &str| token.get(name).and_then(Value::as_bool).unwrap_or(false);
+        if known.get(&id).is_some_and(|known| known == content) {
+            continue;
+        }
+        let added = AddedToken::from(content, flag("special"))
+            .lstrip(flag("lstrip"))
+            .rstrip(flag("rstrip"))
+            .single_word(flag("single_word"))
+            .normalized(flag("normalized"));
+        missing.push((id, added));
+    }
+    missing.sort_by_key(|(id, _)| *id);
+    for (id, token) in missing {
+        inner.add_tokens(std::slice::from_ref(&token));
+        let found = inner.token_to_id(&token.content);
+        if found != Some(id) {
+            return Err(format!("`{}` has id {found:?} where tokenizer_config.json claims {id}", token.content));
+        }
+    }
+    Ok(())
+}
+
+/// Whether tokens are spelled in the byte-level alphabet, and whether decoding strips a leading blank.
+fn decoder_kind(decoder: Option<&DecoderWrapper>) -> (bool, bool) {
+    match decoder {
+        Some(DecoderWrapper::ByteLevel(_)) => (true, false),
+        Some(DecoderWrapper::Metaspace(_)) => (false, true),
+        Some(DecoderWrapper::Sequence(sequence)) => {
+            let parts = sequence.get_decoders();
+            let byte_level = parts.iter().any(|part| matches!(part, DecoderWrapper::ByteLevel(_)));
+            let strips = parts.iter().any(|part| matches!(part, DecoderWrapper::Strip(strip) if strip.start > 0));
+            (byte_level, strips)
+        }
+        _ => (false, false),
+    }
+}
+
+#[cfg(test)]
+mod tests;

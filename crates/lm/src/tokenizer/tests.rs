@@ -1,0 +1,168 @@
+use super::*;
+use std::path::Path;
+
+const TEXT: &str =
+    "被告人盗窃手机一部，价值2,350元。被告人盗窃电动车一辆。\n\nThe cat sat on the mat; the cat's 12 hats.\n";
+
+fn small() -> Tokenizer {
+    let options = TrainOptions { vocab_size: 290, ..TrainOptions::default() };
+    Tokenizer::train([TEXT, TEXT], &options, Path::new("recipe.toml")).unwrap()
+}
+
+fn spelled(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
+    let bytes = tokenizer.encode_user(text).into_iter().map(|id| tokenizer.token_bytes(id).unwrap().to_vec());
+    bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect()
+}
+
+#[test]
+fn training_depends_on_the_texts_and_not_on_their_order() {
+    let options = TrainOptions { vocab_size: 290, ..TrainOptions::default() };
+    let texts =
+        ["the cat sat", "一二三四五六七八", "the hat sat on the cat", "一二三一二三", "abcabcabc xyz xyz xyz xyz"];
+    let train = |texts: &[&str]| {
+        let texts: Vec<&str> = texts.iter().flat_map(|text| [*text, *text]).collect();
+        let tokenizer = Tokenizer::train(texts, &options, Path::new("recipe.toml")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        tokenizer.save(folder.path()).unwrap();
+        std::fs::read_to_string(folder.path().join("tokenizer.json")).unwrap()
+    };
+    let mut reversed = texts;
+    reversed.reverse();
+    assert_eq!(train(&texts), train(&reversed));
+}
+
+#[test]
+fn what_is_encoded_decodes_to_itself() {
+    let tokenizer = small();
+    assert_eq!(tokenizer.vocab_size(), 290);
+    for text in [TEXT, "", " ", "\u{0}\t\r\n", "naïve café 𝄞 👩‍👩‍👧 ﷽", "全角１２３ 々〇", "<|im_end|>", "\u{fdd0}"]
+    {
+        assert_eq!(tokenizer.decode(&tokenizer.encode_user(text), false), text);
+    }
+}
+
+#[test]
+fn digits_stand_alone() {
+    let tokenizer = small();
+    let tokens = spelled(&tokenizer, "被告人1234元，the");
+    assert!(["1", "2", "3", "4"].iter().all(|alone| tokens.iter().any(|token| token == alone)), "{tokens:?}");
+    assert!(tokens.contains(&"被告人".to_string()), "{tokens:?}");
+}
+
+#[test]
+fn the_words_of_users_never_become_special() {
+    let tokenizer = small();
+    let end = tokenizer.special().eos.unwrap();
+    assert_eq!(tokenizer.encode("<|im_end|>"), [end]);
+    assert!(!tokenizer.encode_user("<|im_end|>").contains(&end));
+    assert_eq!(tokenizer.decode(&[end], false), "<|im_end|>");
+    assert_eq!(tokenizer.decode(&[end], true), "");
+    assert!(tokenizer.is_special(end) && !tokenizer.is_special(100) && !tokenizer.is_special(u32::MAX));
+}
+
+#[test]
+fn a_stream_never_splits_a_character() {
+    let tokenizer = small();
+    let text = "盗𝄞é👩‍👩‍👧 the cat。<|im_end|>";
+    for skip_special in [false, true] {
+        let ids = tokenizer.encode(text);
+        let mut stream = tokenizer.decode_stream(skip_special);
+        let mut whole = String::new();
+        for &id in &ids {
+            let piece = stream.push(id);
+            assert!(!piece.contains(char::REPLACEMENT_CHARACTER), "{piece}");
+            whole += &piece;
+        }
+        whole += &stream.finish();
+        assert_eq!(whole, tokenizer.decode(&ids, skip_special));
+    }
+}
+
+#[test]
+fn a_stream_of_damaged_bytes_goes_on() {
+    let tokenizer = small();
+    let byte = |byte: u8| (0..290).find(|&id| tokenizer.token_bytes(id) == Some(&[byte])).unwrap();
+    // A lone continuation byte, a character cut short by a letter, a character never finished.
+    let ids = [byte(0x80), byte(b'a'), byte(0xe4), byte(0xbd), byte(b'b'), byte(0xe4), byte(0xbd)];
+    let mut stream = tokenizer.decode_stream(false);
+    let pieces: Vec<String> = ids.iter().map(|&id| stream.push(id)).collect();
+    assert_eq!(pieces, ["\u{fffd}", "a", "", "", "\u{fffd}b", "", ""]);
+    assert_eq!(pieces.concat() + &stream.finish(), tokenizer.decode(&ids, false));
+}
+
+#[test]
+fn a_saved_tokenizer_reads_back() {
+    let (tokenizer, folder) = (small(), tempfile::tempdir().unwrap());
+    tokenizer.save(folder.path()).unwrap();
+    let read = Tokenizer::open_folder(folder.path()).unwrap();
+    assert_eq!(read.encode(TEXT), tokenizer.encode(TEXT));
+    assert_eq!(read.special(), tokenizer.special());
+    assert_eq!(read.special_text("eos_token"), Some("<|im_end|>"));
+    assert_eq!(read.added_tokens(), ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]);
+    let many = read.encode_user_many(&[TEXT, "", "the cat"], 2);
+    assert_eq!(many, [read.encode_user(TEXT), vec![], read.encode_user("the cat")]);
+}
+
+#[test]
+fn options_that_contradict_each_other_are_refused() {
+    let message = |options: TrainOptions, text: &str| {
+        Tokenizer::train([text], &options, Path::new("recipe.toml")).unwrap_err().to_string()
+    };
+    let defaults = TrainOptions::default;
+    let small = message(TrainOptions { vocab_size: 100, ..defaults() }, TEXT);
+    assert!(small.starts_with("recipe.toml: `vocab_size`: 100 is not between 259"), "{small}");
+    let unknown = message(TrainOptions { eos_token: "</s>".into(), ..defaults() }, TEXT);
+    assert!(unknown.starts_with("recipe.toml: `eos_token`: `</s>` is not among special_tokens"), "{unknown}");
+    let twice = TrainOptions { special_tokens: vec!["<|a|>".into(), "<|a|>".into()], ..defaults() };
+    assert!(message(twice, TEXT).contains("`special_tokens`"));
+    let poor = message(defaults(), TEXT);
+    assert!(poor.contains("`vocab_size`: the texts give only"), "{poor}");
+}
+
+#[test]
+fn sentencepiece_vocabularies_decode_by_bytes() {
+    // A vocabulary in Llama 2's manner: ▁ for blanks, <0xHH> for bytes that no token spells.
+    let mut vocabulary: Vec<(String, u32)> =
+        ["<unk>", "<s>", "</s>"].iter().zip(0..).map(|(token, id)| (token.to_string(), id)).collect();
+    vocabulary.extend((0..=255u32).map(|byte| (format!("<0x{byte:02X}>"), byte + 3)));
+    vocabulary.extend(["▁", "a", "b", "▁a"].iter().zip(259..).map(|(token, id)| (token.to_string(), id)));
+    let text = serde_json::json!({
+        "version": "1.0",
+        "added_tokens": [{"id": 1, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true}],
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+        "pre_tokenizer": null,
+        "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}}], "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [1],
+            "tokens": ["<s>"]}}},
+        "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true,
+            "vocab": serde_json::Map::from_iter(vocabulary.into_iter().map(|(token, id)| (token, id.into()))),
+            "merges": [["▁", "a"]]},
+    });
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), text.to_string()).unwrap();
+    let tokenizer = Tokenizer::open_folder(folder.path()).unwrap();
+    let ids = tokenizer.encode_with_special("a b中");
+    assert_eq!(ids, [1, 262, 259, 261, 3 + 0xe4, 3 + 0xb8, 3 + 0xad]);
+    assert_eq!(tokenizer.encode_user_with_special("a b中"), ids);
+    assert_eq!(tokenizer.encode_user("<s>")[0], 259);
+    let mut stream = tokenizer.decode_stream(true);
+    let pieces: Vec<String> = ids.iter().map(|&id| stream.push(id)).collect();
+    assert_eq!(pieces, ["", "a", " ", "b", "", "", "中"]);
+    assert_eq!(tokenizer.decode(&ids, true), "a b中");
+}
+
+#[test]
+fn damaged_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    assert!(Tokenizer::open_folder(folder.path()).unwrap_err().to_string().contains("tokenizer.json: cannot read"));
+    for text in ["", "{", "{}", "[1]", r#"{"version":"1.0","model":{"type":"BPE","vocab":{},"merges":[["a","b"]]}}"#] {
+        std::fs::write(&path, text).unwrap();
+        let message = Tokenizer::open_folder(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("tokenizer.json: ") && message.contains("\nhint: "), "{message}");
+    }
+}

@@ -1,0 +1,284 @@
+//! Training a byte-level BPE, the same from the same text on every machine.
+//!
+//! The trainers at hand depend on the order of a hash table where two pairs are equally frequent; this one counts
+//! words into a sorted map and breaks ties by the pair's ids, so that vocabulary and merges are a function of the
+//! texts as a multiset. It departs from GPT-2's recipe in how text is cut into words before anything is counted:
+//! * every digit is its own word, so that numbers are spelled, never memorised;
+//! * a run of Chinese characters is a word by itself, apart from punctuation, and is cut after
+//!   [`TrainOptions::longest_chinese_run`] characters;
+//! * no token is longer than [`TrainOptions::longest_token_bytes`], so that frequent phrases of a template do not
+//!   become tokens.
+//!
+//! Source: Sennrich et al. 2016, arXiv 1508.07909; byte level after Radford et al. 2019.
+
+use super::Tokenizer;
+use super::stream::byte_char;
+use crate::error::FormatError;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::path::Path;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::tokenizer::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior};
+
+/// What a tokenizer is trained to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainOptions {
+    /// Tokens in all: special tokens, 256 bytes and merges.
+    pub vocab_size: usize,
+    /// Tokens that control rather than spell; they get the ids from 0 in this order.
+    pub special_tokens: Vec<String>,
+    /// The one of `special_tokens` that begins a text, if any.
+    pub bos_token: Option<String>,
+    /// The one of `special_tokens` that ends a text.
+    pub eos_token: String,
+    /// The one of `special_tokens` that fills up batches elsewhere.
+    pub pad_token: String,
+    /// Chinese characters in a row that are counted as one word.
+    pub longest_chinese_run: usize,
+    /// Bytes in the longest token.
+    pub longest_token_bytes: usize,
+}
+
+impl Default for TrainOptions {
+    fn default() -> Self {
+        Self {
+            vocab_size: 4096,
+            special_tokens: ["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(String::from).to_vec(),
+            bos_token: None,
+            eos_token: "<|im_end|>".into(),
+            pad_token: "<|endoftext|>".into(),
+            longest_chinese_run: 16,
+            longest_token_bytes: 24,
+        }
+    }
+}
+
+/// How text is cut into words; both regex engines that read `tokenizer.json` files agree on every construct in it.
+fn word_pattern(longest_chinese_run: usize) -> String {
+    format!(
+        r"\p{{Han}}{{1,{longest_chinese_run}}}|\p{{N}}|(?i:'s|'t|'re|'ve|'m|'ll|'d)| ?[\p{{L}}\p{{M}}&&[^\p{{Han}}]]+| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+|\s*[\r\n]|\s+(?!\S)|\s+"
+    )
+}
+
+impl Tokenizer {
+    /// Trains a byte-level BPE; see [`TrainOptions`].
+    ///
+    /// The result depends on `options` and on how often each word occurs in `texts`, not on their order.
+    ///
+    /// * `path`: the recipe, for messages.
+    ///
+    /// # Errors
+    /// [`FormatError::Config`] for options that contradict each other, and for texts too poor to give `vocab_size`
+    /// tokens.
+    pub fn train<'t>(
+        texts: impl IntoIterator<Item = &'t str>,
+        options: &TrainOptions,
+        path: &Path,
+    ) -> Result<Self, FormatError> {
+        options.validate(path)?;
+        let pre_tokenizer = pre_tokenizer(options.longest_chinese_run);
+        let words = count_words(texts, &pre_tokenizer);
+        let (vocabulary, merges) = learn(&words, options);
+        if vocabulary.len() < options.vocab_size {
+            let problem = format!("the texts give only {} of {} tokens", vocabulary.len(), options.vocab_size);
+            let hint = format!("give more text, or ask for {}", vocabulary.len());
+            return Err(FormatError::config(path, "vocab_size", problem, hint));
+        }
+        let pipeline = json!({
+            "version": "1.0",
+            "added_tokens": [],
+            "normalizer": null,
+            "pre_tokenizer": pre_tokenizer,
+            "post_processor": null,
+            "decoder": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false },
+            "model": { "type": "BPE", "vocab": vocabulary, "merges": merges },
+        });
+        let mut inner = tokenizers::Tokenizer::from_bytes(pipeline.to_string())
+            .expect("every merge's parts and result are in the vocabulary");
+        let special: Vec<AddedToken> =
+            options.special_tokens.iter().map(|token| AddedToken::from(token.as_str(), true)).collect();
+        inner.add_special_tokens(&special);
+        Ok(Self::assemble(inner, options.fields(), Path::new("tokenizer.json")).expect("made of valid parts"))
+    }
+}
+
+impl TrainOptions {
+    fn validate(&self, path: &Path) -> Result<(), FormatError> {
+        let fail = |field: &str, problem: String, hint: &str| Err(FormatError::config(path, field, problem, hint));
+        let mut seen = BTreeSet::new();
+        for token in &self.special_tokens {
+            if token.chars().count() < 2 || !seen.insert(token) {
+                let problem = format!("`{token}` is shorter than two characters, or named twice");
+                return fail("special_tokens", problem, "name every token once, in the manner of <|end|>");
+            }
+        }
+        let named = [("eos_token", Some(&self.eos_token)), ("pad_token", Some(&self.pad_token))];
+        for (field, token) in named.into_iter().chain([("bos_token", self.bos_token.as_ref())]) {
+            if let Some(token) = token.filter(|token| !seen.contains(token)) {
+                return fail(field, format!("`{token}` is not among special_tokens"), "list it there too");
+            }
+        }
+        let least = self.special_tokens.len() + 256;
+        if self.vocab_size < least || self.vocab_size > 1 << 20 {
+            let problem = format!("{} is not between {least} (special tokens and bytes) and 1048576", self.vocab_size);
+            return fail("vocab_size", problem, "2048 to 8192 suit models of a few million parameters");
+        }
+        Ok(())
+    }
+
+    /// What `tokenizer_config.json` says.
+    fn fields(&self) -> Map<String, Value> {
+        let fields = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self.bos_token,
+            "eos_token": self.eos_token,
+            "pad_token": self.pad_token,
+            "clean_up_tokenization_spaces": false,
+            "model_max_length": 1_000_000,
+        });
+        fields.as_object().expect("an object").clone()
+    }
+}
+
+fn pre_tokenizer(longest_chinese_run: usize) -> PreTokenizerWrapper {
+    let pattern = SplitPattern::Regex(word_pattern(longest_chinese_run.max(1)));
+    let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).expect("the pattern is valid");
+    let bytes = ByteLevel::new(false, false, false);
+    PreTokenizerWrapper::Sequence(Sequence::new(vec![split.into(), bytes.into()]))
+}
+
+/// How often each word occurs, spelled in the byte-level alphabet.
+fn count_words<'t>(texts: impl IntoIterator<Item = &'t str>, words: &PreTokenizerWrapper) -> BTreeMap<String, u64> {
+    let mut counts: HashMap<String, u64> = HashMap::new();
+    for text in texts {
+        // A cut document takes many times its size while it is held; paragraphs keep that small.
+        for paragraph in paragraphs(text) {
+            let mut pieces = PreTokenizedString::from(paragraph);
+            words.pre_tokenize(&mut pieces).expect("cutting valid text cannot fail");
+            for (word, _, _) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::None) {
+                match counts.get_mut(word) {
+                    Some(count) => *count += 1,
+                    None => drop(counts.insert(word.to_string(), 1)),
+                }
+            }
+        }
+    }
+    counts.into_iter().collect()
+}
+
+/// Cuts a text after line ends that visible text follows. No word of [`word_pattern`] goes across such a place.
+fn paragraphs(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let ends = rest.match_indices('\n').map(|(at, _)| at + 1);
+        let mut ends = ends.filter(|&end| !rest[end..].starts_with(char::is_whitespace));
+        let (paragraph, after) = rest.split_at(ends.next().unwrap_or(rest.len()));
+        rest = after;
+        (!paragraph.is_empty()).then_some(paragraph)
+    })
+}
+
+type Pair = (u32, u32);
+type Learned = (HashMap<String, u32>, Vec<(String, String)>);
+
+/// Merges the most frequent pair again and again, the one with the smaller ids where two are equally frequent.
+///
+/// Ends early when no pair occurs twice.
+fn learn(words: &BTreeMap<String, u64>, options: &TrainOptions) -> Learned {
+    let mut tokens: Vec<String> = options.special_tokens.clone();
+    let mut alphabet: Vec<char> = (0..=u8::MAX).map(byte_char).collect();
+    alphabet.sort_unstable();
+    tokens.extend(alphabet.iter().map(char::to_string));
+    let mut ids: HashMap<String, u32> = tokens.iter().cloned().zip(0..).collect();
+
+    let counts: Vec<i64> = words.values().map(|&count| count as i64).collect();
+    let mut spelled: Vec<Vec<u32>> =
+        words.keys().map(|word| word.chars().map(|c| ids[c.encode_utf8(&mut [0; 4]) as &str]).collect()).collect();
+    let mut pairs = Pairs::default();
+    for (at, word) in spelled.iter().enumerate() {
+        word.windows(2).for_each(|pair| pairs.add((pair[0], pair[1]), counts[at], at));
+    }
+    let mut queue: BinaryHeap<(i64, std::cmp::Reverse<Pair>)> =
+        pairs.counts.iter().map(|(&pair, &count)| (count, std::cmp::Reverse(pair))).collect();
+
+    let mut merges = Vec::new();
+    while tokens.len() < options.vocab_size {
+        let Some((count, std::cmp::Reverse(pair))) = queue.pop() else { break };
+        let current = pairs.counts.get(&pair).copied().unwrap_or(0);
+        if count != current || count < 2 {
+            // An entry is stale when merges took from its pair; the pair stands in the queue with its true count.
+            continue;
+        }
+        let (left, right) = (tokens[pair.0 as usize].clone(), tokens[pair.1 as usize].clone());
+        let joined = format!("{left}{right}");
+        // One character of the alphabet is one byte of text.
+        if joined.chars().count() > options.longest_token_bytes {
+            continue;
+        }
+        let id = *ids.entry(joined.clone()).or_insert_with(|| {
+            tokens.push(joined);
+            tokens.len() as u32 - 1
+        });
+        merges.push((left, right));
+        for changed in pairs.merge(pair, id, &mut spelled, &counts) {
+            let count = pairs.counts[&changed];
+            if count > 0 {
+                queue.push((count, std::cmp::Reverse(changed)));
+            }
+        }
+    }
+    (ids, merges)
+}
+
+/// How often each pair of neighbours occurs, and in which words.
+#[derive(Default)]
+struct Pairs {
+    counts: HashMap<Pair, i64>,
+    words: HashMap<Pair, BTreeSet<usize>>,
+}
+
+impl Pairs {
+    fn add(&mut self, pair: Pair, count: i64, word: usize) {
+        *self.counts.entry(pair).or_default() += count;
+        if count > 0 {
+            self.words.entry(pair).or_default().insert(word);
+        }
+    }
+
+    /// Replaces `pair` by `id` in every word; returns the pairs whose counts changed.
+    fn merge(&mut self, pair: Pair, id: u32, spelled: &mut [Vec<u32>], counts: &[i64]) -> BTreeSet<Pair> {
+        let mut changed = BTreeSet::new();
+        for at in self.words.remove(&pair).unwrap_or_default() {
+            let old = std::mem::take(&mut spelled[at]);
+            let mut new = Vec::with_capacity(old.len());
+            let mut i = 0;
+            while i < old.len() {
+                if i + 1 < old.len() && (old[i], old[i + 1]) == pair {
+                    new.push(id);
+                    i += 2;
+                } else {
+                    new.push(old[i]);
+                    i += 1;
+                }
+            }
+            if new.len() < old.len() {
+                for gone in old.windows(2) {
+                    self.add((gone[0], gone[1]), -counts[at], at);
+                    changed.insert((gone[0], gone[1]));
+                }
+                for come in new.windows(2) {
+                    self.add((come[0], come[1]), counts[at], at);
+                    changed.insert((come[0], come[1]));
+                }
+            }
+            spelled[at] = new;
+        }
+        self.counts.insert(pair, 0);
+        changed
+    }
+}
