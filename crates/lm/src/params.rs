@@ -9,7 +9,7 @@
 use kernels::{Buffer, Device, View, ViewMut};
 
 use crate::config::{Config, Part, TensorSpec};
-use crate::rng::Rng;
+use crate::rng::Key;
 
 /// One f32 buffer that holds every tensor of a model.
 #[derive(Clone)]
@@ -48,8 +48,8 @@ impl Arena {
             } else if spec.part.is_matrix() {
                 let std = config.initializer_range
                     * if matches!(spec.part, Part::Output | Part::Down) { narrow } else { 1.0 };
-                let mut rng = Rng::keyed(&[seed, Rng::word("initial weights"), Rng::word(&spec.name)]);
-                values.iter_mut().for_each(|value| *value = (std * rng.normal()) as f32);
+                let mut draws = Key::new(seed).word("initial weights").word(&spec.name).stream();
+                values.iter_mut().for_each(|value| *value = (std * draws.normal()) as f32);
             }
         }
         arena

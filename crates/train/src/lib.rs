@@ -3,7 +3,7 @@
 
 pub mod advantage;
 pub mod rewards;
-pub mod rng;
+pub use lm::rng;
 pub mod stats;
 pub mod suggest;
 pub mod tasks;

@@ -24,7 +24,7 @@ use super::kv_cache::{KvCache, PAGE};
 use super::sampler::{Draw, Sampling, sample};
 use crate::config::Config;
 use crate::model::Model;
-use crate::rng::Rng;
+use crate::rng::Key;
 
 /// Logits held at a time, in f32 elements.
 const LOGITS_PER_BLOCK: usize = 1 << 21;
@@ -42,8 +42,8 @@ pub struct Request {
     pub max_new_tokens: usize,
     /// Tokens that end a completion; the token is part of it.
     pub stop_tokens: Vec<u32>,
-    /// Key of the random numbers: equal keys draw equal numbers.
-    pub key: u64,
+    /// Key of the random numbers, narrowed by sample and position: equal keys draw equal numbers.
+    pub key: Key,
     /// Number of most likely tokens to report at each position.
     pub top_logprobs: usize,
 }
@@ -342,7 +342,7 @@ impl<T: Real> Scheduler<T> {
     fn draw<'a>(&'a self, sequence: &'a Sequence) -> Draw<'a> {
         let request = self.request(sequence);
         let position = sequence.tokens.len() as u64;
-        let uniform = Rng::keyed(&[request.key, sequence.samples[0] as u64, position]).uniform();
+        let uniform = request.key.number(sequence.samples[0] as u64).unit(position);
         Draw { sampling: &request.sampling, uniform, tokens: &sequence.tokens }
     }
 
