@@ -38,18 +38,24 @@ impl Avx2 {
         on_avx2!(_mm256_loadu_si256(MASKS.as_ptr().add(start).cast()))
     }
 
-    /// Rounds to bf16 exactly as `Real::from_f32` does.
+    /// The bf16 value of each lane in its upper 16 bits, the lower ones zero.
+    #[inline(always)]
+    fn rounded(self, a: __m256) -> __m256i {
+        on_avx2!({
+            let bits = _mm256_castps_si256(a);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(a, a));
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+            let chosen = _mm256_blendv_epi8(rounded, quiet, nan);
+            _mm256_and_si256(chosen, _mm256_set1_epi32(0xffff_0000u32 as i32))
+        })
+    }
+
     #[inline(always)]
     fn narrow(self, a: __m256) -> __m128i {
         on_avx2!({
-            let bits = _mm256_castps_si256(a);
-            let upper = _mm256_srli_epi32::<16>(bits);
-            let odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
-            let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
-            let rounded = _mm256_srli_epi32::<16>(rounded);
-            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(a, a));
-            let quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
-            let words = _mm256_blendv_epi8(rounded, quiet, nan);
+            let words = _mm256_srli_epi32::<16>(self.rounded(a));
             let packed = _mm256_packus_epi32(words, words);
             _mm256_castsi256_si128(_mm256_permute4x64_epi64::<0b1000>(packed))
         })
@@ -64,6 +70,7 @@ impl Avx2 {
 impl Simd for Avx2 {
     const ISA: Isa = Isa::Avx2;
     const LANES: usize = LANES;
+    const NATIVE_BF16: bool = false;
     type F = __m256;
     type Pairs = __m256i;
     type Mask = __m256;
@@ -175,14 +182,37 @@ impl Simd for Avx2 {
         on_avx2!(_mm256_set1_epi32(pair as i32))
     }
     #[inline(always)]
-    fn dot_bf16(self, acc: __m256, a: __m256i, b: __m256i) -> __m256 {
+    fn widen_pairs(self, pairs: __m256i) -> (__m256, __m256) {
         on_avx2!({
             let upper = _mm256_set1_epi32(0xffff_0000u32 as i32);
-            let high_a = _mm256_castsi256_ps(_mm256_and_si256(a, upper));
-            let high_b = _mm256_castsi256_ps(_mm256_and_si256(b, upper));
-            let low_a = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(a));
-            let low_b = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(b));
-            _mm256_fmadd_ps(low_a, low_b, _mm256_fmadd_ps(high_a, high_b, acc))
+            let first = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs));
+            (first, _mm256_castsi256_ps(_mm256_and_si256(pairs, upper)))
+        })
+    }
+    #[inline(always)]
+    fn pairs(self, first: __m256, second: __m256) -> __m256i {
+        on_avx2!({
+            let first = _mm256_srli_epi32::<16>(_mm256_castps_si256(first));
+            _mm256_or_si256(first, _mm256_castps_si256(second))
+        })
+    }
+    #[inline(always)]
+    fn round_to_bf16(self, a: __m256) -> __m256 {
+        on_avx2!(_mm256_castsi256_ps(self.rounded(a)))
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(self, to: *mut bf16, pairs: __m256i) {
+        on_avx2!(_mm256_storeu_si256(to.cast(), pairs))
+    }
+    #[inline(always)]
+    unsafe fn store_pairs_partial(self, to: *mut bf16, pairs: __m256i, count: usize) {
+        on_avx2!(_mm256_maskstore_epi32(to.cast(), self.mask(count), pairs))
+    }
+    #[inline(always)]
+    fn dot_bf16(self, acc: __m256, a: __m256i, b: __m256i) -> __m256 {
+        on_avx2!({
+            let ((a0, a1), (b0, b1)) = (self.widen_pairs(a), self.widen_pairs(b));
+            _mm256_fmadd_ps(a0, b0, _mm256_fmadd_ps(a1, b1, acc))
         })
     }
 

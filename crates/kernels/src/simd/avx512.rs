@@ -39,19 +39,23 @@ fn mask(count: usize) -> __mmask16 {
 }
 
 impl<const NATIVE_BF16: bool> Avx512<NATIVE_BF16> {
-    /// Rounds to bf16 by integer arithmetic: `vcvtneps2bf16` would flush subnormal numbers, and so differ from `Real::from_f32`.
+    /// The bf16 value of each lane in its upper 16 bits, the lower ones zero. Integer arithmetic: `vcvtneps2bf16` would
+    /// flush subnormal numbers, and so differ from `Real::from_f32`.
     #[inline(always)]
-    fn narrow(self, a: __m512) -> __m256i {
+    fn rounded(self, a: __m512) -> __m512i {
         on_avx512!({
             let bits = _mm512_castps_si512(a);
-            let upper = _mm512_srli_epi32::<16>(bits);
-            let odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
             let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-            let rounded = _mm512_srli_epi32::<16>(rounded);
             let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
-            let quiet = _mm512_mask_or_epi32(rounded, nan, upper, _mm512_set1_epi32(0x40));
-            _mm512_cvtepi32_epi16(quiet)
+            let quiet = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000));
+            _mm512_and_si512(quiet, _mm512_set1_epi32(0xffff_0000u32 as i32))
         })
+    }
+
+    #[inline(always)]
+    fn narrow(self, a: __m512) -> __m256i {
+        on_avx512!(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(self.rounded(a))))
     }
 
     #[inline(always)]
@@ -63,6 +67,7 @@ impl<const NATIVE_BF16: bool> Avx512<NATIVE_BF16> {
 impl<const NATIVE_BF16: bool> Simd for Avx512<NATIVE_BF16> {
     const ISA: Isa = if NATIVE_BF16 { Isa::Avx512Bf16 } else { Isa::Avx512 };
     const LANES: usize = 16;
+    const NATIVE_BF16: bool = NATIVE_BF16;
     type F = __m512;
     type Pairs = __m512i;
     type Mask = __mmask16;
@@ -180,18 +185,41 @@ impl<const NATIVE_BF16: bool> Simd for Avx512<NATIVE_BF16> {
         on_avx512!(_mm512_set1_epi32(pair as i32))
     }
     #[inline(always)]
+    fn widen_pairs(self, pairs: __m512i) -> (__m512, __m512) {
+        on_avx512!({
+            let upper = _mm512_set1_epi32(0xffff_0000u32 as i32);
+            let first = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs));
+            (first, _mm512_castsi512_ps(_mm512_and_si512(pairs, upper)))
+        })
+    }
+    #[inline(always)]
+    fn pairs(self, first: __m512, second: __m512) -> __m512i {
+        on_avx512!({
+            let first = _mm512_srli_epi32::<16>(_mm512_castps_si512(first));
+            _mm512_or_si512(first, _mm512_castps_si512(second))
+        })
+    }
+    #[inline(always)]
+    fn round_to_bf16(self, a: __m512) -> __m512 {
+        on_avx512!(_mm512_castsi512_ps(self.rounded(a)))
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(self, to: *mut bf16, pairs: __m512i) {
+        on_avx512!(_mm512_storeu_si512(to.cast(), pairs))
+    }
+    #[inline(always)]
+    unsafe fn store_pairs_partial(self, to: *mut bf16, pairs: __m512i, count: usize) {
+        on_avx512!(_mm512_mask_storeu_epi32(to.cast(), mask(count), pairs))
+    }
+    #[inline(always)]
     fn dot_bf16(self, acc: __m512, a: __m512i, b: __m512i) -> __m512 {
         on_avx512!({
             if NATIVE_BF16 {
                 use std::mem::transmute;
                 return _mm512_dpbf16_ps(acc, transmute::<__m512i, __m512bh>(a), transmute::<__m512i, __m512bh>(b));
             }
-            let upper = _mm512_set1_epi32(0xffff_0000u32 as i32);
-            let high_a = _mm512_castsi512_ps(_mm512_and_si512(a, upper));
-            let high_b = _mm512_castsi512_ps(_mm512_and_si512(b, upper));
-            let low_a = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(a));
-            let low_b = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(b));
-            _mm512_fmadd_ps(low_a, low_b, _mm512_fmadd_ps(high_a, high_b, acc))
+            let ((a0, a1), (b0, b1)) = (self.widen_pairs(a), self.widen_pairs(b));
+            _mm512_fmadd_ps(a0, b0, _mm512_fmadd_ps(a1, b1, acc))
         })
     }
 

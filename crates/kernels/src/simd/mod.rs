@@ -49,6 +49,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const ISA: Isa;
     /// Elements in a vector.
     const LANES: usize;
+    /// Whether [`Simd::dot_bf16`] is one instruction; otherwise it is cheaper to widen an operand once, beforehand.
+    const NATIVE_BF16: bool;
     /// A vector of `LANES` f32.
     type F: Copy;
     /// A vector of `LANES` pairs of bf16, the first of a pair in the lower half of a lane.
@@ -111,6 +113,16 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn load_pairs(self, from: *const bf16) -> Self::Pairs;
     /// The same pair in every lane: `low` is the first of the pair, and lies in the lower 16 bits.
     fn splat_pair(self, pair: u32) -> Self::Pairs;
+    /// The firsts and the seconds of the pairs, widened.
+    fn widen_pairs(self, pairs: Self::Pairs) -> (Self::F, Self::F);
+    /// Pairs of two vectors whose lanes are bf16 values already (see [`Simd::round_to_bf16`]).
+    fn pairs(self, first: Self::F, second: Self::F) -> Self::Pairs;
+    /// Each lane rounded to the nearest bf16 value exactly as [`Real::from_f32`] does, and still an f32.
+    fn round_to_bf16(self, a: Self::F) -> Self::F;
+    /// Writes `LANES` pairs.
+    unsafe fn store_pairs(self, to: *mut bf16, pairs: Self::Pairs);
+    /// Writes the first `count <= LANES` pairs.
+    unsafe fn store_pairs_partial(self, to: *mut bf16, pairs: Self::Pairs, count: usize);
     /// `(acc + a₁·b₁) + a₀·b₀` in each lane, every `+` rounded once, as `vdpbf16ps` does. That instruction takes
     /// subnormal inputs and results for zero; the other paths do not.
     fn dot_bf16(self, acc: Self::F, a: Self::Pairs, b: Self::Pairs) -> Self::F;

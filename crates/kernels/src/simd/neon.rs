@@ -27,18 +27,22 @@ macro_rules! on_neon {
 const LANES: usize = 4;
 
 impl Neon {
-    /// Rounds to bf16 exactly as `Real::from_f32` does.
+    /// The bf16 value of each lane in its upper 16 bits, the lower ones zero.
     #[inline(always)]
-    fn narrow(self, a: float32x4_t) -> uint16x4_t {
+    fn rounded(self, a: float32x4_t) -> uint32x4_t {
         on_neon!({
             let bits = vreinterpretq_u32_f32(a);
-            let upper = vshrq_n_u32::<16>(bits);
-            let odd = vandq_u32(upper, vdupq_n_u32(1));
-            let rounded = vshrq_n_u32::<16>(vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd));
+            let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
+            let rounded = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
+            let quiet = vorrq_u32(bits, vdupq_n_u32(0x40_0000));
             let number = vceqq_f32(a, a);
-            let quiet = vorrq_u32(upper, vdupq_n_u32(0x40));
-            vmovn_u32(vbslq_u32(number, rounded, quiet))
+            vandq_u32(vbslq_u32(number, rounded, quiet), vdupq_n_u32(0xffff_0000))
         })
+    }
+
+    #[inline(always)]
+    fn narrow(self, a: float32x4_t) -> uint16x4_t {
+        on_neon!(vmovn_u32(vshrq_n_u32::<16>(self.rounded(a))))
     }
 
     #[inline(always)]
@@ -50,6 +54,7 @@ impl Neon {
 impl Simd for Neon {
     const ISA: Isa = Isa::Neon;
     const LANES: usize = LANES;
+    const NATIVE_BF16: bool = false;
     type F = float32x4_t;
     type Pairs = uint32x4_t;
     type Mask = uint32x4_t;
@@ -163,14 +168,40 @@ impl Simd for Neon {
         on_neon!(vdupq_n_u32(pair))
     }
     #[inline(always)]
+    fn widen_pairs(self, pairs: uint32x4_t) -> (float32x4_t, float32x4_t) {
+        on_neon!({
+            let first = vreinterpretq_f32_u32(vshlq_n_u32::<16>(pairs));
+            (first, vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xffff_0000))))
+        })
+    }
+    #[inline(always)]
+    fn pairs(self, first: float32x4_t, second: float32x4_t) -> uint32x4_t {
+        on_neon!({
+            let first = vshrq_n_u32::<16>(vreinterpretq_u32_f32(first));
+            vorrq_u32(first, vreinterpretq_u32_f32(second))
+        })
+    }
+    #[inline(always)]
+    fn round_to_bf16(self, a: float32x4_t) -> float32x4_t {
+        on_neon!(vreinterpretq_f32_u32(self.rounded(a)))
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(self, to: *mut bf16, pairs: uint32x4_t) {
+        on_neon!(vst1q_u16(to.cast(), vreinterpretq_u16_u32(pairs)))
+    }
+    #[inline(always)]
+    unsafe fn store_pairs_partial(self, to: *mut bf16, pairs: uint32x4_t, count: usize) {
+        let mut words = [0u32; LANES];
+        on_neon!({
+            vst1q_u32(words.as_mut_ptr(), pairs);
+            std::ptr::copy_nonoverlapping(words.as_ptr().cast::<bf16>(), to, 2 * count.min(LANES));
+        })
+    }
+    #[inline(always)]
     fn dot_bf16(self, acc: float32x4_t, a: uint32x4_t, b: uint32x4_t) -> float32x4_t {
         on_neon!({
-            let upper = vdupq_n_u32(0xffff_0000);
-            let high_a = vreinterpretq_f32_u32(vandq_u32(a, upper));
-            let high_b = vreinterpretq_f32_u32(vandq_u32(b, upper));
-            let low_a = vreinterpretq_f32_u32(vshlq_n_u32::<16>(a));
-            let low_b = vreinterpretq_f32_u32(vshlq_n_u32::<16>(b));
-            vfmaq_f32(vfmaq_f32(acc, high_a, high_b), low_a, low_b)
+            let ((a0, a1), (b0, b1)) = (self.widen_pairs(a), self.widen_pairs(b));
+            vfmaq_f32(vfmaq_f32(acc, a1, b1), a0, b0)
         })
     }
 

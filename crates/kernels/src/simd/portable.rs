@@ -25,6 +25,7 @@ macro_rules! lanewise {
 impl Simd for Portable {
     const ISA: Isa = Isa::Portable;
     const LANES: usize = LANES;
+    const NATIVE_BF16: bool = false;
     type F = [f32; LANES];
     type Pairs = [u32; LANES];
     type Mask = [bool; LANES];
@@ -139,11 +140,32 @@ impl Simd for Portable {
         [pair; LANES]
     }
     #[inline(always)]
+    fn widen_pairs(self, pairs: Self::Pairs) -> (Self::F, Self::F) {
+        let first = lanewise!(Self::F, |pairs| f32::from_bits(pairs << 16));
+        (first, lanewise!(Self::F, |pairs| f32::from_bits(pairs & 0xffff_0000)))
+    }
+    #[inline(always)]
+    fn pairs(self, first: Self::F, second: Self::F) -> Self::Pairs {
+        lanewise!(Self::Pairs, |first, second| (first.to_bits() >> 16) | second.to_bits())
+    }
+    #[inline(always)]
+    fn round_to_bf16(self, a: Self::F) -> Self::F {
+        lanewise!(Self::F, |a| <bf16 as Real>::from_f32(a).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(self, to: *mut bf16, pairs: Self::Pairs) {
+        // SAFETY: the contract of `Simd`.
+        unsafe { to.cast::<Self::Pairs>().write_unaligned(pairs) }
+    }
+    #[inline(always)]
+    unsafe fn store_pairs_partial(self, to: *mut bf16, pairs: Self::Pairs, count: usize) {
+        // SAFETY: the contract of `Simd`.
+        unsafe { std::ptr::copy_nonoverlapping(pairs.as_ptr().cast::<bf16>(), to, 2 * count.min(LANES)) }
+    }
+    #[inline(always)]
     fn dot_bf16(self, acc: Self::F, a: Self::Pairs, b: Self::Pairs) -> Self::F {
-        lanewise!(Self::F, |acc, a, b| {
-            let high = f32::from_bits(a & 0xffff_0000).mul_add(f32::from_bits(b & 0xffff_0000), acc);
-            f32::from_bits(a << 16).mul_add(f32::from_bits(b << 16), high)
-        })
+        let ((a0, a1), (b0, b1)) = (self.widen_pairs(a), self.widen_pairs(b));
+        self.fma(a0, b0, self.fma(a1, b1, acc))
     }
 
     #[inline(always)]

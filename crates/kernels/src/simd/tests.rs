@@ -173,19 +173,38 @@ fn partial_loads_give_zeros_and_partial_stores_leave_the_rest() {
 struct Narrow<'a>(&'a [f32]);
 
 impl Kernel for Narrow<'_> {
-    type Output = (Vec<bf16>, Vec<f32>);
+    type Output = (Vec<bf16>, Vec<f32>, Vec<bf16>);
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Self::Output {
         let mut out = vec![bf16::ZERO; self.0.len()];
         let mut wide = vec![0.0; self.0.len()];
+        let mut pairs = vec![bf16::ZERO; 2 * self.0.len()];
         for start in (0..self.0.len()).step_by(S::LANES) {
             // SAFETY: the length is a multiple of 16, and so of every `LANES`.
             unsafe {
                 s.store(out[start..].as_mut_ptr(), s.load(self.0[start..].as_ptr()));
                 s.store(wide[start..].as_mut_ptr(), s.load(out[start..].as_ptr()));
+                let rounded = s.round_to_bf16(s.load(self.0[start..].as_ptr()));
+                let pair = s.pairs(s.splat(1.0), rounded);
+                s.store_pairs(pairs[2 * start..].as_mut_ptr(), pair);
+                let (first, second) = s.widen_pairs(pair);
+                assert_eq!((s.reduce_max(first), s.reduce_add(first)), (1.0, S::LANES as f32));
+                let swapped = s.pairs(second, first);
+                s.store_pairs_partial(pairs[2 * start..].as_mut_ptr(), swapped, 3);
             }
         }
-        (out, wide)
+        (out, wide, pairs)
+    }
+}
+
+#[derive(Clone)]
+struct Lanes;
+
+impl Kernel for Lanes {
+    type Output = usize;
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> usize {
+        S::LANES
     }
 }
 
@@ -194,11 +213,15 @@ fn bf16_is_rounded_as_real_rounds_it() {
     let mut values: Vec<f32> = (0..1u32 << 16).map(|i| f32::from_bits(i.wrapping_mul(0x9e37_79b9))).collect();
     values.extend((0..1u32 << 12).map(|i| f32::from_bits((i << 20) | 0x8000)));
     values.extend((0..1u32 << 12).map(|i| f32::from_bits((i << 20) | 0x18000)));
-    on_every_path(Narrow(&values), |isa, (narrow, wide)| {
+    on_every_path(Narrow(&values), |isa, (narrow, wide, pairs)| {
         for (i, &x) in values.iter().enumerate() {
             let wanted = <bf16 as Real>::from_f32(x);
             assert_eq!(narrow[i].to_bits(), wanted.to_bits(), "{x} on {}", isa.name());
             assert!(same(wide[i], wanted.to_f32()), "{x} on {}", isa.name());
+            let lanes = isa.run(Lanes);
+            let at = if i % lanes < 3 { 2 * i } else { 2 * i + 1 };
+            assert_eq!(pairs[at].to_bits(), wanted.to_bits(), "{x} in a pair on {}", isa.name());
+            assert_eq!(pairs[at ^ 1], bf16::ONE);
         }
     });
 }

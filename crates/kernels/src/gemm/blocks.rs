@@ -1,0 +1,229 @@
+//! The loops around the tile: which task makes which part of the output, and in what order it reads.
+//!
+//! A task makes `row block × column block` of the output over the whole depth. Deep products go in blocks of k, between
+//! which the sums rest in memory as f32, so that the cut changes nothing. Inside a block of k a part of one panel of B
+//! stays in the first cache while the tiles of the row block, whose words lie in the second, pass over it.
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::pack::{BlockFromColumns, BlockFromRows};
+use super::tile::{
+    BLOCK_WORDS, Finish, PANEL, ROW_WORDS, TALLEST, Tile, panels_at_once, step_depth, step_words, tile_rows,
+};
+use crate::device::{Device, Isa, Queue};
+use crate::dtype::Real;
+use crate::scratch::Scratch;
+
+/// A product whose B is packed. Made of pointers, since tasks write disjoint parts of one output.
+pub(super) struct Product<T, O> {
+    /// `[rows, depth]`, or, transposed, `[depth, rows]`.
+    pub a: *const T,
+    pub a_stride: usize,
+    pub b: *const T,
+    /// Elements from one panel of B to the next.
+    pub panel_stride: usize,
+    pub rows: usize,
+    pub cols: usize,
+    pub depth: usize,
+    pub out: *mut O,
+    pub out_stride: usize,
+    /// Null, or `[cols]`.
+    pub bias: *const f32,
+    /// Null, or `[rows, cols]`.
+    pub addend: *const f32,
+    pub addend_stride: usize,
+    /// Null, or the output itself where sums go on from what it holds.
+    pub start: *const f32,
+}
+
+// SAFETY: the pointers are those of views, which are `Sync`, and each task writes its own part of the output.
+unsafe impl<T, O> Sync for Product<T, O> {}
+
+/// Memory of one thread, kept between products.
+struct Workspace {
+    /// A block of A.
+    words: Scratch,
+    /// Sums of a task.
+    sums: Scratch,
+    /// First rows of tiles.
+    tiles: Vec<usize>,
+}
+
+thread_local! {
+    static WORKSPACE: RefCell<Workspace> = RefCell::new(Workspace {
+        words: Scratch::new(Device::Cpu),
+        sums: Scratch::new(Device::Cpu),
+        tiles: Vec::new(),
+    });
+}
+
+/// Rows and panels of one task.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Cut {
+    rows: usize,
+    panels: usize,
+}
+
+/// Words of A's block that should fit into a part of the second cache: 192 rows.
+const MOST_BLOCK_ROWS: usize = 192;
+/// Below this a fork costs more than it brings.
+const SMALLEST_TASK_NS: usize = 2_000;
+
+/// How to cut `rows × panels`: into tasks of some microseconds at least, several for each thread, so that a slow core does
+/// not hold up the others. Never changes a result.
+fn cut<T: Real>(isa: Isa, threads: usize, rows: usize, panels: usize, depth: usize) -> Cut {
+    // A careful guess: 50 f32 products a nanosecond, and 16 bytes of B.
+    let operations_ns = rows * panels * PANEL * depth / 50;
+    let bytes_ns = panels * PANEL * depth * size_of::<T>() / 16;
+    let total_ns = operations_ns.max(bytes_ns);
+    let wanted = if threads == 1 { 1 } else { (total_ns / SMALLEST_TASK_NS).clamp(1, 8 * threads) };
+    let tall = tile_rows(isa);
+    let row_blocks = rows.div_ceil(MOST_BLOCK_ROWS / tall * tall);
+    let block_rows = rows.div_ceil(row_blocks).next_multiple_of(if rows > tall { tall } else { 1 }).min(rows);
+    let most = if rows <= 2 * tall { panels } else { 16 };
+    let at_once = panels_at_once(isa, block_rows);
+    let block_panels = (panels * row_blocks).div_ceil(wanted).clamp(1, most).next_multiple_of(at_once);
+    Cut { rows: block_rows, panels: block_panels }
+}
+
+impl<T: Real, O: Real> Product<T, O> {
+    /// Makes the output.
+    pub(super) fn run<const TRANSPOSED: bool>(&self, queue: &Queue) {
+        if self.rows == 0 || self.cols == 0 {
+            return;
+        }
+        let panels = self.cols.div_ceil(PANEL);
+        let cut = cut::<T>(queue.isa(), queue.threads(), self.rows, panels, self.depth);
+        let (across, down) = (panels.div_ceil(cut.panels), self.rows.div_ceil(cut.rows));
+        queue.parallel(across * down, |task| {
+            let (row, panel) = (task / across * cut.rows, task % across * cut.panels);
+            let rows = row..(row + cut.rows).min(self.rows);
+            let block = panel..(panel + cut.panels).min(panels);
+            WORKSPACE.with_borrow_mut(|workspace| self.block::<TRANSPOSED>(queue.isa(), rows, block, workspace));
+        });
+    }
+
+    fn block<const TRANSPOSED: bool>(
+        &self,
+        isa: Isa,
+        rows: Range<usize>,
+        panels: Range<usize>,
+        workspace: &mut Workspace,
+    ) {
+        let (step, words) = (step_depth::<T>(), step_words::<T>(isa));
+        let steps = self.depth.div_ceil(step);
+        let blocks = steps.div_ceil(BLOCK_WORDS / words).max(1);
+        let block_steps = steps.div_ceil(blocks);
+        let tall = tile_rows(isa);
+        let Workspace { words: block, sums, tiles } = workspace;
+
+        // Tiles of equal height, as nearly as can be: a last tile of one row would be slow.
+        let count = rows.len().div_ceil(tall);
+        tiles.clear();
+        tiles.extend((0..=count).map(|t| t * rows.len() / count));
+
+        let block = block.elements::<f32>((rows.len() + tall) * ROW_WORDS).as_mut_ptr();
+        let at_once = panels_at_once(isa, rows.len());
+        // With one block of k sums are finished while they are hot, and the next tile may use their place.
+        let (c_panel, c_group, c_row) =
+            if blocks == 1 { (TALLEST * PANEL, 0, 0) } else { (rows.len() * PANEL, rows.len() * PANEL, PANEL) };
+        let places = if blocks == 1 { at_once } else { panels.len().next_multiple_of(at_once) };
+        let sums = sums.elements::<f32>(places * c_panel).as_mut_ptr();
+
+        for b in 0..blocks {
+            let first_step = b * block_steps;
+            let depth = (block_steps * step).min(self.depth.saturating_sub(first_step * step));
+            let steps = depth.div_ceil(step);
+            self.fill_block::<TRANSPOSED>(isa, &rows, tiles, first_step * step, depth, block);
+            let mut panel = panels.start;
+            while panel < panels.end {
+                let group = if at_once <= panels.end - panel { at_once } else { 1 };
+                for (t, tile) in tiles.windows(2).enumerate() {
+                    let offset = if TRANSPOSED { t * steps * words * tall } else { tile[0] * ROW_WORDS };
+                    let c = sums.wrapping_add((panel - panels.start) * c_group + tile[0] * c_row);
+                    let from_zero = b == 0 && self.start.is_null();
+                    let part = Part { row: rows.start + tile[0], rows: tile[1] - tile[0], panel };
+                    if b == 0 && !from_zero {
+                        for g in 0..group {
+                            self.load_sums(&Part { panel: panel + g, ..part }, c.wrapping_add(g * c_panel));
+                        }
+                    }
+                    isa.run(Tile::<T, TRANSPOSED> {
+                        a: block.wrapping_add(offset),
+                        b: self.b.wrapping_add(panel * self.panel_stride + first_step * step * PANEL),
+                        panel_stride: self.panel_stride,
+                        panels: group,
+                        steps,
+                        rows: part.rows,
+                        c,
+                        c_stride: c_panel,
+                        from_zero,
+                    });
+                    if b + 1 == blocks {
+                        for g in 0..group {
+                            self.finish(isa, &Part { panel: panel + g, ..part }, c.wrapping_add(g * c_panel));
+                        }
+                    }
+                }
+                panel += group;
+            }
+        }
+    }
+
+    fn fill_block<const TRANSPOSED: bool>(
+        &self,
+        isa: Isa,
+        rows: &Range<usize>,
+        tiles: &[usize],
+        k: usize,
+        depth: usize,
+        to: *mut f32,
+    ) {
+        let stride = self.a_stride;
+        if TRANSPOSED {
+            let from = self.a.wrapping_add(k * stride + rows.start);
+            isa.run(BlockFromColumns { from, stride, tiles, k: depth, to });
+        } else {
+            let from = self.a.wrapping_add(rows.start * stride + k);
+            isa.run(BlockFromRows { from, stride, rows: rows.len(), k: depth, to });
+        }
+    }
+
+    /// Sums that go on from the output.
+    fn load_sums(&self, part: &Part, c: *mut f32) {
+        let cols = PANEL.min(self.cols - part.panel * PANEL);
+        for i in 0..part.rows {
+            // SAFETY: the part lies inside the output; the sums hold `part.rows` rows of `PANEL`.
+            unsafe {
+                let from = self.start.add((part.row + i) * self.out_stride + part.panel * PANEL);
+                std::ptr::copy_nonoverlapping(from, c.add(i * PANEL), cols);
+                std::ptr::write_bytes(c.add(i * PANEL + cols), 0, PANEL - cols);
+            }
+        }
+    }
+
+    fn finish(&self, isa: Isa, part: &Part, c: *const f32) {
+        let column = part.panel * PANEL;
+        let at = |x: *const f32, offset: usize| if x.is_null() { x } else { x.wrapping_add(offset) };
+        isa.run(Finish {
+            c,
+            rows: part.rows,
+            cols: PANEL.min(self.cols - column),
+            out: self.out.wrapping_add(part.row * self.out_stride + column),
+            out_stride: self.out_stride,
+            bias: at(self.bias, column),
+            addend: at(self.addend, part.row * self.addend_stride + column),
+            addend_stride: self.addend_stride,
+            life: PhantomData,
+        });
+    }
+}
+
+/// The output of one tile in one panel.
+struct Part {
+    row: usize,
+    rows: usize,
+    panel: usize,
+}

@@ -1,0 +1,186 @@
+//! Copying operands into the layouts that `tile.rs` reads: B into panels, A into blocks of words.
+
+use super::tile::{PANEL, ROW_WORDS, step_depth, step_words, tile_rows};
+use crate::dtype::{DType, Real, bf16};
+use crate::simd::{Kernel, Simd};
+
+/// Elements of T in a panel of depth `k`.
+pub(super) fn panel_len<T: Real>(k: usize) -> usize {
+    k.next_multiple_of(step_depth::<T>()) * PANEL
+}
+
+/// One panel from rows along k: B's row `k` lies at `from + k · stride`. Columns past `cols`, and the second half of an odd
+/// last pair, become zero.
+pub(super) struct PanelFromRows<X, T> {
+    pub from: *const X,
+    pub stride: usize,
+    pub k: usize,
+    pub cols: usize,
+    pub to: *mut T,
+}
+
+impl<X: Real, T: Real> Kernel for PanelFromRows<X, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let depth = step_depth::<T>();
+        let mut k = 0;
+        while k < self.k {
+            let mut column = 0;
+            while column < PANEL {
+                let count = S::LANES.min(self.cols.saturating_sub(column));
+                // SAFETY: `k` rows of `cols` elements may be read, and `panel_len` elements written; a row or a column
+                // past the end is not read (`count` is then 0, or the row is replaced by zeros).
+                unsafe {
+                    let from = self.from.add(k * self.stride).wrapping_add(column);
+                    let to = self.to.add(k * PANEL + column * depth);
+                    let first = s.load_partial(from, count);
+                    if T::DTYPE == DType::F32 {
+                        s.store(to, first);
+                    } else {
+                        let second = if k + 1 < self.k {
+                            s.load_partial(from.wrapping_add(self.stride), count)
+                        } else {
+                            s.zero()
+                        };
+                        let pairs = s.pairs(s.round_to_bf16(first), s.round_to_bf16(second));
+                        s.store_pairs(to.cast::<bf16>(), pairs);
+                    }
+                }
+                column += S::LANES;
+            }
+            k += depth;
+        }
+    }
+}
+
+/// One panel from rows along n, as weights lie in files: B's column `j` lies at `from + j · stride`.
+pub(super) struct PanelFromColumns<T> {
+    pub from: *const f32,
+    pub stride: usize,
+    pub k: usize,
+    pub cols: usize,
+    pub to: *mut T,
+}
+
+impl<T: Real> Kernel for PanelFromColumns<T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        /// Depth of the part that is transposed at a time; it stays in the first cache.
+        const DEPTH: usize = 64;
+        let mut turned = [[0.0f32; PANEL]; DEPTH];
+        for start in (0..self.k).step_by(DEPTH) {
+            let k = DEPTH.min(self.k - start);
+            for column in 0..self.cols {
+                // SAFETY: column `column` holds `self.k` elements at its place.
+                let from = unsafe { std::slice::from_raw_parts(self.from.add(column * self.stride + start), k) };
+                for (row, &x) in turned.iter_mut().zip(from) {
+                    row[column] = x;
+                }
+            }
+            let part = PanelFromRows {
+                from: turned.as_ptr().cast::<f32>(),
+                stride: PANEL,
+                k,
+                cols: self.cols,
+                to: self.to.wrapping_add(start * PANEL),
+            };
+            part.run(s);
+        }
+    }
+}
+
+/// A block of A, for the tiles of one row block: `rows` rows, `k` of each, completed by zeros to whole steps.
+pub(super) struct BlockFromRows<T> {
+    pub from: *const T,
+    pub stride: usize,
+    pub rows: usize,
+    pub k: usize,
+    pub to: *mut f32,
+}
+
+impl<T: Real> Kernel for BlockFromRows<T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let whole = self.k.next_multiple_of(step_depth::<T>());
+        for i in 0..self.rows {
+            // SAFETY: `rows` rows of `k` elements may be read, and as many rows of `ROW_WORDS` words written, which is
+            // enough for whole steps.
+            unsafe {
+                let from = self.from.add(i * self.stride);
+                let to = self.to.add(i * ROW_WORDS);
+                if T::DTYPE == DType::F32 || S::NATIVE_BF16 {
+                    let to = to.cast::<T>();
+                    std::ptr::copy_nonoverlapping(from, to, self.k);
+                    if whole > self.k {
+                        to.add(self.k).write(T::from_f32(0.0));
+                    }
+                    continue;
+                }
+                let mut k = 0;
+                while k < whole {
+                    let count = S::LANES.min(self.k.saturating_sub(k));
+                    s.store_partial(to.add(k), s.load_partial(from.wrapping_add(k), count), S::LANES.min(whole - k));
+                    k += S::LANES;
+                }
+            }
+        }
+    }
+}
+
+/// A transposed block: A's row `i` is column `i` of `from`, whose rows run along k. The tiles follow one
+/// another, each `[steps][words][tile_rows]`.
+pub(super) struct BlockFromColumns<'a, T> {
+    pub from: *const T,
+    pub stride: usize,
+    /// The first row of each tile, and the end of the last.
+    pub tiles: &'a [usize],
+    pub k: usize,
+    pub to: *mut f32,
+}
+
+impl<T: Real> Kernel for BlockFromColumns<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let whole = self.k.next_multiple_of(step_depth::<T>());
+        let steps = whole / step_depth::<T>();
+        let tall = tile_rows(S::ISA);
+        let tile_words = steps * step_words::<T>(S::ISA) * tall;
+        for (t, tile) in self.tiles.windows(2).enumerate() {
+            let rows = tile[1] - tile[0];
+            let mut row = 0;
+            while row < rows {
+                let count = S::LANES.min(rows - row);
+                // SAFETY: `k` rows that hold the columns of all tiles may be read, and `tile_words` written for each tile.
+                unsafe {
+                    let from = self.from.add(tile[0] + row);
+                    let to = self.to.add(t * tile_words + row);
+                    if T::DTYPE != DType::F32 && S::NATIVE_BF16 {
+                        for p in 0..steps {
+                            let first = s.load_partial(from.add(2 * p * self.stride), count);
+                            let second = if 2 * p + 1 < self.k {
+                                s.load_partial(from.add((2 * p + 1) * self.stride), count)
+                            } else {
+                                s.zero()
+                            };
+                            let to = to.add(p * tall).cast::<bf16>();
+                            s.store_pairs_partial(to, s.pairs(first, second), count);
+                        }
+                    } else {
+                        for k in 0..self.k {
+                            let x = s.load_partial(from.add(k * self.stride), count);
+                            s.store_partial(to.add(k * tall), x, count);
+                        }
+                        if whole > self.k {
+                            s.store_partial(to.add(self.k * tall), s.zero(), count);
+                        }
+                    }
+                }
+                row += S::LANES;
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The innermost product: a few rows of A by a few panels of B, accumulated in registers.
+//!
+//! Work is counted in *steps* along k: one k for f32, a pair of k for bf16. A's block lies in 4-byte *words*: f32; a pair
+//! of bf16 where `vdpbf16ps` exists; elsewhere the two bf16 of a pair, widened beforehand to one f32 each.
+
+use std::marker::PhantomData;
+
+use crate::device::Isa;
+use crate::dtype::{DType, Real};
+use crate::simd::{Kernel, Simd, prefetch};
+
+/// Columns of B in a panel: two vectors of AVX-512, four of AVX2, eight of NEON.
+pub(super) const PANEL: usize = 32;
+/// Most words of one row of A in a block. With this depth a panel's part of B (48 KB) stays in the nearest caches while
+/// the tiles of a row block pass over it.
+pub(super) const BLOCK_WORDS: usize = 384;
+/// Words from one row of a block of A to the next. A constant, so that every row is a displacement from one pointer;
+/// not a multiple of the page size, so that the rows do not compete for the same cache sets.
+pub(super) const ROW_WORDS: usize = BLOCK_WORDS + 16;
+/// Rows of the tallest tile of any path.
+pub(super) const TALLEST: usize = 12;
+
+/// Elements of k in a step.
+pub(super) const fn step_depth<T: Real>() -> usize {
+    match T::DTYPE {
+        DType::F32 => 1,
+        _ => 2,
+    }
+}
+
+/// Words of A in a step.
+pub(super) fn step_words<T: Real>(isa: Isa) -> usize {
+    if T::DTYPE == DType::F32 || isa == Isa::Avx512Bf16 { 1 } else { 2 }
+}
+
+/// Rows of the tallest tile of a path: as many as leave registers for a row of B and one element of A.
+pub(super) const fn tile_rows(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512Bf16 | Isa::Avx512 => 12,
+        Isa::Avx2 | Isa::Neon => 6,
+        Isa::Portable => 4,
+    }
+}
+
+/// How many panels a tile of so few rows takes at once, so that there are enough independent sums to hide the latency of FMA.
+pub(super) fn panels_at_once(isa: Isa, rows: usize) -> usize {
+    match (isa, rows) {
+        (Isa::Avx512Bf16 | Isa::Avx512, 1) => 4,
+        (Isa::Avx512Bf16 | Isa::Avx512, 2) => 2,
+        (Isa::Avx2 | Isa::Neon, 1) => 2,
+        _ => 1,
+    }
+}
+
+/// One tile: `rows` of A by `panels` of B, `steps` deep. `TRANSPOSED` names the layout of A's block: word `w` of step `p`
+/// of row `i` is at `i · ROW_WORDS + p · words + w`, or, transposed, at `(p · words + w) · TALLEST + i`.
+pub(super) struct Tile<T, const TRANSPOSED: bool> {
+    pub a: *const f32,
+    /// The first panel, at the first step.
+    pub b: *const T,
+    /// Elements from one panel of B to the next.
+    pub panel_stride: usize,
+    /// 1, or [`panels_at_once`].
+    pub panels: usize,
+    pub steps: usize,
+    pub rows: usize,
+    /// The sums, `[panels][rows][PANEL]`: read unless `from_zero`, and written.
+    pub c: *mut f32,
+    /// Floats from one panel of sums to the next.
+    pub c_stride: usize,
+    pub from_zero: bool,
+}
+
+impl<T: Real, const TRANSPOSED: bool> Kernel for Tile<T, TRANSPOSED> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: the caller of `Isa::run` in `blocks.rs` made the pointers for this shape, and `rows` and
+        // `panels` do not exceed what the path's functions above say.
+        unsafe {
+            // Constant conditions, so that no path compiles the tiles of another.
+            if const { S::LANES == 16 } {
+                match (self.rows, self.panels) {
+                    (1, 4) => self.sums::<S, 1, 2, 4>(s, 0),
+                    (2, 2) => self.sums::<S, 2, 2, 2>(s, 0),
+                    (1, _) => self.sums::<S, 1, 2, 1>(s, 0),
+                    (2, _) => self.sums::<S, 2, 2, 1>(s, 0),
+                    (3, _) => self.sums::<S, 3, 2, 1>(s, 0),
+                    (4, _) => self.sums::<S, 4, 2, 1>(s, 0),
+                    (5, _) => self.sums::<S, 5, 2, 1>(s, 0),
+                    (6, _) => self.sums::<S, 6, 2, 1>(s, 0),
+                    (7, _) => self.sums::<S, 7, 2, 1>(s, 0),
+                    (8, _) => self.sums::<S, 8, 2, 1>(s, 0),
+                    (9, _) => self.sums::<S, 9, 2, 1>(s, 0),
+                    (10, _) => self.sums::<S, 10, 2, 1>(s, 0),
+                    (11, _) => self.sums::<S, 11, 2, 1>(s, 0),
+                    (12, _) => self.sums::<S, 12, 2, 1>(s, 0),
+                    (rows, panels) => unreachable!("a tile of {rows} rows and {panels} panels"),
+                }
+            } else if const { matches!(S::ISA, Isa::Avx2) } {
+                match (self.rows, self.panels) {
+                    (1, 2) => self.sums::<S, 1, 4, 2>(s, 0),
+                    (1, _) => self.sums::<S, 1, 4, 1>(s, 0),
+                    (2, _) => self.sums::<S, 2, 4, 1>(s, 0),
+                    (3, _) => self.halves::<S, 3, 2>(s),
+                    (4, _) => self.halves::<S, 4, 2>(s),
+                    (5, _) => self.halves::<S, 5, 2>(s),
+                    (6, _) => self.halves::<S, 6, 2>(s),
+                    (rows, panels) => unreachable!("a tile of {rows} rows and {panels} panels"),
+                }
+            } else if const { matches!(S::ISA, Isa::Neon) } {
+                match (self.rows, self.panels) {
+                    (1, 2) => self.sums::<S, 1, 8, 2>(s, 0),
+                    (1, _) => self.sums::<S, 1, 8, 1>(s, 0),
+                    (2, _) => self.sums::<S, 2, 8, 1>(s, 0),
+                    (3, _) => self.halves::<S, 3, 4>(s),
+                    (4, _) => self.halves::<S, 4, 4>(s),
+                    (5, _) => self.halves::<S, 5, 4>(s),
+                    (6, _) => self.halves::<S, 6, 4>(s),
+                    (rows, panels) => unreachable!("a tile of {rows} rows and {panels} panels"),
+                }
+            } else {
+                match self.rows {
+                    1 => self.halves::<S, 1, 2>(s),
+                    2 => self.halves::<S, 2, 2>(s),
+                    3 => self.halves::<S, 3, 2>(s),
+                    4 => self.halves::<S, 4, 2>(s),
+                    rows => unreachable!("a tile of {rows} rows"),
+                }
+            }
+        }
+    }
+}
+
+impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
+    /// The two halves of one panel, each `V` vectors wide.
+    #[inline(always)]
+    unsafe fn halves<S: Simd, const R: usize, const V: usize>(&self, s: S) {
+        // SAFETY: forwarded.
+        unsafe {
+            self.sums::<S, R, V, 1>(s, 0);
+            self.sums::<S, R, V, 1>(s, PANEL / 2);
+        }
+    }
+
+    /// `R` rows by `V` vectors, from `column` on, of each of `G` panels.
+    // Constant bounds and plain indices unroll, so that the sums live in registers.
+    #[allow(clippy::needless_range_loop)]
+    #[inline(always)]
+    unsafe fn sums<S: Simd, const R: usize, const V: usize, const G: usize>(&self, s: S, column: usize) {
+        let depth = step_depth::<T>();
+        let narrow = T::DTYPE == DType::F32 || S::NATIVE_BF16;
+        let words = if narrow { 1 } else { 2 };
+        let (row_step, word_step) = if TRANSPOSED { (1, tile_rows(S::ISA)) } else { (ROW_WORDS, 1) };
+        let mut acc = [[[s.zero(); V]; G]; R];
+        // SAFETY: A's block holds `steps` steps of R rows, B's panels `steps` steps from `b` on, and the sums R rows a panel.
+        unsafe {
+            if !self.from_zero {
+                for (i, row) in acc.iter_mut().enumerate() {
+                    for (g, panel) in row.iter_mut().enumerate() {
+                        for (v, sum) in panel.iter_mut().enumerate() {
+                            *sum = s.load(self.c.add(g * self.c_stride + i * PANEL + column + v * S::LANES));
+                        }
+                    }
+                }
+            }
+            let mut a = self.a;
+            let mut b = self.b.add(column * depth);
+            for _ in 0..self.steps {
+                for g in 0..G {
+                    let b = b.add(g * self.panel_stride);
+                    for v in 0..V {
+                        let b = b.add(v * S::LANES * depth);
+                        if T::DTYPE == DType::F32 {
+                            let b = s.load_f32(b.cast());
+                            for i in 0..R {
+                                acc[i][g][v] = s.fma(s.splat(*a.add(i * row_step)), b, acc[i][g][v]);
+                            }
+                        } else if S::NATIVE_BF16 {
+                            let b = s.load_pairs(b.cast());
+                            for i in 0..R {
+                                let pair = s.splat_pair(a.add(i * row_step).cast::<u32>().read());
+                                acc[i][g][v] = s.dot_bf16(acc[i][g][v], pair, b);
+                            }
+                        } else {
+                            // As `dot_bf16`, with the widening of A done when its block was made.
+                            let (first, second) = s.widen_pairs(s.load_pairs(b.cast()));
+                            for i in 0..R {
+                                let sum = s.fma(s.splat(*a.add(i * row_step + word_step)), second, acc[i][g][v]);
+                                acc[i][g][v] = s.fma(s.splat(*a.add(i * row_step)), first, sum);
+                            }
+                        }
+                    }
+                    if R <= 4 {
+                        // Few rows: the product waits for B, a kilobyte ahead or so.
+                        prefetch(b.wrapping_add(16 * PANEL * depth));
+                    }
+                }
+                a = a.add(words * word_step);
+                b = b.add(PANEL * depth);
+            }
+            for (i, row) in acc.iter().enumerate() {
+                for (g, panel) in row.iter().enumerate() {
+                    for (v, &sum) in panel.iter().enumerate() {
+                        s.store(self.c.add(g * self.c_stride + i * PANEL + column + v * S::LANES), sum);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What becomes of finished sums: `out = addend + (sums + bias)`, rounded once to `O`.
+pub(super) struct Finish<'a, O> {
+    pub c: *const f32,
+    pub rows: usize,
+    /// At most [`PANEL`].
+    pub cols: usize,
+    pub out: *mut O,
+    pub out_stride: usize,
+    /// Null, or `cols` values.
+    pub bias: *const f32,
+    /// Null, or `rows` rows.
+    pub addend: *const f32,
+    pub addend_stride: usize,
+    pub life: PhantomData<&'a mut O>,
+}
+
+impl<O: Real> Kernel for Finish<'_, O> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for i in 0..self.rows {
+            let mut column = 0;
+            while column < self.cols {
+                let count = S::LANES.min(self.cols - column);
+                // SAFETY: the caller in `blocks.rs` gives `rows` rows of `cols` columns at each pointer.
+                unsafe {
+                    let mut sum = s.load(self.c.add(i * PANEL + column));
+                    if !self.bias.is_null() {
+                        sum = s.add(sum, s.load_partial(self.bias.add(column), count));
+                    }
+                    if !self.addend.is_null() {
+                        let addend = self.addend.add(i * self.addend_stride + column);
+                        sum = s.add(s.load_partial(addend, count), sum);
+                    }
+                    let out = self.out.add(i * self.out_stride + column);
+                    if count == S::LANES { s.store(out, sum) } else { s.store_partial(out, sum, count) }
+                }
+                column += S::LANES;
+            }
+        }
+    }
+}
