@@ -8,8 +8,10 @@
 //! exploit within a few steps by writing many blocks and never stopping.
 
 use crate::tasks::Completion;
+use serde::Deserialize;
 
 const TAGS: [&str; 4] = ["<think>", "</think>", "<answer>", "</answer>"];
+const CUT_SHORT: &str = "cut short: the end token is missing";
 
 /// The blocks of a well-formed completion, without blanks around their content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,12 +22,32 @@ pub struct Blocks<'a> {
     pub answer: &'a str,
 }
 
+/// Where a rule finds the answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadFrom {
+    /// In the one answer block (default).
+    #[default]
+    Block,
+    /// The whole completion is the answer; it must still have ended by itself.
+    Whole,
+}
+
+/// The answer of `completion` without blanks around it, or the reason why it has none.
+pub fn read<'a>(completion: &Completion<'a>, from: ReadFrom) -> Result<&'a str, String> {
+    match from {
+        ReadFrom::Block => blocks(completion).map(|blocks| blocks.answer),
+        ReadFrom::Whole if completion.finished => Ok(completion.text.trim()),
+        ReadFrom::Whole => Err(CUT_SHORT.to_string()),
+    }
+}
+
 /// The blocks of `completion`, or the reason why it has none.
 ///
 /// The think block is optional here; the rule `format` can demand it.
 pub fn blocks<'a>(completion: &Completion<'a>) -> Result<Blocks<'a>, String> {
     if !completion.finished {
-        return Err("cut short: the end token is missing".to_string());
+        return Err(CUT_SHORT.to_string());
     }
     blocks_of(completion.text)
 }

@@ -2,7 +2,8 @@
 //!
 //! It abstains where a case has no answer. It never guesses at meaning: "3" is not "3.0" here; see `number`.
 
-use super::{Evidence, Reads, Rule, Verdict, answer};
+use super::answer::{self, ReadFrom};
+use super::{Evidence, Reads, Rule, Verdict};
 use serde::Deserialize;
 
 /// Keys of `exact`.
@@ -13,6 +14,8 @@ pub struct ExactConfig {
     pub ignore_case: bool,
     /// Whether all blanks are left out before comparing (default no).
     pub ignore_blanks: bool,
+    /// Where the answer stands.
+    pub read: ReadFrom,
 }
 
 /// See the module.
@@ -46,10 +49,10 @@ impl Rule for Exact {
         let Some(expected) = evidence.answer else {
             return Verdict::Abstain { reason: "the case has no answer".to_string() };
         };
-        match answer::blocks(evidence.completion) {
-            Ok(blocks) => Verdict::pass(
-                self.plain(blocks.answer) == self.plain(expected),
-                format!("answered \"{}\", expected \"{}\"", blocks.answer, expected.trim()),
+        match answer::read(evidence.completion, self.config.read) {
+            Ok(answer) => Verdict::pass(
+                self.plain(answer) == self.plain(expected),
+                format!("answered \"{answer}\", expected \"{}\"", expected.trim()),
             ),
             Err(reason) => Verdict::zero(reason),
         }
@@ -74,7 +77,7 @@ mod tests {
         assert_eq!(score(strict(), Some("盗窃"), "盗窃"), Some(0.0));
         assert_eq!(score(strict(), Some("A b"), "<answer>a B</answer>"), Some(0.0));
         assert_eq!(score(strict(), None, "<answer>盗窃</answer>"), None);
-        let loose = ExactConfig { ignore_case: true, ignore_blanks: true };
+        let loose = ExactConfig { ignore_case: true, ignore_blanks: true, ..strict() };
         assert_eq!(score(loose, Some("A b"), "<answer>aB</answer>"), Some(1.0));
     }
 }

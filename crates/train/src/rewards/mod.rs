@@ -14,9 +14,20 @@
 //! Read next: [`answer`] (how the one answer is read), then [`format`], the smallest rule, then [`registry`] (how a recipe names them).
 
 pub mod answer;
+pub mod choice;
+pub mod countdown;
 pub mod exact;
+pub mod expression;
 pub mod format;
+pub mod interval;
+pub mod language;
+pub mod length;
+pub mod math;
+pub mod number;
+pub mod quantity;
+pub mod regex;
 pub mod registry;
+pub mod repetition;
 
 mod rule_set;
 

@@ -6,7 +6,9 @@
 //!
 //! To add a rule: write its file, then one line in [`CONSTRUCTORS`].
 
-use super::{Rule, RuleError, exact, format};
+use super::{
+    Rule, RuleError, choice, countdown, exact, format, interval, language, length, math, number, regex, repetition,
+};
 use crate::suggest;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -27,8 +29,17 @@ type Constructor = fn(&RuleConfig, &Path) -> Result<Arc<dyn Rule>, RuleError>;
 
 /// Every rule that a recipe can name.
 pub const CONSTRUCTORS: &[(&str, Constructor)] = &[
+    ("choice", |config, _| Ok(Arc::new(choice::Choice::new(config.own()?)))),
+    ("countdown", |config, _| Ok(Arc::new(countdown::Countdown::from_config(config)?))),
     ("exact", |config, _| Ok(Arc::new(exact::Exact::new(config.own()?)))),
     ("format", |config, _| Ok(Arc::new(format::Format::new(config.own()?)))),
+    ("interval", |config, _| Ok(Arc::new(interval::Interval::from_config(config)?))),
+    ("language", |config, _| Ok(Arc::new(language::Language::new(config.own()?)))),
+    ("length", |config, _| Ok(Arc::new(length::Length::from_config(config)?))),
+    ("math", |config, _| Ok(Arc::new(math::Math::new(config.own()?)))),
+    ("number", |config, _| Ok(Arc::new(number::Number::from_config(config)?))),
+    ("regex", |config, _| Ok(Arc::new(regex::Regex::from_config(config)?))),
+    ("repetition", |config, _| Ok(Arc::new(repetition::Repetition::from_config(config)?))),
 ];
 
 /// What other trainers call a rule, and our name for it.
