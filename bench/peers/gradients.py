@@ -5,6 +5,7 @@
 
 CASE.json: {"tokens": [N], "segments": [{"start", "len", "parent": null | index}], "weights": [N],
             "adamw": {"steps", "lr", "beta1", "beta2", "eps", "weight_decay", "max_norm"}}
+or a golden file of crates/lm/tests/golden, whose case is taken.
 
 `weights[t]` is the weight of `tokens[t]` as a target, predicted from the token before it; the first token of a
 segment is never one. The loss is sum(weights * -logprob) / sum(weights). A segment with a parent continues that
@@ -136,7 +137,8 @@ def main():
     if arguments.command == "compare":
         sys.exit(0 if compare(arguments.ours, arguments.theirs) else 1)
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
-    result, gradients = run_case(model, json.loads(arguments.case.read_text()))
+    case = json.loads(arguments.case.read_text())
+    result, gradients = run_case(model, case.get("case", case))
     arguments.out.mkdir(parents=True, exist_ok=True)
     save_file(gradients, arguments.out / "gradients.safetensors")
     (arguments.out / "result.json").write_text(json.dumps(result, indent=1) + "\n")

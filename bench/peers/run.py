@@ -2,6 +2,7 @@
 
     python run.py [--rounds 3] [--only train decode llama grpo] [--ferule BIN] [--out FILE.json]
     python run.py --only llama --smollm2 FOLDER --gguf F16.gguf BF16.gguf ...
+    NODE_LLAMA_CPP=FOLDER python run.py --only llama ...     with llama_cpp.mjs as a second llama.cpp
 
 Every measurement is a process of its own. `1x` is the best peer of those that ran; `floor` is the least that Ferule
 promises. A quiet machine is up to you: the load average before each round is recorded with the raw figures.
@@ -44,7 +45,8 @@ MEMORY_CEILINGS = {"train": 1 / 3, "grpo": 1 / 4}
 
 def peer(script, *arguments):
     """The JSON lines that one of these scripts prints; libraries' chatter on stdout is left out."""
-    done = subprocess.run([sys.executable, HERE / script, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    interpreter = "node" if script.endswith(".mjs") else sys.executable
+    done = subprocess.run([interpreter, HERE / script, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         raise SystemExit(f"{script} ended with exit code {done.returncode}")
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"')]
@@ -121,10 +123,13 @@ def round_of(arguments, figures):
         if not arguments.smollm2 or not arguments.gguf:
             raise SystemExit("the llama topic needs --smollm2 FOLDER and --gguf FILES\nhint: README.md says how to make them")
         add_ferule_decode(figures, "llama", ferule_bench(arguments, "--model", arguments.smollm2, "--batch", "1,16"))
-        for row in peer("llama_cpp.py", *arguments.gguf):
+        rows = peer("llama_cpp.py", *arguments.gguf)
+        if os.environ.get("NODE_LLAMA_CPP"):
+            rows += peer("llama_cpp.mjs", *arguments.gguf)
+        for row in rows:
             # f16 has no counterpart among Ferule's dtypes: it is a rival of bf16, which moves as many bytes.
             dtype = "f32" if "f32" in row["model"].lower() else "bf16"
-            figures.add(("llama", dtype, row["batch"]), f"llama.cpp, {row['model']}", row["tokens_per_s"])
+            figures.add(("llama", dtype, row["batch"]), f"{row['peer']}, {row['model']}", row["tokens_per_s"])
     if "grpo" in arguments.only:
         for row in ferule_bench(arguments, "--grpo", *shape)["grpo"]:
             figures.add(("grpo", row["dtype"], None), "ferule", 1 / row["seconds_per_step"], row["peak_bytes"])
