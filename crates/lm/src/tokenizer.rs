@@ -21,6 +21,7 @@ mod train;
 
 pub use stream::DecodeStream;
 pub use train::TrainOptions;
+pub(crate) use train::WORD_PATTERNS;
 
 use crate::checkpoint::write_atomically;
 use crate::error::FormatError;
@@ -221,6 +222,11 @@ impl Tokenizer {
     /// The fields of `tokenizer_config.json`.
     pub fn fields(&self) -> &Map<String, Value> {
         &self.fields
+    }
+
+    /// The pipeline, for formats that store its parts.
+    pub(crate) fn pipeline(&self) -> &tokenizers::Tokenizer {
+        &self.inner
     }
 
     /// Writes `tokenizer.json` and `tokenizer_config.json`, which `transformers` reads to the same ids.

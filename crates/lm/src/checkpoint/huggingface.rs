@@ -9,7 +9,7 @@
 //! Read next: [`crate::tokenizer`], [`crate::template`].
 
 use super::safetensors::{self, Weights};
-use super::{NamedTensor, Storage, write_atomically};
+use super::{Storage, TensorSource, check, write_atomically};
 use crate::config::Config;
 use crate::error::FormatError;
 use crate::template::ChatTemplate;
@@ -185,19 +185,20 @@ pub struct Companions<'a> {
 /// Writes a folder, creating it where needed. `config.json` comes last: a folder without it is not a model.
 ///
 /// # Errors
-/// [`FormatError::Io`].
+/// [`FormatError::Io`], and whatever [`check`] and [`safetensors::save`] refuse.
 ///
 /// # Panics
-/// As [`safetensors::save`].
-pub fn save<'a>(
+/// For [`Storage::Q8_0`], which only GGUF files have.
+pub fn save(
     folder: &Path,
     companions: Companions,
-    tensors: impl IntoIterator<Item = NamedTensor<'a>>,
+    source: &dyn TensorSource,
     storage: Storage,
 ) -> Result<(), FormatError> {
+    check(companions.config, source)?;
     std::fs::create_dir_all(folder).map_err(FormatError::io(folder, "create"))?;
     let write = |name: &str, text: &str| write_atomically(&folder.join(name), |file| file.write_all(text.as_bytes()));
-    safetensors::save(&folder.join(safetensors::SINGLE), tensors, storage)?;
+    safetensors::save(&folder.join(safetensors::SINGLE), source, storage)?;
     if let Some(tokenizer) = companions.tokenizer {
         tokenizer.save(folder)?;
     }

@@ -1,33 +1,31 @@
-//! Models on disk: Hugging Face folders behind one trait, [`TensorSource`].
+//! Models on disk: Hugging Face folders and GGUF files behind one trait, [`TensorSource`].
 //!
 //! Reading goes in three steps, each of which can refuse: the header is validated against the file's length before
 //! anything is allocated; [`check`] compares names and shapes with the table of [`Config::tensors`]; and every value
-//! read is checked to be finite. Whoever fills an arena therefore does it in one loop:
+//! read is checked to be finite. [`load`] does the last two for a whole arena:
 //!
 //! ```no_run
-//! # use lm::checkpoint::{self, TensorSource};
+//! # use lm::checkpoint;
 //! # fn main() -> Result<(), lm::FormatError> {
 //! let model = checkpoint::open(std::path::Path::new("SmolLM2-135M"))?;
-//! let source = model.tensors();
-//! checkpoint::check(model.config(), source)?;
-//! for spec in model.config().tensors() {
-//!     let mut values = vec![0.0; spec.len()];
-//!     source.read_f32(&spec.name, &mut values)?;
-//! }
+//! let mut master = lm::Arena::zeros(kernels::Device::Cpu, model.config());
+//! checkpoint::load(model.tensors(), &mut master)?;
 //! # Ok(()) }
 //! ```
 //!
 //! Files are written beside their final place, flushed to the disk and renamed, so that a reader sees the old file or
 //! the new one and never half of it.
 //!
-//! Read next: [`huggingface`].
+//! Read next: [`huggingface`], then [`gguf`].
 
+pub mod gguf;
 pub mod huggingface;
 mod numbers;
 pub mod safetensors;
 
 use crate::config::{Config, Part};
 use crate::error::FormatError;
+use crate::params::Arena;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use huggingface::GenerationConfig;
@@ -71,30 +69,26 @@ pub enum Storage {
     Q8_0,
 }
 
-/// A tensor to be written: its Hugging Face name, its shape and its values in row-major order.
-#[derive(Debug, Clone, Copy)]
-pub struct NamedTensor<'a> {
-    /// Hugging Face's name.
-    pub name: &'a str,
-    /// Shape, outermost dimension first.
-    pub shape: &'a [usize],
-    /// The values, as many as the shape says.
-    pub values: &'a [f32],
-}
-
 /// A model on disk, in either form.
 #[derive(Debug)]
 pub enum Checkpoint {
     /// A Hugging Face folder.
     Folder(huggingface::Folder),
+    /// A GGUF file.
+    Gguf(gguf::File),
 }
 
-/// Opens a Hugging Face folder.
+/// Opens a Hugging Face folder, or a GGUF file if `path` is a file.
 ///
 /// # Errors
-/// Whatever [`huggingface::Folder::open`] refuses.
+/// Whatever [`huggingface::Folder::open`] or [`gguf::File::open`] refuses.
 pub fn open(path: &Path) -> Result<Checkpoint, FormatError> {
-    huggingface::Folder::open(path).map(Checkpoint::Folder)
+    let kind = std::fs::metadata(path).map_err(FormatError::io(path, "open"))?;
+    if kind.is_dir() {
+        huggingface::Folder::open(path).map(Checkpoint::Folder)
+    } else {
+        gguf::File::open(path).map(Checkpoint::Gguf)
+    }
 }
 
 impl Checkpoint {
@@ -102,6 +96,7 @@ impl Checkpoint {
     pub fn config(&self) -> &Config {
         match self {
             Checkpoint::Folder(folder) => folder.config(),
+            Checkpoint::Gguf(file) => file.config(),
         }
     }
 
@@ -109,6 +104,7 @@ impl Checkpoint {
     pub fn generation(&self) -> &GenerationConfig {
         match self {
             Checkpoint::Folder(folder) => folder.generation(),
+            Checkpoint::Gguf(file) => file.generation(),
         }
     }
 
@@ -116,6 +112,7 @@ impl Checkpoint {
     pub fn tensors(&self) -> &dyn TensorSource {
         match self {
             Checkpoint::Folder(folder) => folder.tensors(),
+            Checkpoint::Gguf(file) => file,
         }
     }
 
@@ -126,6 +123,7 @@ impl Checkpoint {
     pub fn tokenizer(&self) -> Result<Tokenizer, FormatError> {
         match self {
             Checkpoint::Folder(folder) => folder.tokenizer(),
+            Checkpoint::Gguf(file) => file.tokenizer(),
         }
     }
 
@@ -136,6 +134,54 @@ impl Checkpoint {
     pub fn template(&self) -> Result<Option<ChatTemplate>, FormatError> {
         match self {
             Checkpoint::Folder(folder) => folder.template(),
+            Checkpoint::Gguf(file) => file.template(),
+        }
+    }
+}
+
+/// Fills master weights from a source, after [`check`].
+///
+/// # Errors
+/// As [`check`] and [`TensorSource::read_f32`].
+pub fn load(source: &dyn TensorSource, arena: &mut Arena) -> Result<(), FormatError> {
+    check(arena.config(), source)?;
+    for index in 0..arena.specs().len() {
+        let name = arena.specs()[index].name.clone();
+        source.read_f32(&name, arena.tensor_mut(index))?;
+    }
+    Ok(())
+}
+
+/// Master weights can be written like any source; see [`huggingface::save`] and [`gguf::save`].
+impl TensorSource for Arena {
+    fn path(&self) -> &Path {
+        Path::new("weights in memory")
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.specs().iter().map(|spec| spec.name.clone()).collect();
+        names.sort();
+        names
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.specs().iter().find(|spec| spec.name == name).map(|spec| spec.shape.clone())
+    }
+
+    fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), FormatError> {
+        let path = || self.path().to_path_buf();
+        let Some(index) = self.specs().iter().position(|spec| spec.name == name) else {
+            return Err(FormatError::MissingTensor { path: path(), name: name.into(), expected: vec![] });
+        };
+        let values = self.tensor(index);
+        if values.len() != out.len() {
+            let (found, expected) = (self.specs()[index].shape.clone(), vec![out.len()]);
+            return Err(FormatError::Shape { path: path(), name: name.into(), found, expected });
+        }
+        out.copy_from_slice(values);
+        match numbers::first_not_finite(out) {
+            None => Ok(()),
+            Some((index, value)) => Err(FormatError::NotFinite { path: path(), name: name.into(), index, value }),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Little-endian bytes to f32 and back, by blocks that the compiler can vectorise.
 
 use super::Storage;
+use crate::error::FormatError;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use std::path::Path;
 
 /// Widens f32 bytes; `bytes` has four for each element of `out`.
 pub fn widen_f32(bytes: &[u8], out: &mut [f32]) {
@@ -45,6 +47,20 @@ pub fn first_not_finite(values: &[f32]) -> Option<(usize, f32)> {
         }
     }
     None
+}
+
+/// Refuses finite values that would become infinite in half precision.
+///
+/// * `storage`: none for block formats, whose scales are far smaller than the values.
+pub fn check_fits(storage: Option<Storage>, values: &[f32], name: &str, path: &Path) -> Result<(), FormatError> {
+    let too_large = |value: &&f32| storage == Some(Storage::F16) && value.abs() > f16::MAX.to_f32();
+    match values.iter().find(too_large) {
+        None => Ok(()),
+        Some(value) => {
+            let problem = format!("tensor `{name}` holds {value}, which half precision cannot");
+            Err(FormatError::malformed(path, problem, "write bf16 or f32"))
+        }
+    }
 }
 
 /// Appends `values` in a type of fixed width, rounded to nearest even.

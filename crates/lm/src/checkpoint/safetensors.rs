@@ -6,7 +6,7 @@
 //!
 //! Read next: [`super::huggingface`].
 
-use super::{NamedTensor, Storage, TensorSource, numbers, write_atomically};
+use super::{Storage, TensorSource, numbers, write_atomically};
 use crate::error::FormatError;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 use serde_json::{Map, Value, json};
@@ -153,50 +153,59 @@ impl TensorSource for Weights {
     }
 }
 
-/// Writes one safetensors file atomically, as `transformers` reads it.
+/// Writes every tensor of a source to one safetensors file, atomically, as `transformers` reads it.
 ///
 /// Tensors stand in the order of their names, so the same tensors give the same bytes. Values are rounded to nearest
-/// even; only one tensor at a time is held in its narrowed form.
+/// even; one tensor at a time is held in memory.
 ///
 /// # Errors
-/// [`FormatError::Io`] (the disk is full, the folder may not be written to).
+/// [`FormatError::Io`] (the disk is full, the folder may not be written to), whatever the source refuses, and
+/// [`FormatError::Malformed`] for a value too large for half precision.
 ///
 /// # Panics
-/// For [`Storage::Q8_0`], which safetensors does not have, for a name given twice, or where a tensor's values and
-/// shape disagree.
-pub fn save<'a>(
-    path: &Path,
-    tensors: impl IntoIterator<Item = NamedTensor<'a>>,
-    storage: Storage,
-) -> Result<(), FormatError> {
+/// For [`Storage::Q8_0`], which safetensors does not have.
+pub fn save(path: &Path, source: &dyn TensorSource, storage: Storage) -> Result<(), FormatError> {
     let (dtype, width) = match storage {
         Storage::F32 => ("F32", 4),
         Storage::F16 => ("F16", 2),
         Storage::Bf16 => ("BF16", 2),
         Storage::Q8_0 => panic!("safetensors files hold no Q8_0"),
     };
-    let mut tensors: Vec<NamedTensor> = tensors.into_iter().collect();
-    tensors.sort_by_key(|tensor| tensor.name);
     let mut header = Map::from_iter([("__metadata__".to_string(), json!({ "format": "pt" }))]);
+    let mut lens = Vec::new();
     let mut end = 0;
-    for tensor in &tensors {
-        assert_eq!(tensor.shape.iter().product::<usize>(), tensor.values.len(), "shape of `{}`", tensor.name);
-        let start = end;
-        end += tensor.values.len() * width;
-        let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end] });
-        assert!(header.insert(tensor.name.to_string(), entry).is_none(), "`{}` is given twice", tensor.name);
+    for name in source.names() {
+        let shape = source.shape(&name).expect("a source has every tensor that it names");
+        let (start, len) = (end, shape.iter().product::<usize>());
+        end += len * width;
+        header.insert(name.clone(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }));
+        lens.push((name, len));
     }
     let mut header = Value::Object(header).to_string();
     // Readers may map the data in place: it starts at a multiple of eight bytes.
     header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
-    write_atomically(path, |file| {
+
+    // An error of the source has to come out through a writer that knows only the disk's.
+    let mut failed = None;
+    let written = write_atomically(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(header.as_bytes())?;
-        let mut bytes = Vec::new();
-        tensors.iter().try_for_each(|tensor| {
+        let (mut values, mut bytes) = (Vec::new(), Vec::new());
+        for (name, len) in &lens {
+            values.resize(*len, 0.0);
+            let read = source.read_f32(name, &mut values);
+            if let Err(error) = read.and_then(|()| numbers::check_fits(Some(storage), &values, name, path)) {
+                failed = Some(error);
+                return Err(std::io::Error::other("the source failed"));
+            }
             bytes.clear();
-            numbers::append_narrowed(storage, tensor.values, &mut bytes);
-            file.write_all(&bytes)
-        })
-    })
+            numbers::append_narrowed(storage, &values, &mut bytes);
+            file.write_all(&bytes)?;
+        }
+        Ok(())
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => written,
+    }
 }

@@ -11,24 +11,49 @@ fn config() -> Config {
 }
 
 /// Tensors by name, each with its shape and values.
-type Weighed = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+pub struct Tensors(pub Map);
 
-/// Values that f32, f16 and bf16 all hold exactly.
-fn weights(config: &Config) -> Weighed {
-    let tensors = config.tensors().into_iter().enumerate();
+type Map = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+impl TensorSource for Tensors {
+    fn path(&self) -> &Path {
+        Path::new("tensors of a test")
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.0.get(name).map(|(shape, _)| shape.clone())
+    }
+
+    fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), FormatError> {
+        out.copy_from_slice(&self.0[name].1);
+        Ok(())
+    }
+}
+
+impl Tensors {
+    fn only(tensors: &[(&str, &[usize], Vec<f32>)]) -> Self {
+        let entry =
+            |(name, shape, values): &(&str, &[usize], Vec<f32>)| (name.to_string(), (shape.to_vec(), values.clone()));
+        Self(tensors.iter().map(entry).collect())
+    }
+}
+
+/// Values between −1 and 1 that f32, f16 and bf16 all hold exactly, different in every tensor.
+pub fn weights(config: &Config) -> Tensors {
     let value = |seed: usize, i: usize| ((seed * 31 + i * 7) % 251) as f32 / 128.0 - 1.0;
-    tensors
-        .map(|(seed, spec)| {
-            (spec.name.clone(), (spec.shape.clone(), (0..spec.len()).map(|i| value(seed, i)).collect()))
-        })
-        .collect()
+    let tensors = config.tensors().into_iter().enumerate();
+    let tensors = tensors.map(|(seed, spec)| {
+        let values = (0..spec.len()).map(|i| value(seed, i)).collect();
+        (spec.name, (spec.shape, values))
+    });
+    Tensors(tensors.collect())
 }
 
-fn named(weights: &Weighed) -> impl Iterator<Item = NamedTensor<'_>> {
-    weights.iter().map(|(name, (shape, values))| NamedTensor { name, shape, values })
-}
-
-fn message<T: std::fmt::Debug>(result: Result<T, FormatError>) -> String {
+pub fn message<T: std::fmt::Debug>(result: Result<T, FormatError>) -> String {
     result.unwrap_err().to_string()
 }
 
@@ -40,13 +65,13 @@ fn a_saved_folder_reads_back() {
     let companions =
         Companions { config: &config, generation: &generation, tokenizer: None, template: Some("{{ x }}") };
     for storage in [Storage::F32, Storage::F16, Storage::Bf16] {
-        huggingface::save(folder.path(), companions, named(&weights), storage).unwrap();
+        huggingface::save(folder.path(), companions, &weights, storage).unwrap();
         let model = open(folder.path()).unwrap();
         assert_eq!(model.config(), &config);
         assert_eq!(model.generation().eos_token_id, [1, 2]);
         assert_eq!(model.template().unwrap().unwrap().source(), "{{ x }}");
         check(&config, model.tensors()).unwrap();
-        for (name, (shape, values)) in &weights {
+        for (name, (shape, values)) in &weights.0 {
             let mut found = vec![0.0; values.len()];
             model.tensors().read_f32(name, &mut found).unwrap();
             assert_eq!((&found, model.tensors().shape(name).as_ref()), (values, Some(shape)), "{name} as {storage:?}");
@@ -63,10 +88,20 @@ fn the_same_tensors_give_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let weights = weights(&config());
     let (a, b) = (folder.path().join("a.safetensors"), folder.path().join("b.safetensors"));
-    safetensors::save(&a, named(&weights), Storage::Bf16).unwrap();
-    let reversed: Vec<NamedTensor> = named(&weights).collect();
-    safetensors::save(&b, reversed.into_iter().rev(), Storage::Bf16).unwrap();
+    safetensors::save(&a, &weights, Storage::Bf16).unwrap();
+    safetensors::save(&b, &Weights::open_file(&a).unwrap(), Storage::Bf16).unwrap();
     assert_eq!(std::fs::read(a).unwrap(), std::fs::read(b).unwrap());
+}
+
+#[test]
+fn master_weights_are_written_and_loaded() {
+    let (config, folder) = (config(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("model.safetensors");
+    let master = Arena::random(kernels::Device::Cpu, &config, 7);
+    safetensors::save(&path, &master, Storage::F32).unwrap();
+    let mut read = Arena::zeros(kernels::Device::Cpu, &config);
+    load(&Weights::open_file(&path).unwrap(), &mut read).unwrap();
+    assert_eq!(read.values().host(), master.values().host());
 }
 
 #[test]
@@ -75,11 +110,12 @@ fn shards_are_read_through_their_index() {
     let weights = weights(&config);
     let shard = |name: &str| if name.contains("layers.1") { "two.safetensors" } else { "one.safetensors" };
     for file in ["one.safetensors", "two.safetensors"] {
-        let part = named(&weights).filter(|tensor| shard(tensor.name) == file);
-        safetensors::save(&folder.path().join(file), part, Storage::F32).unwrap();
+        let part = weights.0.iter().filter(|(name, _)| shard(name) == file);
+        let part = Tensors(part.map(|(name, tensor)| (name.clone(), tensor.clone())).collect());
+        safetensors::save(&folder.path().join(file), &part, Storage::F32).unwrap();
     }
     let write_index = |change: &dyn Fn(&str, &str) -> String| {
-        let map: BTreeMap<&String, String> = weights.keys().map(|name| (name, change(name, shard(name)))).collect();
+        let map: BTreeMap<&String, String> = weights.0.keys().map(|name| (name, change(name, shard(name)))).collect();
         let index = serde_json::json!({ "metadata": {}, "weight_map": map });
         std::fs::write(folder.path().join(safetensors::INDEX), index.to_string()).unwrap();
     };
@@ -88,7 +124,7 @@ fn shards_are_read_through_their_index() {
     check(&config, &source).unwrap();
     let mut found = vec![0.0; 8];
     source.read_f32("model.layers.1.input_layernorm.weight", &mut found).unwrap();
-    assert_eq!(found, weights["model.layers.1.input_layernorm.weight"].1);
+    assert_eq!(found, weights.0["model.layers.1.input_layernorm.weight"].1);
 
     write_index(&|_, file| format!("../{file}"));
     assert!(message(Weights::open_folder(folder.path())).contains("is not the name of a file in the same folder"));
@@ -102,10 +138,10 @@ fn shards_are_read_through_their_index() {
 fn weights_that_do_not_fit_the_configuration_are_refused() {
     let (config, folder) = (config(), tempfile::tempdir().unwrap());
     let path = folder.path().join("model.safetensors");
-    let outcome = |change: &dyn Fn(&mut Weighed)| {
+    let outcome = |change: &dyn Fn(&mut Map)| {
         let mut weights = weights(&config);
-        change(&mut weights);
-        safetensors::save(&path, named(&weights), Storage::F32).unwrap();
+        change(&mut weights.0);
+        safetensors::save(&path, &weights, Storage::F32).unwrap();
         check(&config, &Weights::open_file(&path).unwrap())
     };
     outcome(&|_| ()).unwrap();
@@ -132,8 +168,7 @@ fn weights_that_are_not_numbers_are_refused() {
     for (bad, shown) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::NEG_INFINITY, "-inf")] {
         let mut values = vec![0.5; 5000];
         values[4321] = bad;
-        let tensor = NamedTensor { name: "w", shape: &[5000], values: &values };
-        safetensors::save(&path, [tensor], Storage::Bf16).unwrap();
+        safetensors::save(&path, &Tensors::only(&[("w", &[5000], values)]), Storage::Bf16).unwrap();
         let message = message(Weights::open_file(&path).unwrap().read_f32("w", &mut vec![0.0; 5000]));
         assert!(message.contains(&format!("tensor `w` holds {shown} at element 4321\nhint: ")), "{message}");
     }

@@ -4,10 +4,11 @@
 //! words into a sorted map and breaks ties by the pair's ids, so that vocabulary and merges are a function of the
 //! texts as a multiset. It departs from GPT-2's recipe in how text is cut into words before anything is counted:
 //! * every digit is its own word, so that numbers are spelled, never memorised;
-//! * a run of Chinese characters is a word by itself, apart from punctuation, and is cut after
-//!   [`TrainOptions::longest_chinese_run`] characters;
-//! * no token is longer than [`TrainOptions::longest_token_bytes`], so that frequent phrases of a template do not
-//!   become tokens.
+//! * a run of Chinese characters is a word by itself, apart from punctuation and from other scripts;
+//! * no token is longer than [`TrainOptions::longest_token_bytes`], so that a clause without a comma, or a phrase that
+//!   every document repeats, does not become a token.
+//!
+//! The cuts are those that llama.cpp knows as `deepseek-coder`, so that a model trained here can be exported to it.
 //!
 //! Source: Sennrich et al. 2016, arXiv 1508.07909; byte level after Radford et al. 2019.
 
@@ -38,8 +39,6 @@ pub struct TrainOptions {
     pub eos_token: String,
     /// The one of `special_tokens` that fills up batches elsewhere.
     pub pad_token: String,
-    /// Chinese characters in a row that are counted as one word.
-    pub longest_chinese_run: usize,
     /// Bytes in the longest token.
     pub longest_token_bytes: usize,
 }
@@ -52,18 +51,15 @@ impl Default for TrainOptions {
             bos_token: None,
             eos_token: "<|im_end|>".into(),
             pad_token: "<|endoftext|>".into(),
-            longest_chinese_run: 16,
             longest_token_bytes: 24,
         }
     }
 }
 
-/// How text is cut into words; both regex engines that read `tokenizer.json` files agree on every construct in it.
-fn word_pattern(longest_chinese_run: usize) -> String {
-    format!(
-        r"\p{{Han}}{{1,{longest_chinese_run}}}|\p{{N}}|(?i:'s|'t|'re|'ve|'m|'ll|'d)| ?[\p{{L}}\p{{M}}&&[^\p{{Han}}]]+| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+|\s*[\r\n]|\s+(?!\S)|\s+"
-    )
-}
+/// How text is cut into words: each expression cuts out its matches from the pieces that the one before left.
+///
+/// Line ends; letters with the blank before; punctuation with the blank before; Chinese characters; single digits.
+pub(crate) const WORD_PATTERNS: [&str; 5] = ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"];
 
 impl Tokenizer {
     /// Trains a byte-level BPE; see [`TrainOptions`].
@@ -81,7 +77,7 @@ impl Tokenizer {
         path: &Path,
     ) -> Result<Self, FormatError> {
         options.validate(path)?;
-        let pre_tokenizer = pre_tokenizer(options.longest_chinese_run);
+        let pre_tokenizer = pre_tokenizer();
         let words = count_words(texts, &pre_tokenizer);
         let (vocabulary, merges) = learn(&words, options);
         if vocabulary.len() < options.vocab_size {
@@ -145,20 +141,23 @@ impl TrainOptions {
     }
 }
 
-fn pre_tokenizer(longest_chinese_run: usize) -> PreTokenizerWrapper {
-    let pattern = SplitPattern::Regex(word_pattern(longest_chinese_run.max(1)));
-    let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).expect("the pattern is valid");
-    let bytes = ByteLevel::new(false, false, false);
-    PreTokenizerWrapper::Sequence(Sequence::new(vec![split.into(), bytes.into()]))
+fn pre_tokenizer() -> PreTokenizerWrapper {
+    let split = |pattern: &str| {
+        let pattern = SplitPattern::Regex(pattern.into());
+        Split::new(pattern, SplitDelimiterBehavior::Isolated, false).expect("the pattern is valid").into()
+    };
+    let mut steps: Vec<PreTokenizerWrapper> = WORD_PATTERNS.map(split).into();
+    steps.push(ByteLevel::new(false, false, false).into());
+    PreTokenizerWrapper::Sequence(Sequence::new(steps))
 }
 
 /// How often each word occurs, spelled in the byte-level alphabet.
 fn count_words<'t>(texts: impl IntoIterator<Item = &'t str>, words: &PreTokenizerWrapper) -> BTreeMap<String, u64> {
     let mut counts: HashMap<String, u64> = HashMap::new();
     for text in texts {
-        // A cut document takes many times its size while it is held; paragraphs keep that small.
-        for paragraph in paragraphs(text) {
-            let mut pieces = PreTokenizedString::from(paragraph);
+        // A cut document takes many times its size while it is held. A line end is a word, so lines can be cut alone.
+        for line in text.split_inclusive('\n') {
+            let mut pieces = PreTokenizedString::from(line);
             words.pre_tokenize(&mut pieces).expect("cutting valid text cannot fail");
             for (word, _, _) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::None) {
                 match counts.get_mut(word) {
@@ -169,18 +168,6 @@ fn count_words<'t>(texts: impl IntoIterator<Item = &'t str>, words: &PreTokenize
         }
     }
     counts.into_iter().collect()
-}
-
-/// Cuts a text after line ends that visible text follows. No word of [`word_pattern`] goes across such a place.
-fn paragraphs(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let ends = rest.match_indices('\n').map(|(at, _)| at + 1);
-        let mut ends = ends.filter(|&end| !rest[end..].starts_with(char::is_whitespace));
-        let (paragraph, after) = rest.split_at(ends.next().unwrap_or(rest.len()));
-        rest = after;
-        (!paragraph.is_empty()).then_some(paragraph)
-    })
 }
 
 type Pair = (u32, u32);

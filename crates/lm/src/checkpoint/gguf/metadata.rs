@@ -1,0 +1,276 @@
+//! The header of a GGUF file: keys with typed values, and where the tensors are.
+//!
+//! [`Header::parse`] reads the bytes once from front to back. Nothing is allocated for more than the bytes that are
+//! left could hold.
+
+use super::{ALIGNMENT, Kind, MAGIC};
+use std::collections::{BTreeMap, HashSet};
+
+/// Values of lists in all; the largest vocabularies have half a million tokens and as many merges.
+const MOST_VALUES: usize = 1 << 22;
+/// Tensors, and keys.
+const MOST_TENSORS: usize = 1 << 16;
+
+/// A value of the metadata. Integers of every width are widened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Bool(bool),
+    Text(String),
+    List(Vec<Value>),
+}
+
+impl Value {
+    /// A count or an id.
+    pub fn as_unsigned(&self) -> Option<u64> {
+        match self {
+            Value::Unsigned(value) => Some(*value),
+            Value::Signed(value) => u64::try_from(*value).ok(),
+            _ => None,
+        }
+    }
+
+    pub fn as_float(&self) -> Option<f64> {
+        match self {
+            Value::Float(value) => Some(*value),
+            Value::Unsigned(value) => Some(*value as f64),
+            Value::Signed(value) => Some(*value as f64),
+            _ => None,
+        }
+    }
+
+    pub fn as_bool(&self) -> Option<bool> {
+        match self {
+            Value::Bool(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Value::Text(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    pub fn as_list(&self) -> Option<&[Value]> {
+        match self {
+            Value::List(values) => Some(values),
+            _ => None,
+        }
+    }
+}
+
+/// Where a tensor is and how it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    pub name: String,
+    /// Outermost dimension first; the file has them the other way round.
+    pub shape: Vec<usize>,
+    pub kind: Kind,
+    /// First byte, counted from the start of the file.
+    pub start: usize,
+    /// Bytes.
+    pub len: usize,
+}
+
+/// Everything before the tensors' data.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Header {
+    pub metadata: BTreeMap<String, Value>,
+    pub entries: Vec<Entry>,
+}
+
+/// Why bytes are not a GGUF file that can be read.
+pub type Problem = String;
+
+impl Header {
+    /// Reads and checks the header of a whole file.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Problem> {
+        let mut reader = Reader { bytes, at: 0, values_left: MOST_VALUES };
+        if reader.take(4)? != MAGIC {
+            return Err("it does not begin with GGUF".into());
+        }
+        match reader.u32()? {
+            2 | 3 => {}
+            1 => return Err("version 1 is not read".into()),
+            version if version.swap_bytes() <= 3 => return Err("big-endian files are not read".into()),
+            version => return Err(format!("version {version} is not known")),
+        }
+        // A tensor takes at least 24 bytes of the header, a key 13.
+        let tensors = reader.count(24, "tensors")?;
+        let keys = reader.count(13, "keys")?;
+        if tensors > MOST_TENSORS || keys > MOST_TENSORS {
+            return Err(format!("{tensors} tensors and {keys} keys are more than any model has"));
+        }
+        let mut metadata = BTreeMap::new();
+        for _ in 0..keys {
+            let key = reader.text()?;
+            let kind = reader.u32()?;
+            let value = reader.value(kind, 0).map_err(|problem| format!("key `{key}`: {problem}"))?;
+            if metadata.insert(key.clone(), value).is_some() {
+                return Err(format!("key `{key}` occurs twice"));
+            }
+        }
+        let raw: Vec<RawEntry> = (0..tensors).map(|_| reader.entry()).collect::<Result<_, _>>()?;
+        let alignment = match metadata.get("general.alignment") {
+            None => ALIGNMENT,
+            Some(value) => match value.as_unsigned() {
+                Some(alignment) if alignment.is_power_of_two() && alignment <= 1 << 20 => alignment as usize,
+                _ => return Err(format!("general.alignment {value:?} is not a power of two")),
+            },
+        };
+        let data = reader.at.next_multiple_of(alignment);
+        let entries = place(raw, data, alignment, bytes.len())?;
+        Ok(Self { metadata, entries })
+    }
+}
+
+struct RawEntry {
+    name: String,
+    shape: Vec<usize>,
+    kind: Kind,
+    offset: usize,
+}
+
+/// Turns offsets into places in the file; checks that every tensor lies within it and that none overlap.
+fn place(raw: Vec<RawEntry>, data: usize, alignment: usize, file_len: usize) -> Result<Vec<Entry>, Problem> {
+    let mut entries = Vec::with_capacity(raw.len());
+    let mut names = HashSet::new();
+    for RawEntry { name, shape, kind, offset } in raw {
+        if !names.insert(name.clone()) {
+            return Err(format!("tensor `{name}` occurs twice"));
+        }
+        if !offset.is_multiple_of(alignment) {
+            return Err(format!("tensor `{name}` begins at offset {offset}, not at a multiple of {alignment}"));
+        }
+        let (elements, size) = kind.block();
+        if !shape.last().is_some_and(|row| row.is_multiple_of(elements)) {
+            return Err(format!("tensor `{name}` has rows that are not whole blocks of {elements}"));
+        }
+        let count = shape.iter().try_fold(1usize, |count, &dim| count.checked_mul(dim));
+        let len = count.and_then(|count| (count / elements).checked_mul(size));
+        let start = data.checked_add(offset);
+        let end = start.zip(len).and_then(|(start, len)| start.checked_add(len));
+        let (Some(start), Some(len), Some(end)) = (start, len, end) else {
+            return Err(format!("tensor `{name}` of shape {shape:?} is larger than any file"));
+        };
+        if end > file_len {
+            return Err(format!("tensor `{name}` ends at byte {end} of a file of {file_len}: the file is cut short"));
+        }
+        entries.push(Entry { name, shape, kind, start, len });
+    }
+    let mut by_start: Vec<&Entry> = entries.iter().collect();
+    by_start.sort_by_key(|entry| entry.start);
+    for pair in by_start.windows(2) {
+        if pair[0].start + pair[0].len > pair[1].start {
+            return Err(format!("tensors `{}` and `{}` overlap", pair[0].name, pair[1].name));
+        }
+    }
+    Ok(entries)
+}
+
+/// Reads little-endian values; every read is checked against the end.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// A value takes more memory than it takes in the file, so their number is bounded on its own.
+    values_left: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Problem> {
+        let end = self.at.checked_add(len).filter(|&end| end <= self.bytes.len());
+        let end = end.ok_or_else(|| format!("the header is cut short at byte {}", self.bytes.len()))?;
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Problem> {
+        Ok(self.take(N)?.try_into().expect("as many bytes as were asked for"))
+    }
+
+    fn u32(&mut self) -> Result<u32, Problem> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, Problem> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    /// A number of things that take at least `least` bytes each; refused where they could not all be there.
+    fn count(&mut self, least: usize, what: &str) -> Result<usize, Problem> {
+        let count = self.u64()?;
+        let possible = (self.bytes.len() - self.at) / least;
+        usize::try_from(count)
+            .ok()
+            .filter(|&count| count <= possible)
+            .ok_or_else(|| format!("{count} {what} cannot be in the {possible} places that are left"))
+    }
+
+    fn text(&mut self) -> Result<String, Problem> {
+        let len = self.count(1, "bytes of text")?;
+        let text = std::str::from_utf8(self.take(len)?).map_err(|_| "a text is not UTF-8".to_string())?;
+        Ok(text.to_string())
+    }
+
+    /// A value of ggml's kind `kind`; lists may hold lists, but not without end.
+    fn value(&mut self, kind: u32, depth: usize) -> Result<Value, Problem> {
+        Ok(match kind {
+            0 => Value::Unsigned(u8::from_le_bytes(self.array()?).into()),
+            1 => Value::Signed(i8::from_le_bytes(self.array()?).into()),
+            2 => Value::Unsigned(u16::from_le_bytes(self.array()?).into()),
+            3 => Value::Signed(i16::from_le_bytes(self.array()?).into()),
+            4 => Value::Unsigned(self.u32()?.into()),
+            5 => Value::Signed(i32::from_le_bytes(self.array()?).into()),
+            6 => Value::Float(f32::from_le_bytes(self.array()?).into()),
+            7 => Value::Bool(self.take(1)?[0] != 0),
+            8 => Value::Text(self.text()?),
+            9 => {
+                if depth > 3 {
+                    return Err("lists are nested too deep".into());
+                }
+                let kind = self.u32()?;
+                let least = match kind {
+                    0 | 1 | 7 => 1,
+                    2 | 3 => 2,
+                    4..=6 => 4,
+                    8 | 10..=12 => 8,
+                    9 => 12,
+                    _ => return Err(format!("a list of kind {kind} is not known")),
+                };
+                let count = self.count(least, "values")?;
+                self.values_left = self.values_left.checked_sub(count).ok_or("it holds more values than any model")?;
+                Value::List((0..count).map(|_| self.value(kind, depth + 1)).collect::<Result<_, _>>()?)
+            }
+            10 => Value::Unsigned(self.u64()?),
+            11 => Value::Signed(i64::from_le_bytes(self.array()?)),
+            12 => Value::Float(f64::from_le_bytes(self.array()?)),
+            _ => return Err(format!("a value of kind {kind} is not known")),
+        })
+    }
+
+    fn entry(&mut self) -> Result<RawEntry, Problem> {
+        let name = self.text()?;
+        let dims = self.u32()?;
+        if !(1..=4).contains(&dims) {
+            return Err(format!("tensor `{name}` has {dims} dimensions"));
+        }
+        let too_large = |_| format!("tensor `{name}` is larger than any file");
+        let mut shape = Vec::new();
+        for _ in 0..dims {
+            shape.push(usize::try_from(self.u64()?).map_err(too_large)?);
+        }
+        shape.reverse();
+        let number = self.u32()?;
+        let kind = Kind::from_number(number).ok_or_else(|| {
+            let known = Kind::ALL.map(|kind| format!("{kind:?}")).join(", ");
+            format!("tensor `{name}` is stored as ggml's type {number}, which is not read; these are: {known}")
+        })?;
+        let offset = usize::try_from(self.u64()?).map_err(too_large)?;
+        Ok(RawEntry { name, shape, kind, offset })
+    }
+}

@@ -1,0 +1,155 @@
+//! GGUF files: the format of llama.cpp and its kin, one file with weights, configuration and tokenizer.
+//!
+//! [`File`] reads one: weights of any common quantisation are dequantised to f32, the metadata become a [`Config`],
+//! the vocabulary a [`Tokenizer`]. [`save`] writes one in F32, F16, BF16 or Q8_0 that llama.cpp loads.
+//!
+//! A file is not trusted: every count, length and offset is checked against the bytes that are there before anything
+//! is allocated for it.
+//!
+//! # The trap
+//! llama.cpp turns neighbouring dimensions of a head together, Hugging Face dimension `i` with `i + D/2`. Files of the
+//! `llama` architecture therefore hold the rows of query and key projections in another order ([`hf_row`]); the Qwen
+//! architectures do not.
+//!
+//! Source: the specification in ggml's `docs/gguf.md`.
+//!
+//! Read next: `gguf/read.rs` (the file), `gguf/dequantise.rs` (the block formats), `gguf/vocabulary.rs` (tokenizers),
+//! `gguf/write.rs`.
+
+mod dequantise;
+mod metadata;
+mod read;
+mod vocabulary;
+mod write;
+
+pub use read::File;
+pub use write::{Export, save};
+
+use crate::config::{Config, Family, Part};
+
+const MAGIC: &[u8; 4] = b"GGUF";
+/// Where a file does not say otherwise, tensors start at multiples of so many bytes.
+const ALIGNMENT: usize = 32;
+/// Divisors of the rotary frequencies of Llama 3.1 and later, `[D/2]`.
+const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// How a tensor's elements are stored, by ggml's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    F32,
+    F16,
+    Bf16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q4K,
+    Q5K,
+    Q6K,
+}
+
+impl Kind {
+    const ALL: [Kind; 11] = [
+        Kind::F32,
+        Kind::F16,
+        Kind::Bf16,
+        Kind::Q4_0,
+        Kind::Q4_1,
+        Kind::Q5_0,
+        Kind::Q5_1,
+        Kind::Q8_0,
+        Kind::Q4K,
+        Kind::Q5K,
+        Kind::Q6K,
+    ];
+
+    /// ggml's number for the kind.
+    fn number(self) -> u32 {
+        match self {
+            Kind::F32 => 0,
+            Kind::F16 => 1,
+            Kind::Q4_0 => 2,
+            Kind::Q4_1 => 3,
+            Kind::Q5_0 => 6,
+            Kind::Q5_1 => 7,
+            Kind::Q8_0 => 8,
+            Kind::Q4K => 12,
+            Kind::Q5K => 13,
+            Kind::Q6K => 14,
+            Kind::Bf16 => 30,
+        }
+    }
+
+    fn from_number(number: u32) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.number() == number)
+    }
+
+    /// Elements and bytes of one block.
+    fn block(self) -> (usize, usize) {
+        match self {
+            Kind::F32 => (1, 4),
+            Kind::F16 | Kind::Bf16 => (1, 2),
+            Kind::Q4_0 => (32, 18),
+            Kind::Q4_1 => (32, 20),
+            Kind::Q5_0 => (32, 22),
+            Kind::Q5_1 => (32, 24),
+            Kind::Q8_0 => (32, 34),
+            Kind::Q4K => (256, 144),
+            Kind::Q5K => (256, 176),
+            Kind::Q6K => (256, 210),
+        }
+    }
+}
+
+/// The architecture's name in a file. Mistral is stored as `llama`.
+fn architecture(family: Family) -> &'static str {
+    match family {
+        Family::Llama | Family::Mistral => "llama",
+        Family::Qwen2 => "qwen2",
+        Family::Qwen3 => "qwen3",
+    }
+}
+
+/// A tensor's name in a file.
+fn tensor_name(part: Part, layer: Option<usize>) -> String {
+    let suffix = match part {
+        Part::Embedding => "token_embd.weight",
+        Part::InputNorm => "attn_norm.weight",
+        Part::Query => "attn_q.weight",
+        Part::Key => "attn_k.weight",
+        Part::Value => "attn_v.weight",
+        Part::QueryBias => "attn_q.bias",
+        Part::KeyBias => "attn_k.bias",
+        Part::ValueBias => "attn_v.bias",
+        Part::QueryNorm => "attn_q_norm.weight",
+        Part::KeyNorm => "attn_k_norm.weight",
+        Part::Output => "attn_output.weight",
+        Part::PostAttentionNorm => "ffn_norm.weight",
+        Part::Gate => "ffn_gate.weight",
+        Part::Up => "ffn_up.weight",
+        Part::Down => "ffn_down.weight",
+        Part::FinalNorm => "output_norm.weight",
+        Part::Head => "output.weight",
+    };
+    match layer {
+        Some(layer) => format!("blk.{layer}.{suffix}"),
+        None => suffix.to_string(),
+    }
+}
+
+/// Whether the rows of a part stand in llama.cpp's rotary order.
+fn is_permuted(config: &Config, part: Part) -> bool {
+    architecture(config.model_type) == "llama" && matches!(part, Part::Query | Part::Key)
+}
+
+/// Where in a Hugging Face tensor the row belongs that is row `row` of a permuted tensor of a file.
+///
+/// Within a head of D rows the file alternates between the two halves: row `2j + half` is row `half × D/2 + j`.
+fn hf_row(row: usize, head_dim: usize) -> usize {
+    let (head, within) = (row / head_dim, row % head_dim);
+    head * head_dim + (within % 2) * (head_dim / 2) + within / 2
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+//! Reading a GGUF file: configuration, weights, generation settings.
+//!
+//! Read next: `gguf/metadata.rs`.
+
+use super::dequantise::dequantise;
+use super::metadata::{Entry, Header, Value};
+use super::{ROPE_FACTORS, architecture, hf_row, is_permuted, tensor_name, vocabulary};
+use crate::checkpoint::huggingface::GenerationConfig;
+use crate::checkpoint::{TensorSource, numbers};
+use crate::config::{Config, Family, RopeScaling};
+use crate::error::FormatError;
+use crate::template::ChatTemplate;
+use crate::tokenizer::Tokenizer;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A GGUF file, opened: header and configuration are read and checked, weights are read when asked for.
+pub struct File {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    header: Header,
+    config: Config,
+    generation: GenerationConfig,
+    /// Tensors by Hugging Face name; names of tensors that the family does not have stay as they are in the file.
+    places: BTreeMap<String, Place>,
+}
+
+impl std::fmt::Debug for File {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("File").field("path", &self.path).field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+struct Place {
+    entry: usize,
+    /// Rows stand in llama.cpp's rotary order.
+    permuted: bool,
+}
+
+impl File {
+    /// Opens a file: reads the header and the configuration.
+    ///
+    /// # Errors
+    /// [`FormatError::Io`], [`FormatError::Malformed`] for a damaged file, [`FormatError::UnknownArchitecture`],
+    /// [`FormatError::Config`] for metadata that are missing or out of range.
+    pub fn open(path: &Path) -> Result<Self, FormatError> {
+        let bytes = std::fs::read(path).map_err(FormatError::io(path, "read"))?;
+        Self::from_bytes(bytes, path)
+    }
+
+    /// Opens the bytes of a file; `path` is named in messages.
+    ///
+    /// # Errors
+    /// As [`File::open`].
+    pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self, FormatError> {
+        let header = Header::parse(&bytes).map_err(|problem| {
+            let hint = "the download was cut short, or the file is damaged or of another kind";
+            FormatError::malformed(path, format!("not a GGUF file that can be read: {problem}"), hint)
+        })?;
+        let config = config(&header, &bytes, path)?;
+        let mut generation = GenerationConfig::of(&config);
+        // Chat models name a second end token here, for the end of a turn.
+        if let Some(id) = header.metadata.get("tokenizer.ggml.eot_token_id").and_then(Value::as_unsigned) {
+            let id = u32::try_from(id).ok().filter(|&id| (id as usize) < config.vocab_size);
+            generation.eos_token_id.extend(id.filter(|id| !config.eos_token_id.contains(id)));
+        }
+        let mut by_name: BTreeMap<String, usize> =
+            header.entries.iter().enumerate().map(|(at, entry)| (entry.name.clone(), at)).collect();
+        by_name.remove(ROPE_FACTORS);
+        let mut places = BTreeMap::new();
+        for spec in config.tensors() {
+            if let Some(entry) = by_name.remove(&tensor_name(spec.part, spec.layer)) {
+                places.insert(spec.name, Place { entry, permuted: is_permuted(&config, spec.part) });
+            }
+        }
+        places.extend(by_name.into_iter().map(|(name, entry)| (name, Place { entry, permuted: false })));
+        Ok(Self { path: path.to_path_buf(), bytes, header, config, generation, places })
+    }
+
+    /// The configuration, from the metadata.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The end tokens; a file says nothing else about sampling.
+    pub fn generation(&self) -> &GenerationConfig {
+        &self.generation
+    }
+
+    /// The tokenizer inside the file.
+    ///
+    /// # Errors
+    /// [`FormatError::Malformed`] where there is none, or one whose way of cutting text into words is not known.
+    pub fn tokenizer(&self) -> Result<Tokenizer, FormatError> {
+        vocabulary::read(&self.header.metadata, &self.path)
+    }
+
+    /// The chat template inside the file, if any.
+    ///
+    /// # Errors
+    /// [`FormatError::Malformed`] for a template that does not parse.
+    pub fn template(&self) -> Result<Option<ChatTemplate>, FormatError> {
+        let Some(source) = self.header.metadata.get("tokenizer.chat_template").and_then(Value::as_text) else {
+            return Ok(None);
+        };
+        let fields = vocabulary::special_fields(&self.header.metadata);
+        ChatTemplate::new(source.to_string(), None, &fields, &self.path).map(Some)
+    }
+
+    fn entry(&self, name: &str) -> Option<(&Entry, bool)> {
+        let place = self.places.get(name)?;
+        Some((&self.header.entries[place.entry], place.permuted))
+    }
+}
+
+impl TensorSource for File {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.places.keys().cloned().collect()
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.entry(name).map(|(entry, _)| entry.shape.clone())
+    }
+
+    fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), FormatError> {
+        let Some((entry, permuted)) = self.entry(name) else {
+            return Err(FormatError::MissingTensor { path: self.path.clone(), name: name.into(), expected: vec![] });
+        };
+        if entry.shape.iter().product::<usize>() != out.len() {
+            let (found, expected) = (entry.shape.clone(), vec![out.len()]);
+            return Err(FormatError::Shape { path: self.path.clone(), name: name.into(), found, expected });
+        }
+        let bytes = &self.bytes[entry.start..entry.start + entry.len];
+        let rows = entry.shape[0];
+        if permuted && rows.is_multiple_of(self.config.head_dim) && rows > 0 {
+            let (row_bytes, row_len) = (entry.len / rows, out.len() / rows);
+            for (row, bytes) in bytes.chunks_exact(row_bytes.max(1)).enumerate() {
+                let at = hf_row(row, self.config.head_dim) * row_len;
+                dequantise(entry.kind, bytes, &mut out[at..at + row_len]);
+            }
+        } else {
+            dequantise(entry.kind, bytes, out);
+        }
+        match numbers::first_not_finite(out) {
+            None => Ok(()),
+            Some((index, value)) => {
+                Err(FormatError::NotFinite { path: self.path.clone(), name: name.into(), index, value })
+            }
+        }
+    }
+}
+
+/// The configuration that the metadata describe.
+fn config(header: &Header, bytes: &[u8], path: &Path) -> Result<Config, FormatError> {
+    let metadata = &header.metadata;
+    let name = metadata.get("general.architecture").and_then(Value::as_text).unwrap_or("");
+    let family = [Family::Llama, Family::Qwen2, Family::Qwen3].into_iter().find(|&family| architecture(family) == name);
+    let model_type = family.ok_or_else(|| FormatError::UnknownArchitecture {
+        path: path.to_path_buf(),
+        found: format!("`{name}` (general.architecture)"),
+    })?;
+    let hint = "the file was written by a program that leaves metadata out; convert the model again";
+    let get = |key: &str| metadata.get(&format!("{name}.{key}"));
+    let number = |key: &str| match get(key).map(Value::as_unsigned) {
+        None => Ok(None),
+        Some(Some(value)) if value <= 1 << 40 => Ok(Some(value as usize)),
+        Some(_) => Err(FormatError::config(path, &format!("{name}.{key}"), "is not a count", hint)),
+    };
+    let need =
+        |key: &str| number(key)?.ok_or_else(|| FormatError::config(path, &format!("{name}.{key}"), "is missing", hint));
+    let float = |key: &str| get(key).and_then(Value::as_float);
+    let shape = |tensor: &str| header.entries.iter().find(|entry| entry.name == tensor).map(|entry| &entry.shape);
+    let embedding = shape("token_embd.weight").ok_or_else(|| FormatError::MissingTensor {
+        path: path.to_path_buf(),
+        name: "token_embd.weight".into(),
+        expected: vec![],
+    })?;
+    let hidden_size = need("embedding_length")?;
+    let heads = need("attention.head_count")?;
+    let id = |key: &str| {
+        let id = metadata.get(&format!("tokenizer.ggml.{key}")).and_then(Value::as_unsigned);
+        id.and_then(|id| u32::try_from(id).ok())
+    };
+    let rope_theta = float("rope.freq_base").unwrap_or(10_000.0);
+    let head_dim = match number("attention.key_length")? {
+        Some(width) => width,
+        None if heads > 0 => hidden_size / heads,
+        None => 0,
+    };
+    if number("rope.dimension_count")?.is_some_and(|turned| turned != head_dim) {
+        let problem = format!("only part of a head of {head_dim} is turned, which is not supported");
+        return Err(FormatError::config(path, &format!("{name}.rope.dimension_count"), problem, hint));
+    }
+    let mut config = Config {
+        model_type,
+        hidden_size,
+        num_hidden_layers: need("block_count")?,
+        num_attention_heads: heads,
+        num_key_value_heads: number("attention.head_count_kv")?.unwrap_or(heads),
+        head_dim,
+        intermediate_size: need("feed_forward_length")?,
+        vocab_size: embedding[0],
+        max_position_embeddings: need("context_length")?,
+        rms_norm_eps: decimal(float("attention.layer_norm_rms_epsilon").unwrap_or(1e-5)),
+        rope_theta,
+        rope_scaling: None,
+        tie_word_embeddings: shape("output.weight").is_none(),
+        bos_token_id: id("bos_token_id"),
+        eos_token_id: id("eos_token_id").into_iter().collect(),
+        pad_token_id: id("padding_token_id"),
+        initializer_range: 0.02,
+    };
+    config.validate(path)?;
+    config.rope_scaling = rope_scaling(header, bytes, &config, name, path)?;
+    if let Some(window) = number("attention.sliding_window")?
+        && window > 0
+        && window < config.max_position_embeddings
+    {
+        let problem = format!("attention over a window of {window} tokens is not supported");
+        return Err(FormatError::config(path, &format!("{name}.attention.sliding_window"), problem, hint));
+    }
+    Ok(config)
+}
+
+/// The shortest decimal that is this f32: files hold 1e-5 as 9.999999747378752e-6.
+fn decimal(value: f64) -> f64 {
+    (value as f32).to_string().parse().expect("a float prints as a float")
+}
+
+/// Scaling of the rotary embedding. Llama 3's is stored as its result, one divisor for each frequency; the numbers it
+/// was made from are recovered by trying those of the releases.
+fn rope_scaling(
+    header: &Header,
+    bytes: &[u8],
+    config: &Config,
+    name: &str,
+    path: &Path,
+) -> Result<Option<RopeScaling>, FormatError> {
+    let get = |key: &str| header.metadata.get(&format!("{name}.rope.scaling.{key}"));
+    let kind = get("type").and_then(Value::as_text).unwrap_or("none");
+    let refuse = |problem: String| {
+        let hint = "take the model's Hugging Face folder";
+        Err(FormatError::config(path, &format!("{name}.rope.scaling.type"), problem, hint))
+    };
+    match kind {
+        "none" => {}
+        "linear" => {
+            let factor = get("factor").and_then(Value::as_float).unwrap_or(1.0);
+            let scaled = Config { rope_scaling: Some(RopeScaling::Linear { factor }), ..config.clone() };
+            scaled.validate(path)?;
+            return Ok(scaled.rope_scaling.filter(|_| factor != 1.0));
+        }
+        other => return refuse(format!("`{other}` is not supported")),
+    }
+    let Some(entry) = header.entries.iter().find(|entry| entry.name == ROPE_FACTORS) else { return Ok(None) };
+    let half = config.head_dim / 2;
+    if entry.shape != [half] {
+        return refuse(format!("`{ROPE_FACTORS}` has shape {:?} where [{half}] is needed", entry.shape));
+    }
+    let mut factors = vec![0.0; half];
+    dequantise(entry.kind, &bytes[entry.start..entry.start + entry.len], &mut factors);
+    if factors.iter().all(|&factor| factor == 1.0) {
+        return Ok(None);
+    }
+    let plain = config.rotary_frequencies();
+    // Factors of Llama 3.1 (8) and 3.2 (32) first, then what others chose.
+    let candidates = [8.0, 32.0, 2.0, 4.0, 16.0, 64.0].into_iter().map(|factor| RopeScaling::Llama3 {
+        factor,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 8192,
+    });
+    for candidate in candidates {
+        let scaled = Config { rope_scaling: Some(candidate), ..config.clone() }.rotary_frequencies();
+        let mut pairs = plain.iter().zip(&scaled).zip(&factors);
+        if pairs.all(|((plain, scaled), &factor)| (plain / scaled / f64::from(factor) - 1.0).abs() < 1e-4) {
+            return Ok(Some(candidate));
+        }
+    }
+    refuse(format!("the frequencies in `{ROPE_FACTORS}` are not those of any Llama 3 release"))
+}
