@@ -1,47 +1,17 @@
 //! The golden models: weights from a formula, expected values from transformers and PyTorch's autograd.
 //!
-//! `bench/peers/golden.py` writes the expectations and documents the formula. Tokens are packed in segments, two of which
-//! continue the same prompt.
+//! Tokens are packed in segments, two of which continue the same prompt.
 
-use std::path::{Path, PathBuf};
+mod models;
 
 use kernels::{Device, Isa, Queue, Real, Scratch, bf16};
 use lm::backward::{BackwardBuffers, backward};
 use lm::forward::forward;
 use lm::head::{self, HeadBuffers, Targets};
 use lm::optimizer::{Hyperparameters, Optimizer};
-use lm::{Activations, Arena, Batch, Config, Keep, Model, Role};
+use lm::{Activations, Arena, Batch, Keep, Model, Role};
+use models::{MODELS, golden, weights};
 use serde_json::Value;
-
-const MODELS: [&str; 3] = ["llama", "qwen2", "qwen3"];
-
-fn golden(name: &str) -> (Value, PathBuf) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let text = std::fs::read_to_string(folder.join(format!("{name}.json"))).expect("a golden file");
-    (serde_json::from_str(&text).expect("JSON"), folder.join(format!("{name}.safetensors")))
-}
-
-fn mix(mut x: u32) -> u32 {
-    x ^= x >> 16;
-    x = x.wrapping_mul(0x7feb_352d);
-    x ^= x >> 15;
-    x = x.wrapping_mul(0x846c_a68b);
-    x ^ (x >> 16)
-}
-
-fn weights(golden: &Value) -> Arena {
-    let config = Config::from_json(&golden["config"].to_string(), Path::new("config.json")).expect("a valid config");
-    let mut arena = Arena::zeros(Device::Cpu, &config);
-    for (tensor, row) in golden["tensors"].as_array().expect("a list").iter().enumerate() {
-        let index = arena.specs().iter().position(|spec| row["name"] == *spec.name).expect("a known tensor");
-        let (scale, offset) = (row["scale"].as_f64().unwrap() as f32, row["offset"].as_f64().unwrap() as f32);
-        for (element, value) in arena.tensor_mut(index).iter_mut().enumerate() {
-            let hash = mix(mix(tensor as u32 + 1).wrapping_add(element as u32));
-            *value = offset + scale * ((hash >> 8) as f32 * 2f32.powi(-23) - 1.0);
-        }
-    }
-    arena
-}
 
 fn batch(case: &Value) -> Batch {
     let tokens: Vec<u32> = case["tokens"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
