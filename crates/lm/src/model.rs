@@ -9,7 +9,9 @@
 use kernels::gemm::Packed;
 use kernels::{Buffer, Queue, Real, View};
 
-use crate::config::Config;
+use crate::checkpoint::{self, TensorSource};
+use crate::config::{Config, Part, TensorSpec};
+use crate::error::FormatError;
 use crate::params::{Arena, LayerWeights, Weights};
 
 /// Positions tabulated at once: enough for training and chat, little enough to cost no time at the start.
@@ -149,6 +151,69 @@ impl<T: Real> Model<T> {
         model
     }
 
+    /// A model read straight from a checkpoint. No f32 copy of it is made: one fused group of tensors is read and packed at
+    /// a time, so that memory peaks at the model and its largest matrix.
+    ///
+    /// # Errors
+    /// What [`checkpoint::check`] refuses, and what [`TensorSource::read_f32`] does.
+    pub fn load(
+        queue: &Queue,
+        config: &Config,
+        source: &dyn TensorSource,
+        role: Role,
+    ) -> Result<Model<T>, FormatError> {
+        checkpoint::check(config, source)?;
+        let mut model = Model::zeros(queue, config, role);
+        model.generation = 1;
+        let mut values = Vec::new();
+        for group in config.tensors().chunk_by(fuses_with) {
+            values.resize(group.iter().map(TensorSpec::len).sum(), 0.0);
+            let mut rest = values.as_mut_slice();
+            for spec in group {
+                let (own, after) = rest.split_at_mut(spec.len());
+                source.read_f32(&spec.name, own)?;
+                rest = after;
+            }
+            model.take(queue, &group[0], &values);
+        }
+        Ok(model)
+    }
+
+    /// Takes over one fused group of tensors that begins with `first`.
+    fn take(&mut self, queue: &Queue, first: &TensorSpec, values: &[f32]) {
+        let cols = first.shape.last().copied().unwrap_or(1);
+        let matrix = View::of(values, values.len() / cols, cols);
+        let vector = View::of(values, 1, values.len());
+        let (generation, tied) = (self.generation, self.config.tie_word_embeddings);
+        let Some(layer) = first.layer.map(|layer| &mut self.layers[layer]) else {
+            match first.part {
+                Part::Embedding => {
+                    self.embedding_from(queue, matrix);
+                    if tied {
+                        self.head.pack(queue, matrix, generation);
+                    }
+                }
+                Part::FinalNorm => copy(&mut self.final_norm, vector),
+                Part::Head => self.head.pack(queue, matrix, generation),
+                part => unreachable!("{part:?} belongs to a layer"),
+            }
+            return;
+        };
+        let (bias, norms) = (layer.qkv_bias.as_mut(), layer.qk_norm.as_mut());
+        match first.part {
+            Part::InputNorm => copy(&mut layer.input_norm, vector),
+            Part::Query => layer.qkv.pack(queue, matrix, generation),
+            Part::QueryBias => copy(bias.expect("the table has biases"), vector),
+            Part::QueryNorm => copy(&mut norms.expect("the table has norms").0, vector),
+            Part::KeyNorm => copy(&mut norms.expect("the table has norms").1, vector),
+            Part::Output => layer.output.pack(queue, matrix, generation),
+            Part::PostAttentionNorm => copy(&mut layer.post_attention_norm, vector),
+            Part::Gate => layer.gate_up.pack(queue, matrix, generation),
+            Part::Down => layer.down.pack(queue, matrix, generation),
+            part => unreachable!("{part:?} does not begin a group"),
+        }
+    }
+
     /// Takes over the master weights, and raises the generation.
     pub fn update(&mut self, queue: &Queue, master: &Arena) {
         self.generation += 1;
@@ -224,6 +289,13 @@ impl<T: Real> Layer<T> {
         self.gate_up.pack(queue, weights.gate_up, generation);
         self.down.pack(queue, weights.down, generation);
     }
+}
+
+/// Whether two neighbours of the table are parts of one fused matrix or vector.
+fn fuses_with(a: &TensorSpec, b: &TensorSpec) -> bool {
+    use Part::*;
+    let pairs = [(Query, Key), (Key, Value), (QueryBias, KeyBias), (KeyBias, ValueBias), (Gate, Up)];
+    a.layer == b.layer && pairs.contains(&(a.part, b.part))
 }
 
 fn copy(buffer: &mut Buffer<f32>, source: View<f32>) {

@@ -8,7 +8,9 @@
 
 use kernels::{Buffer, Device, View, ViewMut};
 
+use crate::checkpoint::{self, TensorSource};
 use crate::config::{Config, Part, TensorSpec};
+use crate::error::FormatError;
 use crate::rng::Key;
 
 /// One f32 buffer that holds every tensor of a model.
@@ -53,6 +55,20 @@ impl Arena {
             }
         }
         arena
+    }
+
+    /// The weights of a checkpoint.
+    ///
+    /// # Errors
+    /// What [`checkpoint::check`] refuses, and what [`TensorSource::read_f32`] does.
+    pub fn load(device: Device, config: &Config, source: &dyn TensorSource) -> Result<Arena, FormatError> {
+        checkpoint::check(config, source)?;
+        let mut arena = Arena::zeros(device, config);
+        for index in 0..arena.specs.len() {
+            let name = arena.specs[index].name.clone();
+            source.read_f32(&name, arena.tensor_mut(index))?;
+        }
+        Ok(arena)
     }
 
     /// The configuration whose table lays it out.

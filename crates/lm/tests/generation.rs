@@ -8,7 +8,9 @@ use kernels::{Device, Isa, Queue, Real, Scratch, bf16};
 use lm::forward::forward;
 use lm::generate::{Completion, Finish, Flow, Limits, Request, Sampling, Scheduler, generate};
 use lm::head::{self, HeadBuffers, Targets};
+use lm::rng::Key;
 use lm::{Activations, Batch, Keep, Model, Role};
+
 use models::{MODELS, golden, weights};
 
 /// Prompts that end before, on and after the edge of a page, and one of a single token.
@@ -46,14 +48,14 @@ impl<T: Real> Case<T> {
     }
 }
 
-fn request(prompt: Vec<u32>, samples: usize, key: u64) -> Request {
+fn request(prompt: Vec<u32>, samples: usize, seed: u64) -> Request {
     Request {
         prompt,
         samples,
         sampling: Sampling { temperature: 0.8, ..Sampling::default() },
         max_new_tokens: 12,
         stop_tokens: Vec::new(),
-        key,
+        key: Key::new(seed),
         top_logprobs: 0,
     }
 }

@@ -45,6 +45,11 @@ pub trait TensorSource {
     /// Shape of a tensor, outermost dimension first; none if there is no such tensor.
     fn shape(&self, name: &str) -> Option<Vec<usize>>;
 
+    /// Whether some matrix is stored in f32, so that computing in bf16 would round what its makers kept.
+    fn has_f32_matrices(&self) -> bool {
+        true
+    }
+
     /// Reads a whole tensor in row-major order, widened or dequantised to f32.
     ///
     /// * `out`: as many elements as the tensor has; overwritten.

@@ -8,7 +8,7 @@
 
 use super::{Storage, TensorSource, numbers, write_atomically};
 use crate::error::FormatError;
-use safetensors::tensor::{Dtype, Metadata, SafeTensors};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -121,6 +121,11 @@ impl TensorSource for Weights {
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
         let shard = &self.files[*self.places.get(name)?];
         Some(shard.metadata.info(name)?.shape.clone())
+    }
+
+    fn has_f32_matrices(&self) -> bool {
+        let is_f32_matrix = |info: &&TensorInfo| info.dtype == Dtype::F32 && info.shape.len() == 2;
+        self.places.iter().filter_map(|(name, &at)| self.files[at].metadata.info(name)).any(|info| is_f32_matrix(&info))
     }
 
     fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), FormatError> {

@@ -1,0 +1,57 @@
+//! A model read group by group from a folder is the model made of an arena read from the same folder.
+
+mod models;
+
+use kernels::{Device, Isa, Queue, Real, bf16};
+use lm::checkpoint::huggingface::{self, Companions, GenerationConfig};
+use lm::checkpoint::{self, NamedTensor, Storage};
+use lm::forward::forward;
+use lm::head::{self, HeadBuffers, Targets};
+use lm::{Activations, Arena, Batch, Keep, Model, Role};
+use models::{MODELS, golden, tokens, weights};
+
+fn save(arena: &Arena, folder: &std::path::Path) {
+    let config = arena.config();
+    let generation = GenerationConfig::of(config);
+    let companions = Companions { config, generation: &generation, tokenizer: None, template: None };
+    let tensors = arena.specs().iter().enumerate().map(|(index, spec)| NamedTensor {
+        name: &spec.name,
+        shape: &spec.shape,
+        values: arena.tensor(index),
+    });
+    huggingface::save(folder, companions, tensors, Storage::F32).expect("a writable folder");
+}
+
+fn logprobs<T: Real>(queue: &Queue, model: &Model<T>, tokens: &[u32]) -> Vec<f32> {
+    let mut batch = Batch::new();
+    batch.push(tokens, None);
+    let config = model.config();
+    let mut activations = Activations::new(Device::Cpu, config, batch.len(), Keep::Nothing);
+    forward(queue, model, &batch, &mut activations, &mut kernels::Scratch::new(Device::Cpu));
+    let mut buffers = HeadBuffers::new(Device::Cpu, config);
+    let targets = Targets::of(&batch, |_| true);
+    head::statistics(queue, model, activations.hidden(config), &targets, 1.0, &mut buffers).logprob
+}
+
+fn compare<T: Real>(queue: &Queue, arena: &Arena, source: &dyn checkpoint::TensorSource, tokens: &[u32]) {
+    let whole: Model<T> = Model::new(queue, arena, Role::Inference);
+    let streamed: Model<T> = Model::load(queue, arena.config(), source, Role::Inference).expect("the same tensors");
+    assert_eq!(logprobs(queue, &whole, tokens), logprobs(queue, &streamed, tokens));
+}
+
+#[test]
+fn a_streamed_model_is_the_model_of_an_arena() {
+    let queue = Queue::cpu(2, Isa::available()[0]);
+    for name in MODELS {
+        let (golden, _) = golden(name);
+        let arena = weights(&golden);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        save(&arena, folder.path());
+        let model = checkpoint::open(folder.path()).expect("a model folder");
+        let loaded = Arena::load(Device::Cpu, model.config(), model.tensors()).expect("the tensors just written");
+        assert_eq!(loaded.values().host(), arena.values().host());
+        assert!(model.tensors().has_f32_matrices());
+        compare::<f32>(&queue, &arena, model.tensors(), &tokens(&golden));
+        compare::<bf16>(&queue, &arena, model.tensors(), &tokens(&golden));
+    }
+}
