@@ -167,6 +167,47 @@ mod tests {
         }
     }
 
+    /// Writes half of the second line and fails, then goes on.
+    struct Stumbling(fs::File, u32);
+
+    impl io::Write for Stumbling {
+        fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+            self.1 += 1;
+            match self.1 {
+                2 => self.0.write(&piece[..piece.len() / 2]),
+                3 => Err(io::ErrorKind::StorageFull.into()),
+                _ => self.0.write(piece),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.flush()
+        }
+    }
+
+    impl OutFile for Stumbling {
+        fn sync(&mut self) -> io::Result<()> {
+            self.0.sync()
+        }
+
+        fn truncate(&mut self, len: u64) -> io::Result<()> {
+            self.0.truncate(len)
+        }
+    }
+
+    #[test]
+    fn a_line_that_does_not_fit_leaves_no_half() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let file = fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        let mut metrics = MetricsFile { file: Box::new(Stumbling(file, 0)), path: path.clone(), bytes: 0 };
+        metrics.append(&StepMetrics::new("a", 1)).unwrap();
+        assert!(metrics.append(&StepMetrics::new("a", 2)).unwrap_err().is_disk_full());
+        metrics.append(&StepMetrics::new("a", 3)).unwrap();
+        assert_eq!(read(&path).unwrap(), [StepMetrics::new("a", 1), StepMetrics::new("a", 3)]);
+        assert_eq!(metrics.bytes(), fs::metadata(&path).unwrap().len());
+    }
+
     #[test]
     fn a_bad_line_is_named_and_a_torn_last_one_left_out() {
         let folder = tempfile::tempdir().unwrap();

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+/// A parsed recipe.
+pub use toml::Table;
 use toml::Value;
 
 use crate::StoreError;
@@ -34,12 +36,12 @@ impl fmt::Display for Change {
 ///
 /// # Errors
 /// [`StoreError::RecipeSyntax`] with line and column.
-pub fn parse(text: &str, path: &Path) -> Result<toml::Table, StoreError> {
-    text.parse::<toml::Table>().map_err(|e| StoreError::RecipeSyntax { path: path.to_path_buf(), source: Box::new(e) })
+pub fn parse(text: &str, path: &Path) -> Result<Table, StoreError> {
+    text.parse::<Table>().map_err(|e| StoreError::RecipeSyntax { path: path.to_path_buf(), source: Box::new(e) })
 }
 
 /// Every key whose value differs, sorted by key. Two NaNs are equal; `1` and `1.0` are not, being of different types.
-pub fn differences(old: &toml::Table, new: &toml::Table) -> Vec<Change> {
+pub fn differences(old: &Table, new: &Table) -> Vec<Change> {
     let (old, new) = (leaves(old), leaves(new));
     let mut changes = Vec::new();
     for (key, value) in &old {
@@ -57,7 +59,7 @@ pub fn differences(old: &toml::Table, new: &toml::Table) -> Vec<Change> {
 }
 
 /// Path → value as TOML text. Lists of plain values are one leaf; lists that hold tables are walked.
-fn leaves(table: &toml::Table) -> BTreeMap<String, String> {
+fn leaves(table: &Table) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     for (key, value) in table {
         walk(key.clone(), value, &mut out);
