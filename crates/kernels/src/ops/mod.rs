@@ -17,6 +17,3 @@ pub mod rotary;
 pub mod rows;
 pub mod sample;
 pub mod swiglu;
-
-#[cfg(test)]
-mod check;

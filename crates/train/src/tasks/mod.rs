@@ -13,6 +13,8 @@
 //!
 //! Read next: [`crate::rewards`], then one task.
 
+pub mod judgment;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
