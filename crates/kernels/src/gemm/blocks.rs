@@ -15,7 +15,6 @@ use super::tile::{
 use crate::device::{Device, Isa, Queue};
 use crate::dtype::Real;
 use crate::scratch::Scratch;
-use crate::simd::prefetch_to_write;
 
 /// A product whose B is packed. Made of pointers, since tasks write disjoint parts of one output.
 pub(super) struct Product<T, O> {
@@ -83,10 +82,7 @@ fn cut<T: Real>(isa: Isa, threads: usize, rows: usize, panels: usize, depth: usi
     let tall = tile_rows(isa);
     let row_blocks = rows.div_ceil(MOST_BLOCK_ROWS / tall * tall);
     let block_rows = rows.div_ceil(row_blocks).next_multiple_of(if rows > tall { tall } else { 1 }).min(rows);
-    // Sums that rest between blocks of k share the second cache with A's block; otherwise more panels only
-    // mean that A is copied less often.
-    let deep = depth.div_ceil(step_depth::<T>()) * step_words::<T>(isa) > BLOCK_WORDS;
-    let most = if rows <= 2 * tall || !deep { panels } else { 16 };
+    let most = if rows <= 2 * tall { panels } else { 16 };
     let at_once = panels_at_once(isa, block_rows);
     let block_panels = (panels * row_blocks).div_ceil(wanted).clamp(1, most).next_multiple_of(at_once);
     Cut { rows: block_rows, panels: block_panels }
@@ -148,9 +144,6 @@ impl<T: Real, O: Real> Product<T, O> {
                     let offset = if TRANSPOSED { t * steps * words * tall } else { tile[0] * ROW_WORDS };
                     let c = sums.wrapping_add((panel - panels.start) * c_group + tile[0] * c_row);
                     let from_zero = b == 0 && self.start.is_null();
-                    if b + 1 == blocks && rows.len() > 2 * tall {
-                        self.expect_output(rows.start + tile[0]..rows.start + tile[1], panel);
-                    }
                     let part = Part { row: rows.start + tile[0], rows: tile[1] - tile[0], panel };
                     if b == 0 && !from_zero {
                         for g in 0..group {
@@ -195,16 +188,6 @@ impl<T: Real, O: Real> Product<T, O> {
         } else {
             let from = self.a.wrapping_add(rows.start * stride + k);
             isa.run(BlockFromRows { from, stride, rows: rows.len(), k: depth, to });
-        }
-    }
-
-    /// Asks for the lines that a tile will write: they arrive while it is computed.
-    fn expect_output(&self, rows: Range<usize>, panel: usize) {
-        for row in rows {
-            let line = self.out.wrapping_add(row * self.out_stride + panel * PANEL);
-            for part in (0..PANEL).step_by(64 / size_of::<O>()) {
-                prefetch_to_write(line.wrapping_add(part));
-            }
         }
     }
 

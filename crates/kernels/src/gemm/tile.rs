@@ -167,64 +167,33 @@ impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
             let mut a = self.a;
             let mut b = self.b.add(column * depth);
             for _ in 0..self.steps {
-                // B's vectors first, then row after row: the order in which everything fits into registers.
-                if T::DTYPE == DType::F32 {
-                    let mut columns = [[s.zero(); V]; G];
-                    for g in 0..G {
-                        for v in 0..V {
-                            columns[g][v] = s.load_f32(b.add(g * self.panel_stride + v * S::LANES).cast());
-                        }
-                    }
-                    for i in 0..R {
-                        let word = s.splat(*a.add(i * row_step));
-                        for g in 0..G {
-                            for v in 0..V {
-                                acc[i][g][v] = s.fma(word, columns[g][v], acc[i][g][v]);
-                            }
-                        }
-                    }
-                } else if S::NATIVE_BF16 {
-                    let mut columns = [[s.splat_pair(0); V]; G];
-                    for g in 0..G {
-                        for v in 0..V {
-                            columns[g][v] = s.load_pairs(b.add(g * self.panel_stride + v * S::LANES * 2).cast());
-                        }
-                    }
-                    for i in 0..R {
-                        let pair = s.splat_pair(a.add(i * row_step).cast::<u32>().read());
-                        for g in 0..G {
-                            for v in 0..V {
-                                acc[i][g][v] = s.dot_bf16(acc[i][g][v], pair, columns[g][v]);
-                            }
-                        }
-                    }
-                } else {
-                    // As `dot_bf16`, the second of each pair first, with the widening of A done when its block was made.
-                    for half in [1, 0] {
-                        let mut columns = [[s.zero(); V]; G];
-                        for g in 0..G {
-                            for v in 0..V {
-                                let b = b.add(g * self.panel_stride + v * S::LANES * depth);
-                                let (first, second) = s.widen_pairs(s.load_pairs(b.cast()));
-                                columns[g][v] = if half == 1 { second } else { first };
-                            }
-                        }
-                        for i in 0..R {
-                            let word = s.splat(*a.add(i * row_step + half * word_step));
-                            for g in 0..G {
-                                for v in 0..V {
-                                    acc[i][g][v] = s.fma(word, columns[g][v], acc[i][g][v]);
-                                }
-                            }
-                        }
-                    }
-                }
                 for g in 0..G {
-                    // Two kilobytes ahead in each panel: with few rows the product waits for B.
-                    let ahead = b.wrapping_add(g * self.panel_stride + 16 * PANEL * depth);
-                    prefetch(ahead);
-                    if V * S::LANES * 4 > 64 {
-                        prefetch(ahead.wrapping_add(64 / size_of::<T>()));
+                    let b = b.add(g * self.panel_stride);
+                    for v in 0..V {
+                        let b = b.add(v * S::LANES * depth);
+                        if T::DTYPE == DType::F32 {
+                            let b = s.load_f32(b.cast());
+                            for i in 0..R {
+                                acc[i][g][v] = s.fma(s.splat(*a.add(i * row_step)), b, acc[i][g][v]);
+                            }
+                        } else if S::NATIVE_BF16 {
+                            let b = s.load_pairs(b.cast());
+                            for i in 0..R {
+                                let pair = s.splat_pair(a.add(i * row_step).cast::<u32>().read());
+                                acc[i][g][v] = s.dot_bf16(acc[i][g][v], pair, b);
+                            }
+                        } else {
+                            // As `dot_bf16`, with the widening of A done when its block was made.
+                            let (first, second) = s.widen_pairs(s.load_pairs(b.cast()));
+                            for i in 0..R {
+                                let sum = s.fma(s.splat(*a.add(i * row_step + word_step)), second, acc[i][g][v]);
+                                acc[i][g][v] = s.fma(s.splat(*a.add(i * row_step)), first, sum);
+                            }
+                        }
+                    }
+                    if R <= 4 {
+                        // Few rows: the product waits for B, a kilobyte ahead or so.
+                        prefetch(b.wrapping_add(16 * PANEL * depth));
                     }
                 }
                 a = a.add(words * word_step);

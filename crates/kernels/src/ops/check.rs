@@ -27,10 +27,10 @@ pub(crate) fn wide<T: Real>(values: &[T]) -> Vec<f64> {
     values.iter().map(|x| f64::from(x.to_f32())).collect()
 }
 
-/// Largest difference over largest magnitude of what is wanted; panics with `what` above `tolerance`.
+/// Largest difference over the largest magnitude of what is wanted (at least 0.1: inputs are of order 1); panics with `what` above `tolerance`.
 pub(crate) fn assert_close<T: Real>(what: &str, got: &[T], wanted: &[f64], tolerance: f64) {
     assert_eq!(got.len(), wanted.len(), "{what}: length");
-    let size = wanted.iter().fold(1e-6f64, |size, x| size.max(x.abs()));
+    let size = wanted.iter().fold(0.1f64, |size, x| size.max(x.abs()));
     for (i, (got, wanted)) in got.iter().zip(wanted).enumerate() {
         let got = f64::from(got.to_f32());
         let error = (got - wanted).abs() / size;

@@ -17,3 +17,6 @@ pub mod rotary;
 pub mod rows;
 pub mod sample;
 pub mod swiglu;
+
+#[cfg(test)]
+mod check;

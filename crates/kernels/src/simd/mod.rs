@@ -255,6 +255,28 @@ impl Isa {
         }
     }
 
+    /// As [`Isa::run`], for kernels without [`Simd::Pairs`]: what differs between the two AVX-512 paths does not concern
+    /// them, so that they are compiled once for both.
+    ///
+    /// # Panics
+    /// When the machine cannot run this path.
+    #[inline]
+    pub(crate) fn run_without_pairs<K: Kernel>(self, kernel: K) -> K::Output {
+        assert!(self.is_available(), "this machine cannot run {}", self.name());
+        match self {
+            // SAFETY: the path is available, and so is its part without `vdpbf16ps`.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 | Isa::Avx512 => unsafe { avx512::run(kernel) },
+            // SAFETY: the path is available.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { avx2::run(kernel) },
+            // SAFETY: the path is available.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => unsafe { neon::run(kernel) },
+            _ => kernel.run(portable::Portable),
+        }
+    }
+
     /// Whether the machine can run this path; asks the processor once.
     #[inline]
     fn is_available(self) -> bool {
@@ -278,19 +300,6 @@ pub(crate) fn prefetch<T>(address: *const T) {
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
-}
-
-/// Asks for the cache line at `address`, for writing; any address is allowed.
-#[inline(always)]
-pub(crate) fn prefetch_to_write<T>(address: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE is part of x86_64, and a prefetch never faults; a processor without PREFETCHW takes it for a no-op.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_ET0>(address.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;

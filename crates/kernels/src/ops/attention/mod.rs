@@ -11,54 +11,29 @@
 //! Source: Dao 2023, arXiv 2307.08691 (blocks and the backward pass); Ainslie et al. 2023, arXiv 2305.13245 (grouped
 //! heads); Kwon et al. 2023, arXiv 2309.06180 (pages). Read next: [`PagedCache`], then `ops/swiglu/mod.rs`.
 
+mod cpu;
 mod paged;
+mod segments;
+
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
 
 pub use paged::{PagedCache, PagedRow, attention_paged, cache_copy_page, cache_write};
+pub use segments::{Segment, first_positions};
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::{Queue, Real, Scratch, View, ViewMut};
+use cpu::backward::{Differentiate, Passes, scratch_elements};
+use cpu::forward::{Attend, FillPage};
+use cpu::{MAX_HEAD_DIM, Pages, Rows, RowsMut, page_elements};
+use segments::{PagePlan, trees};
 
 /// Keys in one block of the online softmax, and positions in one page of the cache.
 pub const KEY_BLOCK: usize = 64;
-
-/// Consecutive rows of the packed batch that continue one sequence.
-///
-/// A segment's tokens see the whole of its chain of parents and, causally, themselves. A token's position is the total
-/// length of the chain before it plus its offset. Parents come before children.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// First row.
-    pub start: usize,
-    /// Number of rows, which may be 0.
-    pub len: usize,
-    /// Index, among the segments of the batch, of the one it continues.
-    pub parent: Option<usize>,
-}
-
-/// Position of each segment's first token: the total length of its chain of parents.
-///
-/// # Panics
-/// When a parent does not come before its child.
-pub fn first_positions(segments: &[Segment]) -> Vec<usize> {
-    let mut first = Vec::with_capacity(segments.len());
-    for (i, segment) in segments.iter().enumerate() {
-        first.push(segment.parent.map_or(0, |parent| {
-            assert!(parent < i, "attention: segment {i} comes before its parent {parent}");
-            first[parent] + segments[parent].len
-        }));
-    }
-    first
-}
-
-/// The rows that `segment` sees in full, oldest first, and then its own.
-fn chain(segments: &[Segment], segment: usize) -> Vec<usize> {
-    let mut rows: Vec<usize> = Vec::new();
-    let mut next = Some(segment);
-    while let Some(i) = next {
-        rows.splice(0..0, segments[i].start..segments[i].start + segments[i].len);
-        next = segments[i].parent;
-    }
-    rows
-}
 
 /// Attends within each sequence of a packed batch.
 ///
@@ -81,42 +56,64 @@ pub fn attention_forward<T: Real>(
     lse: ViewMut<f32>,
     scratch: &mut Scratch,
 ) {
-    let (mut out, mut lse) = (out, lse);
-    let _ = (queue, scratch);
     let (heads, group) = check(q, k, v, segments, head_dim);
     assert_eq!((out.rows(), out.cols()), (q.rows(), q.cols()), "attention_forward: out against q");
     assert_eq!((lse.rows(), lse.cols()), (q.rows(), heads), "attention_forward: lse against q");
-    for (index, segment) in segments.iter().enumerate() {
-        let rows = chain(segments, index);
-        let before = rows.len() - segment.len;
-        for offset in 0..segment.len {
-            let row = segment.start + offset;
-            for head in 0..heads {
-                let seen = &rows[..before + offset + 1];
-                let columns = head / group * head_dim;
-                let keys: Vec<_> = seen.iter().map(|&j| &k.row(j)[columns..][..head_dim]).collect();
-                let values: Vec<_> = seen.iter().map(|&j| &v.row(j)[columns..][..head_dim]).collect();
-                let q = &q.row(row)[head * head_dim..][..head_dim];
-                let out = &mut out.row_mut(row)[head * head_dim..][..head_dim];
-                lse.row_mut(row)[head] = attend_row(q, &keys, &values, scale, out);
-            }
+    let kv_heads = heads / group;
+    let first = first_positions(segments);
+    let plan = PagePlan::new(segments, &first);
+    let memory = scratch.elements::<f32>(plan.pages.len() * page_elements(kv_heads, head_dim));
+    let pages = Pages { memory: memory.as_mut_ptr(), kv_heads, head_dim };
+    let (keys, values) = (Rows::of(k), Rows::of(v));
+    queue.parallel(plan.pages.len() * kv_heads, |task| {
+        let (page, kv_head) = (task / kv_heads, task % kv_heads);
+        let (rows, to) = (&plan.pages[page], pages.head(page, kv_head));
+        queue.isa().run_without_pairs(FillPage { keys, values, rows, kv_head, head_dim, to });
+    });
+    let mut positions = vec![0; q.rows()];
+    let mut runs = Vec::new();
+    for (i, segment) in segments.iter().enumerate() {
+        for (offset, position) in positions[segment.rows()].iter_mut().enumerate() {
+            *position = (first[i] + offset) as u32;
         }
+        push_runs(&mut runs, segment.rows(), &plan.tables[i]);
+    }
+    let (out, lse) = (RowsMut::of(&out), RowsMut::of(&lse));
+    attend(queue, Rows::of(q), out, Some(lse), &runs, &positions, pages, group, scale);
+}
+
+/// Rows of one sequence that one task takes for one kv head.
+struct Run<'a> {
+    rows: Range<usize>,
+    table: &'a [u32],
+}
+
+/// Rows in a run, at most: few enough that a single long sequence keeps all threads busy.
+const RUN: usize = 96;
+
+fn push_runs<'a>(runs: &mut Vec<Run<'a>>, rows: Range<usize>, table: &'a [u32]) {
+    for start in rows.clone().step_by(RUN) {
+        runs.push(Run { rows: start..rows.end.min(start + RUN), table });
     }
 }
 
-/// One row of one head; returns its log-sum-exp.
-fn attend_row<T: Real>(q: &[T], keys: &[&[T]], values: &[&[T]], scale: f32, out: &mut [T]) -> f32 {
-    let scores: Vec<f32> = keys
-        .iter()
-        .map(|k| q.iter().zip(*k).fold(0.0, |sum, (q, k)| q.to_f32().mul_add(k.to_f32(), sum)) * scale)
-        .collect();
-    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weights: Vec<f32> = scores.iter().map(|s| (s - max).exp()).collect();
-    let sum: f32 = weights.iter().sum();
-    for (d, out) in out.iter_mut().enumerate() {
-        *out = T::from_f32(weights.iter().zip(values).fold(0.0, |sum, (p, v)| p.mul_add(v[d].to_f32(), sum)) / sum);
-    }
-    max + sum.ln()
+/// Attends for runs of rows over pages: the one body of [`attention_forward`] and [`attention_paged`].
+fn attend<P: Real>(
+    queue: &Queue,
+    q: Rows,
+    out: RowsMut,
+    lse: Option<RowsMut>,
+    runs: &[Run],
+    positions: &[u32],
+    pages: Pages<P>,
+    group: usize,
+    scale: f32,
+) {
+    queue.parallel(runs.len() * pages.kv_heads, |task| {
+        let Run { rows, table } = &runs[task / pages.kv_heads];
+        let (rows, kv_head) = (rows.clone(), task % pages.kv_heads);
+        queue.isa().run_without_pairs(Attend { q, out, lse, rows, positions, table, pages, kv_head, group, scale });
+    });
 }
 
 /// Gradient of [`attention_forward`].
@@ -143,8 +140,6 @@ pub fn attention_backward<T: Real>(
     d_v: ViewMut<f32>,
     scratch: &mut Scratch,
 ) {
-    let (mut d_q, mut d_k, mut d_v) = (d_q, d_k, d_v);
-    let _ = (queue, scratch);
     let (heads, group) = check(q, k, v, segments, head_dim);
     let n = q.rows();
     assert_eq!((out.rows(), out.cols()), (n, q.cols()), "attention_backward: out against q");
@@ -153,34 +148,51 @@ pub fn attention_backward<T: Real>(
     assert_eq!((d_k.rows(), d_k.cols()), (n, k.cols()), "attention_backward: d_k against k");
     assert_eq!((d_v.rows(), d_v.cols()), (n, k.cols()), "attention_backward: d_v against v");
     assert_eq!((lse.rows(), lse.cols()), (n, heads), "attention_backward: lse against q");
-    for segment in segments {
-        for row in segment.start..segment.start + segment.len {
-            d_q.row_mut(row).fill(0.0);
-            d_k.row_mut(row).fill(0.0);
-            d_v.row_mut(row).fill(0.0);
-        }
-    }
-    for (index, segment) in segments.iter().enumerate() {
-        let rows = chain(segments, index);
-        let before = rows.len() - segment.len;
-        for offset in 0..segment.len {
-            let i = segment.start + offset;
-            for head in 0..heads {
-                let (at, kv) = (head * head_dim, head / group * head_dim);
-                let delta: f32 = (0..head_dim).map(|d| d_out.row(i)[at + d] * out.row(i)[at + d].to_f32()).sum();
-                for &j in &rows[..before + offset + 1] {
-                    let dot: f32 = (0..head_dim).map(|d| q.row(i)[at + d].to_f32() * k.row(j)[kv + d].to_f32()).sum();
-                    let p = (dot * scale - lse.row(i)[head]).exp();
-                    let d_p: f32 = (0..head_dim).map(|d| d_out.row(i)[at + d] * v.row(j)[kv + d].to_f32()).sum();
-                    let d_s = p * (d_p - delta) * scale;
-                    for d in 0..head_dim {
-                        d_q.row_mut(i)[at + d] += d_s * k.row(j)[kv + d].to_f32();
-                        d_k.row_mut(j)[kv + d] += d_s * q.row(i)[at + d].to_f32();
-                        d_v.row_mut(j)[kv + d] += p * d_out.row(i)[at + d];
-                    }
-                }
+    let trees = trees(segments);
+    let kv_heads = heads / group;
+    let tasks = trees.len() * kv_heads;
+    let workers = queue.threads().min(tasks);
+    let largest = trees.iter().map(|tree| scratch_elements(tree.rows, group, head_dim)).max().unwrap_or(0);
+    let scratch = SendPtr(scratch.elements::<f32>(workers * largest).as_mut_ptr());
+    let next = AtomicUsize::new(0);
+    let passes = Passes {
+        q: Rows::of(q),
+        k: Rows::of(k),
+        v: Rows::of(v),
+        out: Rows::of(out),
+        lse: Rows::of(lse),
+        d_out: Rows::of(d_out),
+        d_q: RowsMut::of(&d_q),
+        d_k: RowsMut::of(&d_k),
+        d_v: RowsMut::of(&d_v),
+        segments,
+        head_dim,
+        group,
+        scale,
+    };
+    // A worker keeps its part of the scratch and takes tasks until none is left.
+    queue.parallel(workers, |worker| {
+        let scratch = scratch.get().wrapping_add(worker * largest);
+        loop {
+            let task = next.fetch_add(1, Ordering::Relaxed);
+            if task >= tasks {
+                return;
             }
+            let (tree, kv_head) = (&trees[task / kv_heads], task % kv_heads);
+            queue.isa().run_without_pairs(Differentiate { of: &passes, tree, kv_head, scratch });
         }
+    });
+}
+
+/// The scratch, of which workers take disjoint parts.
+struct SendPtr(*mut f32);
+
+// SAFETY: only a pointer; each worker writes its own part.
+unsafe impl Sync for SendPtr {}
+
+impl SendPtr {
+    fn get(&self) -> *mut f32 {
+        self.0
     }
 }
 
@@ -196,6 +208,7 @@ fn check<T: Real>(q: View<T>, k: View<T>, v: View<T>, segments: &[Segment], head
         "attention: k has {} columns, heads of {head_dim}",
         k.cols()
     );
+    assert!(head_dim <= MAX_HEAD_DIM, "attention: heads of {head_dim}; at most {MAX_HEAD_DIM}");
     assert_eq!((k.rows(), k.cols()), (v.rows(), v.cols()), "attention: k against v");
     assert_eq!(q.rows(), k.rows(), "attention: rows of q against k");
     let (heads, kv_heads) = (q.cols() / head_dim, k.cols() / head_dim);

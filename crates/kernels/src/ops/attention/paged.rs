@@ -6,7 +6,8 @@
 //!
 //! Read next: `ops/attention/mod.rs`.
 
-use super::{KEY_BLOCK, attend_row};
+use super::cpu::{Pages, Rows, RowsMut, padded, page_elements};
+use super::{KEY_BLOCK, Run, attend, push_runs};
 use crate::{Buffer, Device, Queue, Real, Scratch, View, ViewMut};
 
 /// Keys and values of one layer, stored in the dtype that training attends over.
@@ -17,25 +18,16 @@ pub struct PagedCache<T: Real> {
     head_dim: usize,
 }
 
-/// Columns of a row of values: D padded to a multiple of 16.
-fn padded(head_dim: usize) -> usize {
-    head_dim.next_multiple_of(16)
-}
-
 impl<T: Real> PagedCache<T> {
     /// `pages` pages of zeros.
     pub fn new(device: Device, pages: usize, kv_heads: usize, head_dim: usize) -> Self {
-        let elements = Self::page_elements(kv_heads, head_dim);
+        let elements = page_elements(kv_heads, head_dim);
         Self { memory: Buffer::zeros(device, pages * elements), pages, kv_heads, head_dim }
-    }
-
-    fn page_elements(kv_heads: usize, head_dim: usize) -> usize {
-        kv_heads * KEY_BLOCK * (head_dim + padded(head_dim))
     }
 
     /// Size of one page in memory.
     pub fn page_bytes(kv_heads: usize, head_dim: usize) -> usize {
-        Self::page_elements(kv_heads, head_dim) * size_of::<T>()
+        page_elements(kv_heads, head_dim) * size_of::<T>()
     }
 
     /// Number of pages.
@@ -58,12 +50,10 @@ impl<T: Real> PagedCache<T> {
         self.memory.size_bytes()
     }
 
-    /// Where the keys and the values of one head of one page begin.
-    fn head(&self, page: usize, kv_head: usize) -> (usize, usize) {
-        let page = page * Self::page_elements(self.kv_heads, self.head_dim);
-        let keys = page + kv_head * KEY_BLOCK * self.head_dim;
-        let values = page + KEY_BLOCK * (self.kv_heads * self.head_dim + kv_head * padded(self.head_dim));
-        (keys, values)
+    /// Its memory, to be read, or to be written by whoever holds it exclusively.
+    fn layout(&self) -> Pages<T> {
+        let memory = self.memory.host().as_ptr().cast_mut();
+        Pages { memory, kv_heads: self.kv_heads, head_dim: self.head_dim }
     }
 }
 
@@ -75,21 +65,29 @@ impl<T: Real> PagedCache<T> {
 /// # Panics
 /// When shapes disagree or a slot is outside the cache.
 pub fn cache_write<T: Real>(queue: &Queue, k: View<T>, v: View<T>, slots: &[(u32, u32)], cache: &mut PagedCache<T>) {
-    let _ = queue;
     let (kv_heads, d) = (cache.kv_heads, cache.head_dim);
     assert_eq!((k.rows(), k.cols()), (slots.len(), kv_heads * d), "cache_write: k against slots and cache");
     assert_eq!((v.rows(), v.cols()), (slots.len(), kv_heads * d), "cache_write: v against slots and cache");
-    for (i, &(page, offset)) in slots.iter().enumerate() {
-        let (page, offset) = (page as usize, offset as usize);
-        assert!(page < cache.pages && offset < KEY_BLOCK, "cache_write: slot ({page}, {offset}) of {}", cache.pages);
-        for head in 0..kv_heads {
-            let (keys, values) = cache.head(page, head);
-            for j in 0..d {
-                cache.memory.host_mut()[keys + j * KEY_BLOCK + offset] = k.row(i)[head * d + j];
-                cache.memory.host_mut()[values + offset * padded(d) + j] = v.row(i)[head * d + j];
+    for &(page, offset) in slots {
+        let inside = (page as usize) < cache.pages && (offset as usize) < KEY_BLOCK;
+        assert!(inside, "cache_write: slot ({page}, {offset}) of {} pages", cache.pages);
+    }
+    let memory = cache.memory.host_mut().as_mut_ptr();
+    let pages = Pages { memory, kv_heads, head_dim: d };
+    // A task takes all rows of one kv head, so that two rows for one slot are written in order.
+    queue.parallel(kv_heads, |head| {
+        for (i, &(page, offset)) in slots.iter().enumerate() {
+            let (keys, values) = pages.head(page as usize, head);
+            let (k, v) = (&k.row(i)[head * d..][..d], &v.row(i)[head * d..][..d]);
+            for (j, (k, v)) in k.iter().zip(v).enumerate() {
+                // SAFETY: the slot is inside the cache, which is borrowed exclusively; tasks write different heads.
+                unsafe {
+                    *keys.add(j * KEY_BLOCK + offset as usize) = *k;
+                    *values.add(offset as usize * padded(d) + j) = *v;
+                }
             }
         }
-    }
+    });
 }
 
 /// Copies a page: what a sequence does before it writes into a page that it shares with another.
@@ -100,7 +98,7 @@ pub fn cache_copy_page<T: Real>(queue: &Queue, cache: &mut PagedCache<T>, from: 
     let _ = queue;
     let (from, to) = (from as usize, to as usize);
     assert!(from < cache.pages && to < cache.pages, "cache_copy_page: {from} to {to} of {}", cache.pages);
-    let elements = PagedCache::<T>::page_elements(cache.kv_heads, cache.head_dim);
+    let elements = page_elements(cache.kv_heads, cache.head_dim);
     cache.memory.host_mut().copy_within(from * elements..(from + 1) * elements, to * elements);
 }
 
@@ -134,29 +132,30 @@ pub fn attention_paged<T: Real>(
     out: ViewMut<T>,
     scratch: &mut Scratch,
 ) {
-    let mut out = out;
-    let _ = (queue, scratch);
+    let _ = scratch;
     assert_eq!(head_dim, cache.head_dim, "attention_paged: head_dim against the cache's");
     assert_eq!((q.rows(), q.cols()), (out.rows(), out.cols()), "attention_paged: q against out");
     assert_eq!(q.rows(), rows.len(), "attention_paged: rows of q against rows");
-    let kv_heads = cache.kv_heads;
-    assert!(q.cols().is_multiple_of(kv_heads * head_dim), "attention_paged: {} columns of q", q.cols());
-    let group = q.cols() / (kv_heads * head_dim);
-    let memory = cache.memory.host();
+    let width = cache.kv_heads * head_dim;
+    assert!(q.cols().is_multiple_of(width), "attention_paged: {} columns of q, {width} of k", q.cols());
     for (i, row) in rows.iter().enumerate() {
-        let table = tables[row.sequence];
-        assert!(row.position < table.len() * KEY_BLOCK, "attention_paged: row {i} is beyond its pages");
-        for head in 0..kv_heads * group {
-            let (mut keys, mut values) = (Vec::new(), Vec::new());
-            for position in 0..=row.position {
-                let (at_keys, at_values) = cache.head(table[position / KEY_BLOCK] as usize, head / group);
-                let offset = position % KEY_BLOCK;
-                keys.push((0..head_dim).map(|j| memory[at_keys + j * KEY_BLOCK + offset]).collect::<Vec<T>>());
-                values.push(&memory[at_values + offset * padded(head_dim)..][..head_dim]);
-            }
-            let keys: Vec<&[T]> = keys.iter().map(|k| &k[..]).collect();
-            let q = &q.row(i)[head * head_dim..][..head_dim];
-            attend_row(q, &keys, &values, scale, &mut out.row_mut(i)[head * head_dim..][..head_dim]);
-        }
+        let pages = tables[row.sequence];
+        let last = row.position / KEY_BLOCK;
+        assert!(last < pages.len(), "attention_paged: row {i} at position {} of {} pages", row.position, pages.len());
     }
+    for (i, table) in tables.iter().enumerate() {
+        let largest = table.iter().copied().max().unwrap_or(0) as usize;
+        assert!(table.is_empty() || largest < cache.pages, "attention_paged: sequence {i} names page {largest}");
+    }
+    let positions: Vec<u32> = rows.iter().map(|row| row.position as u32).collect();
+    let mut runs: Vec<Run> = Vec::new();
+    let mut start = 0;
+    while start < rows.len() {
+        let sequence = rows[start].sequence;
+        let len = rows[start..].iter().take_while(|row| row.sequence == sequence).count();
+        push_runs(&mut runs, start..start + len, tables[sequence]);
+        start += len;
+    }
+    let group = q.cols() / width;
+    attend(queue, Rows::of(q), RowsMut::of(&out), None, &runs, &positions, cache.layout(), group, scale);
 }

@@ -1,0 +1,245 @@
+//! Attention on vectors: the one small matrix product that everything is made of, and the layout of a page.
+//!
+//! Every product of the forward and of the backward pass has the form `C[m, lanes] += Σ_i a[m, i] · b[i, lanes]`, with `a`
+//! broadcast from any two strides and `b` read along its rows; so nothing is ever reduced across lanes but a row's
+//! maximum and sum. Each element of C is one accumulator that grows in increasing `i`: how rows are gathered in
+//! tiles never changes a bit.
+//!
+//! Loops here are plain counts, without iterator adapters: those are not always inlined into a function this large, and
+//! a vector that passes through a call goes through memory.
+//!
+//! Read next: `forward.rs`, then `backward.rs`.
+
+#![allow(clippy::needless_range_loop)]
+
+pub(super) mod backward;
+pub(super) mod forward;
+
+use super::KEY_BLOCK;
+use crate::simd::Simd;
+use crate::{DType, Real, View, ViewMut, bf16};
+
+/// The longest head: tiles keep their rows on the stack.
+pub(super) const MAX_HEAD_DIM: usize = 256;
+
+/// Columns of a row of values: D padded to a multiple of every path's lanes.
+pub(super) fn padded(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(16)
+}
+
+/// Elements of a page: for each kv head keys `[D, KEY_BLOCK]`, then for each kv head values `[KEY_BLOCK, padded D]`.
+pub(super) fn page_elements(kv_heads: usize, head_dim: usize) -> usize {
+    kv_heads * KEY_BLOCK * (head_dim + padded(head_dim))
+}
+
+/// Pages in memory.
+#[derive(Clone, Copy)]
+pub(super) struct Pages<P> {
+    pub memory: *mut P,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+}
+
+// SAFETY: a pointer to elements that are `Send + Sync`; who writes through it says why no other does.
+unsafe impl<P: Real> Send for Pages<P> {}
+// SAFETY: as above.
+unsafe impl<P: Real> Sync for Pages<P> {}
+
+impl<P: Real> Pages<P> {
+    /// Where the keys and where the values of one head of one page begin.
+    #[inline(always)]
+    pub fn head(&self, page: usize, kv_head: usize) -> (*mut P, *mut P) {
+        let keys = page * page_elements(self.kv_heads, self.head_dim) + kv_head * KEY_BLOCK * self.head_dim;
+        let values = page * page_elements(self.kv_heads, self.head_dim)
+            + KEY_BLOCK * (self.kv_heads * self.head_dim + kv_head * padded(self.head_dim));
+        (self.memory.wrapping_add(keys), self.memory.wrapping_add(values))
+    }
+}
+
+/// `acc[m][w] += Σ_{i < depth} a[m·a_row + i·a_step] · b[i·b_row + w·LANES ..]`, in increasing `i`.
+///
+/// # Safety
+/// The elements named must be readable.
+#[inline(always)]
+pub(super) unsafe fn product<S: Simd, B: Real, const M: usize, const W: usize>(
+    s: S,
+    depth: usize,
+    a: *const f32,
+    (a_row, a_step): (usize, usize),
+    b: *const B,
+    b_row: usize,
+    acc: &mut [[S::F; W]; M],
+) {
+    for i in 0..depth {
+        let mut lanes = [s.zero(); W];
+        for w in 0..W {
+            // SAFETY: the caller's.
+            lanes[w] = unsafe { s.load(b.add(i * b_row + w * S::LANES)) };
+        }
+        for m in 0..M {
+            // SAFETY: the caller's.
+            let x = s.splat(unsafe { *a.add(m * a_row + i * a_step) });
+            for w in 0..W {
+                acc[m][w] = s.fma(x, lanes[w], acc[m][w]);
+            }
+        }
+    }
+}
+
+/// `c[m, 0..cols] += Σ_i a[m, i] · b[i, 0..cols]` for M rows, `cols` a multiple of `LANES`; strides as in [`product`].
+///
+/// # Safety
+/// The elements named must be readable, and those of `c` writable.
+#[inline(always)]
+unsafe fn add_product<S: Simd, B: Real, const M: usize, const W: usize>(
+    s: S,
+    depth: usize,
+    a: *const f32,
+    a_strides: (usize, usize),
+    (b, b_row): (*const B, usize),
+    (c, c_row): (*mut f32, usize),
+    cols: usize,
+) {
+    let mut col = 0;
+    // SAFETY: columns stay below `cols`; the rest is the caller's.
+    unsafe {
+        while col + W * S::LANES <= cols {
+            add_block::<S, B, M, W>(s, depth, a, a_strides, (b.add(col), b_row), (c.add(col), c_row));
+            col += W * S::LANES;
+        }
+        while col < cols {
+            add_block::<S, B, M, 1>(s, depth, a, a_strides, (b.add(col), b_row), (c.add(col), c_row));
+            col += S::LANES;
+        }
+    }
+}
+
+/// # Safety
+/// As [`add_product`].
+#[inline(always)]
+unsafe fn add_block<S: Simd, B: Real, const M: usize, const W: usize>(
+    s: S,
+    depth: usize,
+    a: *const f32,
+    a_strides: (usize, usize),
+    (b, b_row): (*const B, usize),
+    (c, c_row): (*mut f32, usize),
+) {
+    let mut acc = [[s.zero(); W]; M];
+    // SAFETY: the caller's.
+    unsafe {
+        for m in 0..M {
+            for w in 0..W {
+                acc[m][w] = s.load(c.add(m * c_row + w * S::LANES));
+            }
+        }
+        product(s, depth, a, a_strides, b, b_row, &mut acc);
+        for m in 0..M {
+            for w in 0..W {
+                s.store(c.add(m * c_row + w * S::LANES), acc[m][w]);
+            }
+        }
+    }
+}
+
+/// The start and the row stride of a matrix of either type that is read a row at a time. Its type is a value, so that the
+/// large kernels are compiled once for both.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    start: *const u8,
+    stride: usize,
+    dtype: DType,
+}
+
+// SAFETY: a pointer to elements that are `Send + Sync`, and are only read.
+unsafe impl Send for Rows {}
+// SAFETY: as above.
+unsafe impl Sync for Rows {}
+
+impl Rows {
+    pub fn of<T: Real>(view: View<T>) -> Rows {
+        Rows { start: view.as_ptr().cast(), stride: view.stride(), dtype: T::DTYPE }
+    }
+
+    /// The first `count` elements from `(row, col)`, widened; zero in the other lanes.
+    ///
+    /// # Safety
+    /// Those elements must exist.
+    #[inline(always)]
+    unsafe fn load<S: Simd>(self, s: S, row: usize, col: usize, count: usize) -> S::F {
+        let at = row * self.stride + col;
+        // SAFETY: the caller's; the start is of this type.
+        unsafe {
+            match self.dtype {
+                DType::F32 => s.load_partial(self.start.cast::<f32>().add(at), count),
+                _ => s.load_partial(self.start.cast::<bf16>().add(at), count),
+            }
+        }
+    }
+
+    /// Widens `head_dim` elements from `(row, col)`, times `scale`, and zeros up to the padded length.
+    ///
+    /// # Safety
+    /// Those elements must exist, and the padded number be writable.
+    #[inline(always)]
+    unsafe fn widen<S: Simd>(self, s: S, row: usize, col: usize, head_dim: usize, scale: f32, to: *mut f32) {
+        let mut d = 0;
+        while d < padded(head_dim) {
+            // SAFETY: `d` stays below the padded length, and the count within `head_dim`.
+            unsafe {
+                let x = self.load(s, row, col + d.min(head_dim), head_dim.saturating_sub(d).min(S::LANES));
+                s.store(to.add(d), s.mul(x, s.splat(scale)));
+            }
+            d += S::LANES;
+        }
+    }
+}
+
+/// Rows of either type that are written.
+#[derive(Clone, Copy)]
+pub(super) struct RowsMut {
+    start: *mut u8,
+    stride: usize,
+    dtype: DType,
+}
+
+// SAFETY: a pointer to elements that are `Send + Sync`; who writes through it says why no other does.
+unsafe impl Send for RowsMut {}
+// SAFETY: as above.
+unsafe impl Sync for RowsMut {}
+
+impl RowsMut {
+    pub fn of<T: Real>(view: &ViewMut<T>) -> RowsMut {
+        RowsMut { start: view.as_mut_ptr().cast(), stride: view.stride(), dtype: T::DTYPE }
+    }
+
+    /// Writes the first `count` lanes to `(row, col)` and on, rounded.
+    ///
+    /// # Safety
+    /// Those elements must exist and be written by no other task.
+    #[inline(always)]
+    unsafe fn store<S: Simd>(self, s: S, row: usize, col: usize, x: S::F, count: usize) {
+        let at = row * self.stride + col;
+        // SAFETY: the caller's; the start is of this type.
+        unsafe {
+            match self.dtype {
+                DType::F32 => s.store_partial(self.start.cast::<f32>().add(at), x, count),
+                _ => s.store_partial(self.start.cast::<bf16>().add(at), x, count),
+            }
+        }
+    }
+}
+
+/// Copies `rows` rows of `head_dim` f32, `from_row` apart, as columns: element d of row j goes to `to[d·to_row + j]`.
+///
+/// # Safety
+/// Those elements must be readable, and their places writable.
+#[inline(always)]
+unsafe fn transpose(from: *const f32, from_row: usize, rows: usize, head_dim: usize, to: *mut f32, to_row: usize) {
+    for d in 0..head_dim {
+        for j in 0..rows {
+            // SAFETY: the caller's.
+            unsafe { *to.add(d * to_row + j) = *from.add(j * from_row + d) };
+        }
+    }
+}

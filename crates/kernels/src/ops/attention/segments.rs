@@ -1,0 +1,150 @@
+//! [`Segment`]: which rows of a packed batch belong together, and what follows from it: positions, rows, trees.
+//!
+//! Read next: `ops/attention/cpu/forward.rs`.
+
+use std::ops::Range;
+
+use super::KEY_BLOCK;
+
+/// Consecutive rows of the packed batch that continue one sequence.
+///
+/// A segment's tokens see the whole of its chain of parents and, causally, themselves. A token's position is the total
+/// length of the chain before it plus its offset. Parents come before children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// First row.
+    pub start: usize,
+    /// Number of rows, which may be 0.
+    pub len: usize,
+    /// Index, among the segments of the batch, of the one it continues.
+    pub parent: Option<usize>,
+}
+
+impl Segment {
+    /// Its rows of the packed batch.
+    pub fn rows(&self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+}
+
+/// Position of each segment's first token: the total length of its chain of parents.
+///
+/// # Panics
+/// When a parent does not come before its child.
+pub fn first_positions(segments: &[Segment]) -> Vec<usize> {
+    let mut first: Vec<usize> = Vec::with_capacity(segments.len());
+    for (i, segment) in segments.iter().enumerate() {
+        first.push(segment.parent.map_or(0, |parent| {
+            assert!(parent < i, "attention: segment {i} comes before its parent {parent}");
+            first[parent] + segments[parent].len
+        }));
+    }
+    first
+}
+
+/// The row at `position` of the sequence that ends in `segment`.
+fn row_at(segments: &[Segment], first: &[usize], mut segment: usize, position: usize) -> usize {
+    while position < first[segment] {
+        segment = segments[segment].parent.expect("a first position above 0 comes from a parent");
+    }
+    segments[segment].start + position - first[segment]
+}
+
+/// The pages into which a batch's keys are laid out, as if each segment were a sequence in a cache.
+///
+/// A segment has its own pages from the block in which it begins, with what its parents have of that block copied in
+/// front, so that blocks stay aligned to position 0; the blocks before it are its parent's pages.
+pub(super) struct PagePlan {
+    /// For each segment, the pages of its sequence, in order of position.
+    pub tables: Vec<Vec<u32>>,
+    /// For each page, the rows whose keys it holds; at most [`KEY_BLOCK`].
+    pub pages: Vec<Vec<u32>>,
+}
+
+impl PagePlan {
+    pub fn new(segments: &[Segment], first: &[usize]) -> PagePlan {
+        let mut plan = PagePlan { tables: Vec::with_capacity(segments.len()), pages: Vec::new() };
+        for (i, segment) in segments.iter().enumerate() {
+            let whole = first[i] / KEY_BLOCK;
+            let mut table = segment.parent.map_or(Vec::new(), |parent| plan.tables[parent][..whole].to_vec());
+            let end = first[i] + segment.len;
+            for block in whole..end.div_ceil(KEY_BLOCK) {
+                table.push(plan.pages.len() as u32);
+                let positions = block * KEY_BLOCK..end.min((block + 1) * KEY_BLOCK);
+                plan.pages.push(positions.map(|p| row_at(segments, first, i, p) as u32).collect());
+            }
+            plan.tables.push(table);
+        }
+        plan
+    }
+}
+
+/// Segments that share keys: a root and all that descend from it.
+pub(super) struct Tree {
+    /// Indices of its segments, parents before children.
+    pub segments: Vec<usize>,
+    /// Number of its rows.
+    pub rows: usize,
+}
+
+/// The trees of a batch, in order of their roots.
+pub(super) fn trees(segments: &[Segment]) -> Vec<Tree> {
+    let mut tree_of: Vec<usize> = Vec::with_capacity(segments.len());
+    let mut trees: Vec<Tree> = Vec::new();
+    for (i, segment) in segments.iter().enumerate() {
+        let tree = segment.parent.map_or(trees.len(), |parent| tree_of[parent]);
+        if tree == trees.len() {
+            trees.push(Tree { segments: Vec::new(), rows: 0 });
+        }
+        trees[tree].segments.push(i);
+        trees[tree].rows += segment.len;
+        tree_of.push(tree);
+    }
+    trees
+}
+
+/// Whether `ancestor` is `segment`'s parent, or its parent's, and so on.
+pub(super) fn descends(segments: &[Segment], segment: usize, ancestor: usize) -> bool {
+    let mut next = segments[segment].parent;
+    while let Some(i) = next {
+        if i == ancestor {
+            return true;
+        }
+        next = segments[i].parent;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(start: usize, len: usize, parent: Option<usize>) -> Segment {
+        Segment { start, len, parent }
+    }
+
+    #[test]
+    fn pages_stay_aligned_across_the_border_of_parent_and_child() {
+        let segments =
+            [segment(10, 100, None), segment(110, 3, Some(0)), segment(0, 10, None), segment(113, 70, Some(1))];
+        let first = first_positions(&segments);
+        assert_eq!(first, [0, 100, 0, 103]);
+        let plan = PagePlan::new(&segments, &first);
+        assert_eq!(plan.tables, [vec![0, 1], vec![0, 2], vec![3], vec![0, 4, 5]]);
+        let rows: Vec<u32> = (74..183).collect();
+        assert_eq!(plan.pages[4], rows[..64]);
+        assert_eq!(plan.pages[5], rows[64..]);
+        assert_eq!(plan.pages[2], (74..113).collect::<Vec<u32>>());
+    }
+
+    #[test]
+    fn trees_gather_what_descends_from_one_root() {
+        let segments = [segment(0, 4, None), segment(4, 2, None), segment(6, 1, Some(0)), segment(7, 0, Some(2))];
+        let trees = trees(&segments);
+        assert_eq!(
+            trees.iter().map(|t| (t.segments.clone(), t.rows)).collect::<Vec<_>>(),
+            [(vec![0, 2, 3], 5), (vec![1], 2)]
+        );
+        assert!(descends(&segments, 3, 0) && descends(&segments, 3, 2) && !descends(&segments, 2, 1));
+    }
+}
