@@ -314,18 +314,28 @@ fn idle_sentences(
 fn penalty(counts: &[Count], random: &mut Stream) -> Penalty {
     let detention = |count: &Count| count.scene.tier().bounds().1 <= 6;
     if let [count] = counts {
-        return draw_penalty(&count.range, detention(count), random);
+        return draw_penalty(&stated(count), detention(count), random);
     }
     let terms: Vec<u32> = counts
         .iter()
         .filter(|count| !detention(count))
-        .map(|count| draw_penalty(&count.range, false, random).months().expect("tiers beside others have terms"))
+        .map(|count| draw_penalty(&stated(count), false, random).months().expect("tiers beside others have terms"))
         .collect();
     let highest = *terms.iter().max().expect("one of two charges is imprisonment");
     let sum: u32 = terms.iter().sum();
     let rest = sum - highest;
     let between = natural_terms(highest + rest / 3, highest + rest * 3 / 4);
     Penalty::of_months(between.last().copied().unwrap_or(highest))
+}
+
+/// The part of a charge's range from which its document draws: below the tier where the sentence says 减轻, which means just that.
+fn stated(count: &Count) -> Range {
+    let (least, _) = count.scene.tier().bounds();
+    let mut range = count.range;
+    if !range.exempt && range.min_months < least {
+        range.max_months = range.max_months.min(least - 1);
+    }
+    range
 }
 
 /// A penalty drawn from a range; terms are round as courts' are.
@@ -376,6 +386,15 @@ mod tests {
         for case in drafts(false).chain(drafts(true)) {
             assert!(case.range.contains(case.penalty), "{case:#?}");
             assert_eq!(Penalty::parse(&case.penalty.to_string()), Ok(case.penalty));
+        }
+    }
+
+    #[test]
+    fn a_sentence_below_the_tier_lies_below_it() {
+        let below = drafts(false).filter(|case| case.band == Band::Below && case.counts.len() == 1);
+        for case in below {
+            let (least, _) = case.counts[0].scene.tier().bounds();
+            assert!(case.penalty.months().is_some_and(|months| months < least), "{case:?}");
         }
     }
 

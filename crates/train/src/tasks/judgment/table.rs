@@ -102,7 +102,9 @@ impl Tier {
 
     /// The next lower tier of the same charge, for 减轻 (刑法第六十三条).
     pub fn lower(&self) -> Option<&'static Tier> {
-        of_charge(&self.charge).filter(|t| t.bounds().1 <= self.bounds().0).max_by_key(|t| t.bounds().1)
+        of_charge(&self.charge)
+            .filter(|t| t.bounds().1 <= self.bounds().0 && t.bounds().0 < self.bounds().0)
+            .max_by_key(|t| t.bounds().1)
     }
 
     /// 三年以上十年以下 and the like: the tier's terms as the article words them.
@@ -267,6 +269,7 @@ mod tests {
     fn the_lower_tier_is_the_next_one() {
         assert_eq!(tier("264.09").unwrap().lower().unwrap().bounds(), (36, 120));
         assert_eq!(tier("264.07").unwrap().lower().unwrap().bounds(), (1, 36));
+        assert_eq!(tier("347.04").unwrap().lower().unwrap().bounds(), (84, 180));
         assert!(tier("264.01").unwrap().lower().is_none());
     }
 
