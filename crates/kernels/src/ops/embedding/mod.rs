@@ -5,7 +5,11 @@
 //!
 //! Read next: `ops/rmsnorm/mod.rs`.
 
+mod cpu;
+
+use super::split::{by_columns, by_rows};
 use crate::{Queue, Real, View, ViewMut};
+use cpu::{Backward, Forward};
 
 /// Looks up the rows of `table`: `out[i] = table[tokens[i]]`.
 ///
@@ -15,14 +19,10 @@ use crate::{Queue, Real, View, ViewMut};
 /// # Panics
 /// When shapes disagree or a token is not below V.
 pub fn embedding_forward<T: Real>(queue: &Queue, tokens: View<u32>, table: View<T>, out: ViewMut<f32>) {
-    let mut out = out;
-    let _ = queue;
     check(tokens, out.rows(), table.rows(), table.cols(), out.cols());
-    for (i, &token) in tokens.row(0).iter().enumerate() {
-        for (out, x) in out.row_mut(i).iter_mut().zip(table.row(token as usize)) {
-            *out = x.to_f32();
-        }
-    }
+    by_rows(queue, out.rows(), out.cols(), |rows| {
+        queue.isa().run_without_pairs(Forward { tokens: tokens.row(0), table, out: &out, rows });
+    });
 }
 
 /// Gradient of [`embedding_forward`]: `d_table[tokens[i]] += d_out[i]`.
@@ -33,14 +33,10 @@ pub fn embedding_forward<T: Real>(queue: &Queue, tokens: View<u32>, table: View<
 /// # Panics
 /// When shapes disagree or a token is not below V.
 pub fn embedding_backward(queue: &Queue, tokens: View<u32>, d_out: View<f32>, d_table: ViewMut<f32>) {
-    let mut d_table = d_table;
-    let _ = queue;
     check(tokens, d_out.rows(), d_table.rows(), d_table.cols(), d_out.cols());
-    for (i, &token) in tokens.row(0).iter().enumerate() {
-        for (sum, d) in d_table.row_mut(token as usize).iter_mut().zip(d_out.row(i)) {
-            *sum += d;
-        }
-    }
+    by_columns(queue, d_out.cols(), |cols| {
+        queue.isa().run_without_pairs(Backward { tokens: tokens.row(0), d_out, d_table: &d_table, cols });
+    });
 }
 
 fn check(tokens: View<u32>, rows: usize, vocabulary: usize, width: usize, cols: usize) {
@@ -48,5 +44,48 @@ fn check(tokens: View<u32>, rows: usize, vocabulary: usize, width: usize, cols: 
     if rows > 0 {
         let largest = tokens.row(0).iter().copied().max().unwrap_or(0);
         assert!((largest as usize) < vocabulary, "embedding: token {largest} of a table of {vocabulary} rows");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bf16;
+    use crate::ops::check::{assert_close, assert_same_bits, queues, random, wide};
+
+    fn check_against_reference<T: Real>(n: usize, vocabulary: usize, c: usize) {
+        let tokens: Vec<u32> = (0..n).map(|i| ((i * 7 + i / 3) % vocabulary) as u32).collect();
+        let (table, d_out) = (random::<T>(1, vocabulary * c), random::<f32>(2, n * c));
+        let mut sums = wide(&random::<f32>(3, vocabulary * c));
+        for (i, &token) in tokens.iter().enumerate() {
+            (0..c).for_each(|j| sums[token as usize * c + j] += f64::from(d_out[i * c + j]));
+        }
+        for queue in queues() {
+            let (mut out, mut d_table) = (vec![7.0; n * c], random::<f32>(3, vocabulary * c));
+            let tokens_view = View::of(&tokens, 1, n);
+            embedding_forward(&queue, tokens_view, View::of(&table, vocabulary, c), ViewMut::of(&mut out, n, c));
+            for (i, &token) in tokens.iter().enumerate() {
+                let wanted: Vec<f32> = table[token as usize * c..][..c].iter().map(|x| x.to_f32()).collect();
+                assert_same_bits("row", &out[i * c..][..c], &wanted);
+            }
+            let view = ViewMut::of(&mut d_table, vocabulary, c);
+            embedding_backward(&queue, tokens_view, View::of(&d_out, n, c), view);
+            assert_close("d_table", &d_table, &sums, 1e-6);
+        }
+    }
+
+    #[test]
+    fn rows_are_looked_up_and_gradients_added() {
+        for (n, vocabulary, c) in [(0, 5, 8), (1, 1, 1), (37, 5, 20), (300, 11, 131)] {
+            check_against_reference::<f32>(n, vocabulary, c);
+            check_against_reference::<bf16>(n, vocabulary, c);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "token 5 of a table of 5 rows")]
+    fn a_token_beyond_the_table_panics() {
+        let (mut out, queue) = ([0.0; 4], &queues()[0]);
+        embedding_forward(queue, View::of(&[5], 1, 1), View::of(&[0f32; 20], 5, 4), ViewMut::of(&mut out, 1, 4));
     }
 }

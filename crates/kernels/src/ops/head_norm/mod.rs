@@ -5,7 +5,11 @@
 //!
 //! Source: Henry et al. 2020, arXiv 2010.04245, with RMSNorm in place of the l2 norm. Read next: `ops/rotary/mod.rs`.
 
+mod cpu;
+
+use super::split::{by_columns, by_rows};
 use crate::{Queue, Real, View, ViewMut};
+use cpu::{BackwardColumns, BackwardRows, Forward};
 
 /// Normalises each head of each row.
 ///
@@ -23,22 +27,12 @@ pub fn head_norm_forward<T: Real>(
     out: ViewMut<T>,
     rstd: ViewMut<f32>,
 ) {
-    let (mut out, mut rstd) = (out, rstd);
-    let _ = queue;
     let (n, d) = (x.rows(), weight.cols());
     assert_eq!((out.rows(), out.cols()), (n, x.cols()), "head_norm_forward: out against x");
     assert_eq!((rstd.rows(), rstd.cols() * d), (n, x.cols()), "head_norm_forward: rstd against x");
-    for i in 0..n {
-        for head in 0..rstd.cols() {
-            let x = &x.row(i)[head * d..][..d];
-            let squares: f32 = x.iter().map(|x| x.to_f32() * x.to_f32()).sum();
-            let scale = 1.0 / (squares / d as f32 + eps).sqrt();
-            rstd.row_mut(i)[head] = scale;
-            for ((out, x), w) in out.row_mut(i)[head * d..][..d].iter_mut().zip(x).zip(weight.row(0)) {
-                *out = T::from_f32(x.to_f32() * scale * w);
-            }
-        }
-    }
+    by_rows(queue, n, x.cols(), |rows| {
+        queue.isa().run_without_pairs(Forward { x, weight, eps, out: &out, rstd: &rstd, rows });
+    });
 }
 
 /// Gradient of [`head_norm_forward`], in place: `d` holds the gradient of the output, and then that of the input.
@@ -57,22 +51,61 @@ pub fn head_norm_backward<T: Real>(
     d: ViewMut<f32>,
     d_weight: ViewMut<f32>,
 ) {
-    let (mut d_x, mut d_weight) = (d, d_weight);
-    let _ = queue;
-    let (n, d) = (x.rows(), weight.cols());
-    assert_eq!((d_x.rows(), d_x.cols()), (n, x.cols()), "head_norm_backward: d against x");
-    assert_eq!((rstd.rows(), rstd.cols() * d), (n, x.cols()), "head_norm_backward: rstd against x");
-    assert_eq!(d_weight.cols(), d, "head_norm_backward: d_weight against weight");
-    for i in 0..n {
-        for head in 0..rstd.cols() {
-            let (x, scale, w) = (&x.row(i)[head * d..][..d], rstd.row(i)[head], weight.row(0));
-            let d_out = &mut d_x.row_mut(i)[head * d..][..d];
-            let dot: f32 = (0..d).map(|j| d_out[j] * w[j] * x[j].to_f32()).sum();
-            let along = dot * scale * scale / d as f32;
-            for j in 0..d {
-                d_weight.row_mut(0)[j] += d_out[j] * (x[j].to_f32() * scale);
-                d_out[j] = scale * (d_out[j] * w[j] - x[j].to_f32() * along);
-            }
+    let (n, width) = (x.rows(), weight.cols());
+    assert_eq!((d.rows(), d.cols()), (n, x.cols()), "head_norm_backward: d against x");
+    assert_eq!((rstd.rows(), rstd.cols() * width), (n, x.cols()), "head_norm_backward: rstd against x");
+    assert_eq!(d_weight.cols(), width, "head_norm_backward: d_weight against weight");
+    // The weight's gradient reads what the second step overwrites.
+    by_columns(queue, width, |cols| {
+        queue.isa().run_without_pairs(BackwardColumns { x, rstd, d: d.as_view(), d_weight: &d_weight, cols });
+    });
+    by_rows(queue, n, x.cols(), |rows| {
+        queue.isa().run_without_pairs(BackwardRows { x, weight, rstd, d: &d, rows });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bf16;
+    use crate::ops::check::{assert_close, central_differences, queues, random, tolerance, wide};
+    use crate::ops::rmsnorm::reference;
+
+    const EPS: f32 = 1e-3;
+
+    fn check_against_reference<T: Real>(n: usize, heads: usize, d: usize) {
+        // The heads are the middle columns of a wider matrix.
+        let (width, stride) = (heads * d, heads * d + 3);
+        let (all, weight, d_out) = (random::<T>(1, n * stride), random::<f32>(2, d), random::<f32>(3, n * width));
+        let view = View::of(&all, n, stride).col_range(2..2 + width);
+        let x64: Vec<f64> = (0..n).flat_map(|i| wide(view.row(i))).collect();
+        let weight64 = wide(&weight);
+        let out64 = |x: &[f64], w: &[f64]| -> Vec<f64> {
+            x.chunks(d).flat_map(|head| reference(head, w, EPS.into()).0).collect()
+        };
+        let loss =
+            |x: &[f64], w: &[f64]| -> f64 { out64(x, w).iter().zip(&d_out).map(|(out, d)| out * f64::from(*d)).sum() };
+        let d_x64 = central_differences(&x64, |x| loss(x, &weight64));
+        let d_weight64: Vec<f64> = central_differences(&weight64, |w| loss(&x64, w)).iter().map(|d| d + 0.5).collect();
+        for queue in queues() {
+            let (mut out, mut rstd) = (vec![T::from_f32(9.0); n * width], vec![9.0; n * heads]);
+            let (out_view, rstd_view) = (ViewMut::of(&mut out, n, width), ViewMut::of(&mut rstd, n, heads));
+            let w = View::of(&weight, 1, d);
+            head_norm_forward(&queue, view, w, EPS, out_view, rstd_view);
+            assert_close("out", &out, &out64(&x64, &weight64), tolerance::<T>());
+            let (mut d_x, mut d_weight) = (d_out.clone(), vec![0.5; d]);
+            let (d_view, d_weight_view) = (ViewMut::of(&mut d_x, n, width), ViewMut::of(&mut d_weight, 1, d));
+            head_norm_backward(&queue, view, w, View::of(&rstd, n, heads), d_view, d_weight_view);
+            assert_close("d_x", &d_x, &d_x64, 3e-6);
+            assert_close("d_weight", &d_weight, &d_weight64, 3e-6);
+        }
+    }
+
+    #[test]
+    fn values_and_gradients_equal_the_reference() {
+        for (n, heads, d) in [(1, 1, 1), (3, 2, 20), (2, 3, 64), (40, 2, 12)] {
+            check_against_reference::<f32>(n, heads, d);
+            check_against_reference::<bf16>(n, heads, d);
         }
     }
 }

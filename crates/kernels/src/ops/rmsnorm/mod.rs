@@ -6,7 +6,13 @@
 //!
 //! Source: Zhang and Sennrich 2019, arXiv 1910.07467. Read next: `ops/head_norm/mod.rs`, the same per head.
 
+mod cpu;
+
+use super::split::{by_columns, by_rows};
 use crate::{Queue, Real, View, ViewMut};
+use cpu::{BackwardColumns, BackwardRows, Forward};
+
+pub(super) use cpu::{squares, triple};
 
 /// Normalises rows.
 ///
@@ -24,19 +30,12 @@ pub fn rmsnorm_forward<T: Real>(
     out: ViewMut<T>,
     rstd: ViewMut<f32>,
 ) {
-    let (mut out, mut rstd) = (out, rstd);
-    let _ = queue;
     let (n, c) = (x.rows(), x.cols());
     assert_eq!((out.rows(), out.cols()), (n, c), "rmsnorm_forward: out against x");
     assert_eq!((weight.cols(), rstd.cols()), (c, n), "rmsnorm_forward: weight and rstd against x");
-    for i in 0..n {
-        let squares: f32 = x.row(i).iter().map(|x| x * x).sum();
-        let scale = 1.0 / (squares / c as f32 + eps).sqrt();
-        rstd.row_mut(0)[i] = scale;
-        for ((out, x), w) in out.row_mut(i).iter_mut().zip(x.row(i)).zip(weight.row(0)) {
-            *out = T::from_f32(x * scale * w);
-        }
-    }
+    by_rows(queue, n, c, |rows| {
+        queue.isa().run_without_pairs(Forward { x, weight, eps, out: &out, rstd: &rstd, rows });
+    });
 }
 
 /// Gradient of [`rmsnorm_forward`].
@@ -58,20 +57,84 @@ pub fn rmsnorm_backward(
     d_x: ViewMut<f32>,
     d_weight: ViewMut<f32>,
 ) {
-    let (mut d_x, mut d_weight) = (d_x, d_weight);
-    let _ = queue;
     let (n, c) = (x.rows(), x.cols());
     assert_eq!((d_out.rows(), d_out.cols()), (n, c), "rmsnorm_backward: d_out against x");
     assert_eq!((d_x.rows(), d_x.cols()), (n, c), "rmsnorm_backward: d_x against x");
     assert_eq!((weight.cols(), d_weight.cols()), (c, c), "rmsnorm_backward: weight and d_weight against x");
     assert_eq!(rstd.cols(), n, "rmsnorm_backward: rstd against x");
-    for i in 0..n {
-        let (x, w, d, scale) = (x.row(i), weight.row(0), d_out.row(i), rstd.row(0)[i]);
-        let dot: f32 = (0..c).map(|j| d[j] * w[j] * x[j]).sum();
-        let along = dot * scale * scale / c as f32;
-        for j in 0..c {
-            d_x.row_mut(i)[j] += scale * (d[j] * w[j] - x[j] * along);
-            d_weight.row_mut(0)[j] += d[j] * (x[j] * scale);
+    by_rows(queue, n, c, |rows| {
+        queue.isa().run_without_pairs(BackwardRows { x, weight, rstd, d_out, d_x: &d_x, rows });
+    });
+    by_columns(queue, c, |cols| {
+        queue.isa().run_without_pairs(BackwardColumns { x, rstd, d_out, d_weight: &d_weight, cols });
+    });
+}
+
+/// One row in f64: the output, and 1 / √(mean(x²) + eps).
+#[cfg(test)]
+pub(super) fn reference(x: &[f64], weight: &[f64], eps: f64) -> (Vec<f64>, f64) {
+    let rstd = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64 + eps).sqrt();
+    (x.iter().zip(weight).map(|(x, w)| x * rstd * w).collect(), rstd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bf16;
+    use crate::ops::check::{assert_close, assert_same_bits, central_differences, queues, random, tolerance, wide};
+
+    const EPS: f32 = 1e-3;
+
+    fn check_against_reference<T: Real>(n: usize, c: usize) {
+        let (x, weight, d_out) = (random::<f32>(1, n * c), random::<f32>(2, c), random::<f32>(3, n * c));
+        let (x64, weight64) = (wide(&x), wide(&weight));
+        let rows: Vec<_> = x64.chunks(c).map(|row| reference(row, &weight64, EPS.into())).collect();
+        let out64: Vec<f64> = rows.iter().flat_map(|row| row.0.clone()).collect();
+        let rstd64: Vec<f64> = rows.iter().map(|row| row.1).collect();
+        let start = random::<f32>(4, n * c);
+        let loss = |x: &[f64], w: &[f64]| -> f64 {
+            let rows = x.chunks(c).flat_map(|row| reference(row, w, EPS.into()).0);
+            rows.zip(&d_out).map(|(out, d)| out * f64::from(*d)).sum()
+        };
+        let mut d_x64 = central_differences(&x64, |x| loss(x, &weight64));
+        d_x64.iter_mut().zip(&start).for_each(|(d, start)| *d += f64::from(*start));
+        let mut d_weight64 = central_differences(&weight64, |w| loss(&x64, w));
+        d_weight64.iter_mut().zip(&start).for_each(|(d, start)| *d += f64::from(*start));
+        for queue in queues() {
+            let (mut out, mut rstd) = (vec![T::from_f32(9.0); n * c], vec![9.0; n]);
+            let (x, w, d) = (View::of(&x, n, c), View::of(&weight, 1, c), View::of(&d_out, n, c));
+            rmsnorm_forward(&queue, x, w, EPS, ViewMut::of(&mut out, n, c), ViewMut::of(&mut rstd, 1, n));
+            assert_close("out", &out, &out64, tolerance::<T>());
+            assert_close("rstd", &rstd, &rstd64, 1e-6);
+            let (mut d_x, mut d_weight) = (start.clone(), start[..c].to_vec());
+            let (d_x_view, d_weight_view) = (ViewMut::of(&mut d_x, n, c), ViewMut::of(&mut d_weight, 1, c));
+            rmsnorm_backward(&queue, x, w, View::of(&rstd, 1, n), d, d_x_view, d_weight_view);
+            assert_close("d_x", &d_x, &d_x64, 3e-6);
+            assert_close("d_weight", &d_weight, &d_weight64, 3e-6);
+        }
+    }
+
+    #[test]
+    fn values_and_gradients_equal_the_reference() {
+        for (n, c) in [(1, 1), (3, 5), (2, 64), (7, 83), (33, 36)] {
+            check_against_reference::<f32>(n, c);
+            check_against_reference::<bf16>(n, c);
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_its_batch() {
+        let (n, c) = (500, 100);
+        let (x, weight) = (random::<f32>(1, n * c), random::<f32>(2, c));
+        for queue in queues() {
+            let normal = |rows: std::ops::Range<usize>| {
+                let (mut out, mut rstd) = (vec![0f32; rows.len() * c], vec![0f32; rows.len()]);
+                let (view, rstd) = (ViewMut::of(&mut out, rows.len(), c), ViewMut::of(&mut rstd, 1, rows.len()));
+                let x = View::of(&x, n, c).row_range(rows);
+                rmsnorm_forward(&queue, x, View::of(&weight, 1, c), EPS, view, rstd);
+                out
+            };
+            assert_same_bits("row", &normal(321..322), &normal(0..n)[321 * c..322 * c]);
         }
     }
 }

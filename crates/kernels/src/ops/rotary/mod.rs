@@ -6,7 +6,11 @@
 //!
 //! Source: Su et al. 2021, arXiv 2104.09864; the scaling is Llama 3.1's. Read next: `ops/attention/mod.rs`.
 
+mod cpu;
+
+use super::split::by_rows;
 use crate::{Buffer, Device, Queue, Real, View, ViewMut};
+use cpu::Rotate;
 
 /// Llama 3.1's stretching of low frequencies, with the names of `rope_scaling` in `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -81,8 +85,6 @@ pub fn rotary_backward(queue: &Queue, d: ViewMut<f32>, positions: View<u32>, cos
 }
 
 fn rotate<T: Real>(queue: &Queue, x: ViewMut<T>, positions: View<u32>, cos_sin: View<f32>, direction: f32) {
-    let mut x = x;
-    let _ = queue;
     let d = cos_sin.cols();
     assert_eq!(positions.cols(), x.rows(), "rotary: positions against rows of x");
     assert!(
@@ -90,15 +92,85 @@ fn rotate<T: Real>(queue: &Queue, x: ViewMut<T>, positions: View<u32>, cos_sin: 
         "rotary: {} columns are not whole heads of {d}",
         x.cols()
     );
-    for i in 0..x.rows() {
-        let (cos, sin) = cos_sin.row(positions.row(0)[i] as usize).split_at(d / 2);
-        for head in x.row_mut(i).chunks_exact_mut(d) {
-            let (first, second) = head.split_at_mut(d / 2);
-            for j in 0..d / 2 {
-                let (a, b, sin) = (first[j].to_f32(), second[j].to_f32(), sin[j] * direction);
-                first[j] = T::from_f32(a * cos[j] - b * sin);
-                second[j] = T::from_f32(b * cos[j] + a * sin);
+    if x.rows() == 0 {
+        return;
+    }
+    let positions = positions.row(0);
+    let last = positions.iter().copied().max().unwrap_or(0) as usize;
+    assert!(last < cos_sin.rows(), "rotary: position {last} of a table of {}", cos_sin.rows());
+    by_rows(queue, x.rows(), x.cols(), |rows| {
+        queue.isa().run_without_pairs(Rotate { x: &x, positions, cos_sin, direction, rows });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bf16;
+    use crate::ops::check::{assert_close, queues, random, tolerance, wide};
+
+    fn check_against_reference<T: Real>(n: usize, heads: usize, d: usize) {
+        let (theta, width) = (1e4, heads * d);
+        let table = rotary_table(theta, d, 50, None);
+        let positions: Vec<u32> = (0..n).map(|i| ((i * 13) % 50) as u32).collect();
+        let x = random::<T>(1, n * (width + 1));
+        let turned = |x: &[f64], direction: f64| -> Vec<f64> {
+            let mut out = x.to_vec();
+            for (i, &position) in positions.iter().enumerate() {
+                for head in 0..heads {
+                    for j in 0..d / 2 {
+                        let angle = direction * f64::from(position) * theta.powf(-2.0 * j as f64 / d as f64);
+                        let (a, b) = (i * (width + 1) + head * d + j, i * (width + 1) + head * d + d / 2 + j);
+                        out[a] = x[a] * angle.cos() - x[b] * angle.sin();
+                        out[b] = x[b] * angle.cos() + x[a] * angle.sin();
+                    }
+                }
             }
+            out
+        };
+        for queue in queues() {
+            let (positions, table) = (View::of(&positions, 1, n), table.matrix(50, d));
+            let mut out = x.clone();
+            let (view, _) = ViewMut::of(&mut out, n, width + 1).split_cols(width);
+            rotary_forward(&queue, view, positions, table);
+            assert_close("turned", &out, &turned(&wide(&x), 1.0), tolerance::<T>());
+            // The turn is linear and keeps lengths: its gradient is its inverse.
+            let mut d_x: Vec<f32> = x.iter().map(|x| x.to_f32()).collect();
+            let (view, _) = ViewMut::of(&mut d_x, n, width + 1).split_cols(width);
+            rotary_backward(&queue, view, positions, table);
+            assert_close("turned back", &d_x, &turned(&wide(&x), -1.0), 1e-6);
         }
+    }
+
+    #[test]
+    fn pairs_are_turned_forwards_and_backwards() {
+        for (n, heads, d) in [(0, 1, 4), (1, 1, 2), (5, 3, 12), (7, 2, 64), (400, 2, 80)] {
+            check_against_reference::<f32>(n, heads, d);
+            check_against_reference::<bf16>(n, heads, d);
+        }
+    }
+
+    #[test]
+    fn scaling_stretches_long_waves_only() {
+        let scaling = Llama3Scaling {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192.0,
+        };
+        // transformers' `_compute_llama3_parameters` for rope_theta 500000 and head_dim 8.
+        let frequencies = [1.0f64, 0.037_606_03, 0.001_414_213_6, 0.000_053_182_96];
+        let wanted = [frequencies[0], frequencies[1], stretched_by_hand(frequencies[2]), frequencies[3] / 8.0];
+        let table = rotary_table(500_000.0, 8, 2, Some(scaling));
+        for (j, wanted) in wanted.into_iter().enumerate() {
+            let got = f64::from(table.host()[8 + 4 + j]).asin();
+            assert!((got - wanted).abs() < 1e-6 * wanted + 1e-9, "frequency {j}: {got} instead of {wanted}");
+        }
+    }
+
+    /// Between the two limits: a wave of 4,443 positions, of 8,192 that the model was trained for.
+    fn stretched_by_hand(frequency: f64) -> f64 {
+        let kept = (8192.0 * frequency / (2.0 * std::f64::consts::PI) - 1.0) / 3.0;
+        frequency * ((1.0 - kept) / 8.0 + kept)
     }
 }

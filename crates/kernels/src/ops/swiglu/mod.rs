@@ -5,7 +5,11 @@
 //!
 //! Source: Shazeer 2020, arXiv 2002.05202. Read next: `ops/head/mod.rs`.
 
+mod cpu;
+
+use super::split::by_rows;
 use crate::{Queue, Real, View, ViewMut};
+use cpu::{Backward, Forward};
 
 /// Gates rows.
 ///
@@ -15,17 +19,11 @@ use crate::{Queue, Real, View, ViewMut};
 /// # Panics
 /// When shapes disagree.
 pub fn swiglu_forward<T: Real>(queue: &Queue, gate_up: View<T>, out: ViewMut<T>) {
-    let mut out = out;
-    let _ = queue;
     let f = out.cols();
     assert_eq!((gate_up.rows(), gate_up.cols()), (out.rows(), 2 * f), "swiglu_forward: gate_up against out");
-    for i in 0..out.rows() {
-        let (gate, up) = gate_up.row(i).split_at(f);
-        for (j, out) in out.row_mut(i).iter_mut().enumerate() {
-            let gate = gate[j].to_f32();
-            *out = T::from_f32(gate / (1.0 + (-gate).exp()) * up[j].to_f32());
-        }
-    }
+    by_rows(queue, out.rows(), f, |rows| {
+        queue.isa().run_without_pairs(Forward { gate_up, out: &out, rows });
+    });
 }
 
 /// Gradient of [`swiglu_forward`].
@@ -36,19 +34,58 @@ pub fn swiglu_forward<T: Real>(queue: &Queue, gate_up: View<T>, out: ViewMut<T>)
 /// # Panics
 /// When shapes disagree.
 pub fn swiglu_backward<T: Real>(queue: &Queue, gate_up: View<T>, d_out: View<f32>, d_gate_up: ViewMut<T>) {
-    let mut d_gate_up = d_gate_up;
-    let _ = queue;
     let (n, f) = (d_out.rows(), d_out.cols());
     assert_eq!((gate_up.rows(), gate_up.cols()), (n, 2 * f), "swiglu_backward: gate_up against d_out");
     assert_eq!((d_gate_up.rows(), d_gate_up.cols()), (n, 2 * f), "swiglu_backward: d_gate_up against d_out");
-    for i in 0..n {
-        let (gate, up) = gate_up.row(i).split_at(f);
-        let (d_gate, d_up) = d_gate_up.row_mut(i).split_at_mut(f);
-        for (j, &d) in d_out.row(i).iter().enumerate() {
-            let (gate, up) = (gate[j].to_f32(), up[j].to_f32());
-            let sigmoid = 1.0 / (1.0 + (-gate).exp());
-            d_gate[j] = T::from_f32(d * up * sigmoid * (1.0 + gate * (1.0 - sigmoid)));
-            d_up[j] = T::from_f32(d * gate * sigmoid);
+    by_rows(queue, n, f, |rows| {
+        queue.isa().run_without_pairs(Backward { gate_up, d_out, d_gate_up: &d_gate_up, rows });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bf16;
+    use crate::ops::check::{assert_close, central_differences, queues, random, tolerance, wide};
+
+    fn reference(gate_up: &[f64], f: usize) -> Vec<f64> {
+        let rows = gate_up.chunks(2 * f);
+        rows.flat_map(|row| (0..f).map(|j| row[j] / (1.0 + (-row[j]).exp()) * row[f + j])).collect()
+    }
+
+    fn check_against_reference<T: Real>(n: usize, f: usize) {
+        // Times 8, so that the sigmoid is far from linear and saturates.
+        let gate_up: Vec<T> = random::<f32>(1, n * 2 * f).iter().map(|x| T::from_f32(8.0 * x)).collect();
+        let d_out = random::<f32>(2, n * f);
+        let wanted = reference(&wide(&gate_up), f);
+        let d_wanted = central_differences(&wide(&gate_up), |x| {
+            reference(x, f).iter().zip(&d_out).map(|(out, d)| out * f64::from(*d)).sum()
+        });
+        for queue in queues() {
+            let mut out = vec![T::from_f32(9.0); n * f];
+            let view = View::of(&gate_up, n, 2 * f);
+            swiglu_forward(&queue, view, ViewMut::of(&mut out, n, f));
+            assert_close("out", &out, &wanted, tolerance::<T>());
+            let mut d_gate_up = vec![T::from_f32(9.0); n * 2 * f];
+            swiglu_backward(&queue, view, View::of(&d_out, n, f), ViewMut::of(&mut d_gate_up, n, 2 * f));
+            assert_close("d_gate_up", &d_gate_up, &d_wanted, tolerance::<T>());
+        }
+    }
+
+    #[test]
+    fn values_and_gradients_equal_the_reference() {
+        for (n, f) in [(1, 1), (3, 5), (2, 64), (9, 37)] {
+            check_against_reference::<f32>(n, f);
+            check_against_reference::<bf16>(n, f);
+        }
+    }
+
+    #[test]
+    fn large_gates_do_not_overflow() {
+        for queue in queues() {
+            let mut out = [9.0; 2];
+            swiglu_forward(&queue, View::of(&[-1e4f32, 1e4, 1.0, 1.0], 1, 4), ViewMut::of(&mut out, 1, 2));
+            assert_eq!(out, [0.0, 1e4]);
         }
     }
 }

@@ -5,12 +5,7 @@
 //! maximum and sum. Each element of C is one accumulator that grows in increasing `i`: how rows are gathered in
 //! tiles never changes a bit.
 //!
-//! Loops here are plain counts, without iterator adapters: those are not always inlined into a function this large, and
-//! a vector that passes through a call goes through memory.
-//!
 //! Read next: `forward.rs`, then `backward.rs`.
-
-#![allow(clippy::needless_range_loop)]
 
 pub(super) mod backward;
 pub(super) mod forward;
