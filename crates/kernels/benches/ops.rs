@@ -10,7 +10,7 @@ use std::time::Instant;
 use kernels::ops::attention::{
     KEY_BLOCK, PagedCache, PagedRow, Segment, attention_backward, attention_forward, attention_paged,
 };
-use kernels::peak::peak_gflops;
+use kernels::peak;
 use kernels::{Buffer, DType, Device, Isa, Queue, Real, Scratch, bf16};
 
 struct Bench {
@@ -121,7 +121,7 @@ fn main() {
     let threads = std::env::var("FERULE_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
     let isa = Isa::choose().expect("FERULE_ISA");
     let queue = Queue::cpu(threads, isa);
-    let peak_gflops = peak_gflops(&queue, DType::F32);
+    let peak_gflops = peak::measure(&queue, DType::F32);
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
     println!("{} on {threads} threads, peak {peak_gflops:.0} GFLOP/s", isa.name());
     let bench = Bench { queue, filter, peak_gflops };

@@ -1,85 +1,137 @@
-//! What the chip can do at most: independent multiply-adds in registers, on all threads of a queue.
+//! What this machine can do at most: the rate of fused multiply-add on registers, and of reading memory.
 //!
-//! Speeds are reported as a share of this, measured in the same run, since clocks differ from day to day.
+//! `ferule bench` and `bench/LOG.md` give products as a share of these. They are measured and not taken from a data
+//! sheet, since clocks depend on the instructions, the load and the neighbours. Every figure is the best of many short
+//! runs: other work on the machine only ever takes away.
 
 use std::hint::black_box;
 use std::time::Instant;
 
+use crate::buffer::Buffer;
+use crate::device::Queue;
+use crate::dtype::{DType, bf16};
 use crate::simd::{Kernel, Simd};
-use crate::{DType, Queue, bf16};
 
-/// Turns of the loop in one measurement, about 50 µs.
-const TURNS: usize = 10_000;
-/// Accumulators: more than latency times throughput of any path, and they fit in 16 registers.
-const CHAINS: usize = 12;
+const RUNS: usize = 200;
+/// Independent sums: two multiply-adds a cycle of a latency of four or five would need ten.
+const SUMS: usize = 12;
+const ITERATIONS: usize = 20_000;
 
-/// The highest rate of multiply-adds over `dtype` with f32 accumulation, counted as two operations each, in GFLOP/s.
-///
-/// Takes about 20 ms: the best of many short runs.
-///
-/// # Panics
-/// When `dtype` is neither f32 nor bf16.
-pub fn peak_gflops(queue: &Queue, dtype: DType) -> f64 {
-    assert!(matches!(dtype, DType::F32 | DType::Bf16), "peak_gflops: products are of f32 or bf16");
-    let begin = Instant::now();
-    let mut best: f64 = 0.0;
-    while begin.elapsed().as_millis() < 20 {
-        let start = Instant::now();
-        let tasks = queue.threads();
-        let flops_of_task = std::sync::atomic::AtomicUsize::new(0);
-        queue.parallel(tasks, |_| {
-            let flops = match dtype {
-                DType::F32 => queue.isa().run(Chains::<false>),
-                _ => queue.isa().run(Chains::<true>),
-            };
-            flops_of_task.store(flops, std::sync::atomic::Ordering::Relaxed);
-        });
-        let flops = flops_of_task.into_inner() * tasks;
-        best = best.max(flops as f64 / start.elapsed().as_secs_f64() / 1e9);
-    }
-    best
-}
+/// Multiply-adds on registers; returns their number of floating-point operations.
+struct MultiplyAdd<const BF16: bool>;
 
-struct Chains<const PAIRS: bool>;
-
-impl<const PAIRS: bool> Kernel for Chains<PAIRS> {
+impl<const BF16: bool> Kernel for MultiplyAdd<BF16> {
     type Output = usize;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> usize {
-        let one = black_box(1.0f32);
-        let mut acc = [s.splat(one); CHAINS];
-        if PAIRS {
-            let x = s.splat_pair(black_box(u32::from(bf16::from_f32(0.5).to_bits())));
-            for _ in 0..TURNS {
-                for acc in &mut acc {
-                    *acc = s.dot_bf16(*acc, x, x);
-                }
-            }
-        } else {
-            let x = s.splat(black_box(0.5));
-            for _ in 0..TURNS {
-                for acc in &mut acc {
-                    *acc = s.fma(x, x, *acc);
-                }
+        let mut sums = [s.zero(); SUMS];
+        let factor = s.splat(black_box(0.999));
+        let pair = s.splat_pair(black_box(0x3f80_3f80));
+        for _ in 0..ITERATIONS {
+            for sum in sums.iter_mut() {
+                // A path without `vdpbf16ps` widens its operands for many products, so that multiply-add bounds it.
+                *sum = if BF16 && S::NATIVE_BF16 { s.dot_bf16(*sum, pair, pair) } else { s.fma(*sum, factor, factor) };
             }
         }
-        let mut sum = s.zero();
-        for acc in acc {
-            sum = s.add(sum, acc);
+        let mut total = s.zero();
+        for sum in sums {
+            total = s.add(total, sum);
         }
-        black_box(s.reduce_add(sum));
-        TURNS * CHAINS * S::LANES * if PAIRS { 4 } else { 2 }
+        black_box(s.reduce_add(total));
+        let operations = if BF16 && S::NATIVE_BF16 { 4 } else { 2 };
+        ITERATIONS * SUMS * S::LANES * operations
     }
+}
+
+/// The greatest rate of multiply-add on the queue's threads, in GFLOP/s; a multiply-add counts as two operations.
+///
+/// For `bf16` it is the rate of products of pairs with f32 sums, as [`crate::gemm`] makes them.
+///
+/// # Panics
+/// For types that products are not made of.
+pub fn measure(queue: &Queue, dtype: DType) -> f64 {
+    let isa = queue.isa();
+    match dtype {
+        DType::F32 => best_rate(queue, || isa.run(MultiplyAdd::<false>)),
+        DType::Bf16 => best_rate(queue, || isa.run(MultiplyAdd::<true>)),
+        other => panic!("products are made of f32 or bf16, not of {}", other.name()),
+    }
+}
+
+/// The greatest rate of reading `bytes` of memory on the queue's threads, in GB/s. More bytes than the last cache holds
+/// measure memory, fewer a cache.
+pub fn bandwidth(queue: &Queue, bytes: usize) -> f64 {
+    let mut buffer = Buffer::<bf16>::zeros(queue.device(), bytes.div_ceil(READ_BYTES) * READ_BYTES / 2);
+    // Pages that were never written are all one page of zeros.
+    buffer.host_mut().fill(bf16::ONE);
+    let parts = buffer.len() * 2 / READ_BYTES;
+    let mut best = f64::INFINITY;
+    for _ in 0..RUNS / 10 {
+        let start = Instant::now();
+        queue.parallel(parts, |part| {
+            let from = buffer.host()[part * READ_BYTES / 2..][..READ_BYTES / 2].as_ptr();
+            queue.isa().run(Read { from });
+        });
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    buffer.size_bytes() as f64 / best / 1e9
+}
+
+/// Bytes that one task reads.
+const READ_BYTES: usize = 256 << 10;
+
+struct Read {
+    from: *const bf16,
+}
+
+impl Kernel for Read {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut sums = [s.zero(); SUMS];
+        let mut at = 0;
+        let whole = READ_BYTES / (S::LANES * 4 * SUMS) * SUMS * S::LANES;
+        while at < whole {
+            for sum in sums.iter_mut() {
+                // SAFETY: `READ_BYTES` bytes may be read, as f32 of any bits.
+                *sum = s.add(*sum, unsafe { s.load_f32(self.from.cast::<f32>().add(at)) });
+                at += S::LANES;
+            }
+        }
+        for sum in sums {
+            black_box(s.reduce_add(sum));
+        }
+    }
+}
+
+/// Runs `work` on every thread at once, and gives the best total of the operations it returns, in 10⁹ a second.
+fn best_rate(queue: &Queue, work: impl Fn() -> usize + Sync) -> f64 {
+    let mut best = 0.0f64;
+    for _ in 0..RUNS {
+        let start = Instant::now();
+        let operations = std::sync::atomic::AtomicUsize::new(0);
+        queue.parallel(queue.threads(), |_| {
+            operations.fetch_add(work(), std::sync::atomic::Ordering::Relaxed);
+        });
+        best = best.max(operations.into_inner() as f64 / start.elapsed().as_secs_f64() / 1e9);
+    }
+    best
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Isa;
+    use crate::device::Isa;
 
     #[test]
-    fn a_peak_is_a_positive_number() {
-        let queue = Queue::cpu(1, Isa::available()[0]);
-        assert!(peak_gflops(&queue, DType::F32) > 0.1 && peak_gflops(&queue, DType::Bf16) > 0.1);
+    fn every_path_has_a_peak_and_a_bandwidth() {
+        // The portable path may call a function for every multiply-add, and would take a minute.
+        for isa in Isa::available().into_iter().filter(|&isa| isa != Isa::Portable) {
+            let queue = Queue::cpu(1, isa);
+            for dtype in [DType::F32, DType::Bf16] {
+                assert!(measure(&queue, dtype) > 0.1, "{} {}", isa.name(), dtype.name());
+            }
+            assert!(bandwidth(&queue, 1 << 20) > 0.1);
+        }
     }
 }

@@ -10,11 +10,13 @@ use std::ops::Range;
 
 use super::pack::{BlockFromColumns, BlockFromRows};
 use super::tile::{
-    BLOCK_WORDS, Finish, PANEL, ROW_WORDS, TALLEST, Tile, panels_at_once, step_depth, step_words, tile_rows,
+    BLOCK_ROWS, BLOCK_WORDS, COLUMN_WORDS, Finish, PANEL, ROW_WORDS, TALLEST, Tile, panels_at_once, run, step_depth,
+    step_words, tile_rows,
 };
 use crate::device::{Device, Isa, Queue};
-use crate::dtype::Real;
+use crate::dtype::{DType, Real};
 use crate::scratch::Scratch;
+use crate::simd::prefetch_to_write;
 
 /// A product whose B is packed. Made of pointers, since tasks write disjoint parts of one output.
 pub(super) struct Product<T, O> {
@@ -66,8 +68,6 @@ struct Cut {
     panels: usize,
 }
 
-/// Words of A's block that should fit into a part of the second cache: 192 rows.
-const MOST_BLOCK_ROWS: usize = 192;
 /// Below this a fork costs more than it brings.
 const SMALLEST_TASK_NS: usize = 2_000;
 
@@ -80,9 +80,12 @@ fn cut<T: Real>(isa: Isa, threads: usize, rows: usize, panels: usize, depth: usi
     let total_ns = operations_ns.max(bytes_ns);
     let wanted = if threads == 1 { 1 } else { (total_ns / SMALLEST_TASK_NS).clamp(1, 8 * threads) };
     let tall = tile_rows(isa);
-    let row_blocks = rows.div_ceil(MOST_BLOCK_ROWS / tall * tall);
+    let row_blocks = rows.div_ceil(BLOCK_ROWS / tall * tall);
     let block_rows = rows.div_ceil(row_blocks).next_multiple_of(if rows > tall { tall } else { 1 }).min(rows);
-    let most = if rows <= 2 * tall { panels } else { 16 };
+    // Sums that rest between blocks of k share the second cache with A's block; otherwise more panels only
+    // mean that A is copied less often.
+    let deep = depth.div_ceil(step_depth::<T>()) * step_words::<T>(isa) > BLOCK_WORDS;
+    let most = if rows <= 2 * tall || !deep { panels } else { 16 };
     let at_once = panels_at_once(isa, block_rows);
     let block_panels = (panels * row_blocks).div_ceil(wanted).clamp(1, most).next_multiple_of(at_once);
     Cut { rows: block_rows, panels: block_panels }
@@ -124,44 +127,73 @@ impl<T: Real, O: Real> Product<T, O> {
         tiles.clear();
         tiles.extend((0..=count).map(|t| t * rows.len() / count));
 
-        let block = block.elements::<f32>((rows.len() + tall) * ROW_WORDS).as_mut_ptr();
+        let words_of_block = if TRANSPOSED { BLOCK_WORDS * COLUMN_WORDS } else { rows.len() * ROW_WORDS };
+        let block = block.elements::<f32>(words_of_block).as_mut_ptr();
         let at_once = panels_at_once(isa, rows.len());
-        // With one block of k sums are finished while they are hot, and the next tile may use their place.
-        let (c_panel, c_group, c_row) =
-            if blocks == 1 { (TALLEST * PANEL, 0, 0) } else { (rows.len() * PANEL, rows.len() * PANEL, PANEL) };
+        // Sums of a product of one block of k go straight to the output where nothing is left to do to them; or are
+        // finished while they are hot, and the next tile uses their place.
+        let plain = blocks == 1 && O::DTYPE == DType::F32 && self.bias.is_null() && self.addend.is_null();
+        let room = if blocks == 1 { TALLEST * PANEL } else { rows.len() * PANEL };
         let places = if blocks == 1 { at_once } else { panels.len().next_multiple_of(at_once) };
-        let sums = sums.elements::<f32>(places * c_panel).as_mut_ptr();
+        let sums = sums.elements::<f32>(places * room).as_mut_ptr();
 
         for b in 0..blocks {
             let first_step = b * block_steps;
             let depth = (block_steps * step).min(self.depth.saturating_sub(first_step * step));
             let steps = depth.div_ceil(step);
-            self.fill_block::<TRANSPOSED>(isa, &rows, tiles, first_step * step, depth, block);
+            self.fill_block::<TRANSPOSED>(isa, &rows, first_step * step, depth, block);
             let mut panel = panels.start;
             while panel < panels.end {
                 let group = if at_once <= panels.end - panel { at_once } else { 1 };
+                let direct = plain && (panel + group) * PANEL <= self.cols;
                 for (t, tile) in tiles.windows(2).enumerate() {
-                    let offset = if TRANSPOSED { t * steps * words * tall } else { tile[0] * ROW_WORDS };
-                    let c = sums.wrapping_add((panel - panels.start) * c_group + tile[0] * c_row);
-                    let from_zero = b == 0 && self.start.is_null();
+                    let offset = if TRANSPOSED { tile[0] } else { tile[0] * ROW_WORDS };
                     let part = Part { row: rows.start + tile[0], rows: tile[1] - tile[0], panel };
-                    if b == 0 && !from_zero {
+                    let from_zero = b == 0 && self.start.is_null();
+                    let (c, c_row, c_panel) = if direct {
+                        (self.output(&part).cast::<f32>(), self.out_stride, PANEL)
+                    } else if blocks == 1 {
+                        (sums, PANEL, room)
+                    } else {
+                        (sums.wrapping_add((panel - panels.start) * room + tile[0] * PANEL), PANEL, room)
+                    };
+                    if b + 1 == blocks && rows.len() > 2 * tall {
+                        self.expect_output(&part);
+                    }
+                    if b == 0 && !from_zero && !direct {
                         for g in 0..group {
                             self.load_sums(&Part { panel: panel + g, ..part }, c.wrapping_add(g * c_panel));
                         }
                     }
-                    isa.run(Tile::<T, TRANSPOSED> {
-                        a: block.wrapping_add(offset),
-                        b: self.b.wrapping_add(panel * self.panel_stride + first_step * step * PANEL),
-                        panel_stride: self.panel_stride,
-                        panels: group,
-                        steps,
-                        rows: part.rows,
-                        c,
-                        c_stride: c_panel,
-                        from_zero,
-                    });
-                    if b + 1 == blocks {
+                    let from = self.b.wrapping_add(panel * self.panel_stride + first_step * step * PANEL);
+                    // A lone tile asks for its own panel, two kilobytes ahead; of several, the first two ask for
+                    // halves of the next panel, while their own is in the cache.
+                    let (line, next) = (64 / size_of::<T>(), from.wrapping_add(self.panel_stride));
+                    let (ahead, ahead_line, ahead_step) = match (tiles.len(), t) {
+                        (2, _) => (from.wrapping_add(32 * line), line, 2 * line),
+                        (_, 0) => (next, 0, line),
+                        (_, 1) => (next.wrapping_add(steps * line), 0, line),
+                        _ => (from, 0, line),
+                    };
+                    run::<T, _>(
+                        isa,
+                        Tile::<T, TRANSPOSED> {
+                            a: block.wrapping_add(offset),
+                            b: from,
+                            ahead,
+                            ahead_line,
+                            ahead_step,
+                            panel_stride: self.panel_stride,
+                            panels: group,
+                            steps,
+                            rows: part.rows,
+                            c,
+                            c_row,
+                            c_panel,
+                            from_zero,
+                        },
+                    );
+                    if b + 1 == blocks && !direct {
                         for g in 0..group {
                             self.finish(isa, &Part { panel: panel + g, ..part }, c.wrapping_add(g * c_panel));
                         }
@@ -172,22 +204,29 @@ impl<T: Real, O: Real> Product<T, O> {
         }
     }
 
-    fn fill_block<const TRANSPOSED: bool>(
-        &self,
-        isa: Isa,
-        rows: &Range<usize>,
-        tiles: &[usize],
-        k: usize,
-        depth: usize,
-        to: *mut f32,
-    ) {
+    fn fill_block<const TRANSPOSED: bool>(&self, isa: Isa, rows: &Range<usize>, k: usize, depth: usize, to: *mut f32) {
         let stride = self.a_stride;
         if TRANSPOSED {
             let from = self.a.wrapping_add(k * stride + rows.start);
-            isa.run(BlockFromColumns { from, stride, tiles, k: depth, to });
+            run::<T, _>(isa, BlockFromColumns { from, stride, rows: rows.len(), k: depth, to });
         } else {
             let from = self.a.wrapping_add(rows.start * stride + k);
-            isa.run(BlockFromRows { from, stride, rows: rows.len(), k: depth, to });
+            run::<T, _>(isa, BlockFromRows { from, stride, rows: rows.len(), k: depth, to });
+        }
+    }
+
+    /// Where a part begins in the output.
+    fn output(&self, part: &Part) -> *mut O {
+        self.out.wrapping_add(part.row * self.out_stride + part.panel * PANEL)
+    }
+
+    /// Asks for the lines that a tile will write: they arrive while it is computed.
+    fn expect_output(&self, part: &Part) {
+        for row in 0..part.rows {
+            let line = self.output(part).wrapping_add(row * self.out_stride);
+            for at in (0..PANEL).step_by(64 / size_of::<O>()) {
+                prefetch_to_write(line.wrapping_add(at));
+            }
         }
     }
 
@@ -207,11 +246,11 @@ impl<T: Real, O: Real> Product<T, O> {
     fn finish(&self, isa: Isa, part: &Part, c: *const f32) {
         let column = part.panel * PANEL;
         let at = |x: *const f32, offset: usize| if x.is_null() { x } else { x.wrapping_add(offset) };
-        isa.run(Finish {
+        isa.run_without_pairs(Finish {
             c,
             rows: part.rows,
             cols: PANEL.min(self.cols - column),
-            out: self.out.wrapping_add(part.row * self.out_stride + column),
+            out: self.output(part),
             out_stride: self.out_stride,
             bias: at(self.bias, column),
             addend: at(self.addend, part.row * self.addend_stride + column),

@@ -30,7 +30,7 @@ use crate::dtype::Real;
 use crate::scratch::Scratch;
 use blocks::Product;
 use pack::{PanelFromColumns, PanelFromRows, panel_len};
-use tile::PANEL;
+use tile::{PANEL, run};
 
 /// The right operand B `[K, N]` of [`matmul`], copied into panels of 32 columns (the last one completed by zeros).
 ///
@@ -73,7 +73,7 @@ impl<T: Real> Packed<T> {
         let (from, stride) = (w.as_ptr() as usize, w.stride());
         self.fill(queue, generation, |panel, cols, to| {
             let from = (from as *const f32).wrapping_add(panel * PANEL * stride);
-            queue.isa().run(PanelFromColumns { from, stride, k, cols, to });
+            run::<T, _>(queue.isa(), PanelFromColumns { from, stride, k, cols, to });
         });
     }
 
@@ -87,7 +87,7 @@ impl<T: Real> Packed<T> {
         let (from, stride) = (w.as_ptr() as usize, w.stride());
         self.fill(queue, generation, |panel, cols, to| {
             let from = (from as *const f32).wrapping_add(panel * PANEL);
-            queue.isa().run(PanelFromRows { from, stride, k, cols, to });
+            run::<T, _>(queue.isa(), PanelFromRows { from, stride, k, cols, to });
         });
     }
 
@@ -209,7 +209,7 @@ pub fn matmul_transposed_a<T: Real>(
             let cols = PANEL.min(k - panel * PANEL);
             let from = rows_b.as_ptr().wrapping_add(panel * PANEL);
             let to = to.at(panel * len);
-            queue.isa().run(PanelFromRows { from, stride: rows_b.stride(), k: rows, cols, to });
+            run::<T, _>(queue.isa(), PanelFromRows { from, stride: rows_b.stride(), k: rows, cols, to });
         });
         let go_on = accumulate || start > 0;
         Product {

@@ -1,6 +1,6 @@
 //! Copying operands into the layouts that `tile.rs` reads: B into panels, A into blocks of words.
 
-use super::tile::{PANEL, ROW_WORDS, step_depth, step_words, tile_rows};
+use super::tile::{COLUMN_WORDS, PANEL, ROW_WORDS, step_depth};
 use crate::dtype::{DType, Real, bf16};
 use crate::simd::{Kernel, Simd};
 
@@ -130,57 +130,42 @@ impl<T: Real> Kernel for BlockFromRows<T> {
     }
 }
 
-/// A transposed block: A's row `i` is column `i` of `from`, whose rows run along k. The tiles follow one
-/// another, each `[steps][words][tile_rows]`.
-pub(super) struct BlockFromColumns<'a, T> {
+/// A transposed block: A's row `i` is column `i` of `from`, whose rows run along k.
+pub(super) struct BlockFromColumns<T> {
     pub from: *const T,
     pub stride: usize,
-    /// The first row of each tile, and the end of the last.
-    pub tiles: &'a [usize],
+    pub rows: usize,
     pub k: usize,
     pub to: *mut f32,
 }
 
-impl<T: Real> Kernel for BlockFromColumns<'_, T> {
+impl<T: Real> Kernel for BlockFromColumns<T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let as_pairs = T::DTYPE != DType::F32 && S::NATIVE_BF16;
         let whole = self.k.next_multiple_of(step_depth::<T>());
-        let steps = whole / step_depth::<T>();
-        let tall = tile_rows(S::ISA);
-        let tile_words = steps * step_words::<T>(S::ISA) * tall;
-        for (t, tile) in self.tiles.windows(2).enumerate() {
-            let rows = tile[1] - tile[0];
+        let mut to = self.to;
+        for k in (0..whole).step_by(if as_pairs { 2 } else { 1 }) {
             let mut row = 0;
-            while row < rows {
-                let count = S::LANES.min(rows - row);
-                // SAFETY: `k` rows that hold the columns of all tiles may be read, and `tile_words` written for each tile.
+            while row < self.rows {
+                let count = S::LANES.min(self.rows - row);
+                // SAFETY: `k` rows of `rows` elements may be read, and `COLUMN_WORDS` words written for each word of
+                // each step; rows from `self.k` on are not read.
                 unsafe {
-                    let from = self.from.add(tile[0] + row);
-                    let to = self.to.add(t * tile_words + row);
-                    if T::DTYPE != DType::F32 && S::NATIVE_BF16 {
-                        for p in 0..steps {
-                            let first = s.load_partial(from.add(2 * p * self.stride), count);
-                            let second = if 2 * p + 1 < self.k {
-                                s.load_partial(from.add((2 * p + 1) * self.stride), count)
-                            } else {
-                                s.zero()
-                            };
-                            let to = to.add(p * tall).cast::<bf16>();
-                            s.store_pairs_partial(to, s.pairs(first, second), count);
-                        }
+                    let from = self.from.wrapping_add(k * self.stride + row);
+                    let first = if k < self.k { s.load_partial(from, count) } else { s.zero() };
+                    if as_pairs {
+                        let has_second = k + 1 < self.k;
+                        let second = if has_second { s.load_partial(from.add(self.stride), count) } else { s.zero() };
+                        s.store_pairs(to.add(row).cast::<bf16>(), s.pairs(first, second));
                     } else {
-                        for k in 0..self.k {
-                            let x = s.load_partial(from.add(k * self.stride), count);
-                            s.store_partial(to.add(k * tall), x, count);
-                        }
-                        if whole > self.k {
-                            s.store_partial(to.add(self.k * tall), s.zero(), count);
-                        }
+                        s.store(to.add(row), first);
                     }
                 }
                 row += S::LANES;
             }
+            to = to.wrapping_add(COLUMN_WORDS);
         }
     }
 }

@@ -17,6 +17,10 @@ pub(super) const BLOCK_WORDS: usize = 384;
 /// Words from one row of a block of A to the next. A constant, so that every row is a displacement from one pointer;
 /// not a multiple of the page size, so that the rows do not compete for the same cache sets.
 pub(super) const ROW_WORDS: usize = BLOCK_WORDS + 16;
+/// Most rows of a block of A: with this many it takes 300 KB of the second cache.
+pub(super) const BLOCK_ROWS: usize = 192;
+/// Words from one step of a transposed block of A to the next; constant and uneven for the same reasons.
+pub(super) const COLUMN_WORDS: usize = BLOCK_ROWS + 16;
 /// Rows of the tallest tile of any path.
 pub(super) const TALLEST: usize = 12;
 
@@ -42,6 +46,12 @@ pub(super) const fn tile_rows(isa: Isa) -> usize {
     }
 }
 
+/// Runs a kernel over operands of type T. Those of f32 know no pairs, so that both paths of AVX-512 share them.
+#[inline]
+pub(super) fn run<T: Real, K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    if const { matches!(T::DTYPE, DType::F32) } { isa.run_without_pairs(kernel) } else { isa.run(kernel) }
+}
+
 /// How many panels a tile of so few rows takes at once, so that there are enough independent sums to hide the latency of FMA.
 pub(super) fn panels_at_once(isa: Isa, rows: usize) -> usize {
     match (isa, rows) {
@@ -64,10 +74,16 @@ pub(super) struct Tile<T, const TRANSPOSED: bool> {
     pub panels: usize,
     pub steps: usize,
     pub rows: usize,
-    /// The sums, `[panels][rows][PANEL]`: read unless `from_zero`, and written.
+    /// What will be read later: each step asks for the lines at `ahead` and `ahead_line` elements after it, in each panel,
+    /// and goes on by `ahead_step`.
+    pub ahead: *const T,
+    pub ahead_line: usize,
+    pub ahead_step: usize,
+    /// The sums: read unless `from_zero`, and written.
     pub c: *mut f32,
-    /// Floats from one panel of sums to the next.
-    pub c_stride: usize,
+    /// Floats from one row of sums to the next, and from one panel of sums to the next.
+    pub c_row: usize,
+    pub c_panel: usize,
     pub from_zero: bool,
 }
 
@@ -151,7 +167,7 @@ impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
         let depth = step_depth::<T>();
         let narrow = T::DTYPE == DType::F32 || S::NATIVE_BF16;
         let words = if narrow { 1 } else { 2 };
-        let (row_step, word_step) = if TRANSPOSED { (1, tile_rows(S::ISA)) } else { (ROW_WORDS, 1) };
+        let (row_step, word_step) = if TRANSPOSED { (1, COLUMN_WORDS) } else { (ROW_WORDS, 1) };
         let mut acc = [[[s.zero(); V]; G]; R];
         // SAFETY: A's block holds `steps` steps of R rows, B's panels `steps` steps from `b` on, and the sums R rows a panel.
         unsafe {
@@ -159,50 +175,80 @@ impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
                 for (i, row) in acc.iter_mut().enumerate() {
                     for (g, panel) in row.iter_mut().enumerate() {
                         for (v, sum) in panel.iter_mut().enumerate() {
-                            *sum = s.load(self.c.add(g * self.c_stride + i * PANEL + column + v * S::LANES));
+                            *sum = s.load(self.c.add(g * self.c_panel + i * self.c_row + column + v * S::LANES));
                         }
                     }
                 }
             }
             let mut a = self.a;
             let mut b = self.b.add(column * depth);
+            let mut ahead = self.ahead;
             for _ in 0..self.steps {
-                for g in 0..G {
-                    let b = b.add(g * self.panel_stride);
-                    for v in 0..V {
-                        let b = b.add(v * S::LANES * depth);
-                        if T::DTYPE == DType::F32 {
-                            let b = s.load_f32(b.cast());
-                            for i in 0..R {
-                                acc[i][g][v] = s.fma(s.splat(*a.add(i * row_step)), b, acc[i][g][v]);
-                            }
-                        } else if S::NATIVE_BF16 {
-                            let b = s.load_pairs(b.cast());
-                            for i in 0..R {
-                                let pair = s.splat_pair(a.add(i * row_step).cast::<u32>().read());
-                                acc[i][g][v] = s.dot_bf16(acc[i][g][v], pair, b);
-                            }
-                        } else {
-                            // As `dot_bf16`, with the widening of A done when its block was made.
-                            let (first, second) = s.widen_pairs(s.load_pairs(b.cast()));
-                            for i in 0..R {
-                                let sum = s.fma(s.splat(*a.add(i * row_step + word_step)), second, acc[i][g][v]);
-                                acc[i][g][v] = s.fma(s.splat(*a.add(i * row_step)), first, sum);
+                // B's vectors first, then row after row: the order in which everything fits into registers.
+                if T::DTYPE == DType::F32 {
+                    let mut columns = [[s.zero(); V]; G];
+                    for g in 0..G {
+                        for v in 0..V {
+                            columns[g][v] = s.load_f32(b.add(g * self.panel_stride + v * S::LANES).cast());
+                        }
+                    }
+                    for i in 0..R {
+                        let word = s.splat(*a.add(i * row_step));
+                        for g in 0..G {
+                            for v in 0..V {
+                                acc[i][g][v] = s.fma(word, columns[g][v], acc[i][g][v]);
                             }
                         }
                     }
-                    if R <= 4 {
-                        // Few rows: the product waits for B, a kilobyte ahead or so.
-                        prefetch(b.wrapping_add(16 * PANEL * depth));
+                } else if S::NATIVE_BF16 {
+                    let mut columns = [[s.splat_pair(0); V]; G];
+                    for g in 0..G {
+                        for v in 0..V {
+                            columns[g][v] = s.load_pairs(b.add(g * self.panel_stride + v * S::LANES * 2).cast());
+                        }
+                    }
+                    for i in 0..R {
+                        let pair = s.splat_pair(a.add(i * row_step).cast::<u32>().read());
+                        for g in 0..G {
+                            for v in 0..V {
+                                acc[i][g][v] = s.dot_bf16(acc[i][g][v], pair, columns[g][v]);
+                            }
+                        }
+                    }
+                } else {
+                    // As `dot_bf16`, the second of each pair first, with the widening of A done when its block was made.
+                    for half in [1, 0] {
+                        let mut columns = [[s.zero(); V]; G];
+                        for g in 0..G {
+                            for v in 0..V {
+                                let b = b.add(g * self.panel_stride + v * S::LANES * depth);
+                                let (first, second) = s.widen_pairs(s.load_pairs(b.cast()));
+                                columns[g][v] = if half == 1 { second } else { first };
+                            }
+                        }
+                        for i in 0..R {
+                            let word = s.splat(*a.add(i * row_step + half * word_step));
+                            for g in 0..G {
+                                for v in 0..V {
+                                    acc[i][g][v] = s.fma(word, columns[g][v], acc[i][g][v]);
+                                }
+                            }
+                        }
                     }
                 }
+                for g in 0..G {
+                    let ahead = ahead.wrapping_add(g * self.panel_stride);
+                    prefetch(ahead);
+                    prefetch(ahead.wrapping_add(self.ahead_line));
+                }
+                ahead = ahead.wrapping_add(self.ahead_step);
                 a = a.add(words * word_step);
                 b = b.add(PANEL * depth);
             }
             for (i, row) in acc.iter().enumerate() {
                 for (g, panel) in row.iter().enumerate() {
                     for (v, &sum) in panel.iter().enumerate() {
-                        s.store(self.c.add(g * self.c_stride + i * PANEL + column + v * S::LANES), sum);
+                        s.store(self.c.add(g * self.c_panel + i * self.c_row + column + v * S::LANES), sum);
                     }
                 }
             }

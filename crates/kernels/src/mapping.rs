@@ -1,0 +1,116 @@
+//! A file in memory, read only: how checkpoints are opened without copying them first.
+//!
+//! # What it relies on
+//! The operating system brings pages in when they are touched. If another process *changes* the file meanwhile, readers may
+//! see old or new bytes; if it *shortens* the file, touching the lost part kills this process (SIGBUS). No safe
+//! interface can exclude that, and none of the usual ones tries. So files are only mapped where nothing writes to them in
+//! place: Ferule itself writes a new file and renames it, and [`Mapping::check_length`] tells a reader
+//! that is about to go through the whole file whether it is still as long as it was.
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+/// The bytes of a file, for as long as this lives. Dereferences to `[u8]`; page aligned, so that elements that a
+/// format aligns within the file are aligned in memory too.
+pub struct Mapping {
+    bytes: memmap2::Mmap,
+    /// Held for the length check; on Windows an open file also cannot be shortened by others.
+    file: File,
+    path: PathBuf,
+}
+
+impl Mapping {
+    /// Maps a whole file. An empty file gives no bytes.
+    ///
+    /// # Errors
+    /// Those of opening the file; also when it is not a regular file, or too long for the address space.
+    pub fn open(path: &Path) -> io::Result<Mapping> {
+        let file = File::open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "only a regular file can be mapped"));
+        }
+        // SAFETY: the mapping is private to this process and read only. What a change by another process can do is
+        // said above, and callers map only files that are replaced as a whole, never written in place.
+        let bytes = unsafe { memmap2::Mmap::map(&file)? };
+        Ok(Mapping { bytes, file, path: path.to_owned() })
+    }
+
+    /// The file's name, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Checks that the file is still as long as when it was mapped.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when it has become shorter: bytes past its end must not be touched.
+    pub fn check_length(&self) -> io::Result<()> {
+        let now = self.file.metadata()?.len();
+        if now < self.bytes.len() as u64 {
+            let message = format!(
+                "{} was shortened from {} to {now} bytes while it was open",
+                self.path.display(),
+                self.bytes.len()
+            );
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+        }
+        Ok(())
+    }
+}
+
+impl Deref for Mapping {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file_with(name: &str, bytes: &[u8]) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("ferule-mapping-{}-{name}", std::process::id()));
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    #[test]
+    fn maps_what_the_file_holds() {
+        let path = file_with("whole", b"three rules");
+        let mapping = Mapping::open(&path).unwrap();
+        assert_eq!(&*mapping, b"three rules");
+        assert_eq!(mapping.path(), path);
+        assert_eq!(mapping.as_ptr() as usize % 4096, 0);
+        mapping.check_length().unwrap();
+        // Replacing by rename leaves what was mapped.
+        let other = file_with("other", b"another");
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!(&*mapping, b"three rules");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn an_empty_file_is_no_bytes_and_a_folder_is_refused() {
+        let path = file_with("empty", b"");
+        assert!(Mapping::open(&path).unwrap().is_empty());
+        std::fs::remove_file(&path).unwrap();
+        assert!(Mapping::open(&std::env::temp_dir()).is_err());
+        assert_eq!(Mapping::open(&path).err().unwrap().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_shortened_file_is_noticed() {
+        let path = file_with("short", &[7; 10_000]);
+        let mapping = Mapping::open(&path).unwrap();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(5_000).unwrap();
+        let error = mapping.check_length().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(error.to_string().contains("from 10000 to 5000 bytes"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
