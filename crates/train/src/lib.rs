@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod advantage;
+pub mod baselines;
 pub mod rewards;
 pub use lm::rng;
 pub mod stats;

@@ -238,7 +238,7 @@ mod tests {
         }
         assert!(evaluate(&"(".repeat(100_000)).unwrap_err().contains("brackets"));
         assert!(evaluate(&"-".repeat(100_000)).unwrap_err().contains("brackets"));
-        assert!(evaluate(&vec!["9999999999"; 8].join("*")).unwrap_err().contains("overflow"));
+        assert!(evaluate(&["9999999999"; 8].join("*")).unwrap_err().contains("overflow"));
         assert!(evaluate(&"9".repeat(100)).is_err());
     }
 }

@@ -33,7 +33,7 @@ impl Interval {
     pub(super) fn from_config(config: &RuleConfig) -> Result<Interval, RuleError> {
         let keys: IntervalConfig = config.own()?;
         match (keys.low, keys.high) {
-            (Some(low), Some(high)) if !(low <= high) => {
+            (Some(low), Some(high)) if low > high || low.is_nan() || high.is_nan() => {
                 Err(config.bad("low", format!("{low} lies above high = {high}"), "swap the two"))
             }
             _ => Ok(Interval::new(keys)),

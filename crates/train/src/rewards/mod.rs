@@ -11,11 +11,12 @@
 //! Scoring is strict: unless a rule's documentation says otherwise, a completion that was cut short or that does not hold
 //! exactly one answer block scores 0. A reward that reads "the first answer block" teaches a policy to write several.
 //!
-//! Read next: [`answer`] (how the one answer is read), then [`format`], the smallest rule, then [`registry`] (how a recipe names them).
+//! Read next: [`answer`] (how the one answer is read), then [`format`], the smallest rule, then [`registry`] (how a recipe names them) and [`trial`] (what every set must refuse).
 
 pub mod answer;
 pub mod choice;
 pub mod countdown;
+pub mod dictionary;
 pub mod exact;
 pub mod expression;
 pub mod format;
@@ -28,6 +29,7 @@ pub mod quantity;
 pub mod regex;
 pub mod registry;
 pub mod repetition;
+pub mod trial;
 
 mod rule_set;
 

@@ -7,7 +7,8 @@
 //! To add a rule: write its file, then one line in [`CONSTRUCTORS`].
 
 use super::{
-    Rule, RuleError, choice, countdown, exact, format, interval, language, length, math, number, regex, repetition,
+    Rule, RuleError, choice, countdown, dictionary, exact, format, interval, language, length, math, number, regex,
+    repetition,
 };
 use crate::suggest;
 use serde::de::DeserializeOwned;
@@ -31,6 +32,7 @@ type Constructor = fn(&RuleConfig, &Path) -> Result<Arc<dyn Rule>, RuleError>;
 pub const CONSTRUCTORS: &[(&str, Constructor)] = &[
     ("choice", |config, _| Ok(Arc::new(choice::Choice::new(config.own()?)))),
     ("countdown", |config, _| Ok(Arc::new(countdown::Countdown::from_config(config)?))),
+    ("dictionary", |config, folder| Ok(Arc::new(dictionary::DictionaryRule::from_config(config, folder)?))),
     ("exact", |config, _| Ok(Arc::new(exact::Exact::new(config.own()?)))),
     ("format", |config, _| Ok(Arc::new(format::Format::new(config.own()?)))),
     ("interval", |config, _| Ok(Arc::new(interval::Interval::from_config(config)?))),

@@ -126,6 +126,14 @@ impl RuleSet {
         self.entries.iter().any(|entry| entry.rule.reads() == Reads::Answer)
     }
 
+    /// Which verdicts decide whether an answer is *right*: those of rules that read answers or, without any, of all rules.
+    ///
+    /// In the set's order, as [`Judged::verdicts`]. Style (length, language) does not make an answer wrong where the truth is known.
+    pub fn deciding(&self) -> Vec<bool> {
+        let any = self.reads_answers();
+        self.entries.iter().map(|entry| !any || entry.rule.reads() == Reads::Answer).collect()
+    }
+
     /// The rules' names with weights, in order.
     pub fn weights(&self) -> impl Iterator<Item = (&str, f64)> {
         self.entries.iter().map(|entry| (entry.rule.name(), entry.weight))

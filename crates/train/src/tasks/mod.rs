@@ -13,7 +13,12 @@
 //!
 //! Read next: [`crate::rewards`], then one task.
 
+pub mod countdown;
+pub mod environment;
+pub mod idiom_chain;
+pub mod jsonl;
 pub mod judgment;
+pub mod partition;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
