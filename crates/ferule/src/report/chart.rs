@@ -1,0 +1,127 @@
+//! Curves as inline SVG: small multiples, one number each, with the extremes written out.
+//!
+//! Up to [`POINTS`] points are drawn as they are. More are drawn as bins of neighbouring steps: the line is the mean, the band
+//! behind it reaches from the least to the greatest value, and the caption says so. Points that are not finite leave a gap.
+//!
+//! Read next: [`super::page`].
+
+use std::fmt::Write;
+
+use super::data::Curve;
+use super::figures::{axis, escape};
+use super::words::Words;
+
+const WIDTH: f64 = 264.0;
+const HEIGHT: f64 = 96.0;
+const PAD: f64 = 4.0;
+/// The most points drawn without binning.
+pub const POINTS: usize = 240;
+
+/// One column of the drawing: a step, or several neighbouring ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Column {
+    x: f64,
+    low: f64,
+    mean: f64,
+    high: f64,
+}
+
+/// One curve with its caption, as a `<figure>`.
+pub fn figure(curve: &Curve, words: &Words) -> String {
+    let columns = columns_of(&curve.points);
+    let finite: Vec<Column> = columns.iter().copied().filter(|c| c.mean.is_finite()).collect();
+    let Some(last) = curve.points.iter().rev().find(|p| p.1.is_finite()) else {
+        return format!(
+            "<figure><figcaption><b>{}</b> {}</figcaption></figure>",
+            escape(&curve.name),
+            words.not_finite
+        );
+    };
+    let low = finite.iter().map(|c| c.low).fold(f64::INFINITY, f64::min);
+    let high = finite.iter().map(|c| c.high).fold(f64::NEG_INFINITY, f64::max);
+    let (first_x, last_x) = (curve.points[0].0, curve.points[curve.points.len() - 1].0);
+    let x =
+        |v: f64| PAD + (WIDTH - 2.0 * PAD) * if last_x > first_x { (v - first_x) / (last_x - first_x) } else { 0.5 };
+    let y = |v: f64| PAD + (HEIGHT - 2.0 * PAD) * if high > low { (high - v) / (high - low) } else { 0.5 };
+    let binned = curve.points.len() > POINTS;
+    let mut svg = String::new();
+    if binned {
+        svg.push_str(&band(&finite, x, y));
+    }
+    write!(svg, "<path class=\"line\" d=\"{}\"/>", line(&columns, x, y)).expect("a string takes all");
+    write!(svg, "<circle class=\"end\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.2\"/>", x(last.0).min(WIDTH - PAD), y(last.1))
+        .expect("a string takes all");
+    let binned = if binned { format!("<em>{}</em>", words.binned) } else { String::new() };
+    let (low, high) = (axis(low), axis(high));
+    let range = if low == high { low } else { format!("{low} … {high}") };
+    let steps = words.steps.replace("{}", &format!("{first_x:.0}–{last_x:.0}"));
+    format!(
+        "<figure><figcaption><b>{name}</b> <span class=\"num\">{end}</span></figcaption>\
+         <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{name}: {from} → {end}\">{svg}</svg>\
+         <div class=\"axis\"><span>{range}</span><span>{steps}</span>{binned}</div></figure>",
+        name = escape(&curve.name),
+        from = axis(finite[0].mean),
+        end = axis(last.1),
+    )
+}
+
+fn columns_of(points: &[(f64, f64)]) -> Vec<Column> {
+    let size = points.len().div_ceil(POINTS).max(1);
+    let column = |bin: &[(f64, f64)]| {
+        let values: Vec<f64> = bin.iter().map(|p| p.1).filter(|v| v.is_finite()).collect();
+        Column {
+            x: bin[bin.len() / 2].0,
+            low: values.iter().copied().fold(f64::INFINITY, f64::min),
+            mean: values.iter().sum::<f64>() / values.len() as f64,
+            high: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        }
+    };
+    points.chunks(size).map(column).collect()
+}
+
+fn line(columns: &[Column], x: impl Fn(f64) -> f64, y: impl Fn(f64) -> f64) -> String {
+    let mut path = String::new();
+    let mut pen_down = false;
+    for column in columns {
+        if column.mean.is_finite() {
+            let letter = if pen_down { 'L' } else { 'M' };
+            write!(path, "{letter}{:.1} {:.1}", x(column.x), y(column.mean)).expect("a string takes all");
+        }
+        pen_down = column.mean.is_finite();
+    }
+    path
+}
+
+fn band(columns: &[Column], x: impl Fn(f64) -> f64, y: impl Fn(f64) -> f64) -> String {
+    let above = columns.iter().map(|c| (c.x, c.high));
+    let below = columns.iter().rev().map(|c| (c.x, c.low));
+    let points: Vec<String> = above.chain(below).map(|(a, b)| format!("{:.1},{:.1}", x(a), y(b))).collect();
+    format!("<polygon class=\"band\" points=\"{}\"/>", points.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Language;
+
+    fn curve(points: impl IntoIterator<Item = f64>) -> Curve {
+        Curve { name: "a<b".into(), points: (1..).map(f64::from).zip(points).collect() }
+    }
+
+    #[test]
+    fn extremes_ends_and_gaps_are_drawn() {
+        let svg = figure(&curve([1.0, f64::NAN, 3.0, 2.0]), Language::English.words());
+        assert!(svg.contains("1 … 3") && svg.contains("steps 1–4") && svg.contains("a&lt;b"), "{svg}");
+        assert_eq!(svg.matches('M').count(), 2, "the line is lifted over the gap: {svg}");
+        assert!(svg.contains("d=\"M4.0 92.0M174.7 4.0L260.0 48.0\""), "{svg}");
+    }
+
+    #[test]
+    fn many_points_are_binned_and_it_is_said() {
+        let svg = figure(&curve((0..1000).map(|i| f64::from(i % 10))), Language::English.words());
+        assert!(svg.contains("class=\"band\"") && svg.contains(Language::English.words().binned), "{svg}");
+        assert!(svg.contains("0 … 9"), "no extreme is lost: {svg}");
+        let nothing = figure(&curve([f64::NAN, f64::NAN]), Language::English.words());
+        assert!(nothing.contains(Language::English.words().not_finite));
+    }
+}

@@ -1,0 +1,242 @@
+//! What the page shows, gathered from a run.
+//!
+//! Of [`store::StageRow::extra`] these keys are given a place of their own, where a stage wrote them; other numbers are listed:
+//! `calibration` (a list of `{confidence, accuracy, n}`, one for each bin) and `ece`.
+//!
+//! Read next: [`super::page`].
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use store::ledger::rows::Opening;
+use store::{BaselineRow, Notice, Rollout, RunView, StageRow, StoreError, VerdictOutcome};
+
+/// Everything on the page.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The run's name.
+    pub name: String,
+    /// The recipe's seed, where it has one.
+    pub seed: Option<i64>,
+    /// The recipe's task, where it names one.
+    pub task: Option<String>,
+    /// The resolved recipe.
+    pub recipe: String,
+    /// Whether a process worked on the run when the page was made.
+    pub unfinished: bool,
+    /// Cheap contestants.
+    pub baselines: Vec<BaselineRow>,
+    /// Finished stages.
+    pub stages: Vec<StageRow>,
+    /// Curves by stage, in the order in which the stages ran.
+    pub curves: Vec<StageCurves>,
+    /// Completions of the stages that sampled.
+    pub transcripts: Vec<StageTranscripts>,
+    /// What was not to be silent.
+    pub notices: Vec<Notice>,
+    /// Every time that a process took the run up.
+    pub openings: Vec<Opening>,
+}
+
+/// The curves of one stage.
+#[derive(Clone, Debug, Default)]
+pub struct StageCurves {
+    /// The stage.
+    pub stage: String,
+    /// One for each number that was logged more than once, in the order of the log; rules' mean scores follow.
+    pub curves: Vec<Curve>,
+}
+
+/// One number over the steps of a stage.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Curve {
+    /// The number's name.
+    pub name: String,
+    /// (step, value), steps rising; values may be NaN.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Completions of one stage.
+#[derive(Clone, Debug, Default)]
+pub struct StageTranscripts {
+    /// The stage.
+    pub stage: String,
+    /// Whether every entry answers the same prompt.
+    pub same_prompt: bool,
+    /// The completions at a few steps, rising.
+    pub entries: Vec<Transcript>,
+}
+
+/// One completion at one step.
+#[derive(Clone, Debug, Default)]
+pub struct Transcript {
+    /// The step.
+    pub step: u64,
+    /// The completion with its verdicts.
+    pub rollout: Rollout,
+    /// The text of each token, where the run's tokenizer could be asked.
+    pub pieces: Option<Vec<String>>,
+}
+
+/// One bin of a calibration table.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct CalibrationBin {
+    /// Mean confidence in the bin.
+    pub confidence: f64,
+    /// Share that was right.
+    pub accuracy: f64,
+    /// Cases in it.
+    pub n: u64,
+}
+
+/// The text of each token of a completion of a stage; none where no tokenizer is at hand.
+pub type Pieces<'a> = &'a dyn Fn(&str, &[u32]) -> Option<Vec<String>>;
+
+/// How many steps of a stage are shown in words.
+const SHOWN_STEPS: usize = 4;
+
+impl Report {
+    /// Reads all that the page needs. `pieces` splits completions into the text of their tokens.
+    ///
+    /// # Errors
+    /// As reading the run fails.
+    pub fn gather(view: &RunView, pieces: Pieces) -> Result<Self, StoreError> {
+        let recipe = view.recipe()?;
+        let mut report = Report {
+            name: view.name().to_owned(),
+            seed: seed_of(&recipe),
+            task: task_of(&recipe),
+            recipe: view.recipe_text().to_owned(),
+            unfinished: view.is_locked(),
+            baselines: view.ledger().baselines()?,
+            stages: view.ledger().stages()?,
+            curves: curves_of(view)?,
+            transcripts: Vec::new(),
+            notices: view.ledger().notices()?,
+            openings: view.ledger().openings()?,
+        };
+        for stage in rollout_stages(view)? {
+            let sampled = sampled_of(view, &stage)?;
+            let entry = report.curves.iter().position(|c| c.stage == stage).unwrap_or_else(|| {
+                report.curves.push(StageCurves { stage: stage.clone(), curves: Vec::new() });
+                report.curves.len() - 1
+            });
+            let curves = &mut report.curves[entry].curves;
+            curves.extend(
+                rollout_curves(&sampled)
+                    .into_iter()
+                    .filter(|new| curves.iter().all(|c| c.name != new.name))
+                    .collect::<Vec<_>>(),
+            );
+            report.transcripts.push(transcripts_of(&stage, sampled, pieces));
+        }
+        Ok(report)
+    }
+
+    /// The calibration table of a stage, where it wrote one.
+    pub fn calibration(row: &StageRow) -> Vec<CalibrationBin> {
+        row.extra.get("calibration").and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default()
+    }
+}
+
+/// The seed that a resolved recipe names.
+pub fn seed_of(recipe: &store::recipe::Table) -> Option<i64> {
+    recipe.get("seed").and_then(|v| v.as_integer())
+}
+
+/// The task that a resolved recipe names, written `task = "…"` or `[task] name = "…"`.
+fn task_of(recipe: &store::recipe::Table) -> Option<String> {
+    let task = recipe.get("task")?;
+    let name = task.as_str().or_else(|| task.get("name")?.as_str());
+    name.map(str::to_owned)
+}
+
+fn curves_of(view: &RunView) -> Result<Vec<StageCurves>, StoreError> {
+    let mut stages: Vec<StageCurves> = Vec::new();
+    for step in view.metrics()? {
+        if stages.last().is_none_or(|last| last.stage != step.stage) {
+            stages.push(StageCurves { stage: step.stage.clone(), curves: Vec::new() });
+        }
+        let curves = &mut stages.last_mut().expect("just pushed").curves;
+        for (name, value) in step.values {
+            let at = curves.iter().position(|c| c.name == name).unwrap_or_else(|| {
+                curves.push(Curve { name, points: Vec::new() });
+                curves.len() - 1
+            });
+            curves[at].points.push((step.step as f64, value));
+        }
+    }
+    stages.iter_mut().for_each(|s| s.curves.retain(|c| c.points.len() > 1));
+    Ok(stages)
+}
+
+fn rollout_stages(view: &RunView) -> Result<Vec<String>, StoreError> {
+    let mut stages: Vec<String> = Vec::new();
+    for file in view.ledger().rollout_files()? {
+        if !stages.contains(&file.stage) {
+            stages.push(file.stage);
+        }
+    }
+    Ok(stages)
+}
+
+fn sampled_of(view: &RunView, stage: &str) -> Result<Vec<(u64, Vec<Rollout>)>, StoreError> {
+    view.rollout_steps(stage)?.into_iter().map(|step| Ok((step, view.rollouts(stage, step)?))).collect()
+}
+
+/// What the stored completions say over the steps: each rule's mean score, its abstentions and failures, lengths.
+fn rollout_curves(sampled: &[(u64, Vec<Rollout>)]) -> Vec<Curve> {
+    let mut curves: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    for (step, rows) in sampled.iter().filter(|(_, rows)| !rows.is_empty()) {
+        let (step, n) = (*step as f64, rows.len() as f64);
+        let mut put = |name: String, value: f64| curves.entry(name).or_default().push((step, value));
+        put("completion_tokens".to_owned(), rows.iter().map(|r| r.tokens.len() as f64).sum::<f64>() / n);
+        put("finished".to_owned(), rows.iter().filter(|r| r.finished).count() as f64 / n);
+        let mut rules: BTreeMap<&str, Vec<&store::Verdict>> = BTreeMap::new();
+        rows.iter().flat_map(|r| &r.verdicts).for_each(|v| rules.entry(&v.rule).or_default().push(v));
+        for (rule, verdicts) in rules {
+            let scores: Vec<f64> = verdicts.iter().filter_map(|v| v.value).collect();
+            if !scores.is_empty() {
+                put(format!("rule {rule}"), scores.iter().sum::<f64>() / scores.len() as f64);
+            }
+            let silent = verdicts.iter().filter(|v| v.outcome != VerdictOutcome::Score).count();
+            put(format!("rule {rule}, no score"), silent as f64 / verdicts.len() as f64);
+        }
+    }
+    let tells = |points: &[(f64, f64)]| points.len() > 1 && points.iter().any(|p| p.1 != 0.0);
+    curves.into_iter().filter(|(_, p)| tells(p)).map(|(name, points)| Curve { name, points }).collect()
+}
+
+/// The same prompt at several steps where one came back, otherwise each step's first.
+fn transcripts_of(stage: &str, sampled: Vec<(u64, Vec<Rollout>)>, pieces: Pieces) -> StageTranscripts {
+    let mut steps_with: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (i, (_, rows)) in sampled.iter().enumerate() {
+        for row in rows {
+            let seen = steps_with.entry(&row.case_id).or_default();
+            if seen.last() != Some(&i) {
+                seen.push(i);
+            }
+        }
+    }
+    let often = steps_with.iter().max_by_key(|(id, steps)| (steps.len(), std::cmp::Reverse(**id)));
+    let shared = often.filter(|(_, steps)| steps.len() > 1).map(|(id, steps)| ((*id).to_owned(), steps.clone()));
+    let from = shared.as_ref().map_or_else(|| (0..sampled.len()).collect(), |(_, steps)| steps.clone());
+    let entry = |i: usize| {
+        let (step, rows) = &sampled[i];
+        let row = rows.iter().find(|r| shared.as_ref().is_none_or(|(id, _)| r.case_id == *id))?;
+        Some(Transcript { step: *step, pieces: pieces(stage, &row.tokens), rollout: row.clone() })
+    };
+    StageTranscripts {
+        stage: stage.to_owned(),
+        same_prompt: shared.is_some(),
+        entries: spread(&from, SHOWN_STEPS).into_iter().filter_map(entry).collect(),
+    }
+}
+
+/// At most `n` of `from`, evenly spread, first and last among them.
+fn spread(from: &[usize], n: usize) -> Vec<usize> {
+    if from.len() <= n {
+        return from.to_vec();
+    }
+    (0..n).map(|i| from[i * (from.len() - 1) / (n - 1)]).collect()
+}

@@ -1,0 +1,113 @@
+//! The ladder: what each stage brought and what it cost, with the baselines above.
+//!
+//! Accuracy is drawn on one scale for all rows, from 0 to 100 %, with its interval. A row whose interval overlaps that of the row before it of
+//! the same model is marked: they are not told apart by this table, whatever the numbers say.
+//!
+//! Read next: [`super::page`].
+
+use std::fmt::Write;
+
+use store::StageRow;
+
+use super::data::Report;
+use super::figures::{count, duration, escape, large, percent};
+use super::words::Words;
+
+/// The whole table.
+pub fn table(report: &Report, words: &Words) -> String {
+    let mut rows = String::new();
+    for b in &report.baselines {
+        write!(
+            rows,
+            "<tr class=\"baseline\"><th scope=\"row\">{}</th><td>{}</td><td></td><td>{}</td><td>{}</td>\
+             <td></td><td></td><td></td><td></td><td>{}</td><td></td></tr>",
+            escape(&b.name),
+            accuracy(Some(b.accuracy), Some(b.low), Some(b.high), b.n, None),
+            count(b.labels),
+            count(b.answers_read),
+            if b.seconds == 0.0 { "–".to_owned() } else { duration(b.seconds) },
+        )
+        .expect("a string takes all");
+    }
+    for (i, s) in report.stages.iter().enumerate() {
+        write!(rows, "{}", stage_row(s, not_told_apart(&report.stages[..i], s).then_some(words.not_told_apart)))
+            .expect("a string takes all");
+    }
+    let head: String = words.columns.iter().map(|c| format!("<th scope=\"col\">{c}</th>")).collect();
+    format!(
+        "<div class=\"wide\"><table class=\"ladder\"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>{}</table></div>",
+        total(report, words)
+    )
+}
+
+fn stage_row(s: &StageRow, mark: Option<&str>) -> String {
+    let recipe = if s.recipe == s.stage { String::new() } else { format!(" <small>{}</small>", escape(&s.recipe)) };
+    let cost = if s.cost == 0.0 { "–".to_owned() } else { format!("{:.2}", s.cost) };
+    format!(
+        "<tr><th scope=\"row\">{}{recipe}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
+         <td>{}</td><td>{}</td><td>{cost}</td></tr>",
+        escape(&s.stage),
+        accuracy(s.accuracy, s.low, s.high, s.n, mark),
+        escape(&s.model),
+        count(s.labels),
+        count(s.answers_read),
+        count(s.rollouts),
+        large(s.teacher_tokens as f64),
+        large(s.train_tokens as f64),
+        large(s.flops),
+        duration(s.seconds),
+    )
+}
+
+/// The accuracy in figures and as a dot with its interval.
+fn accuracy(value: Option<f64>, low: Option<f64>, high: Option<f64>, n: u64, mark: Option<&str>) -> String {
+    let Some(value) = value else { return "<span class=\"none\">–</span>".to_owned() };
+    let (low, high) = (low.unwrap_or(value), high.unwrap_or(value));
+    let half = (high - low) / 2.0;
+    let mark = mark.map_or(String::new(), |m| format!(" <abbr title=\"{m}\">≈</abbr>"));
+    let (x, from, width) = (100.0 * value, 100.0 * low, 100.0 * (high - low));
+    format!(
+        "<span class=\"acc\"><b>{}</b> <small>± {}{mark}</small>\
+         <svg viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{} [{}, {}] n = {n}\">\
+         <title>{} [{}, {}] · n = {n}</title>\
+         <rect class=\"track\" y=\"3.5\" width=\"100\" height=\"1\"/>\
+         <rect class=\"interval\" x=\"{from:.2}\" y=\"2\" width=\"{width:.2}\" height=\"4\"/>\
+         <rect class=\"dot\" x=\"{:.2}\" y=\"0\" width=\"1.4\" height=\"8\"/></svg></span>",
+        percent(value),
+        percent(half),
+        percent(value),
+        percent(low),
+        percent(high),
+        percent(value),
+        percent(low),
+        percent(high),
+        (x - 0.7).clamp(0.0, 98.6),
+    )
+}
+
+/// Whether this row's interval overlaps that of the last evaluated row of the same model.
+fn not_told_apart(before: &[StageRow], row: &StageRow) -> bool {
+    let previous = before.iter().rev().find(|b| b.model == row.model && b.accuracy.is_some());
+    let ends = |r: &StageRow| Some((r.low?, r.high?));
+    match (previous.and_then(ends), ends(row)) {
+        (Some((a_low, a_high)), Some((b_low, b_high))) => a_low <= b_high && b_low <= a_high,
+        _ => false,
+    }
+}
+
+/// The sums of what adds up; labels and answers are distinct cases and do not.
+fn total(report: &Report, words: &Words) -> String {
+    let sum = |get: fn(&StageRow) -> f64| report.stages.iter().map(get).sum::<f64>();
+    let cost = sum(|s| s.cost);
+    format!(
+        "<tfoot><tr><th scope=\"row\">{}</th><td></td><td></td><td></td><td></td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
+         <td>{}</td><td>{}</td></tr></tfoot>",
+        words.total,
+        large(sum(|s| s.rollouts as f64)),
+        large(sum(|s| s.teacher_tokens as f64)),
+        large(sum(|s| s.train_tokens as f64)),
+        large(sum(|s| s.flops)),
+        duration(sum(|s| s.seconds)),
+        if cost == 0.0 { "–".to_owned() } else { format!("{cost:.2}") },
+    )
+}

@@ -1,0 +1,43 @@
+//! `ferule report`: one run as one self-contained HTML page, in English or Chinese.
+//!
+//! The page needs no network, no script and no font of its own; it reads the same on paper and on a dark screen. It shows what the run stored and
+//! computes nothing that would need the model: [`data`] gathers from a [`store::RunView`], [`page`] lays out.
+//!
+//! It never smooths a curve without saying so, never drops a seed, a failed verdict or a notice, and says where two rows of the ladder cannot
+//! be told apart.
+//!
+//! Read next: [`data`], then [`page`].
+
+pub mod chart;
+pub mod data;
+pub mod figures;
+pub mod ladder;
+pub mod page;
+pub mod transcripts;
+pub mod words;
+
+use serde_json::{Value, json};
+use store::{RunView, StoreError};
+
+pub use data::Report;
+pub use words::Language;
+
+/// What `ferule report RUN --json` writes: the ladder and where the final models lie.
+///
+/// # Errors
+/// As reading the run fails.
+pub fn summary(view: &RunView) -> Result<Value, StoreError> {
+    let folder = |model: &str| {
+        Ok::<_, StoreError>(view.final_model(model)?.map(|(_, path)| path.to_string_lossy().into_owned()))
+    };
+    Ok(json!({
+        "name": view.name(),
+        "seed": data::seed_of(&view.recipe()?),
+        "baselines": view.ledger().baselines()?,
+        "stages": view.ledger().stages()?,
+        "final": { "student": folder("student")?, "teacher": folder("teacher")? },
+    }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! The page itself: sections in reading order, one style sheet, no script.
+//!
+//! Read next: [`super::ladder`], [`super::chart`], [`super::transcripts`].
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde_json::Value;
+use store::{Notice, StageRow};
+
+use super::data::Report;
+use super::figures::{axis, count, escape, percent};
+use super::words::Words;
+use super::{Language, chart, ladder, transcripts};
+
+/// The whole document.
+pub fn html(report: &Report, language: Language) -> String {
+    let words = language.words();
+    let sections = [
+        honest(report, words),
+        section("ladder", words.ladder, &ladder_body(report, words)),
+        section("curves", words.curves, &curves(report, words)),
+        section(
+            "transcripts",
+            words.transcripts,
+            &report.transcripts.iter().map(|t| transcripts::section(t, words)).collect::<String>(),
+        ),
+        section("calibration", words.calibration, &calibration(report, words)),
+        section("further", words.further, &further(report)),
+        section("notices", words.notices, &notices(&report.notices, words)),
+        section("weights", words.provenance, &provenance(report, words)),
+        section("recipe", words.recipe, &recipe(report, words)),
+    ];
+    format!(
+        "<!doctype html>\n<html lang=\"{}\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta name=\"generator\" content=\"Ferule\">\n\
+         <title>{} · Ferule</title>\n<style>\n{}</style>\n</head>\n<body>\n{}\n{}</body>\n</html>\n",
+        words.code,
+        escape(&report.name),
+        include_str!("page.css"),
+        header(report, words),
+        sections.concat(),
+    )
+}
+
+/// A section, or nothing where it has no body.
+fn section(id: &str, title: &str, body: &str) -> String {
+    if body.is_empty() {
+        String::new()
+    } else {
+        format!("<section id=\"{id}\">\n<h2>{title}</h2>\n{body}\n</section>\n")
+    }
+}
+
+fn header(report: &Report, words: &Words) -> String {
+    let mut facts = Vec::new();
+    if let Some(task) = &report.task {
+        facts.push(format!("{} {}", words.task, escape(task)));
+    }
+    if let Some(seed) = report.seed {
+        facts.push(format!("{} {seed}", words.seed));
+    }
+    if report.openings.len() > 1 {
+        facts.push(words.taken_up.replace("{}", &(report.openings.len() - 1).to_string()));
+    }
+    if report.unfinished {
+        facts.push(format!("<span class=\"warn\">{}</span>", words.unfinished));
+    }
+    format!(
+        "<header class=\"top\"><p>{}</p><h1>{}</h1><p>{}</p></header>",
+        words.report,
+        escape(&report.name),
+        facts.join(" · ")
+    )
+}
+
+fn honest(report: &Report, words: &Words) -> String {
+    let judgment = report.task.as_deref() == Some("judgment");
+    let besides = if judgment { words.honest_judgment } else { &[] };
+    let items: String = besides.iter().chain(words.honest_always).map(|w| format!("<li>{w}</li>")).collect();
+    format!("<aside><h2>{}</h2><ul>{items}</ul></aside>\n", words.honest)
+}
+
+fn ladder_body(report: &Report, words: &Words) -> String {
+    if report.stages.is_empty() && report.baselines.is_empty() {
+        return format!("<p>{}</p>", words.nothing_yet);
+    }
+    format!("{}<p class=\"note\">{}</p>", ladder::table(report, words), words.ladder_note)
+}
+
+fn curves(report: &Report, words: &Words) -> String {
+    let mut out = String::new();
+    for stage in report.curves.iter().filter(|s| !s.curves.is_empty()) {
+        let figures: String = stage.curves.iter().map(|c| chart::figure(c, words)).collect();
+        write!(out, "<h3>{}</h3><div class=\"multiples\">{figures}</div>", escape(&stage.stage))
+            .expect("a string takes all");
+    }
+    out
+}
+
+fn calibration(report: &Report, words: &Words) -> String {
+    let mut out = String::new();
+    for row in &report.stages {
+        let bins = Report::calibration(row);
+        if bins.is_empty() {
+            continue;
+        }
+        let ece = row
+            .extra
+            .get("ece")
+            .and_then(Value::as_f64)
+            .map_or(String::new(), |e| format!(" <small>ECE {}</small>", percent(e)));
+        let head: String = words.calibration_columns.iter().map(|c| format!("<th scope=\"col\">{c}</th>")).collect();
+        let lines: String = bins.iter().map(|b| {
+            format!(
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td class=\"bar\"><svg viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" aria-hidden=\"true\">\
+                 <rect class=\"track\" y=\"3.5\" width=\"100\" height=\"1\"/><rect class=\"interval\" y=\"2\" width=\"{:.2}\" height=\"4\"/>\
+                 <rect class=\"dot\" x=\"{:.2}\" width=\"1\" height=\"8\"/></svg></td></tr>",
+                percent(b.confidence), percent(b.accuracy), count(b.n), 100.0 * b.accuracy, (100.0 * b.confidence).clamp(0.0, 99.0),
+            )
+        }).collect();
+        write!(
+            out,
+            "<h3>{}{ece}</h3><table class=\"plain\"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>",
+            escape(&row.stage)
+        )
+        .expect("a string takes all");
+    }
+    if out.is_empty() { out } else { format!("<p class=\"note\">{}</p>{out}", words.calibration_note) }
+}
+
+/// Numbers of [`StageRow::extra`] that have no place of their own, nested ones by their path.
+fn further(report: &Report) -> String {
+    let mut rows = String::new();
+    let all =
+        report.baselines.iter().map(|b| (&b.name, &b.extra)).chain(report.stages.iter().map(|s| (&s.stage, &s.extra)));
+    for (name, extra) in all {
+        let mut leaves = Vec::new();
+        extra.iter().filter(|(k, _)| *k != "calibration" && *k != "ece").for_each(|(k, v)| walk(k, v, &mut leaves));
+        let cells: String = leaves.iter().map(|(k, v)| format!("<span><i>{}</i> {v}</span> ", escape(k))).collect();
+        if !cells.is_empty() {
+            write!(rows, "<tr><th scope=\"row\">{}</th><td class=\"loose\">{cells}</td></tr>", escape(name))
+                .expect("a string takes all");
+        }
+    }
+    if rows.is_empty() { rows } else { format!("<table class=\"plain\"><tbody>{rows}</tbody></table>") }
+}
+
+fn walk(path: &str, value: &Value, leaves: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(map) => map.iter().for_each(|(k, v)| walk(&format!("{path} · {k}"), v, leaves)),
+        Value::Number(n) => leaves.push((path.to_owned(), n.as_f64().map_or_else(|| n.to_string(), axis))),
+        Value::String(s) => leaves.push((path.to_owned(), escape(s))),
+        Value::Bool(b) => leaves.push((path.to_owned(), b.to_string())),
+        Value::Null | Value::Array(_) => {}
+    }
+}
+
+/// One line for each kind of notice, the most frequent first.
+fn notices(all: &[Notice], words: &Words) -> String {
+    let mut kinds: BTreeMap<&str, (u64, &Notice)> = BTreeMap::new();
+    all.iter().for_each(|n| kinds.entry(&n.kind).or_insert((0, n)).0 += n.count);
+    if kinds.is_empty() {
+        return format!("<p>{}</p>", words.no_notices);
+    }
+    let mut lines: Vec<_> = kinds.into_iter().collect();
+    lines.sort_by_key(|(kind, (times, _))| (std::cmp::Reverse(*times), *kind));
+    let head: String = words.notice_columns.iter().map(|c| format!("<th scope=\"col\">{c}</th>")).collect();
+    let line = |(kind, (times, first)): (&str, (u64, &Notice))| {
+        let place = first.stage.as_deref().map(escape).into_iter().chain(first.step.map(|s| s.to_string()));
+        format!(
+            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td class=\"loose\">{}</td></tr>",
+            escape(kind),
+            count(times),
+            place.collect::<Vec<_>>().join(" · "),
+            escape(&first.text)
+        )
+    };
+    let body: String = lines.into_iter().map(line).collect();
+    format!("<table class=\"plain\"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+}
+
+fn provenance(report: &Report, words: &Words) -> String {
+    let line = |row: &StageRow| {
+        let digest = row.digest.as_ref()?;
+        Some(format!(
+            "<tr><th scope=\"row\">{}</th><td>{}</td><td class=\"loose\"><code>{}</code></td></tr>",
+            escape(&row.stage),
+            escape(&row.model),
+            escape(digest)
+        ))
+    };
+    let body: String = report.stages.iter().filter_map(line).collect();
+    if body.is_empty() {
+        return body;
+    }
+    let head: String = words.provenance_columns.iter().map(|c| format!("<th scope=\"col\">{c}</th>")).collect();
+    format!("<table class=\"plain\"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+}
+
+fn recipe(report: &Report, words: &Words) -> String {
+    if report.recipe.is_empty() {
+        return String::new();
+    }
+    format!("<details><summary>{}</summary><pre>{}</pre></details>", words.recipe, escape(&report.recipe))
+}

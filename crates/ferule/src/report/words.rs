@@ -1,0 +1,237 @@
+//! Every word on the page, in English and in Chinese.
+//!
+//! Names that a recipe gave (stages, rules, numbers) are not translated.
+//!
+//! Read next: [`super::page`].
+
+/// The page's language.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Language {
+    /// English.
+    #[default]
+    English,
+    /// Simplified Chinese.
+    Chinese,
+}
+
+impl Language {
+    /// The words of the language.
+    pub fn words(self) -> &'static Words {
+        match self {
+            Language::English => &ENGLISH,
+            Language::Chinese => &CHINESE,
+        }
+    }
+}
+
+/// The words; fields are named after what they say.
+#[derive(Debug)]
+pub struct Words {
+    /// For `<html lang>`.
+    pub code: &'static str,
+    /// Before the run's name.
+    pub report: &'static str,
+    /// Before the seed.
+    pub seed: &'static str,
+    /// Before the task.
+    pub task: &'static str,
+    /// Shown while a process still works on the run.
+    pub unfinished: &'static str,
+    /// How often the run was taken up; `{}` is the number.
+    pub taken_up: &'static str,
+    /// Heading of the honest words.
+    pub honest: &'static str,
+    /// What every reader should know.
+    pub honest_always: &'static [&'static str],
+    /// What readers of judgments should know besides.
+    pub honest_judgment: &'static [&'static str],
+    /// Heading.
+    pub ladder: &'static str,
+    /// What the ladder's figures mean.
+    pub ladder_note: &'static str,
+    /// The ladder's columns.
+    pub columns: [&'static str; 11],
+    /// Last row of the ladder.
+    pub total: &'static str,
+    /// Mark of overlapping intervals.
+    pub not_told_apart: &'static str,
+    /// Said where nothing is finished yet.
+    pub nothing_yet: &'static str,
+    /// Heading.
+    pub curves: &'static str,
+    /// Axis; `{}` is the first and the last step.
+    pub steps: &'static str,
+    /// Said of curves with too many points.
+    pub binned: &'static str,
+    /// Said of a curve without a finite point.
+    pub not_finite: &'static str,
+    /// Heading.
+    pub transcripts: &'static str,
+    /// One prompt throughout.
+    pub same_prompt: &'static str,
+    /// No prompt came back.
+    pub different_prompts: &'static str,
+    /// Before the known answer.
+    pub answer: &'static str,
+    /// Of a completion; `{}` is the step.
+    pub step: &'static str,
+    /// Before a reward.
+    pub reward: &'static str,
+    /// Where every rule abstained.
+    pub no_reward: &'static str,
+    /// After a number of tokens.
+    pub tokens: &'static str,
+    /// Of a completion without its end token.
+    pub cut_short: &'static str,
+    /// Of a verdict.
+    pub abstained: &'static str,
+    /// Of a verdict.
+    pub failed: &'static str,
+    /// In a token's title.
+    pub teacher: &'static str,
+    /// In a token's title.
+    pub student: &'static str,
+    /// Before the tints.
+    pub tint_legend: &'static str,
+    /// Heading.
+    pub calibration: &'static str,
+    /// What the table says.
+    pub calibration_note: &'static str,
+    /// Columns of the calibration table.
+    pub calibration_columns: [&'static str; 4],
+    /// Heading.
+    pub further: &'static str,
+    /// Heading.
+    pub notices: &'static str,
+    /// Said where there are none.
+    pub no_notices: &'static str,
+    /// Columns of the notices.
+    pub notice_columns: [&'static str; 4],
+    /// Heading.
+    pub provenance: &'static str,
+    /// Columns of provenance.
+    pub provenance_columns: [&'static str; 3],
+    /// Heading.
+    pub recipe: &'static str,
+}
+
+const ENGLISH: Words = Words {
+    code: "en",
+    report: "Report of the run",
+    seed: "seed",
+    task: "task",
+    unfinished: "a process was still at work on this run when the page was made",
+    taken_up: "interrupted and taken up again {} times",
+    honest: "Before you trust it",
+    honest_always: &[
+        "Intervals are over the held-out cases within this one seed; another seed may land outside them.",
+        "Reasoning that a model generates need not be the cause of its answer.",
+    ],
+    honest_judgment: &[
+        "Built-in cases are synthetic: their figures say nothing about real courts.",
+        "The model estimates what courts decided, not what is lawful or just. It is not legal advice.",
+        "It must not decide or recommend a sentence. The Supreme People’s Court (法发〔2022〕33号) leaves judgment to the judge.",
+    ],
+    ladder: "The ladder",
+    ladder_note: "Accuracy on held-out cases in per cent, with its interval. Labels and answers read count distinct cases behind the model of that row: \
+        labels are cases that a person demonstrated or judged, answers read are cases whose known answer a rule looked at. ≈ marks a row whose \
+        interval overlaps that of the row before it of the same model.",
+    columns: [
+        "stage",
+        "accuracy, %",
+        "model",
+        "labels",
+        "answers read",
+        "rollouts",
+        "teacher tokens",
+        "train tokens",
+        "FLOPs",
+        "time",
+        "cost",
+    ],
+    total: "whole road",
+    not_told_apart: "not told apart from the row before it of the same model: the intervals overlap",
+    nothing_yet: "No stage is finished yet.",
+    curves: "Curves",
+    steps: "steps {}",
+    binned: "line: mean of neighbouring steps; band: least to greatest",
+    not_finite: "no finite value was logged",
+    transcripts: "In its own words",
+    same_prompt: "the same prompt at several steps",
+    different_prompts: "no prompt was sampled twice; one completion of each of several steps",
+    answer: "Known answer:",
+    step: "step {}",
+    reward: "reward",
+    no_reward: "no reward: every rule abstained",
+    tokens: "tokens",
+    cut_short: "cut short",
+    abstained: "abstained",
+    failed: "failed",
+    teacher: "teacher",
+    student: "student",
+    tint_legend: "Probability that the teacher gave to the student’s token:",
+    calibration: "Calibration",
+    calibration_note: "Of the cases on which the model was so sure, how many were right.",
+    calibration_columns: ["confidence, %", "right, %", "cases", ""],
+    further: "Further figures",
+    notices: "What was not silent",
+    no_notices: "Nothing was masked whole, cut short, timed out or refused.",
+    notice_columns: ["kind", "times", "where first", "in words"],
+    provenance: "Weights",
+    provenance_columns: ["stage", "model", "digest (BLAKE3)"],
+    recipe: "The resolved recipe",
+};
+
+const CHINESE: Words = Words {
+    code: "zh-CN",
+    report: "运行报告",
+    seed: "随机种子",
+    task: "任务",
+    unfinished: "生成本页时，仍有进程在执行此次运行",
+    taken_up: "中断后续跑 {} 次",
+    honest: "采信之前",
+    honest_always: &[
+        "区间只反映这一个随机种子内留出案例的抽样误差；换一个种子，结果可能落在区间之外。",
+        "模型写出的推理，未必是它得出答案的真正原因。",
+    ],
+    honest_judgment: &[
+        "内置案例均为合成，其数字不说明任何真实法院的情况。",
+        "模型估计的是法院作出了什么判决，而不是什么合法、什么公正；不构成法律意见。",
+        "不得用它决定或建议刑罚。最高人民法院（法发〔2022〕33号）明确：人工智能不得代替法官裁判。",
+    ],
+    ladder: "阶梯",
+    ladder_note: "准确率为留出案例上的百分比及其区间。“标注”与“读取答案”按该行模型背后的不同案例计数：标注是由人示范或评判过的案例，\
+        读取答案是规则查看过已知答案的案例。≈ 表示该行区间与同一模型的上一行重叠。",
+    columns: ["阶段", "准确率 %", "模型", "标注", "读取答案", "采样", "教师词元", "训练词元", "FLOPs", "用时", "费用"],
+    total: "全程",
+    not_told_apart: "与同一模型的上一行无法区分：两者区间重叠",
+    nothing_yet: "尚无阶段完成。",
+    curves: "曲线",
+    steps: "第 {} 步",
+    binned: "线为相邻若干步的均值，带为最小值到最大值",
+    not_finite: "没有记录到有限的数值",
+    transcripts: "模型自己的话",
+    same_prompt: "同一提示在不同步的回答",
+    different_prompts: "没有提示被采样两次；以下各步各取一例",
+    answer: "已知答案：",
+    step: "第 {} 步",
+    reward: "奖励",
+    no_reward: "无奖励：所有规则均弃权",
+    tokens: "词元",
+    cut_short: "被截断",
+    abstained: "弃权",
+    failed: "失败",
+    teacher: "教师",
+    student: "学生",
+    tint_legend: "教师给予学生所写词元的概率：",
+    calibration: "校准",
+    calibration_note: "在模型有如此把握的案例中，实际答对的比例。",
+    calibration_columns: ["把握 %", "答对 %", "案例数", ""],
+    further: "其他数字",
+    notices: "不予沉默之事",
+    no_notices: "没有整行被遮蔽、被截断、超时或被拒绝的情况。",
+    notice_columns: ["类别", "次数", "首次出现", "说明"],
+    provenance: "权重",
+    provenance_columns: ["阶段", "模型", "摘要（BLAKE3）"],
+    recipe: "解析后的配方",
+};
