@@ -70,6 +70,11 @@ impl Batch {
         &self.segments
     }
 
+    /// Pairs of a token and one that it sees, itself included.
+    pub fn attention_pairs(&self) -> usize {
+        self.positions.iter().map(|&position| position as usize + 1).sum()
+    }
+
     /// The highest position plus one.
     pub fn context_len(&self) -> usize {
         self.positions.iter().map(|&p| p as usize + 1).max().unwrap_or(0)
@@ -90,6 +95,7 @@ mod tests {
         batch.push(&[2, 3], None);
         assert_eq!(batch.positions(), [0, 1, 2, 3, 4, 3, 5, 0, 1]);
         assert_eq!(batch.context_len(), 6);
+        assert_eq!(batch.attention_pairs(), 1 + 2 + 3 + 4 + 5 + 4 + 6 + 1 + 2);
         assert_eq!(batch.segments()[3], Segment { start: 6, len: 1, parent: Some(first) });
     }
 }

@@ -12,6 +12,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+mod flops;
 pub mod forward;
 pub mod generate;
 pub mod head;

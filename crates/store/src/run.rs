@@ -126,6 +126,27 @@ impl Run {
         self.disk.rename(&temporary, &path).map_err(|e| StoreError::io("rename", &path, e))
     }
 
+    /// The steps of a stage whose completions are stored, rising.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn rollout_steps(&self, stage: &str) -> Result<Vec<u64>, StoreError> {
+        self.ledger.rollout_steps(stage)
+    }
+
+    /// The completions of one step, as [`Run::write_rollouts`] left them.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] where there are none; [`StoreError::Parquet`] and [`StoreError::Damaged`] where they cannot be read.
+    pub fn rollouts(&self, stage: &str, step: u64) -> Result<Vec<Rollout>, StoreError> {
+        rollouts::read(&rollout_path(&self.folder, stage, step))
+    }
+
+    /// Where the model that a stage exported lies.
+    pub fn model_folder(&self, stage: &str) -> PathBuf {
+        model_path(&self.folder, stage)
+    }
+
     /// Hands a checkpoint to the background writer. What was logged, written and recorded until now belongs to it.
     ///
     /// Returns once the writer has taken it, which may mean waiting for the one before.

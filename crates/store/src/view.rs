@@ -74,10 +74,7 @@ impl RunView {
     /// # Errors
     /// [`StoreError::Ledger`].
     pub fn rollout_steps(&self, stage: &str) -> Result<Vec<u64>, StoreError> {
-        let mut steps: Vec<u64> =
-            self.ledger.rollout_files()?.into_iter().filter(|f| f.stage == stage).map(|f| f.step).collect();
-        steps.sort_unstable();
-        Ok(steps)
+        self.ledger.rollout_steps(stage)
     }
 
     /// The completions of one step.

@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize};
 const STD_FLOOR: f64 = 1e-4;
 
 /// What an advantage is measured against, and in what unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Estimator {
+    #[default]
     /// GRPO: reward less the group's mean, over the group's standard deviation.
     GroupStd,
     /// Dr. GRPO: reward less the group's mean.

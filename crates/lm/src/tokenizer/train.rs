@@ -33,6 +33,8 @@ pub struct TrainOptions {
     pub vocab_size: usize,
     /// Tokens that control rather than spell; they get the ids from 0 in this order.
     pub special_tokens: Vec<String>,
+    /// Markup that is a token of its own and yet ordinary text, such as `<think>`; the ids follow the special tokens'.
+    pub markup_tokens: Vec<String>,
     /// The one of `special_tokens` that begins a text, if any.
     pub bos_token: Option<String>,
     /// The one of `special_tokens` that ends a text.
@@ -48,6 +50,7 @@ impl Default for TrainOptions {
         Self {
             vocab_size: 4096,
             special_tokens: ["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(String::from).to_vec(),
+            markup_tokens: Vec::new(),
             bos_token: None,
             eos_token: "<|im_end|>".into(),
             pad_token: "<|endoftext|>".into(),
@@ -99,6 +102,9 @@ impl Tokenizer {
         let special: Vec<AddedToken> =
             options.special_tokens.iter().map(|token| AddedToken::from(token.as_str(), true)).collect();
         inner.add_special_tokens(&special);
+        let markup: Vec<AddedToken> =
+            options.markup_tokens.iter().map(|token| AddedToken::from(token.as_str(), false)).collect();
+        inner.add_tokens(&markup);
         Ok(Self::assemble(inner, options.fields(), Path::new("tokenizer.json")).expect("made of valid parts"))
     }
 }
@@ -107,7 +113,7 @@ impl TrainOptions {
     fn validate(&self, path: &Path) -> Result<(), FormatError> {
         let fail = |field: &str, problem: String, hint: &str| Err(FormatError::config(path, field, problem, hint));
         let mut seen = BTreeSet::new();
-        for token in &self.special_tokens {
+        for token in self.special_tokens.iter().chain(&self.markup_tokens) {
             if token.chars().count() < 2 || !seen.insert(token) {
                 let problem = format!("`{token}` is shorter than two characters, or named twice");
                 return fail("special_tokens", problem, "name every token once, in the manner of <|end|>");
@@ -119,7 +125,7 @@ impl TrainOptions {
                 return fail(field, format!("`{token}` is not among special_tokens"), "list it there too");
             }
         }
-        let least = self.special_tokens.len() + 256;
+        let least = self.special_tokens.len() + self.markup_tokens.len() + 256;
         if self.vocab_size < least || self.vocab_size > 1 << 20 {
             let problem = format!("{} is not between {least} (special tokens and bytes) and 1048576", self.vocab_size);
             return fail("vocab_size", problem, "2048 to 8192 suit models of a few million parameters");
@@ -177,7 +183,7 @@ type Learned = (HashMap<String, u32>, Vec<(String, String)>);
 ///
 /// Ends early when no pair occurs twice.
 fn learn(words: &BTreeMap<String, u64>, options: &TrainOptions) -> Learned {
-    let mut tokens: Vec<String> = options.special_tokens.clone();
+    let mut tokens: Vec<String> = [&options.special_tokens[..], &options.markup_tokens].concat();
     let mut alphabet: Vec<char> = (0..=u8::MAX).map(byte_char).collect();
     alphabet.sort_unstable();
     tokens.extend(alphabet.iter().map(char::to_string));

@@ -313,6 +313,14 @@ impl Ledger {
         })
     }
 
+    /// The steps of a stage whose completions are stored, rising.
+    pub(crate) fn rollout_steps(&self, stage: &str) -> Result<Vec<u64>, StoreError> {
+        let mut steps: Vec<u64> =
+            self.rollout_files()?.into_iter().filter(|file| file.stage == stage).map(|file| file.step).collect();
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
     /// Every time that the run was opened to be worked on: one for a run never interrupted.
     ///
     /// # Errors

@@ -1,0 +1,72 @@
+//! What can go wrong on the road.
+
+use std::path::PathBuf;
+
+use crate::recipe::RecipeError;
+use crate::rewards::RuleError;
+use crate::tasks::TaskError;
+
+/// An error of training; messages end in a hint where a person can mend it.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A recipe that cannot be walked.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// A task's files.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// A rule as configured.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    /// A model's files.
+    #[error(transparent)]
+    Format(#[from] lm::FormatError),
+    /// The run's folder.
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+    /// A tokenizer that cannot end a text.
+    #[error("the tokenizer names no end token\nhint: set `eos_token` in its tokenizer_config.json")]
+    NoEndToken,
+    /// A conversation for a model that knows none.
+    #[error(
+        "the task's prompts are conversations, and the model has no chat template\nhint: use a model with one, or write `prompt` instead of `messages`"
+    )]
+    NoTemplate,
+    /// A stage before what it needs.
+    #[error("stage \"{stage}\": {problem}\nhint: {hint}")]
+    Stage {
+        /// The stage.
+        stage: String,
+        /// What is wrong.
+        problem: String,
+        /// The mend.
+        hint: String,
+    },
+    /// Two models that must share a tokenizer do not.
+    #[error(
+        "{first} and {second} have different tokenizers\nhint: teacher and student must share one; take both from one family, or train both from random weights"
+    )]
+    Tokenizers {
+        /// Where one comes from.
+        first: PathBuf,
+        /// Where the other comes from.
+        second: PathBuf,
+    },
+    /// The user asked to stop; everything until the last finished step is saved.
+    #[error(
+        "stopped at stage \"{stage}\", step {step}; everything until there is saved\nhint: the same command goes on from here"
+    )]
+    Interrupted {
+        /// The stage.
+        stage: String,
+        /// Steps of it that are done.
+        step: u64,
+    },
+}
+
+impl TrainError {
+    /// An error of a stage.
+    pub fn stage(stage: &str, problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        TrainError::Stage { stage: stage.into(), problem: problem.into(), hint: hint.into() }
+    }
+}

@@ -1,0 +1,210 @@
+//! A recipe: one TOML file that describes the whole road.
+//!
+//! It names a task, models and an ordered list of stages; each stage's keys are the fields of the struct beside its code in
+//! [`crate::recipes`]. Reading is in `read.rs`: unknown keys are refused with a suggestion, defaults stand in the structs
+//! and nowhere else, and the resolved recipe, every default written out, lies beside every run.
+//!
+//! Read next: `recipes/judgment.toml` in the repository, then [`crate::road`], which walks it.
+
+mod read;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use lm::config::Shape;
+use lm::optimizer::Hyperparameters;
+use serde::{Deserialize, Serialize};
+
+use crate::recipes::dialogue::Dialogue;
+use crate::recipes::distill::Distill;
+use crate::recipes::grpo::Grpo;
+use crate::recipes::pretrain::Pretrain;
+use crate::recipes::sample::Sample;
+use crate::recipes::sft::Sft;
+use crate::recipes::tokenizer::TokenizerStage;
+use crate::schedule::Schedule;
+
+pub use read::{RecipeError, StageFields};
+
+/// A resolved recipe.
+#[derive(Clone, Debug, Serialize)]
+pub struct Recipe {
+    /// The run's name; the file's by default.
+    pub name: String,
+    /// Every random number follows from it.
+    pub seed: u64,
+    /// `f32` or `bf16`: what products are computed in.
+    pub dtype: String,
+    /// What an hour of this machine costs, in the user's currency; 0 leaves the ladder's cost empty.
+    pub cost_per_hour: f64,
+    /// The task, and its own keys.
+    pub task: toml::Table,
+    /// The models by name.
+    pub models: BTreeMap<String, ModelSource>,
+    /// How the ladder's accuracies are measured.
+    pub eval: EvalSettings,
+    /// What is done, in order.
+    pub stages: Vec<Stage>,
+    /// The recipe's folder: relative paths start here.
+    #[serde(skip)]
+    pub folder: PathBuf,
+}
+
+/// Where a model's first weights come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ModelSource {
+    /// A Hugging Face folder or a GGUF file.
+    Path {
+        /// The folder or file.
+        path: PathBuf,
+    },
+    /// Random weights of a shape.
+    Random(Shape),
+}
+
+/// How the ladder's accuracies are measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvalSettings {
+    /// Held-out cases behind every row of the ladder.
+    pub cases: usize,
+    /// Cases with unseen wordings and ranges, reported beside.
+    pub unseen_cases: usize,
+    /// Longest completion, in tokens.
+    pub max_new_tokens: usize,
+    /// Demonstrations that the cheap baselines may learn from.
+    pub baseline_demonstrations: usize,
+}
+
+impl Default for EvalSettings {
+    fn default() -> Self {
+        Self { cases: 500, unseen_cases: 0, max_new_tokens: 64, baseline_demonstrations: 200 }
+    }
+}
+
+/// One stage: its name, unique in the recipe, and what it does.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stage {
+    /// By default the kind and the model, as in `sft-teacher`.
+    pub name: String,
+    /// What it does.
+    #[serde(flatten)]
+    pub kind: StageKind,
+}
+
+/// What a stage does.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum StageKind {
+    /// Trains the tokenizer of models with random weights.
+    Tokenizer(TokenizerStage),
+    /// Cross-entropy on the task's corpus, or on text.
+    Pretrain(Pretrain),
+    /// Cross-entropy on a few demonstrations.
+    Sft(Sft),
+    /// Reinforcement learning by rules.
+    Grpo(Grpo),
+    /// A teacher's completions, kept as a data set.
+    Sample(Sample),
+    /// Learning from such a data set: hard labels, soft labels, or both.
+    Distill(Distill),
+    /// The student speaks, the teacher judges every token.
+    Dialogue(Dialogue),
+}
+
+impl StageKind {
+    /// The word that a recipe uses.
+    pub fn name(&self) -> &'static str {
+        match self {
+            StageKind::Tokenizer(_) => "tokenizer",
+            StageKind::Pretrain(_) => "pretrain",
+            StageKind::Sft(_) => "sft",
+            StageKind::Grpo(_) => "grpo",
+            StageKind::Sample(_) => "sample",
+            StageKind::Distill(_) => "distill",
+            StageKind::Dialogue(_) => "dialogue",
+        }
+    }
+
+    /// The model that the stage trains or samples from.
+    pub fn model(&self) -> Option<&str> {
+        match self {
+            StageKind::Tokenizer(_) => None,
+            StageKind::Pretrain(stage) => Some(&stage.model),
+            StageKind::Sft(stage) => Some(&stage.model),
+            StageKind::Grpo(stage) => Some(&stage.model),
+            StageKind::Sample(stage) => Some(&stage.model),
+            StageKind::Distill(stage) => Some(&stage.model),
+            StageKind::Dialogue(stage) => Some(&stage.model),
+        }
+    }
+
+    /// The teacher that it reads, if any.
+    pub fn teacher(&self) -> Option<&str> {
+        match self {
+            StageKind::Distill(stage) => stage.teacher.as_deref(),
+            StageKind::Dialogue(stage) => Some(&stage.teacher),
+            _ => None,
+        }
+    }
+}
+
+/// How a stage's steps are taken; the same keys in every training stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Optimisation {
+    /// The schedule's highest rate.
+    pub learning_rate: f32,
+    /// How the rate goes after warm-up.
+    pub schedule: Schedule,
+    /// Steps over which the rate rises.
+    pub warmup_steps: u64,
+    /// Decoupled weight decay of matrices.
+    pub weight_decay: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Gradients are scaled down to this global norm.
+    pub max_grad_norm: f32,
+    /// Packed tokens that go through the model at a time.
+    pub tokens_per_micro_batch: usize,
+    /// Steps between checkpoints.
+    pub checkpoint_every_steps: u64,
+    /// Recompute layers in backward: slower, a fraction of the memory.
+    pub recompute: bool,
+}
+
+impl Default for Optimisation {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-3,
+            schedule: Schedule::Cosine,
+            warmup_steps: 10,
+            weight_decay: 0.1,
+            beta2: 0.95,
+            max_grad_norm: 1.0,
+            tokens_per_micro_batch: 4096,
+            checkpoint_every_steps: 25,
+            recompute: false,
+        }
+    }
+}
+
+impl Optimisation {
+    /// The optimiser's part.
+    pub fn hyperparameters(&self) -> Hyperparameters {
+        Hyperparameters {
+            beta2: self.beta2,
+            weight_decay: self.weight_decay,
+            max_grad_norm: self.max_grad_norm,
+            ..Hyperparameters::default()
+        }
+    }
+}
+
+impl Recipe {
+    /// The recipe as TOML, every default written out.
+    pub fn resolved(&self) -> String {
+        toml::to_string_pretty(self).expect("a recipe is representable in TOML")
+    }
+}

@@ -1,0 +1,329 @@
+//! Reading a recipe: TOML, then `--set`, then types, then sense.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use super::{EvalSettings, ModelSource, Optimisation, Recipe, Stage, StageKind};
+use crate::suggest;
+
+/// What other trainers call a key, and our name for it.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("lr", "learning_rate"),
+    ("num_generations", "completions_per_prompt"),
+    ("group_size", "completions_per_prompt"),
+    ("n", "completions_per_prompt"),
+    ("rollout_n", "completions_per_prompt"),
+    ("max_completion_length", "max_new_tokens"),
+    ("max_response_length", "max_new_tokens"),
+    ("max_steps", "steps"),
+    ("total_training_steps", "steps"),
+    ("train_batch_size", "prompts_per_step"),
+    ("per_device_train_batch_size", "tokens_per_micro_batch"),
+    ("gradient_accumulation_steps", "tokens_per_micro_batch"),
+    ("num_train_epochs", "epochs"),
+    ("lr_scheduler_type", "schedule"),
+    ("warmup_ratio", "warmup_steps"),
+    ("beta", "kl_coefficient"),
+    ("kl_coef", "kl_coefficient"),
+    ("epsilon", "epsilon_low"),
+    ("clip_ratio", "epsilon_low"),
+    ("max_length", "context"),
+    ("block_size", "context"),
+    ("cutoff_len", "context"),
+    ("model_name_or_path", "path"),
+    ("gradient_checkpointing", "recompute"),
+    ("bf16", "dtype"),
+];
+
+/// What can be wrong with a recipe. Messages name the file, the line where it is known, the key, and the mend.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    /// The file cannot be read.
+    #[error("{path}: {source}\nhint: give the path of a recipe, such as recipes/judgment.toml")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is not TOML.
+    #[error("{path}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The parser's message, with line and column.
+        message: String,
+    },
+    /// A key or value that cannot be.
+    #[error("{path}{}: {key}: {problem}\nhint: {hint}", line.map(|line| format!(":{line}")).unwrap_or_default())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1, where the key stands in the file.
+        line: Option<usize>,
+        /// The key with its place, such as `stages.sft-teacher.epochs`.
+        key: String,
+        /// What is wrong.
+        problem: String,
+        /// The mend.
+        hint: String,
+    },
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Recipe {
+    /// Reads, resolves and checks a recipe. `sets` are `key=value` with dotted keys (`stages.sft-teacher.epochs=3`), values in TOML.
+    ///
+    /// # Errors
+    /// [`RecipeError`], before any work is done.
+    pub fn read(path: &Path, sets: &[String]) -> Result<Recipe, RecipeError> {
+        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read { path: path.into(), source })?;
+        let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        let stem = path.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
+        Reader { path, text: &text }.recipe(sets, &stem, folder)
+    }
+}
+
+impl Reader<'_> {
+    fn recipe(&self, sets: &[String], stem: &str, folder: PathBuf) -> Result<Recipe, RecipeError> {
+        let mut table: Table = self.text.parse().map_err(|error: toml::de::Error| RecipeError::Syntax {
+            path: self.path.into(),
+            message: error.to_string(),
+        })?;
+        for set in sets {
+            self.set(&mut table, set)?;
+        }
+        let known = ["name", "seed", "dtype", "cost_per_hour", "task", "models", "eval", "stages"];
+        self.refuse_unknown("", &table, &known)?;
+        let task: Table = self
+            .take(&mut table, "task")?
+            .ok_or_else(|| self.missing("task", "add `[task]` with `name = \"judgment\"`"))?;
+        let models: BTreeMap<String, ModelSource> = self.models(&mut table)?;
+        let stages = self.stages(&mut table, &models)?;
+        let recipe = Recipe {
+            name: self.take(&mut table, "name")?.unwrap_or_else(|| stem.to_string()),
+            seed: self.take(&mut table, "seed")?.unwrap_or(0),
+            dtype: self.take(&mut table, "dtype")?.unwrap_or_else(|| "bf16".to_string()),
+            cost_per_hour: self.take(&mut table, "cost_per_hour")?.unwrap_or(0.0),
+            eval: self.eval(&mut table)?,
+            task,
+            models,
+            stages,
+            folder,
+        };
+        if !["f32", "bf16"].contains(&recipe.dtype.as_str()) {
+            return Err(self.field("dtype", format!("\"{}\" is no dtype", recipe.dtype), "write \"f32\" or \"bf16\""));
+        }
+        Ok(recipe)
+    }
+
+    fn eval(&self, table: &mut Table) -> Result<EvalSettings, RecipeError> {
+        let eval: Table = self.take(table, "eval")?.unwrap_or_default();
+        self.refuse_unknown("eval.", &eval, suggest::fields_of::<EvalSettings>())?;
+        self.typed("eval", eval)
+    }
+
+    fn models(&self, table: &mut Table) -> Result<BTreeMap<String, ModelSource>, RecipeError> {
+        let models: Table = self.take(table, "models")?.unwrap_or_default();
+        let mut sources = BTreeMap::new();
+        for (name, value) in models {
+            let key = format!("models.{name}");
+            let Value::Table(fields) = value else {
+                return Err(self.field(&key, "is not a table", "write `[models.NAME]` with a shape or a `path`"));
+            };
+            let source = if fields.contains_key("path") {
+                self.refuse_unknown(&format!("{key}."), &fields, &["path"])?;
+                self.typed(&key, fields)?
+            } else {
+                self.refuse_unknown(&format!("{key}."), &fields, suggest::fields_of::<lm::config::Shape>())?;
+                ModelSource::Random(self.typed(&key, fields)?)
+            };
+            sources.insert(name, source);
+        }
+        Ok(sources)
+    }
+
+    fn stages(&self, table: &mut Table, models: &BTreeMap<String, ModelSource>) -> Result<Vec<Stage>, RecipeError> {
+        let list: Vec<Table> = self.take(table, "stages")?.unwrap_or_default();
+        if list.is_empty() {
+            return Err(self.missing("stages", "add at least one `[[stages]]` with a `kind`"));
+        }
+        let mut names = BTreeSet::new();
+        let mut stages = Vec::new();
+        for (index, mut fields) in list.into_iter().enumerate() {
+            let place = format!("stages[{index}]");
+            let kind: String = self.take(&mut fields, "kind")?.ok_or_else(|| {
+                self.missing(&format!("{place}.kind"), "name what the stage does, such as kind = \"sft\"")
+            })?;
+            let name: Option<String> = self.take(&mut fields, "name")?;
+            let kind = self.kind(&place, &kind, fields)?;
+            let name = name.unwrap_or_else(|| match kind.model() {
+                Some(model) => format!("{}-{model}", kind.name()),
+                None => kind.name().to_string(),
+            });
+            if !names.insert(name.clone()) {
+                let hint = "give one of the two a `name`";
+                return Err(self.field(&format!("{place}.name"), format!("a second stage called \"{name}\""), hint));
+            }
+            for model in [kind.model(), kind.teacher()].into_iter().flatten() {
+                if !models.contains_key(model) {
+                    let hint = suggest::hint(model, models.keys().map(String::as_str));
+                    return Err(self.field(&format!("{place}.model"), format!("there is no model \"{model}\""), hint));
+                }
+            }
+            stages.push(Stage { name, kind });
+        }
+        Ok(stages)
+    }
+
+    fn kind(&self, place: &str, kind: &str, fields: Table) -> Result<StageKind, RecipeError> {
+        Ok(match kind {
+            "tokenizer" => StageKind::Tokenizer(self.stage(place, fields, false)?),
+            "pretrain" => StageKind::Pretrain(self.stage(place, fields, true)?),
+            "sft" => StageKind::Sft(self.stage(place, fields, true)?),
+            "grpo" => StageKind::Grpo(self.stage(place, fields, true)?),
+            "sample" => StageKind::Sample(self.stage(place, fields, false)?),
+            "distill" => StageKind::Distill(self.stage(place, fields, true)?),
+            "dialogue" => StageKind::Dialogue(self.stage(place, fields, true)?),
+            _ => {
+                let known = ["tokenizer", "pretrain", "sft", "grpo", "sample", "distill", "dialogue"];
+                let problem = format!("there is no stage \"{kind}\"");
+                return Err(self.field(&format!("{place}.kind"), problem, suggest::hint(kind, known)));
+            }
+        })
+    }
+
+    /// A stage's struct holds its optimisation in a flattened field, whose keys serde cannot name; both lists are known here.
+    fn stage<T: DeserializeOwned + StageFields>(
+        &self,
+        place: &str,
+        fields: Table,
+        trains: bool,
+    ) -> Result<T, RecipeError> {
+        let mut known: Vec<&str> = T::FIELDS.to_vec();
+        if trains {
+            known.extend(suggest::fields_of::<Optimisation>());
+        }
+        self.refuse_unknown(&format!("{place}."), &fields, &known)?;
+        self.typed(place, fields)
+    }
+
+    fn typed<T: DeserializeOwned>(&self, place: &str, fields: Table) -> Result<T, RecipeError> {
+        serde_path_to_error::deserialize(Value::Table(fields)).map_err(|error| {
+            let inner = error.path().to_string();
+            let key = if inner == "." { place.to_string() } else { format!("{place}.{inner}") };
+            self.field(
+                &key,
+                error.inner().to_string().trim().to_string(),
+                "see the recipe's documentation for its type",
+            )
+        })
+    }
+
+    fn take<T: DeserializeOwned>(&self, table: &mut Table, key: &str) -> Result<Option<T>, RecipeError> {
+        let Some(value) = table.remove(key) else { return Ok(None) };
+        value.try_into().map(Some).map_err(|error: toml::de::Error| {
+            self.field(key, error.message().trim().to_string(), "see the recipe's documentation for its type")
+        })
+    }
+
+    fn refuse_unknown(&self, place: &str, table: &Table, known: &[&str]) -> Result<(), RecipeError> {
+        let Some(unknown) = table.keys().find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
+        let elsewhere = ELSEWHERE.iter().find(|(theirs, ours)| theirs == unknown && known.contains(ours));
+        let hint = match elsewhere {
+            Some((_, ours)) => format!("here it is called \"{ours}\""),
+            None => suggest::hint(unknown, known.iter().copied()),
+        };
+        Err(self.field(&format!("{place}{unknown}"), "unknown key", hint))
+    }
+
+    /// `--set key=value`.
+    fn set(&self, table: &mut Table, set: &str) -> Result<(), RecipeError> {
+        let hint = "write --set stages.NAME.key=value, values as in TOML";
+        let (key, value) = set.split_once('=').ok_or_else(|| self.field(set, "no `=` in --set", hint))?;
+        // A word that is no TOML value is taken as a string: `dtype=f32` needs no quotes.
+        let parsed = format!("x = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("x"));
+        let value = parsed.unwrap_or_else(|| Value::String(value.into()));
+        let mut parts = key.trim().split('.').peekable();
+        let mut at: Option<&mut Value> = None;
+        while let Some(part) = parts.next() {
+            let inner: &mut Table = match at {
+                None => &mut *table,
+                Some(Value::Table(inner)) => inner,
+                Some(Value::Array(stages)) => {
+                    let stage = stages.iter_mut().find(|stage| stage_is(stage, part)).and_then(Value::as_table_mut);
+                    let Some(stage) = stage else {
+                        return Err(self.field(key, format!("there is no stage \"{part}\""), hint));
+                    };
+                    let Some(inner_key) = parts.next() else {
+                        return Err(self.field(key, "names a stage and no key of it", hint));
+                    };
+                    stage.insert(inner_key.to_string(), value);
+                    return Ok(());
+                }
+                Some(_) => return Err(self.field(key, format!("nothing lies below it at \"{part}\""), hint)),
+            };
+            if parts.peek().is_none() {
+                inner.insert(part.to_string(), value);
+                return Ok(());
+            }
+            at = Some(inner.entry(part.to_string()).or_insert_with(|| Value::Table(Table::new())));
+        }
+        Ok(())
+    }
+
+    fn missing(&self, key: &str, hint: &str) -> RecipeError {
+        self.field(key, "is missing", hint)
+    }
+
+    fn field(&self, key: &str, problem: impl Into<String>, hint: impl Into<String>) -> RecipeError {
+        RecipeError::Field {
+            path: self.path.into(),
+            line: self.line_of(key),
+            key: key.into(),
+            problem: problem.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// The line where a key such as `stages[2].epochs` or `eval.cases` stands.
+    fn line_of(&self, key: &str) -> Option<usize> {
+        let (place, last) = key.rsplit_once('.').unwrap_or(("", key));
+        let lines = || self.text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
+        let start = if let Some(index) = place.strip_prefix("stages[").and_then(|rest| rest.strip_suffix(']')) {
+            let index: usize = index.parse().ok()?;
+            lines().filter(|(_, line)| *line == "[[stages]]").nth(index)?.0
+        } else if place.is_empty() {
+            0
+        } else {
+            lines().find(|(_, line)| *line == format!("[{place}]"))?.0
+        };
+        let found = lines()
+            .skip(start)
+            .take_while(|(_, line)| !line.starts_with('['))
+            .find(|(_, line)| line.strip_prefix(last).is_some_and(|rest| rest.trim_start().starts_with('=')));
+        found.map(|(line, _)| line).or((start > 0).then_some(start))
+    }
+}
+
+/// The keys of a stage beside those of [`Optimisation`].
+pub trait StageFields {
+    /// In the struct's order.
+    const FIELDS: &'static [&'static str];
+}
+
+fn stage_is(item: &Value, name: &str) -> bool {
+    let word = |key: &str| item.get(key).and_then(Value::as_str);
+    let unnamed = match (word("kind"), word("model")) {
+        (Some(kind), Some(model)) => name == format!("{kind}-{model}"),
+        (kind, _) => kind == Some(name),
+    };
+    word("name").map_or(unnamed, |given| given == name)
+}

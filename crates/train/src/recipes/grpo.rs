@@ -1,0 +1,434 @@
+//! Reinforcement learning by rules: GRPO and its family.
+//!
+//! A step samples a group of completions for each of a few prompts, lets the rules judge them, takes each reward relative to its
+//! group, and ascends the clipped policy gradient. Departures from the paper (arXiv 2402.03300), all by keys of the recipe:
+//!
+//! 1. Sampler and trainer are the same weights and kernels in one process, so the ratio of the first update is exactly 1.
+//! 2. `estimator`, `aggregate`, `ratio`, `epsilon_high` make Dr. GRPO, DAPO, GSPO and RLOO of it (see [`crate::policy`]).
+//! 3. A group whose rewards are all equal teaches nothing: it is counted and left out; `dynamic_sampling` draws further
+//!    prompts in its place.
+//! 4. A completion without a reward (a rule abstained or failed) leaves its group; it is counted, never scored 0.
+//! 5. The best weights by a validation split are kept, since reward goes on rising after accuracy has turned.
+//! 6. Completions of a group share their prompt's rows in training as in sampling.
+
+use std::ops::Range;
+
+use kernels::Real;
+use lm::Batch;
+use lm::head::Targets;
+use serde::{Deserialize, Serialize};
+
+use crate::advantage::{self, Census, Estimator, overlong_penalty};
+use crate::codec::{Codec, plain_sampling};
+use crate::error::TrainError;
+use crate::evaluate::evaluate;
+use crate::policy::{Aggregate, PolicyLoss, PolicyTokens, Ratio};
+use crate::recipe::{Optimisation, StageFields};
+use crate::rewards::{Judged, RuleSet};
+use crate::rollout::{Group, Plan, sample};
+use crate::rules::{self, Rules};
+use crate::step::{Learner, PolicySignal, Reader, Signals};
+use crate::tasks::{Case, Split};
+use crate::walk::{StepOutcome, Validation, Walk};
+
+/// Keys of a `grpo` stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Grpo {
+    /// The model that learns.
+    pub model: String,
+    /// Steps.
+    #[serde(default = "steps")]
+    pub steps: u64,
+    /// Cases whose prompts are drawn from.
+    #[serde(default = "cases")]
+    pub cases: usize,
+    /// Prompts a step.
+    #[serde(default = "prompts_per_step")]
+    pub prompts_per_step: usize,
+    /// Completions of each prompt.
+    #[serde(default = "completions_per_prompt")]
+    pub completions_per_prompt: usize,
+    /// Longest completion, in tokens.
+    #[serde(default = "max_new_tokens")]
+    pub max_new_tokens: usize,
+    /// Divides the logits, in sampling and in training.
+    #[serde(default = "one")]
+    pub temperature: f32,
+    /// An arm of the task (`answers`, `answer_free`), or a list of rules.
+    #[serde(default)]
+    pub rules: Rules,
+    /// How rewards become advantages.
+    #[serde(default)]
+    pub estimator: Estimator,
+    /// How token losses make one number.
+    #[serde(default)]
+    pub aggregate: Aggregate,
+    /// What the ratio is taken over.
+    #[serde(default)]
+    pub ratio: Ratio,
+    /// Clip of the ratio below.
+    #[serde(default = "epsilon")]
+    pub epsilon_low: f32,
+    /// Clip of the ratio above.
+    #[serde(default = "epsilon")]
+    pub epsilon_high: f32,
+    /// Weight of the divergence from the weights the stage began with.
+    #[serde(default)]
+    pub kl_coefficient: f32,
+    /// Updates on each batch of rollouts; after the first, ratios move and clipping acts.
+    #[serde(default = "once")]
+    pub updates_per_batch: u64,
+    /// Draw further prompts in place of groups whose rewards are all equal, up to three times as many.
+    #[serde(default)]
+    pub dynamic_sampling: bool,
+    /// Completions this near to `max_new_tokens` lose reward, in a straight line down to −1 (DAPO); 0 for none.
+    #[serde(default)]
+    pub overlong_margin_tokens: usize,
+    /// Leave completions that never ended out of the loss (DAPO).
+    #[serde(default)]
+    pub mask_truncated: bool,
+    /// Steps between two validations; 0 for none.
+    #[serde(default = "validate_every")]
+    pub validate_every_steps: u64,
+    /// Validation cases.
+    #[serde(default = "validation_cases")]
+    pub validation_cases: usize,
+    /// How steps are taken.
+    #[serde(flatten)]
+    pub optimisation: Optimisation,
+}
+
+fn steps() -> u64 {
+    100
+}
+fn cases() -> usize {
+    2000
+}
+fn prompts_per_step() -> usize {
+    16
+}
+fn completions_per_prompt() -> usize {
+    8
+}
+fn max_new_tokens() -> usize {
+    64
+}
+fn one() -> f32 {
+    1.0
+}
+fn epsilon() -> f32 {
+    0.2
+}
+fn once() -> u64 {
+    1
+}
+fn validate_every() -> u64 {
+    25
+}
+fn validation_cases() -> usize {
+    200
+}
+
+impl StageFields for Grpo {
+    const FIELDS: &'static [&'static str] = &[
+        "model",
+        "steps",
+        "cases",
+        "prompts_per_step",
+        "completions_per_prompt",
+        "max_new_tokens",
+        "temperature",
+        "rules",
+        "estimator",
+        "aggregate",
+        "ratio",
+        "epsilon_low",
+        "epsilon_high",
+        "kl_coefficient",
+        "updates_per_batch",
+        "dynamic_sampling",
+        "overlong_margin_tokens",
+        "mask_truncated",
+        "validate_every_steps",
+        "validation_cases",
+    ];
+}
+
+/// A group after judgement.
+struct JudgedGroup {
+    group: Group,
+    judged: Vec<Judged>,
+    rewards: Vec<Option<f64>>,
+    advantages: Vec<Option<f64>>,
+}
+
+/// Runs the stage.
+///
+/// # Errors
+/// Fewer than two completions a prompt, rules that cannot be built, and whatever the loop meets.
+pub fn run<T: Real>(stage: &Grpo, walk: &mut Walk) -> Result<(), TrainError> {
+    if stage.completions_per_prompt < 2 {
+        let hint = "a reward is relative to its group; set it to 4 or more";
+        return Err(TrainError::stage(walk.stage, "completions_per_prompt is below 2", hint));
+    }
+    let codec = walk.codec()?;
+    let rules = stage.rules.build(walk.task, &walk.recipe.folder)?;
+    let cases = walk.task.cases(Split::Train, stage.cases, walk.recipe.seed)?;
+    let mut reference = (stage.kl_coefficient != 0.0).then(|| Reader::<T>::new(walk.queue, walk.weights(&stage.model)));
+    let validation = validation::<T>(stage, walk)?;
+    walk.train::<T>(
+        &stage.model,
+        &stage.optimisation,
+        stage.steps,
+        |walk, learner, step, rate| {
+            let groups = collect(stage, walk, learner, &codec, &rules, &cases, step)?;
+            let outcome = learn(stage, walk, learner, &groups.kept, reference.as_mut(), rate);
+            walk.run.write_rollouts(walk.stage, step + 1, &groups.rows)?;
+            Ok(StepOutcome { metrics: groups.metrics, sample: groups.sample, ..outcome })
+        },
+        validation,
+    )
+}
+
+struct Collected {
+    kept: Vec<JudgedGroup>,
+    rows: Vec<rules::Row>,
+    metrics: Vec<(String, f64)>,
+    sample: Option<String>,
+}
+
+/// Samples, judges and compares groups until there are enough.
+fn collect<T: Real>(
+    stage: &Grpo,
+    walk: &mut Walk,
+    learner: &mut Learner<T>,
+    codec: &Codec,
+    rules: &RuleSet,
+    cases: &[Case],
+    step: u64,
+) -> Result<Collected, TrainError> {
+    let plan = Plan {
+        samples: stage.completions_per_prompt,
+        sampling: plain_sampling(stage.temperature),
+        max_new_tokens: stage.max_new_tokens,
+        key: walk.key.number(step),
+    };
+    let (mut kept, mut rows, mut census) = (Vec::new(), Vec::new(), Census::default());
+    let (mut lengths, mut unfinished, mut sampled, mut entropy, mut total) = (0, 0, 0usize, 0.0, 0.0);
+    let most = if stage.dynamic_sampling { 3 } else { 1 };
+    for _ in 0..most {
+        let wanted = stage.prompts_per_step.saturating_sub(kept.len());
+        if wanted == 0 {
+            break;
+        }
+        let chosen: Vec<Case> = next_prompts(walk, cases, wanted);
+        let groups = sample(walk.queue, &mut learner.model, codec, &chosen, &plan)?;
+        if rules.reads_answers() {
+            let ids: Vec<&str> = chosen.iter().map(|case| case.id.as_str()).collect();
+            walk.run.ledger().meter_answers(walk.stage, &ids)?;
+        }
+        for group in groups {
+            let case = &chosen[group.case];
+            let judged = judge(rules, case, &group);
+            let rewards: Vec<Option<f64>> = judged
+                .iter()
+                .zip(&group.rollouts)
+                .map(|(judged, rollout)| {
+                    let length = rollout.tokens.len();
+                    let penalty = overlong_penalty(length, stage.max_new_tokens, stage.overlong_margin_tokens);
+                    judged.reward.map(|reward| reward + penalty)
+                })
+                .collect();
+            for (rollout, reward) in group.rollouts.iter().zip(&rewards) {
+                lengths += rollout.tokens.len();
+                unfinished += usize::from(!rollout.finished);
+                entropy += f64::from(rollout.entropy);
+                total += reward.unwrap_or(0.0);
+                sampled += 1;
+            }
+            walk.meters.flops += sampling_flops(learner, &group);
+            let informative = census.count(&rewards);
+            let advantages = if informative {
+                advantage::of_group(&rewards, stage.estimator).expect("an informative group has two finite rewards")
+            } else {
+                vec![None; rewards.len()]
+            };
+            rows.extend(rules::rows(case, &group, &judged, &rewards, &advantages));
+            if informative {
+                kept.push(JudgedGroup { group, judged, rewards, advantages });
+            }
+        }
+    }
+    walk.meters.rollouts += sampled as u64;
+    let rewarded = (sampled - census.without_reward).max(1) as f64;
+    let metrics = vec![
+        ("reward".into(), total / rewarded),
+        ("groups_all_equal".into(), census.all_equal as f64),
+        ("completions_without_reward".into(), census.without_reward as f64),
+        ("completion_tokens".into(), lengths as f64 / sampled.max(1) as f64),
+        ("unfinished".into(), unfinished as f64 / sampled.max(1) as f64),
+        ("sampling_entropy".into(), entropy / sampled.max(1) as f64),
+    ];
+    let sample = kept.first().map(|group: &JudgedGroup| {
+        let reward = group.rewards[0].map_or("no reward".into(), |reward| format!("reward {reward:.2}"));
+        let reasons: Vec<&str> = group.judged[0].verdicts.iter().map(|(_, verdict)| verdict.reason()).collect();
+        format!("{} ({reward}: {})", group.group.rollouts[0].text, reasons.join("; "))
+    });
+    Ok(Collected { kept, rows, metrics, sample })
+}
+
+/// The next prompts of the stage's endless walk through its cases, each pass in an order of its own.
+fn next_prompts(walk: &mut Walk, cases: &[Case], count: usize) -> Vec<Case> {
+    (0..count)
+        .map(|_| {
+            let (pass, place) = (walk.cursor / cases.len() as u64, (walk.cursor % cases.len() as u64) as usize);
+            walk.cursor += 1;
+            let mut order: Vec<usize> = (0..cases.len()).collect();
+            walk.key.word("pass").number(pass).stream().shuffle(&mut order);
+            cases[order[place]].clone()
+        })
+        .collect()
+}
+
+fn judge(rules: &RuleSet, case: &Case, group: &Group) -> Vec<Judged> {
+    let prompt = case.prompt_text();
+    let answer = case.answer.as_deref();
+    group.rollouts.iter().map(|rollout| rules.judge(&prompt, answer, &rollout.completion())).collect()
+}
+
+fn sampling_flops<T: Real>(learner: &Learner<T>, group: &Group) -> f64 {
+    let config = learner.model.config();
+    let made: usize = group.rollouts.iter().map(|rollout| rollout.tokens.len()).sum();
+    let prompt = group.prompt.len();
+    let pairs = prompt * prompt / 2
+        + group.rollouts.iter().map(|r| r.tokens.len() * (prompt + r.tokens.len() / 2)).sum::<usize>();
+    config.forward_flops(prompt + made, made, pairs)
+}
+
+/// One or more updates on the groups of a step.
+fn learn<T: Real>(
+    stage: &Grpo,
+    walk: &mut Walk,
+    learner: &mut Learner<T>,
+    groups: &[JudgedGroup],
+    mut reference: Option<&mut Reader<T>>,
+    rate: f32,
+) -> StepOutcome {
+    let mut micro_batches = micro_batches(stage, groups);
+    if let Some(reference) = reference.as_mut() {
+        for (batch, policy) in &mut micro_batches {
+            let targets = Targets::of(batch, |t| policy.sampled[t]);
+            let logprobs = reference.logprobs(walk.queue, batch, &targets, stage.temperature);
+            walk.meters.flops +=
+                reference.model.config().forward_flops(batch.len(), targets.len(), batch.attention_pairs());
+            policy.tokens.logprobs_reference = Some(logprobs);
+        }
+    }
+    let mut report = Default::default();
+    for update in 0..stage.updates_per_batch {
+        for (batch, policy) in &mut micro_batches {
+            policy.on_policy = update == 0;
+            let signals = Signals {
+                cross_entropy: vec![0.0; batch.len()],
+                policy: Some(policy.clone()),
+                soft: None,
+                temperature: stage.temperature,
+            };
+            learner.accumulate(walk.queue, batch, &signals);
+        }
+        report = learner.update(walk.queue, if micro_batches.is_empty() { 0.0 } else { rate });
+        walk.meters.flops +=
+            learner.model.config().training_flops(report.tokens, report.targets, report.attention_pairs);
+    }
+    report.into()
+}
+
+/// Packs groups: a prompt once, its completions as children that begin with the prompt's last token.
+fn micro_batches(stage: &Grpo, groups: &[JudgedGroup]) -> Vec<(Batch, PolicySignal)> {
+    let trains = |group: &JudgedGroup, i: usize| {
+        group.advantages[i].is_some() && (group.group.rollouts[i].finished || !stage.mask_truncated)
+    };
+    // Masked completions count in the mean over completions, as completions without a token.
+    let lengths: Vec<usize> = groups
+        .iter()
+        .flat_map(|group| (0..group.rewards.len()).map(move |i| (group, i)))
+        .map(|(group, i)| if trains(group, i) { group.group.rollouts[i].tokens.len() } else { 0 })
+        .collect();
+    let mut weights = stage.aggregate.token_weights(&lengths, stage.max_new_tokens).into_iter();
+    let loss = PolicyLoss {
+        ratio: stage.ratio,
+        epsilon_low: stage.epsilon_low,
+        epsilon_high: stage.epsilon_high,
+        ratio_cap: None,
+        kl_coefficient: stage.kl_coefficient,
+    };
+    let mut batches: Vec<(Batch, PolicySignal)> = Vec::new();
+    for group in groups {
+        let (last, before) = group.group.prompt.split_last().expect("a prompt has a token");
+        let made: usize = group.group.rollouts.iter().map(|rollout| rollout.tokens.len() + 1).sum();
+        let limit = stage.optimisation.tokens_per_micro_batch;
+        if batches.last().is_none_or(|(batch, _)| batch.len() + before.len() + made > limit) {
+            let empty = PolicySignal { loss, tokens: PolicyTokens::default(), sampled: Vec::new(), on_policy: true };
+            batches.push((Batch::new(), empty));
+        }
+        let (batch, policy) = batches.last_mut().expect("one was pushed");
+        let parent = (!before.is_empty()).then(|| batch.push(before, None));
+        policy.sampled.resize(batch.len(), false);
+        for (i, rollout) in group.group.rollouts.iter().enumerate() {
+            let weight = weights.next().expect("a weight for every completion");
+            if !trains(group, i) {
+                continue;
+            }
+            let tokens: Vec<u32> = [*last].iter().chain(&rollout.tokens).copied().collect();
+            batch.push(&tokens, parent);
+            policy.sampled.push(false);
+            policy.sampled.resize(batch.len(), true);
+            let advantage = group.advantages[i].expect("a trained completion has an advantage") as f32;
+            extend(&mut policy.tokens, &rollout.logprobs, vec![advantage; rollout.tokens.len()], weight);
+        }
+    }
+    batches.retain(|(_, policy)| !policy.tokens.weight.is_empty());
+    batches
+}
+
+/// Appends one completion's rows.
+pub(crate) fn extend(tokens: &mut PolicyTokens, logprobs_sampler: &[f32], advantage: Vec<f32>, weight: f32) {
+    let start = tokens.weight.len();
+    let rows: Range<usize> = start..start + logprobs_sampler.len();
+    tokens.weight.extend(vec![weight; rows.len()]);
+    tokens.advantage.extend(advantage);
+    tokens.logprobs_sampler.extend_from_slice(logprobs_sampler);
+    tokens.completions.push(rows);
+}
+
+/// Greedy accuracy on the validation split. The answers it reads are metered like any other.
+pub(crate) fn validation<'a, T: Real>(
+    stage: &'a Grpo,
+    walk: &mut Walk,
+) -> Result<Option<Validation<'a, T>>, TrainError> {
+    validation_of(stage.validate_every_steps, stage.validation_cases, stage.max_new_tokens, walk)
+}
+
+/// As [`validation`], for any stage.
+pub(crate) fn validation_of<'a, T: Real>(
+    every_steps: u64,
+    cases: usize,
+    max_new_tokens: usize,
+    walk: &mut Walk,
+) -> Result<Option<Validation<'a, T>>, TrainError> {
+    if every_steps == 0 || cases == 0 {
+        return Ok(None);
+    }
+    let codec = walk.codec()?;
+    let cases = walk.task.cases(Split::Validation, cases, walk.recipe.seed)?;
+    let ids: Vec<String> = cases.iter().map(|case| case.id.clone()).collect();
+    walk.run.ledger().meter_answers(walk.stage, &ids)?;
+    Ok(Some(Validation {
+        every_steps,
+        measure: Box::new(move |walk, learner| {
+            let (queue, task) = (walk.queue, walk.task);
+            let key = walk.key.word("validation");
+            evaluate(queue, &mut learner.model, &codec, task, &cases, 1, max_new_tokens, key).map(|e| e.accuracy)
+        }),
+    }))
+}

@@ -1,0 +1,94 @@
+//! Pretraining: cross-entropy on every token of the task's corpus, or of text files.
+//!
+//! 1. Documents come in the corpus's own order, each a segment of its own that sees no other.
+//! 2. A step takes documents until it has `tokens_per_step` tokens; the place in the corpus is part of the checkpoint.
+//! 3. A document longer than `context` is cut into pieces of that length, each a segment: nothing is dropped.
+//! 4. The corpus never holds a held-out case; the task sees to it.
+
+use kernels::Real;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::Codec;
+use crate::error::TrainError;
+use crate::packing::Sequence;
+use crate::recipe::{Optimisation, StageFields};
+use crate::recipes::sft::cross_entropy_step;
+use crate::walk::Walk;
+
+/// Keys of a `pretrain` stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pretrain {
+    /// The model that learns.
+    pub model: String,
+    /// Tokens in all.
+    pub tokens: u64,
+    /// Tokens a step.
+    #[serde(default = "tokens_per_step")]
+    pub tokens_per_step: usize,
+    /// Longest segment, in tokens.
+    #[serde(default = "context")]
+    pub context: usize,
+    /// How steps are taken.
+    #[serde(flatten)]
+    pub optimisation: Optimisation,
+}
+
+fn tokens_per_step() -> usize {
+    8192
+}
+fn context() -> usize {
+    256
+}
+
+impl StageFields for Pretrain {
+    const FIELDS: &'static [&'static str] = &["model", "tokens", "tokens_per_step", "context"];
+}
+
+/// Runs the stage.
+///
+/// # Errors
+/// A corpus without documents, and whatever the loop meets.
+pub fn run<T: Real>(stage: &Pretrain, walk: &mut Walk) -> Result<(), TrainError> {
+    let codec = walk.codec()?;
+    let limit = walk.weights(&stage.model).config().max_position_embeddings;
+    if stage.context > limit {
+        let problem = format!("a context of {} tokens in a model of {limit}", stage.context);
+        return Err(TrainError::stage(walk.stage, problem, "lower `context`"));
+    }
+    let steps = stage.tokens.div_ceil(stage.tokens_per_step as u64);
+    walk.train::<T>(
+        &stage.model,
+        &stage.optimisation,
+        steps,
+        |walk, learner, _, rate| {
+            let sequences = next_documents(stage, walk, &codec)?;
+            let per_micro_batch = stage.optimisation.tokens_per_micro_batch;
+            let report = cross_entropy_step(walk.queue, learner, &sequences, per_micro_batch, rate);
+            walk.meters.flops +=
+                learner.model.config().training_flops(report.tokens, report.targets, report.attention_pairs);
+            Ok(report.into())
+        },
+        None,
+    )
+}
+
+/// Documents from the cursor on, until there are enough tokens; begins again at the end of a corpus that ends.
+fn next_documents(stage: &Pretrain, walk: &mut Walk, codec: &Codec) -> Result<Vec<Sequence>, TrainError> {
+    let mut sequences = Vec::new();
+    let mut tokens = 0;
+    while tokens < stage.tokens_per_step {
+        let Some(text) = walk.task.corpus(walk.cursor, walk.recipe.seed) else {
+            if walk.cursor == 0 {
+                return Err(TrainError::stage(walk.stage, "the task has no corpus", "give it text to pretrain on"));
+            }
+            walk.cursor = 0;
+            continue;
+        };
+        walk.cursor += 1;
+        let document = codec.document(&text);
+        tokens += document.len();
+        sequences
+            .extend(document.chunks(stage.context).filter(|p| p.len() > 1).map(|p| Sequence::document(p.to_vec())));
+    }
+    Ok(sequences)
+}

@@ -1,0 +1,119 @@
+//! Sampling completions of cases, and grading them.
+//!
+//! A rollout is token ids end to end. Its random numbers are keyed by (seed, stage, step, record, sample, position), so it
+//! does not depend on which others were sampled beside it.
+
+use kernels::{Queue, Real};
+use lm::Model;
+use lm::generate::{Completion as Generated, Finish, Flow, Limits, Request, Sampling, Scheduler, generate};
+use lm::rng::Key;
+
+use crate::codec::Codec;
+use crate::error::TrainError;
+use crate::tasks::{Case, Completion};
+
+/// Sequences sampled at a time.
+const SEQUENCES: usize = 256;
+
+/// One sampled completion.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    /// Token ids, the end token included.
+    pub tokens: Vec<u32>,
+    /// Log-probability of each under the sampler, in nats.
+    pub logprobs: Vec<f32>,
+    /// Mean entropy of the distributions drawn from, in nats.
+    pub entropy: f32,
+    /// The text without the end token.
+    pub text: String,
+    /// Whether the end token came.
+    pub finished: bool,
+}
+
+impl Rollout {
+    fn of(codec: &Codec, generated: Generated) -> Rollout {
+        let tokens: Vec<u32> = generated.tokens.iter().map(|token| token.id).collect();
+        let (text, ended) = codec.text(&tokens);
+        let entropy = generated.tokens.iter().map(|token| token.entropy).sum::<f32>() / tokens.len().max(1) as f32;
+        Rollout {
+            logprobs: generated.tokens.iter().map(|token| token.logprob).collect(),
+            entropy,
+            text,
+            finished: ended && generated.finish == Finish::StopToken,
+            tokens,
+        }
+    }
+
+    /// As a rule sees it.
+    pub fn completion(&self) -> Completion<'_> {
+        Completion { text: &self.text, finished: self.finished, tokens: self.tokens.len() }
+    }
+}
+
+/// A case's prompt and its completions.
+pub struct Group {
+    /// Index into the cases that were sampled.
+    pub case: usize,
+    /// The prompt's token ids.
+    pub prompt: Vec<u32>,
+    /// Its completions.
+    pub rollouts: Vec<Rollout>,
+}
+
+/// What to sample.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Completions of each case.
+    pub samples: usize,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// Longest completion, in tokens.
+    pub max_new_tokens: usize,
+    /// Narrowed by each record's id.
+    pub key: Key,
+}
+
+/// Samples completions of every case, in order. Cases whose prompt leaves no room for a completion are refused.
+///
+/// # Errors
+/// A prompt that cannot be encoded, or is too long for the model.
+pub fn sample<T: Real>(
+    queue: &Queue,
+    model: &mut Model<T>,
+    codec: &Codec,
+    cases: &[Case],
+    plan: &Plan,
+) -> Result<Vec<Group>, TrainError> {
+    let prompts: Vec<Vec<u32>> = cases.iter().map(|case| codec.prompt(&case.prompt)).collect::<Result<_, _>>()?;
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let context = longest + plan.max_new_tokens;
+    let limit = model.config().max_position_embeddings;
+    if context > limit {
+        let problem =
+            format!("a prompt of {longest} tokens and {} new ones exceed the model's {limit}", plan.max_new_tokens);
+        return Err(TrainError::stage("sampling", problem, "shorten the prompts or lower max_new_tokens"));
+    }
+    model.reserve_context(queue, context);
+    let sequences = SEQUENCES.min(cases.len() * plan.samples).max(1);
+    let mut scheduler = Scheduler::new(queue, model.config(), Limits::for_sequences(sequences, context));
+    let requests = cases
+        .iter()
+        .zip(&prompts)
+        .map(|(case, prompt)| Request {
+            prompt: prompt.clone(),
+            samples: plan.samples,
+            sampling: plan.sampling.clone(),
+            max_new_tokens: plan.max_new_tokens,
+            stop_tokens: codec.end_tokens.clone(),
+            key: plan.key.word(&case.id),
+            top_logprobs: 0,
+        })
+        .collect();
+    let completions = generate(queue, model, &mut scheduler, requests, &mut |_, _, _| Flow::Continue);
+    let groups = completions.into_iter().zip(prompts).enumerate().map(|(case, (completions, prompt))| Group {
+        case,
+        prompt,
+        rollouts: completions.into_iter().map(|generated| Rollout::of(codec, generated)).collect(),
+    });
+    Ok(groups.collect())
+}

@@ -1,0 +1,78 @@
+//! Rules of a stage: which they are, and keeping what they said.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use store::VerdictOutcome;
+
+use crate::error::TrainError;
+use crate::rewards::{Judged, RuleConfig, RuleSet, Verdict};
+use crate::rollout::{Group, Rollout};
+use crate::tasks::{Case, Task};
+
+/// An arm of the task, or rules by name with their keys.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Rules {
+    /// `answers` or `answer_free`, as the task defines them.
+    Arm(String),
+    /// A list such as `[{ rule = "format", gate = true }, { rule = "exact" }]`.
+    List(Vec<RuleConfig>),
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Rules::Arm("answers".into())
+    }
+}
+
+impl Rules {
+    /// The rule set.
+    ///
+    /// # Errors
+    /// An arm that the task does not have, a rule that cannot be built.
+    pub fn build(&self, task: &dyn Task, folder: &Path) -> Result<RuleSet, TrainError> {
+        match self {
+            Rules::Arm(arm) => Ok(task.rules(arm)?),
+            Rules::List(configs) => Ok(RuleSet::from_config(configs, folder)?),
+        }
+    }
+}
+
+/// A rollout with what was said of it, as the store keeps it.
+pub(crate) type Row = store::Rollout;
+
+/// The rows of a judged group.
+pub(crate) fn rows(
+    case: &Case,
+    group: &Group,
+    judged: &[Judged],
+    rewards: &[Option<f64>],
+    advantages: &[Option<f64>],
+) -> Vec<Row> {
+    let prompt = case.prompt_text();
+    let row = |(i, rollout): (usize, &Rollout)| store::Rollout {
+        case_id: case.id.clone(),
+        sample: i as u32,
+        prompt: prompt.clone(),
+        answer: case.answer.clone(),
+        completion: rollout.text.clone(),
+        tokens: rollout.tokens.clone(),
+        logprobs: rollout.logprobs.clone(),
+        logprobs_teacher: None,
+        reward: rewards[i],
+        advantage: advantages[i].map(|advantage| advantage as f32),
+        finished: rollout.finished,
+        verdicts: judged[i].verdicts.iter().map(|(rule, verdict)| stored(rule, verdict)).collect(),
+    };
+    group.rollouts.iter().enumerate().map(row).collect()
+}
+
+fn stored(rule: &str, verdict: &Verdict) -> store::Verdict {
+    let outcome = match verdict {
+        Verdict::Score { .. } => VerdictOutcome::Score,
+        Verdict::Abstain { .. } => VerdictOutcome::Abstain,
+        Verdict::Failed { .. } => VerdictOutcome::Failed,
+    };
+    store::Verdict { rule: rule.into(), outcome, value: verdict.value(), reason: verdict.reason().into() }
+}

@@ -1,0 +1,316 @@
+//! The one training step: accumulate micro-batches, clip, update, repack.
+//!
+//! A [`Learner`] owns everything that is trained of one model. It is given batches with [`Signals`] and knows no algorithm: a
+//! recipe says what each token should learn from, never how the optimiser works. Every loss of Ferule is a sum of the
+//! columns of [`Signals`].
+//!
+//! Read next: [`crate::recipes::sft`], the simplest recipe, then `lm::head`, where the signals become gradients.
+
+use kernels::ops::head::Divergence;
+use kernels::{Buffer, Queue, Real, Scratch, View};
+use lm::backward::{BackwardBuffers, backward};
+use lm::forward::forward;
+use lm::head::{self, HeadBuffers, RowStatistics, Soft, SoftSource, Targets};
+use lm::optimizer::{Hyperparameters, Optimizer};
+use lm::{Activations, Arena, Batch, Keep, Model, Role};
+
+use crate::policy::{PolicyLoss, PolicyReport, PolicyTokens, coefficients};
+
+/// What the tokens of one batch learn from. Columns add up; each is `[N]`, `x[t]` speaking of `tokens[t]`.
+pub struct Signals<'a, T: Real> {
+    /// Weight of the cross-entropy of each token; 0 where it is not a target.
+    pub cross_entropy: Vec<f32>,
+    /// The policy gradient.
+    pub policy: Option<PolicySignal>,
+    /// A distribution to come near to.
+    pub soft: Option<SoftSignal<'a, T>>,
+    /// Divides the logits, in every column.
+    pub temperature: f32,
+}
+
+/// The policy gradient's column.
+#[derive(Clone)]
+pub struct PolicySignal {
+    /// The choices that make the algorithm.
+    pub loss: PolicyLoss,
+    /// The sampled tokens' rows, in the batch's order.
+    pub tokens: PolicyTokens,
+    /// `[N]`, whether a token is one of them.
+    pub sampled: Vec<bool>,
+    /// Whether the sampler is the very policy that is trained: then its log-probabilities are the policy's, bit for bit.
+    pub on_policy: bool,
+}
+
+/// The soft column: a local teacher's distribution at every weighted token.
+pub struct SoftSignal<'a, T: Real> {
+    /// The teacher.
+    pub teacher: &'a Model<T>,
+    /// Its activations, of a forward over the same batch.
+    pub activations: &'a Activations<T>,
+    /// Which divergence.
+    pub divergence: Divergence,
+    /// `[N]` weight of each token's divergence.
+    pub weight: Vec<f32>,
+}
+
+impl<T: Real> Signals<'_, T> {
+    /// Cross-entropy alone, with the given weights.
+    pub fn cross_entropy(weights: Vec<f32>) -> Self {
+        Self { cross_entropy: weights, policy: None, soft: None, temperature: 1.0 }
+    }
+
+    fn is_target(&self, t: usize) -> bool {
+        self.cross_entropy[t] != 0.0
+            || self.policy.as_ref().is_some_and(|policy| policy.sampled[t])
+            || self.soft.as_ref().is_some_and(|soft| soft.weight[t] != 0.0)
+    }
+}
+
+/// What happened in a step, summed over its micro-batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StepReport {
+    /// Weighted loss, all columns.
+    pub loss: f64,
+    /// Rows that had a signal.
+    pub targets: usize,
+    /// Packed tokens that went through the model.
+    pub tokens: usize,
+    /// Pairs of a query and a key that attention looked at.
+    pub attention_pairs: usize,
+    /// Sum of the targets' entropies, in nats.
+    pub entropy: f64,
+    /// Weighted mean divergence from soft targets, in nats.
+    pub divergence: f64,
+    /// The policy gradient's report.
+    pub policy: PolicyReport,
+    /// Global norm of the gradient before clipping.
+    pub gradient_norm: f32,
+}
+
+impl StepReport {
+    /// Mean entropy of the targets, in nats.
+    pub fn mean_entropy(&self) -> f64 {
+        self.entropy / self.targets.max(1) as f64
+    }
+}
+
+/// A model in training.
+pub struct Learner<T: Real> {
+    /// The weights as products read them; always those of `master`.
+    pub model: Model<T>,
+    /// The weights, in f32.
+    pub master: Arena,
+    /// The moments.
+    pub optimizer: Optimizer,
+    gradients: Arena,
+    keep: Keep,
+    activations: Activations<T>,
+    backward: BackwardBuffers<T>,
+    head: HeadBuffers<T>,
+    d_hidden: Buffer<f32>,
+    scratch: Scratch,
+    report: StepReport,
+}
+
+impl<T: Real> Learner<T> {
+    /// A learner of the given weights with zero moments; `keep` trades memory for a second forward.
+    pub fn new(queue: &Queue, master: Arena, hyperparameters: Hyperparameters, keep: Keep) -> Self {
+        let config = master.config().clone();
+        let device = queue.device();
+        Self {
+            model: Model::new(queue, &master, Role::Training),
+            optimizer: Optimizer::new(device, master.values().len(), hyperparameters),
+            gradients: Arena::zeros(device, &config),
+            keep,
+            activations: Activations::new(device, &config, 0, keep),
+            backward: BackwardBuffers::new(device, &config, 0),
+            head: HeadBuffers::new(device, &config),
+            d_hidden: Buffer::zeros(device, 0),
+            scratch: Scratch::new(device),
+            report: StepReport::default(),
+            master,
+        }
+    }
+
+    /// Adds the gradient of one micro-batch. Weights in `signals` are those of the whole step: nothing is averaged here.
+    ///
+    /// # Panics
+    /// When a column's length is not the batch's, or no token has a signal: a recipe counts and leaves out such rows.
+    pub fn accumulate(&mut self, queue: &Queue, batch: &Batch, signals: &Signals<T>) {
+        assert_eq!(signals.cross_entropy.len(), batch.len(), "the columns of signals and the batch");
+        let targets = Targets::of(batch, |t| signals.is_target(t));
+        assert!(!targets.is_empty(), "a micro-batch without a target");
+        self.reserve(queue, batch);
+        let width = self.model.config().hidden_size;
+        forward(queue, &self.model, batch, &mut self.activations, &mut self.scratch);
+
+        let hidden = self.activations.hidden(self.model.config());
+        let policy = signals.policy.as_ref().map(|policy| {
+            let (rows, logprobs) =
+                policy_rows(queue, &self.model, hidden, &targets, policy, signals.temperature, &mut self.head);
+            let (coefficients, report) = coefficients(&policy.loss, &policy.tokens, &logprobs);
+            let mut by_row = vec![0.0; targets.len()];
+            rows.into_iter().zip(coefficients).for_each(|(row, coefficient)| by_row[row] = coefficient);
+            (by_row, report)
+        });
+        let soft_weight: Vec<f32> = match &signals.soft {
+            Some(soft) => targets.tokens.iter().map(|&t| soft.weight[t as usize]).collect(),
+            None => Vec::new(),
+        };
+        let soft = signals.soft.as_ref().map(|soft| Soft {
+            source: SoftSource::Teacher {
+                model: soft.teacher,
+                hidden: soft.activations.hidden(soft.teacher.config()),
+                divergence: soft.divergence,
+            },
+            temperature: signals.temperature,
+            weight: &soft_weight,
+        });
+        let cross_entropy = |r: usize| signals.cross_entropy[targets.tokens[r] as usize];
+        self.d_hidden.host_mut()[..batch.len() * width].fill(0.0);
+        let mut d_weights = self.gradients.weights_mut();
+        let d_head = match &mut d_weights.head {
+            Some(head) => head.reborrow(),
+            None => d_weights.embedding.reborrow(),
+        };
+        let rows = head::backward(
+            queue,
+            &self.model,
+            hidden,
+            &targets,
+            signals.temperature,
+            |r, _, _| policy.as_ref().map_or(0.0, |(coefficients, _)| coefficients[r]) - cross_entropy(r),
+            soft.as_ref(),
+            self.d_hidden.matrix_mut(batch.len(), width),
+            d_head,
+            &mut self.head,
+            &mut self.scratch,
+        );
+        backward(
+            queue,
+            &self.model,
+            batch,
+            &mut self.activations,
+            self.d_hidden.matrix(batch.len(), width),
+            &[],
+            &mut d_weights,
+            &mut self.backward,
+            &mut self.scratch,
+        );
+        let policy_report = policy.map(|(_, report)| report).unwrap_or_default();
+        self.count(batch, &rows, &soft_weight, policy_report, cross_entropy);
+    }
+
+    fn reserve(&mut self, queue: &Queue, batch: &Batch) {
+        self.model.reserve_context(queue, batch.context_len());
+        if self.activations.capacity() < batch.len() {
+            let (device, config, rows) = (queue.device(), self.model.config(), batch.len());
+            // The old memory goes first, so that the peak is the new size.
+            self.activations = Activations::new(device, config, 0, self.keep);
+            self.activations = Activations::new(device, config, rows, self.keep);
+            self.backward = BackwardBuffers::new(device, config, rows);
+            self.d_hidden = Buffer::zeros(device, rows * config.hidden_size);
+        }
+    }
+
+    fn count(
+        &mut self,
+        batch: &Batch,
+        rows: &RowStatistics,
+        soft_weight: &[f32],
+        policy: PolicyReport,
+        cross_entropy: impl Fn(usize) -> f32,
+    ) {
+        let report = &mut self.report;
+        let count = rows.logprob.len();
+        report.tokens += batch.len();
+        report.attention_pairs += batch.attention_pairs();
+        report.targets += count;
+        report.entropy += rows.entropy.iter().map(|&h| f64::from(h)).sum::<f64>();
+        let nll: f64 = (0..count).map(|r| -f64::from(rows.logprob[r]) * f64::from(cross_entropy(r))).sum();
+        let divergence: f64 =
+            soft_weight.iter().zip(&rows.divergence).map(|(&w, &d)| f64::from(w) * f64::from(d)).sum();
+        report.divergence += divergence;
+        report.loss += nll + divergence + policy.loss;
+        report.policy.loss += policy.loss;
+        report.policy.clipped += policy.clipped;
+        report.policy.kl += policy.kl;
+    }
+
+    /// Ends the step: clips, updates, repacks, and clears the gradient.
+    pub fn update(&mut self, queue: &Queue, learning_rate: f32) -> StepReport {
+        let gradient_norm = self.optimizer.step(queue, &mut self.master, &self.gradients, learning_rate);
+        self.model.update(queue, &self.master);
+        kernels::ops::elementwise::zero(queue, self.gradients.values_mut().view_mut());
+        StepReport { gradient_norm, ..std::mem::take(&mut self.report) }
+    }
+
+    /// Bytes of weights, gradients, moments and activations held now.
+    pub fn size_bytes(&self) -> usize {
+        4 * self.master.values().size_bytes()
+            + self.model.size_bytes()
+            + self.activations.size_bytes()
+            + self.backward.size_bytes()
+            + self.head.size_bytes()
+            + self.scratch.size_bytes()
+    }
+}
+
+/// The head's rows that are sampled tokens, and the policy's log-probability of each.
+fn policy_rows<T: Real>(
+    queue: &Queue,
+    model: &Model<T>,
+    hidden: View<T>,
+    targets: &Targets,
+    policy: &PolicySignal,
+    temperature: f32,
+    buffers: &mut HeadBuffers<T>,
+) -> (Vec<usize>, Vec<f32>) {
+    let rows: Vec<usize> = (0..targets.len()).filter(|&r| policy.sampled[targets.tokens[r] as usize]).collect();
+    assert_eq!(rows.len(), policy.tokens.weight.len(), "sampled tokens of the batch and rows of the policy's column");
+    if policy.on_policy {
+        return (rows, policy.tokens.logprobs_sampler.clone());
+    }
+    let statistics = head::statistics(queue, model, hidden, targets, temperature, buffers);
+    let logprobs = rows.iter().map(|&r| statistics.logprob[r]).collect();
+    (rows, logprobs)
+}
+
+/// A model that is only read: a teacher or a reference, with room for its forward.
+pub struct Reader<T: Real> {
+    /// Its weights.
+    pub model: Model<T>,
+    activations: Activations<T>,
+    head: HeadBuffers<T>,
+    scratch: Scratch,
+}
+
+impl<T: Real> Reader<T> {
+    /// A reader of the given weights.
+    pub fn new(queue: &Queue, master: &Arena) -> Self {
+        let (device, config) = (queue.device(), master.config());
+        Self {
+            model: Model::new(queue, master, Role::Inference),
+            activations: Activations::new(device, config, 0, Keep::Nothing),
+            head: HeadBuffers::new(device, config),
+            scratch: Scratch::new(device),
+        }
+    }
+
+    /// Runs the model over a batch; its activations serve as a soft signal.
+    pub fn read(&mut self, queue: &Queue, batch: &Batch) -> (&Model<T>, &Activations<T>) {
+        self.model.reserve_context(queue, batch.context_len());
+        if self.activations.capacity() < batch.len() {
+            self.activations = Activations::new(queue.device(), self.model.config(), batch.len(), Keep::Nothing);
+        }
+        forward(queue, &self.model, batch, &mut self.activations, &mut self.scratch);
+        (&self.model, &self.activations)
+    }
+
+    /// Log-probabilities of some tokens of a batch, `[R]` in the order of `targets`, in nats.
+    pub fn logprobs(&mut self, queue: &Queue, batch: &Batch, targets: &Targets, temperature: f32) -> Vec<f32> {
+        self.read(queue, batch);
+        let hidden = self.activations.hidden(self.model.config());
+        head::statistics(queue, &self.model, hidden, targets, temperature, &mut self.head).logprob
+    }
+}
