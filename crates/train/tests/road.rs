@@ -108,9 +108,10 @@ checkpoint_every_steps = 3
 kind = "sft"
 model = "teacher"
 demonstrations = 20
-epochs = 6
+epochs = 12
 demonstrations_per_step = 10
-learning_rate = 3e-3
+learning_rate = 1e-2
+warmup_steps = 3
 checkpoint_every_steps = 3
 
 [[stages]]
