@@ -170,6 +170,28 @@ fn partial_loads_give_zeros_and_partial_stores_leave_the_rest() {
 }
 
 #[derive(Clone)]
+struct StoreOne<'a>(&'a [f32]);
+
+impl Kernel for StoreOne<'_> {
+    type Output = Vec<bf16>;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Vec<bf16> {
+        let mut out = vec![bf16::ONE; 16];
+        // SAFETY: 16 elements are given, and one is written.
+        unsafe { s.store_partial(out.as_mut_ptr(), s.load(self.0.as_ptr()), 1) };
+        out
+    }
+}
+
+#[test]
+fn a_partial_store_of_a_count_known_to_the_compiler_leaves_the_rest() {
+    on_every_path(StoreOne(&[3.0; 16]), |isa, out| {
+        assert_eq!(out[0].to_f32(), 3.0, "{}", isa.name());
+        assert!(out[1..].iter().all(|x| *x == bf16::ONE), "{}: {out:?}", isa.name());
+    });
+}
+
+#[derive(Clone)]
 struct Narrow<'a>(&'a [f32]);
 
 impl Kernel for Narrow<'_> {

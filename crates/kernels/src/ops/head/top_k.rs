@@ -2,6 +2,8 @@
 //!
 //! Read next: `ops/head/mod.rs`.
 
+use super::super::split::by_rows;
+use super::cpu::TopK;
 use crate::{Queue, View, ViewMut};
 
 /// The k largest log-probabilities of each row, largest first, ties to the lower id.
@@ -20,21 +22,43 @@ pub fn top_k_rows(
     ids: ViewMut<u32>,
     logprobs: ViewMut<f32>,
 ) {
-    let (mut ids, mut logprobs) = (ids, logprobs);
-    let _ = queue;
     let r = logits.rows();
     assert!(k <= logits.cols(), "top_k_rows: {k} of a vocabulary of {}", logits.cols());
     assert_eq!((ids.rows(), ids.cols()), (r, k), "top_k_rows: ids against rows and k");
     assert_eq!((logprobs.rows(), logprobs.cols()), (r, k), "top_k_rows: logprobs against rows and k");
-    for i in 0..r {
-        let row = logits.row(i);
-        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let log = row.iter().map(|x| ((x - max) / temperature).exp()).sum::<f32>().ln();
-        let mut order: Vec<u32> = (0..row.len() as u32).collect();
-        order.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b)));
-        for (slot, &id) in order[..k].iter().enumerate() {
-            ids.row_mut(i)[slot] = id;
-            logprobs.row_mut(i)[slot] = (row[id as usize] - max) / temperature - log;
+    by_rows(queue, r, logits.cols(), |rows| {
+        queue.isa().run_without_pairs(TopK { logits, temperature, ids: &ids, logprobs: &logprobs, rows });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{assert_close, queues, random};
+
+    #[test]
+    fn the_largest_come_first_and_ties_go_to_the_lower_id() {
+        for (r, v, k) in [(0, 5, 2), (1, 1, 1), (3, 5, 5), (4, 37, 0), (9, 1000, 20)] {
+            // Few distinct values, so that there are many ties; one row is −∞ but for its last element.
+            let mut logits: Vec<f32> = random::<f32>(1, r * v).iter().map(|x| (x * 20.0).round() / 4.0).collect();
+            if r == 9 {
+                logits[3 * v..4 * v - 1].fill(f32::NEG_INFINITY);
+            }
+            for queue in queues() {
+                let (mut ids, mut logprobs) = (vec![9; r * k], vec![9.0; r * k]);
+                let (ids_view, view) = (ViewMut::of(&mut ids, r, k), ViewMut::of(&mut logprobs, r, k));
+                top_k_rows(&queue, View::of(&logits, r, v), 0.7, k, ids_view, view);
+                for i in 0..r {
+                    let row = &logits[i * v..][..v];
+                    let mut order: Vec<u32> = (0..v as u32).collect();
+                    order.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b)));
+                    assert_eq!(ids[i * k..][..k], order[..k]);
+                    let log = row.iter().map(|x| (f64::from(*x) / 0.7).exp()).sum::<f64>().ln();
+                    let finite = order[..k].iter().take_while(|id| row[**id as usize].is_finite());
+                    let wanted: Vec<f64> = finite.map(|id| f64::from(row[*id as usize]) / 0.7 - log).collect();
+                    assert_close("logprobs", &logprobs[i * k..][..wanted.len()], &wanted, 1e-6);
+                }
+            }
         }
     }
 }

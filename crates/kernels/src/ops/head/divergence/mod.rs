@@ -1,0 +1,114 @@
+//! Divergences of a student's rows from a teacher's, with their gradients in the student's logits.
+//!
+//! With p the teacher's and q the student's distribution, both softmax of logits over `temperature`:
+//! forward KL is Σ p ln(p/q), reverse KL is Σ q ln(q/p), and the generalised Jensen–Shannon divergence of GKD is
+//! β Σ p ln(p/m) + (1−β) Σ q ln(q/m) with m = β p + (1−β) q. It tends to 0 for β → 0 and for β → 1, so that callers
+//! choose the two KLs by name.
+//!
+//! Source: Agarwal et al. 2023, arXiv 2306.13649. Read next: `ops/head/top_k.rs`.
+
+mod cpu;
+
+use super::super::split::{by_rows, row_mut};
+use super::cpu::Row;
+use crate::{Queue, View, ViewMut};
+use cpu::{Dense, Sparse};
+
+/// Which divergence of the student from the teacher.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Divergence {
+    /// Σ p ln(p/q): mass where the teacher has it.
+    ForwardKl,
+    /// Σ q ln(q/p): mass only where the teacher has it.
+    ReverseKl,
+    /// Between the two; `beta` is the teacher's share of the mixture, strictly between 0 and 1.
+    Jsd {
+        /// The teacher's share of the mixture.
+        beta: f32,
+    },
+}
+
+/// Divergence of each row, and its weighted gradient.
+///
+/// # Shapes and units
+/// * `student`, `teacher`: logits, `[R, V]`; `temperature` > 0 divides both; `weight`: `[1, R]`.
+/// * `value`: `[1, R]`, overwritten, the unweighted divergence in nats; `d_logits`: `[R, V]`, += weight · gradient.
+///
+/// # Panics
+/// When shapes disagree or `beta` is not strictly between 0 and 1.
+pub fn divergence_rows(
+    queue: &Queue,
+    student: View<f32>,
+    teacher: View<f32>,
+    kind: Divergence,
+    temperature: f32,
+    weight: View<f32>,
+    value: ViewMut<f32>,
+    d_logits: ViewMut<f32>,
+) {
+    let (r, vocabulary) = (student.rows(), student.cols());
+    assert_eq!((teacher.rows(), teacher.cols()), (r, vocabulary), "divergence_rows: teacher against student");
+    assert_eq!((d_logits.rows(), d_logits.cols()), (r, vocabulary), "divergence_rows: d_logits against student");
+    assert_eq!((weight.cols(), value.cols()), (r, r), "divergence_rows: weight and value against rows");
+    if let Divergence::Jsd { beta } = kind {
+        assert!(beta > 0.0 && beta < 1.0, "divergence_rows: beta {beta} is not strictly between 0 and 1");
+    }
+    if r == 0 {
+        return;
+    }
+    let weight = weight.row(0);
+    by_rows(queue, r, vocabulary, |rows| {
+        let (value, d_logits) = (&value, &d_logits);
+        queue.isa().run_without_pairs(Dense { student, teacher, kind, temperature, weight, value, d_logits, rows });
+    });
+}
+
+/// Forward KL from a teacher known by its most likely tokens, the rest of its mass being one bucket.
+///
+/// Σ_top p ln(p/q) + p_tail ln(p_tail/q_tail), with p_tail = 1 − Σ_top p: a lower bound of the full divergence, exact where
+/// the teacher's tail has the student's shape.
+///
+/// # Shapes and units
+/// * `student`: logits, `[R, V]`; `ids`, `logprobs`: `[R, k]`, the teacher's, taken at the same temperature; ids of a row differ.
+/// * `weight`: `[1, R]`; `value`: `[1, R]`, overwritten, unweighted, in nats; `d_logits`: `[R, V]`, += weight · gradient.
+///
+/// # Panics
+/// When shapes disagree or an id is not below V.
+pub fn sparse_forward_kl_rows(
+    queue: &Queue,
+    student: View<f32>,
+    ids: View<u32>,
+    logprobs: View<f32>,
+    temperature: f32,
+    weight: View<f32>,
+    value: ViewMut<f32>,
+    d_logits: ViewMut<f32>,
+) {
+    let (r, vocabulary) = (student.rows(), student.cols());
+    assert_eq!((ids.rows(), logprobs.rows()), (r, r), "sparse_forward_kl_rows: ids and logprobs against rows");
+    assert_eq!(ids.cols(), logprobs.cols(), "sparse_forward_kl_rows: ids against logprobs");
+    assert_eq!((d_logits.rows(), d_logits.cols()), (r, vocabulary), "sparse_forward_kl_rows: d_logits against student");
+    assert_eq!((weight.cols(), value.cols()), (r, r), "sparse_forward_kl_rows: weight and value against rows");
+    if r == 0 {
+        return;
+    }
+    let largest = (0..r).flat_map(|i| ids.row(i)).copied().max().unwrap_or(0) as usize;
+    assert!(largest < vocabulary, "sparse_forward_kl_rows: id {largest} of a vocabulary of {vocabulary}");
+    by_rows(queue, r, vocabulary, |rows| {
+        for i in rows {
+            let mut known: Vec<(u32, f32)> = ids.row(i).iter().copied().zip(logprobs.row(i).iter().copied()).collect();
+            known.sort_unstable_by_key(|(id, _)| *id);
+            let result = queue.isa().run_without_pairs(Sparse {
+                student: Row::of(&student, i, temperature),
+                known: &known,
+                weight: weight.row(0)[i],
+                d_logits: row_mut(&d_logits, i),
+            });
+            // SAFETY: this task alone writes this element.
+            unsafe { *row_mut(&value, 0).add(i) = result };
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests;
