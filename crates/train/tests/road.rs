@@ -82,13 +82,15 @@ hidden_size = 32
 num_hidden_layers = 2
 num_attention_heads = 2
 max_position_embeddings = 64
+initializer_range = 0.15
 tie_word_embeddings = true
 
 [models.student]
-hidden_size = 16
-num_hidden_layers = 1
-num_attention_heads = 1
+hidden_size = 24
+num_hidden_layers = 2
+num_attention_heads = 2
 max_position_embeddings = 64
+initializer_range = 0.15
 
 [[stages]]
 kind = "tokenizer"
@@ -108,9 +110,9 @@ checkpoint_every_steps = 3
 kind = "sft"
 model = "teacher"
 demonstrations = 20
-epochs = 12
+epochs = 20
 demonstrations_per_step = 10
-learning_rate = 1e-2
+learning_rate = 5e-3
 warmup_steps = 3
 checkpoint_every_steps = 3
 
@@ -139,7 +141,8 @@ teacher = "teacher"
 data = "sample-teacher"
 soft_weight = 1.0
 hard_weight = 0.5
-learning_rate = 1e-2
+learning_rate = 5e-3
+epochs = 12
 checkpoint_every_steps = 4
 
 [[stages]]
