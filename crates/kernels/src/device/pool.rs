@@ -3,6 +3,9 @@
 //! A decode step makes dozens of forks of a few microseconds each, which a general task pool would spend on waking
 //! threads. Here a fork is one store and, while the workers still spin, no system call. Tasks are taken from a shared
 //! counter; which thread runs a task never changes a result, since tasks write disjoint outputs.
+//!
+//! A worker joins a job if it comes in time, and the submitter waits only for those that joined: a worker that the system
+//! has put aside, on a machine with other work, holds nobody up.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,21 +17,27 @@ const SPINS_BEFORE_PARK: u32 = 4_000;
 
 type Task = *const (dyn Fn(usize) + Sync);
 
+/// One worker that has joined the current job; their number is in the bits below [`OPEN`].
+const JOINED: usize = 1;
+/// Whether the current job can still be joined.
+const OPEN: usize = 1 << 16;
+/// The number of the current job is in the bits from here on.
+const EPOCH: usize = 1 << 17;
+
 struct Shared {
-    /// Number of the current job; a change wakes the workers.
-    epoch: AtomicUsize,
-    /// The current job's closure and task count; written before `epoch`, read after it.
+    /// Epoch, openness and number of joined workers in one word, so that joining is one compare-and-swap; a change of
+    /// the epoch wakes the workers.
+    gate: AtomicUsize,
+    /// The current job's closure and task count; written before `gate` opens, read after joining.
     job: std::cell::UnsafeCell<Option<(Task, usize)>>,
     next: AtomicUsize,
-    /// Workers that have not yet finished with the current job.
-    busy: AtomicUsize,
     parked: Vec<AtomicBool>,
     panicked: AtomicBool,
     stop: AtomicBool,
 }
 
-// SAFETY: `job` is written only by the submitting thread while `busy` is 0, and read by workers only between their seeing
-// the new epoch (acquire) and their decrement of `busy` (release).
+// SAFETY: `job` is written only by the submitting thread while the gate is closed and nobody is joined, and read by
+// workers only between their joining (acquire) and their leaving (release).
 unsafe impl Sync for Shared {}
 // SAFETY: the raw closure pointer is only followed while the submitting call keeps the closure alive.
 unsafe impl Send for Shared {}
@@ -45,10 +54,9 @@ impl Pool {
     pub(crate) fn new(threads: usize) -> Pool {
         let workers = threads - 1;
         let shared = Arc::new(Shared {
-            epoch: AtomicUsize::new(0),
+            gate: AtomicUsize::new(0),
             job: std::cell::UnsafeCell::new(None),
             next: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
             parked: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -79,13 +87,13 @@ impl Pool {
         }
         let _turn = self.submit.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let shared = &*self.shared;
-        // SAFETY: the lifetime is erased only until this function returns, and it returns after every worker is done.
+        // SAFETY: the lifetime is erased only until this function returns: before it does, the gate is closed and every
+        // worker that had joined has left.
         let erased: Task = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Task>(task) };
-        // SAFETY: `busy` is 0, so that no worker reads the job now.
+        // SAFETY: the gate is closed and nobody is joined, so that no worker reads the job now.
         unsafe { *shared.job.get() = Some((erased, tasks)) };
         shared.next.store(0, Ordering::Relaxed);
-        shared.busy.store(self.workers.len(), Ordering::Relaxed);
-        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        shared.gate.fetch_add(EPOCH + OPEN, Ordering::SeqCst);
         for (index, (_, thread)) in self.workers.iter().enumerate() {
             if shared.parked[index].load(Ordering::SeqCst) {
                 thread.unpark();
@@ -93,7 +101,8 @@ impl Pool {
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| take_tasks(shared, task, tasks)));
         let mut spins = 0u32;
-        while shared.busy.load(Ordering::Acquire) != 0 {
+        shared.gate.fetch_sub(OPEN, Ordering::Relaxed);
+        while shared.gate.load(Ordering::Acquire) & (OPEN - 1) != 0 {
             spins += 1;
             if spins > SPINS_BEFORE_PARK { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
@@ -119,7 +128,7 @@ fn work(shared: &Shared, index: usize) {
     let mut seen = 0;
     loop {
         let mut spins = 0u32;
-        while shared.epoch.load(Ordering::Acquire) == seen {
+        while shared.gate.load(Ordering::Acquire) / EPOCH == seen {
             spins += 1;
             if spins < SPINS_BEFORE_PARK {
                 std::hint::spin_loop();
@@ -128,32 +137,48 @@ fn work(shared: &Shared, index: usize) {
             // The flag is raised before the epoch is read again, and the submitter reads the flag after it has
             // raised the epoch: one of the two sees the other, so no wake-up is lost.
             shared.parked[index].store(true, Ordering::SeqCst);
-            if shared.epoch.load(Ordering::SeqCst) == seen {
+            if shared.gate.load(Ordering::SeqCst) / EPOCH == seen {
                 std::thread::park();
             }
             shared.parked[index].store(false, Ordering::SeqCst);
         }
-        seen = shared.epoch.load(Ordering::Acquire);
         if shared.stop.load(Ordering::Acquire) {
             return;
         }
-        // SAFETY: the epoch was seen with acquire order after the job had been written, and the submitter waits for `busy`.
+        let joined;
+        (seen, joined) = join(shared);
+        if !joined {
+            continue;
+        }
+        // SAFETY: this worker has joined with acquire order after the job had been written, and the submitter waits for it.
         let job = unsafe { *shared.job.get() };
         if let Some((task, tasks)) = job {
-            // SAFETY: the submitter keeps the closure alive until `busy` is 0.
+            // SAFETY: the submitter keeps the closure alive until this worker has left.
             let task = unsafe { &*task };
             if catch_unwind(AssertUnwindSafe(|| take_tasks(shared, task, tasks))).is_err() {
                 shared.panicked.store(true, Ordering::Relaxed);
             }
         }
-        shared.busy.fetch_sub(1, Ordering::Release);
+        shared.gate.fetch_sub(JOINED, Ordering::Release);
     }
+}
+
+/// Joins the current job unless it is over; returns its epoch, and whether it was joined.
+fn join(shared: &Shared) -> (usize, bool) {
+    let mut gate = shared.gate.load(Ordering::Relaxed);
+    while gate & OPEN != 0 {
+        match shared.gate.compare_exchange_weak(gate, gate + JOINED, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => return (gate / EPOCH, true),
+            Err(now) => gate = now,
+        }
+    }
+    (gate / EPOCH, false)
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        self.shared.gate.fetch_add(EPOCH, Ordering::SeqCst);
         for (handle, thread) in self.workers.drain(..) {
             thread.unpark();
             // A worker only returns; its panics were caught.
@@ -193,6 +218,19 @@ mod tests {
     }
 
     #[test]
+    fn many_short_jobs_leave_nothing_behind() {
+        // Workers come late to most of these: each job must still be whole, and none may run another's closure.
+        let pool = Pool::new(4);
+        for job in 0..20_000 {
+            let sum = AtomicUsize::new(0);
+            pool.run(3, &|i| {
+                sum.fetch_add(job * (i + 1), Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), 6 * job);
+        }
+    }
+
+    #[test]
     fn parked_workers_wake() {
         let pool = Pool::new(2);
         for _ in 0..3 {
@@ -200,6 +238,12 @@ mod tests {
             let sum = AtomicUsize::new(0);
             pool.run(2, &|i| {
                 sum.fetch_add(i + 1, Ordering::Relaxed);
+                // Neither task ends before the other has begun, so that the worker is needed.
+                let begin = std::time::Instant::now();
+                while sum.load(Ordering::Relaxed) != 3 {
+                    assert!(begin.elapsed().as_secs() < 60, "the worker sleeps");
+                    std::thread::yield_now();
+                }
             });
             assert_eq!(sum.into_inner(), 3);
         }
