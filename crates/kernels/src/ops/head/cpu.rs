@@ -222,7 +222,7 @@ impl Kernel for TopK<'_, '_> {
 
 /// Puts a token behind all that are not less, and keeps k.
 fn insert(best: &mut Vec<(f32, u32)>, k: usize, logit: f32, id: u32) {
-    let place = best.iter().rposition(|(other, _)| *other >= logit).map_or(0, |i| i + 1);
+    let place = best.partition_point(|(other, _)| *other >= logit);
     if place < k {
         best.insert(place, (logit, id));
         best.truncate(k);

@@ -5,6 +5,7 @@
 //!
 //! Read next: `backward.rs`.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::super::KEY_BLOCK;
@@ -73,8 +74,9 @@ impl<P: Real> Kernel for Attend<'_, P> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut tile =
-            Tile { q: [0.0; TILE * MAX_HEAD_DIM], scores: [0.0; TILE * KEY_BLOCK], out: [0.0; TILE * MAX_HEAD_DIM] };
+        // Zeroing it would cost a tenth of one token's decode; every element is written before it is read.
+        let mut tile = MaybeUninit::<Tile>::uninit();
+        let tile = tile.as_mut_ptr();
         let queries = self.rows.len() * self.group;
         let mut first = 0;
         while first < queries {
@@ -82,9 +84,13 @@ impl<P: Real> Kernel for Attend<'_, P> {
             // writer of the heads of its rows.
             first += unsafe {
                 match queries - first {
-                    4.. => self.tile::<S, 6, 2>(s, first, queries, &mut tile),
-                    2.. => self.tile::<S, 3, 2>(s, first, queries, &mut tile),
-                    _ => self.tile::<S, 1, 4>(s, first, queries, &mut tile),
+                    4.. => self.tile::<S, 6, 2, 2>(s, first, queries, tile),
+                    2.. => self.tile::<S, 3, 2, 2>(s, first, queries, tile),
+                    // A single query waits for its chains of additions: as many as its head allows.
+                    _ if padded(self.pages.head_dim) >= 4 * S::LANES => {
+                        self.tile::<S, 1, 4, 4>(s, first, queries, tile)
+                    }
+                    _ => self.tile::<S, 1, 4, 2>(s, first, queries, tile),
                 }
             };
         }
@@ -98,21 +104,23 @@ impl<P: Real> Attend<'_, P> {
         (self.rows.start + index / self.group, self.kv_head * self.group + index % self.group)
     }
 
-    /// Attends for M queries from `first`, with W vectors of keys or of coordinates at a time; returns M. Beyond the last
+    /// Attends for M queries from `first`, with W vectors of keys and V of coordinates at a time; returns M. Beyond the last
     /// of `queries` it computes that one again, and writes nothing.
     ///
     /// # Safety
-    /// As in `run`.
+    /// As in `run`; the tile is the caller's alone.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const M: usize, const W: usize>(
+    unsafe fn tile<S: Simd, const M: usize, const W: usize, const V: usize>(
         &self,
         s: S,
         first: usize,
         queries: usize,
-        tile: &mut Tile,
+        tile: *mut Tile,
     ) -> usize {
         let d = self.pages.head_dim;
-        let (q, scores, out) = (tile.q.as_mut_ptr(), tile.scores.as_mut_ptr(), tile.out.as_mut_ptr());
+        // SAFETY: the caller's; no reference is made to what is not yet written.
+        let (q, scores, out) = unsafe { (&raw mut (*tile).q, &raw mut (*tile).scores, &raw mut (*tile).out) };
+        let (q, scores, out) = (q.cast::<f32>(), scores.cast::<f32>(), out.cast::<f32>());
         let mut visible = [0usize; M];
         for m in 0..M {
             let (row, head) = self.query((first + m).min(queries - 1));
@@ -187,7 +195,7 @@ impl<P: Real> Attend<'_, P> {
             // SAFETY: `seen` weights a row, as many rows of values in the page, padded rows of output in the tile.
             unsafe {
                 let (values, out) = ((values.cast_const(), padded(d)), (out, MAX_HEAD_DIM));
-                add_product::<S, P, M, W>(s, seen, scores, (KEY_BLOCK, 1), values, out, padded(d));
+                add_product::<S, P, M, V>(s, seen, scores, (KEY_BLOCK, 1), values, out, padded(d));
             }
         }
         for m in 0..M.min(queries - first) {
