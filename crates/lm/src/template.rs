@@ -136,8 +136,12 @@ impl ChatTemplate {
     /// To make token ids, use [`ChatTemplate::encode`]: in this text a user's words and the markup look alike.
     ///
     /// # Errors
-    /// [`FormatError::Template`] where the template calls `raise_exception` or fails.
+    /// [`FormatError::Template`] for no message at all, and where the template calls `raise_exception` or fails.
     pub fn render(&self, chat: &Chat) -> Result<String, FormatError> {
+        if chat.messages.is_empty() {
+            let (problem, hint) = ("it has no message".to_string(), "give at least one message");
+            return Err(FormatError::Template { path: self.path.clone(), problem, hint });
+        }
         let mut variables = self.special.clone();
         variables.extend(chat.variables.clone());
         variables.insert("messages".into(), chat.messages.into());

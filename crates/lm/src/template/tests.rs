@@ -56,10 +56,12 @@ fn rendering_equals_transformers() {
 
 #[test]
 fn what_a_template_refuses_is_its_own_words() {
-    let message = render("{{ raise_exception('Roles must alternate') }}", &[]).unwrap_err();
+    let user = json!({ "role": "user" });
+    assert!(render("x", &[]).unwrap_err().contains("it has no message"));
+    let message = render("{{ raise_exception('Roles must alternate') }}", std::slice::from_ref(&user)).unwrap_err();
     let expected = "chat_template.jinja: the chat template refuses the conversation: Roles must alternate\nhint: ";
     assert!(message.starts_with(expected), "{message}");
-    assert!(render("{{ messages[0].content.split('x') }}", &[json!({ "role": "user" })]).is_err());
+    assert!(render("{{ messages[0].content.split('x') }}", &[user]).is_err());
     let broken = ChatTemplate::new("{% if %}".into(), None, &Map::new(), Path::new("chat_template.jinja"));
     assert!(broken.unwrap_err().to_string().contains("the chat template does not parse"));
 }
@@ -67,20 +69,22 @@ fn what_a_template_refuses_is_its_own_words() {
 #[test]
 fn named_templates_are_chosen_by_the_presence_of_tools() {
     let folder = tempfile::tempdir().unwrap();
+    let messages = [json!({ "role": "user", "content": "hi" })];
+    let chat = Chat { messages: &messages, ..Chat::default() };
     let write = |fields: Json| std::fs::write(folder.path().join("tokenizer_config.json"), fields.to_string()).unwrap();
     write(json!({ "chat_template": [{ "name": "default", "template": "plain" },
         { "name": "tool_use", "template": "tools" }] }));
     let template = ChatTemplate::open_folder(folder.path()).unwrap().unwrap();
-    assert_eq!(template.render(&Chat::default()).unwrap(), "plain");
+    assert_eq!(template.render(&chat).unwrap(), "plain");
     let tools = [json!({ "name": "f" })];
-    assert_eq!(template.render(&Chat { tools: Some(&tools), ..Chat::default() }).unwrap(), "tools");
+    assert_eq!(template.render(&Chat { tools: Some(&tools), ..chat.clone() }).unwrap(), "tools");
 
     write(json!({ "chat_template": "from the configuration" }));
     let template = ChatTemplate::open_folder(folder.path()).unwrap().unwrap();
-    assert_eq!(template.render(&Chat::default()).unwrap(), "from the configuration");
+    assert_eq!(template.render(&chat).unwrap(), "from the configuration");
     std::fs::write(folder.path().join("chat_template.jinja"), "from its own file").unwrap();
     let template = ChatTemplate::open_folder(folder.path()).unwrap().unwrap();
-    assert_eq!(template.render(&Chat::default()).unwrap(), "from its own file");
+    assert_eq!(template.render(&chat).unwrap(), "from its own file");
     std::fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
     for none in [json!({}), json!({ "chat_template": null })] {
         write(none);

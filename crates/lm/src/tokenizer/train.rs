@@ -17,7 +17,9 @@ use super::stream::byte_char;
 use crate::error::FormatError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::path::Path;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
@@ -189,28 +191,24 @@ fn learn(words: &BTreeMap<String, u64>, options: &TrainOptions) -> Learned {
     tokens.extend(alphabet.iter().map(char::to_string));
     let mut ids: HashMap<String, u32> = tokens.iter().cloned().zip(0..).collect();
 
-    let counts: Vec<i64> = words.values().map(|&count| count as i64).collect();
-    let mut spelled: Vec<Vec<u32>> =
-        words.keys().map(|word| word.chars().map(|c| ids[c.encode_utf8(&mut [0; 4]) as &str]).collect()).collect();
-    let mut pairs = Pairs::default();
-    for (at, word) in spelled.iter().enumerate() {
-        word.windows(2).for_each(|pair| pairs.add((pair[0], pair[1]), counts[at], at));
-    }
-    let mut queue: BinaryHeap<(i64, std::cmp::Reverse<Pair>)> =
-        pairs.counts.iter().map(|(&pair, &count)| (count, std::cmp::Reverse(pair))).collect();
-
+    let mut pairs = Pairs::count(words, &ids);
+    let mut queue: BinaryHeap<(i64, Reverse<Pair>)> =
+        pairs.table.iter().map(|(&pair, entry)| (entry.count, Reverse(pair))).collect();
     let mut merges = Vec::new();
     while tokens.len() < options.vocab_size {
-        let Some((count, std::cmp::Reverse(pair))) = queue.pop() else { break };
-        let current = pairs.counts.get(&pair).copied().unwrap_or(0);
-        if count != current || count < 2 {
-            // An entry is stale when merges took from its pair; the pair stands in the queue with its true count.
+        let Some((count, Reverse(pair))) = queue.pop() else { break };
+        let current = pairs.table[&pair].count;
+        if count != current {
+            // Merges took from the pair since it was queued; where they added to it, it was queued again.
+            if count > current && current > 0 {
+                queue.push((current, Reverse(pair)));
+            }
             continue;
         }
         let (left, right) = (tokens[pair.0 as usize].clone(), tokens[pair.1 as usize].clone());
         let joined = format!("{left}{right}");
         // One character of the alphabet is one byte of text.
-        if joined.chars().count() > options.longest_token_bytes {
+        if count < 2 || joined.chars().count() > options.longest_token_bytes {
             continue;
         }
         let id = *ids.entry(joined.clone()).or_insert_with(|| {
@@ -218,60 +216,97 @@ fn learn(words: &BTreeMap<String, u64>, options: &TrainOptions) -> Learned {
             tokens.len() as u32 - 1
         });
         merges.push((left, right));
-        for changed in pairs.merge(pair, id, &mut spelled, &counts) {
-            let count = pairs.counts[&changed];
-            if count > 0 {
-                queue.push((count, std::cmp::Reverse(changed)));
-            }
+        for risen in pairs.merge(pair, id) {
+            queue.push((pairs.table[&risen].count, Reverse(risen)));
         }
     }
     (ids, merges)
 }
 
-/// How often each pair of neighbours occurs, and in which words.
-#[derive(Default)]
+/// Every word as it is spelled by now, and how often each pair of neighbours occurs in which words.
 struct Pairs {
-    counts: HashMap<Pair, i64>,
-    words: HashMap<Pair, BTreeSet<usize>>,
+    spelled: Vec<Vec<u32>>,
+    counts: Vec<i64>,
+    table: HashMap<Pair, Entry, BuildHasherDefault<PairHasher>>,
+}
+
+#[derive(Default)]
+struct Entry {
+    count: i64,
+    /// Words that hold the pair, and some that did before a merge took it from them.
+    words: Vec<u32>,
 }
 
 impl Pairs {
+    fn count(words: &BTreeMap<String, u64>, ids: &HashMap<String, u32>) -> Self {
+        let spell = |word: &String| word.chars().map(|c| ids[c.encode_utf8(&mut [0; 4]) as &str]).collect();
+        let spelled: Vec<Vec<u32>> = words.keys().map(spell).collect();
+        let counts: Vec<i64> = words.values().map(|&count| count as i64).collect();
+        let mut pairs = Self { spelled: Vec::new(), counts, table: HashMap::default() };
+        for (at, word) in spelled.iter().enumerate() {
+            word.windows(2).for_each(|pair| pairs.add((pair[0], pair[1]), pairs.counts[at], at));
+        }
+        pairs.spelled = spelled;
+        pairs
+    }
+
     fn add(&mut self, pair: Pair, count: i64, word: usize) {
-        *self.counts.entry(pair).or_default() += count;
-        if count > 0 {
-            self.words.entry(pair).or_default().insert(word);
+        let entry = self.table.entry(pair).or_default();
+        entry.count += count;
+        if count > 0 && entry.words.last() != Some(&(word as u32)) {
+            entry.words.push(word as u32);
         }
     }
 
-    /// Replaces `pair` by `id` in every word; returns the pairs whose counts changed.
-    fn merge(&mut self, pair: Pair, id: u32, spelled: &mut [Vec<u32>], counts: &[i64]) -> BTreeSet<Pair> {
-        let mut changed = BTreeSet::new();
-        for at in self.words.remove(&pair).unwrap_or_default() {
-            let old = std::mem::take(&mut spelled[at]);
-            let mut new = Vec::with_capacity(old.len());
-            let mut i = 0;
-            while i < old.len() {
-                if i + 1 < old.len() && (old[i], old[i + 1]) == pair {
-                    new.push(id);
-                    i += 2;
-                } else {
-                    new.push(old[i]);
-                    i += 1;
+    /// Replaces `pair` by `id` in every word; returns the pairs that became more frequent.
+    fn merge(&mut self, pair: Pair, id: u32) -> BTreeSet<Pair> {
+        let mut risen = BTreeSet::new();
+        for at in std::mem::take(&mut self.table.get_mut(&pair).expect("a queued pair was counted").words) {
+            let at = at as usize;
+            let (mut word, count) = (std::mem::take(&mut self.spelled[at]), self.counts[at]);
+            let (mut read, mut write) = (0, 0);
+            while read < word.len() {
+                if read + 1 == word.len() || (word[read], word[read + 1]) != pair {
+                    word[write] = word[read];
+                    (read, write) = (read + 1, write + 1);
+                    continue;
                 }
+                self.add(pair, -count, at);
+                if write > 0 {
+                    let left = word[write - 1];
+                    self.add((left, pair.0), -count, at);
+                    self.add((left, id), count, at);
+                    risen.insert((left, id));
+                }
+                if let Some(&right) = word.get(read + 2) {
+                    self.add((pair.1, right), -count, at);
+                    self.add((id, right), count, at);
+                    risen.insert((id, right));
+                }
+                word[write] = id;
+                (read, write) = (read + 2, write + 1);
             }
-            if new.len() < old.len() {
-                for gone in old.windows(2) {
-                    self.add((gone[0], gone[1]), -counts[at], at);
-                    changed.insert((gone[0], gone[1]));
-                }
-                for come in new.windows(2) {
-                    self.add((come[0], come[1]), counts[at], at);
-                    changed.insert((come[0], come[1]));
-                }
-            }
-            spelled[at] = new;
+            word.truncate(write);
+            self.spelled[at] = word;
         }
-        self.counts.insert(pair, 0);
-        changed
+        risen
+    }
+}
+
+/// Mixes the two ids; the standard hash guards against attackers, which takes a third of the training.
+#[derive(Default)]
+struct PairHasher(u64);
+
+impl Hasher for PairHasher {
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u32(byte.into()));
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        self.0 = (self.0.rotate_left(26) ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }

@@ -33,6 +33,9 @@ const ALIGNMENT: usize = 32;
 /// Divisors of the rotary frequencies of Llama 3.1 and later, `[D/2]`.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
 
+/// A key of Ferule's own: factor, low and high frequency factor and first context that the divisors were made from.
+const LLAMA3_SCALING: &str = "ferule.rope_scaling.llama3";
+
 /// How a tensor's elements are stored, by ggml's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {

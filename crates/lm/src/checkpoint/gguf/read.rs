@@ -4,7 +4,7 @@
 
 use super::dequantise::dequantise;
 use super::metadata::{Entry, Header, Value};
-use super::{ROPE_FACTORS, architecture, hf_row, is_permuted, tensor_name, vocabulary};
+use super::{LLAMA3_SCALING, ROPE_FACTORS, architecture, hf_row, is_permuted, tensor_name, vocabulary};
 use crate::checkpoint::huggingface::GenerationConfig;
 use crate::checkpoint::{TensorSource, numbers};
 use crate::config::{Config, Family, RopeScaling};
@@ -231,8 +231,8 @@ fn decimal(value: f64) -> f64 {
     (value as f32).to_string().parse().expect("a float prints as a float")
 }
 
-/// Scaling of the rotary embedding. Llama 3's is stored as its result, one divisor for each frequency; the numbers it
-/// was made from are recovered by trying those of the releases.
+/// Scaling of the rotary embedding. Llama 3's is stored as its result, one divisor for each frequency. The numbers it
+/// was made from are kept by Ferule's own files; for others those of the releases are tried.
 fn rope_scaling(
     header: &Header,
     bytes: &[u8],
@@ -267,18 +267,24 @@ fn rope_scaling(
         return Ok(None);
     }
     let plain = config.rotary_frequencies();
-    // Factors of Llama 3.1 (8) and 3.2 (32) first, then what others chose.
-    let candidates = [8.0, 32.0, 2.0, 4.0, 16.0, 64.0].into_iter().map(|factor| RopeScaling::Llama3 {
-        factor,
-        low_freq_factor: 1.0,
-        high_freq_factor: 4.0,
-        original_max_position_embeddings: 8192,
-    });
-    for candidate in candidates {
-        let scaled = Config { rope_scaling: Some(candidate), ..config.clone() }.rotary_frequencies();
-        let mut pairs = plain.iter().zip(&scaled).zip(&factors);
+    let noted = header.metadata.get(LLAMA3_SCALING).and_then(Value::as_list).unwrap_or_default();
+    let noted: Option<Vec<f64>> = noted.iter().map(Value::as_float).collect();
+    // Then Llama 3.1 (8), 3.2 (32), and what others chose.
+    let releases = [8.0, 32.0, 2.0, 4.0, 16.0, 64.0].map(|factor| vec![factor, 1.0, 4.0, 8192.0]);
+    for candidate in noted.into_iter().chain(releases) {
+        let [factor, low_freq_factor, high_freq_factor, context] = candidate[..] else { continue };
+        let scaling = RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings: context as usize,
+        };
+        let scaled = Config { rope_scaling: Some(scaling), ..config.clone() };
+        let frequencies = scaled.rotary_frequencies();
+        let mut pairs = plain.iter().zip(&frequencies).zip(&factors);
         if pairs.all(|((plain, scaled), &factor)| (plain / scaled / f64::from(factor) - 1.0).abs() < 1e-4) {
-            return Ok(Some(candidate));
+            scaled.validate(path)?;
+            return Ok(Some(scaling));
         }
     }
     refuse(format!("the frequencies in `{ROPE_FACTORS}` are not those of any Llama 3 release"))

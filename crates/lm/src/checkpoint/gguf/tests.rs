@@ -169,21 +169,32 @@ fn a_sentencepiece_vocabulary_survives_the_file() {
 }
 
 #[test]
-fn scaling_that_no_release_has_is_refused() {
+fn every_scaling_survives_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     let mut config = families().remove(0);
-    config.rope_scaling = Some(RopeScaling::Linear { factor: 4.0 });
-    save(&path, export(&config, None), &weights(&config), Storage::F32).unwrap();
-    assert_eq!(File::open(&path).unwrap().config().rope_scaling, config.rope_scaling);
-    config.rope_scaling = Some(RopeScaling::Llama3 {
-        factor: 7.0,
+    let llama3 = |factor, original_max_position_embeddings| RopeScaling::Llama3 {
+        factor,
         low_freq_factor: 1.0,
         high_freq_factor: 4.0,
-        original_max_position_embeddings: 8192,
-    });
+        original_max_position_embeddings,
+    };
+    for scaling in [RopeScaling::Linear { factor: 4.0 }, llama3(7.0, 32), llama3(32.0, 8192)] {
+        config.rope_scaling = Some(scaling);
+        save(&path, export(&config, None), &weights(&config), Storage::F32).unwrap();
+        assert_eq!(File::open(&path).unwrap().config().rope_scaling, Some(scaling));
+    }
+    // Without the key of our own, as other programs write it.
+    let hide = |path: &Path| {
+        let mut bytes = std::fs::read(path).unwrap();
+        let at = bytes.windows(LLAMA3_SCALING.len()).position(|text| text == LLAMA3_SCALING.as_bytes()).unwrap();
+        bytes[at] = b'x';
+        File::from_bytes(bytes, path)
+    };
+    assert_eq!(hide(&path).unwrap().config().rope_scaling, Some(llama3(32.0, 8192)));
+    config.rope_scaling = Some(llama3(7.0, 32));
     save(&path, export(&config, None), &weights(&config), Storage::F32).unwrap();
-    assert!(message(File::open(&path)).contains("are not those of any Llama 3 release"));
+    assert!(message(hide(&path)).contains("are not those of any Llama 3 release"));
 }
 
 #[test]

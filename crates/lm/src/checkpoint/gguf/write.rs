@@ -4,7 +4,9 @@
 //! F16 where their rows are not whole blocks of it. One tensor at a time is held in memory.
 
 use super::metadata::Value;
-use super::{ALIGNMENT, Kind, MAGIC, ROPE_FACTORS, architecture, hf_row, is_permuted, tensor_name, vocabulary};
+use super::{
+    ALIGNMENT, Kind, LLAMA3_SCALING, MAGIC, ROPE_FACTORS, architecture, hf_row, is_permuted, tensor_name, vocabulary,
+};
 use crate::checkpoint::{Storage, TensorSource, check, numbers, write_atomically};
 use crate::config::{Config, RopeScaling, TensorSpec};
 use crate::error::FormatError;
@@ -178,9 +180,17 @@ fn config_metadata(export: Export, storage: Storage) -> Vec<(String, Value)> {
     metadata.extend(counts.map(|(key, count)| (format!("{name}.{key}"), Value::Unsigned(count as u64))));
     metadata.push((format!("{name}.rope.freq_base"), Value::Float(config.rope_theta)));
     metadata.push((format!("{name}.attention.layer_norm_rms_epsilon"), Value::Float(config.rms_norm_eps)));
-    if let Some(RopeScaling::Linear { factor }) = config.rope_scaling {
-        metadata.push((format!("{name}.rope.scaling.type"), Value::Text("linear".into())));
-        metadata.push((format!("{name}.rope.scaling.factor"), Value::Float(factor)));
+    match config.rope_scaling {
+        None => {}
+        Some(RopeScaling::Linear { factor }) => {
+            metadata.push((format!("{name}.rope.scaling.type"), Value::Text("linear".into())));
+            metadata.push((format!("{name}.rope.scaling.factor"), Value::Float(factor)));
+        }
+        Some(RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings }) => {
+            let context = original_max_position_embeddings as f64;
+            let numbers = [factor, low_freq_factor, high_freq_factor, context].map(Value::Float);
+            metadata.push((LLAMA3_SCALING.into(), Value::List(numbers.into())));
+        }
     }
     // llama.cpp reads these of the tokenizer, but a model without one has end tokens too.
     if export.tokenizer.is_none() {
