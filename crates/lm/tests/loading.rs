@@ -4,7 +4,7 @@ mod models;
 
 use kernels::{Device, Isa, Queue, Real, bf16};
 use lm::checkpoint::huggingface::{self, Companions, GenerationConfig};
-use lm::checkpoint::{self, NamedTensor, Storage};
+use lm::checkpoint::{self, Storage};
 use lm::forward::forward;
 use lm::head::{self, HeadBuffers, Targets};
 use lm::{Activations, Arena, Batch, Keep, Model, Role};
@@ -14,12 +14,7 @@ fn save(arena: &Arena, folder: &std::path::Path) {
     let config = arena.config();
     let generation = GenerationConfig::of(config);
     let companions = Companions { config, generation: &generation, tokenizer: None, template: None };
-    let tensors = arena.specs().iter().enumerate().map(|(index, spec)| NamedTensor {
-        name: &spec.name,
-        shape: &spec.shape,
-        values: arena.tensor(index),
-    });
-    huggingface::save(folder, companions, tensors, Storage::F32).expect("a writable folder");
+    huggingface::save(folder, companions, arena, Storage::F32).expect("a writable folder");
 }
 
 fn logprobs<T: Real>(queue: &Queue, model: &Model<T>, tokens: &[u32]) -> Vec<f32> {

@@ -2,14 +2,13 @@
 //!
 //! Reading goes in three steps, each of which can refuse: the header is validated against the file's length before
 //! anything is allocated; [`check`] compares names and shapes with the table of [`Config::tensors`]; and every value
-//! read is checked to be finite. [`load`] does the last two for a whole arena:
+//! read is checked to be finite. [`Arena::load`] does the last two:
 //!
 //! ```no_run
 //! # use lm::checkpoint;
 //! # fn main() -> Result<(), lm::FormatError> {
 //! let model = checkpoint::open(std::path::Path::new("SmolLM2-135M"))?;
-//! let mut master = lm::Arena::zeros(kernels::Device::Cpu, model.config());
-//! checkpoint::load(model.tensors(), &mut master)?;
+//! let master = lm::Arena::load(kernels::Device::Cpu, model.config(), model.tensors())?;
 //! # Ok(()) }
 //! ```
 //!
@@ -142,19 +141,6 @@ impl Checkpoint {
             Checkpoint::Gguf(file) => file.template(),
         }
     }
-}
-
-/// Fills master weights from a source, after [`check`].
-///
-/// # Errors
-/// As [`check`] and [`TensorSource::read_f32`].
-pub fn load(source: &dyn TensorSource, arena: &mut Arena) -> Result<(), FormatError> {
-    check(arena.config(), source)?;
-    for index in 0..arena.specs().len() {
-        let name = arena.specs()[index].name.clone();
-        source.read_f32(&name, arena.tensor_mut(index))?;
-    }
-    Ok(())
 }
 
 /// Master weights can be written like any source; see [`huggingface::save`] and [`gguf::save`].

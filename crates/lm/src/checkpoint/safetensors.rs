@@ -8,6 +8,7 @@
 
 use super::{Storage, TensorSource, numbers, write_atomically};
 use crate::error::FormatError;
+use kernels::Mapping;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -20,7 +21,6 @@ pub const SINGLE: &str = "model.safetensors";
 pub const INDEX: &str = "model.safetensors.index.json";
 
 /// The tensors of one model, in one file or several.
-#[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
     files: Vec<Shard>,
@@ -28,10 +28,15 @@ pub struct Weights {
     places: BTreeMap<String, usize>,
 }
 
-#[derive(Debug)]
+impl std::fmt::Debug for Weights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Weights").field("path", &self.path).field("tensors", &self.places.len()).finish()
+    }
+}
+
 struct Shard {
     path: PathBuf,
-    bytes: Vec<u8>,
+    bytes: Mapping,
     metadata: Metadata,
     data_start: usize,
 }
@@ -100,7 +105,7 @@ impl Weights {
 
 impl Shard {
     fn open(path: &Path) -> Result<Self, FormatError> {
-        let bytes = std::fs::read(path).map_err(FormatError::io(path, "read"))?;
+        let bytes = Mapping::open(path).map_err(FormatError::io(path, "read"))?;
         let (header_len, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| {
             let hint = "the download was cut short or the file is damaged: fetch it again";
             FormatError::malformed(path, format!("not a valid safetensors file: {error}"), hint)
@@ -137,6 +142,7 @@ impl TensorSource for Weights {
             let (found, expected) = (info.shape.clone(), vec![out.len()]);
             return Err(FormatError::Shape { path: shard.path.clone(), name: name.into(), found, expected });
         }
+        shard.bytes.check_length().map_err(FormatError::io(&shard.path, "read"))?;
         let (from, to) = info.data_offsets;
         let bytes = &shard.bytes[shard.data_start + from..shard.data_start + to];
         match info.dtype {

@@ -99,8 +99,7 @@ fn master_weights_are_written_and_loaded() {
     let path = folder.path().join("model.safetensors");
     let master = Arena::random(kernels::Device::Cpu, &config, 7);
     safetensors::save(&path, &master, Storage::F32).unwrap();
-    let mut read = Arena::zeros(kernels::Device::Cpu, &config);
-    load(&Weights::open_file(&path).unwrap(), &mut read).unwrap();
+    let read = Arena::load(kernels::Device::Cpu, &config, &Weights::open_file(&path).unwrap()).unwrap();
     assert_eq!(read.values().host(), master.values().host());
 }
 

@@ -4,20 +4,21 @@
 
 use super::dequantise::dequantise;
 use super::metadata::{Entry, Header, Value};
-use super::{LLAMA3_SCALING, ROPE_FACTORS, architecture, hf_row, is_permuted, tensor_name, vocabulary};
+use super::{Kind, LLAMA3_SCALING, ROPE_FACTORS, architecture, hf_row, is_permuted, tensor_name, vocabulary};
 use crate::checkpoint::huggingface::GenerationConfig;
 use crate::checkpoint::{TensorSource, numbers};
 use crate::config::{Config, Family, RopeScaling};
 use crate::error::FormatError;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
+use kernels::Mapping;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A GGUF file, opened: header and configuration are read and checked, weights are read when asked for.
 pub struct File {
     path: PathBuf,
-    bytes: Vec<u8>,
+    bytes: Bytes,
     header: Header,
     config: Config,
     generation: GenerationConfig,
@@ -28,6 +29,33 @@ pub struct File {
 impl std::fmt::Debug for File {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("File").field("path", &self.path).field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// A file's bytes where the operating system keeps them, or a copy.
+enum Bytes {
+    Mapped(Mapping),
+    Owned(Vec<u8>),
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(mapping) => mapping,
+            Bytes::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Bytes {
+    /// Refuses to go on with a file that became shorter while it was open.
+    fn check_length(&self) -> std::io::Result<()> {
+        match self {
+            Bytes::Mapped(mapping) => mapping.check_length(),
+            Bytes::Owned(_) => Ok(()),
+        }
     }
 }
 
@@ -44,8 +72,8 @@ impl File {
     /// [`FormatError::Io`], [`FormatError::Malformed`] for a damaged file, [`FormatError::UnknownArchitecture`],
     /// [`FormatError::Config`] for metadata that are missing or out of range.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
-        let bytes = std::fs::read(path).map_err(FormatError::io(path, "read"))?;
-        Self::from_bytes(bytes, path)
+        let mapping = Mapping::open(path).map_err(FormatError::io(path, "read"))?;
+        Self::parse(Bytes::Mapped(mapping), path)
     }
 
     /// Opens the bytes of a file; `path` is named in messages.
@@ -53,6 +81,10 @@ impl File {
     /// # Errors
     /// As [`File::open`].
     pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self, FormatError> {
+        Self::parse(Bytes::Owned(bytes), path)
+    }
+
+    fn parse(bytes: Bytes, path: &Path) -> Result<Self, FormatError> {
         let header = Header::parse(&bytes).map_err(|problem| {
             let hint = "the download was cut short, or the file is damaged or of another kind";
             FormatError::malformed(path, format!("not a GGUF file that can be read: {problem}"), hint)
@@ -126,6 +158,10 @@ impl TensorSource for File {
         self.entry(name).map(|(entry, _)| entry.shape.clone())
     }
 
+    fn has_f32_matrices(&self) -> bool {
+        self.header.entries.iter().any(|entry| entry.kind == Kind::F32 && entry.shape.len() == 2)
+    }
+
     fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), FormatError> {
         let Some((entry, permuted)) = self.entry(name) else {
             return Err(FormatError::MissingTensor { path: self.path.clone(), name: name.into(), expected: vec![] });
@@ -134,6 +170,7 @@ impl TensorSource for File {
             let (found, expected) = (entry.shape.clone(), vec![out.len()]);
             return Err(FormatError::Shape { path: self.path.clone(), name: name.into(), found, expected });
         }
+        self.bytes.check_length().map_err(FormatError::io(&self.path, "read"))?;
         let bytes = &self.bytes[entry.start..entry.start + entry.len];
         let rows = entry.shape[0];
         if permuted && rows.is_multiple_of(self.config.head_dim) && rows > 0 {
@@ -172,7 +209,7 @@ fn config(header: &Header, bytes: &[u8], path: &Path) -> Result<Config, FormatEr
     };
     let need =
         |key: &str| number(key)?.ok_or_else(|| FormatError::config(path, &format!("{name}.{key}"), "is missing", hint));
-    let float = |key: &str| get(key).and_then(Value::as_float);
+    let float = |key: &str| get(key).and_then(Value::as_float).map(decimal);
     let shape = |tensor: &str| header.entries.iter().find(|entry| entry.name == tensor).map(|entry| &entry.shape);
     let embedding = shape("token_embd.weight").ok_or_else(|| FormatError::MissingTensor {
         path: path.to_path_buf(),
@@ -205,7 +242,7 @@ fn config(header: &Header, bytes: &[u8], path: &Path) -> Result<Config, FormatEr
         intermediate_size: need("feed_forward_length")?,
         vocab_size: embedding[0],
         max_position_embeddings: need("context_length")?,
-        rms_norm_eps: decimal(float("attention.layer_norm_rms_epsilon").unwrap_or(1e-5)),
+        rms_norm_eps: float("attention.layer_norm_rms_epsilon").unwrap_or(1e-5),
         rope_theta,
         rope_scaling: None,
         tie_word_embeddings: shape("output.weight").is_none(),
@@ -249,7 +286,7 @@ fn rope_scaling(
     match kind {
         "none" => {}
         "linear" => {
-            let factor = get("factor").and_then(Value::as_float).unwrap_or(1.0);
+            let factor = get("factor").and_then(Value::as_float).map_or(1.0, decimal);
             let scaled = Config { rope_scaling: Some(RopeScaling::Linear { factor }), ..config.clone() };
             scaled.validate(path)?;
             return Ok(scaled.rope_scaling.filter(|_| factor != 1.0));
@@ -268,7 +305,7 @@ fn rope_scaling(
     }
     let plain = config.rotary_frequencies();
     let noted = header.metadata.get(LLAMA3_SCALING).and_then(Value::as_list).unwrap_or_default();
-    let noted: Option<Vec<f64>> = noted.iter().map(Value::as_float).collect();
+    let noted: Option<Vec<f64>> = noted.iter().map(|number| number.as_float().map(decimal)).collect();
     // Then Llama 3.1 (8), 3.2 (32), and what others chose.
     let releases = [8.0, 32.0, 2.0, 4.0, 16.0, 64.0].map(|factor| vec![factor, 1.0, 4.0, 8192.0]);
     for candidate in noted.into_iter().chain(releases) {
