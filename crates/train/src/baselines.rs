@@ -37,7 +37,7 @@ pub struct NgramSettings {
 
 impl Default for NgramSettings {
     fn default() -> NgramSettings {
-        NgramSettings { longest: 3, epochs: 20, learning_rate: 0.5, decay: 1e-6 }
+        NgramSettings { longest: 3, epochs: 10, learning_rate: 0.5, decay: 1e-6 }
     }
 }
 

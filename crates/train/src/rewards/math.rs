@@ -95,7 +95,7 @@ fn unwrap_text(text: &str) -> String {
 
 /// `\frac{a}{b}` to `((a)/(b))`, inner ones first, at most as many as there are backslashes.
 fn fractions(text: &str) -> String {
-    let mut text = text.to_string();
+    let mut text = braced_digits(text);
     while let Some(at) = text.rfind("\\frac{") {
         let Some((above, rest)) = braced(&text[at + 5..]) else { break };
         let Some((below, rest)) = braced(rest) else { break };
@@ -108,6 +108,25 @@ fn fractions(text: &str) -> String {
         text = format!("{}{written}", &text[..at]);
     }
     text
+}
+
+/// `\frac12` to `\frac{1}{2}`, and a mixed number's `1\frac` to `1+\frac`.
+fn braced_digits(text: &str) -> String {
+    let mut parts = text.split("\\frac");
+    let mut out = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        let digits: Vec<char> = part.chars().take(2).collect();
+        if out.ends_with(|c: char| c.is_ascii_digit()) {
+            out.push('+');
+        }
+        match digits[..] {
+            [a, b] if a.is_ascii_digit() && b.is_ascii_digit() => {
+                out.push_str(&format!("\\frac{{{a}}}{{{b}}}{}", &part[2..]));
+            }
+            _ => out.push_str(&format!("\\frac{part}")),
+        }
+    }
+    out
 }
 
 /// The content of the braces that `text` begins with, and what follows.
@@ -164,6 +183,8 @@ mod tests {
             ("90^\\circ", "90"),
             ("18\\text{ cm}", "18"),
             ("\\frac{\\frac{1}{2}}{3}", "1/6"),
+            ("\\frac12", "0.5"),
+            ("1\\frac{1}{2}", "1.5"),
         ] {
             assert!(equal(answer, known), "{answer} is not {known}: {} / {}", plain(answer), plain(known));
         }

@@ -29,7 +29,7 @@ const ATTEMPTS: u64 = 20_000;
 pub struct CountdownSettings {
     /// How many numbers are given, 2..=6 (default 3).
     pub numbers: usize,
-    /// The greatest number (default 20).
+    /// The greatest number (default 25).
     pub max_number: i64,
     /// The greatest target (default 99).
     pub max_target: i64,
@@ -39,7 +39,7 @@ pub struct CountdownSettings {
 
 impl Default for CountdownSettings {
     fn default() -> CountdownSettings {
-        CountdownSettings { numbers: 3, max_number: 20, max_target: 99, operations: "+-*".to_string() }
+        CountdownSettings { numbers: 3, max_number: 25, max_target: 99, operations: "+-*".to_string() }
     }
 }
 
@@ -89,7 +89,7 @@ impl Countdown {
             return Err(bad("numbers", format!("{} is not in 2..=6", settings.numbers), "3 is the default"));
         }
         if !(2..=10_000).contains(&settings.max_number) {
-            return Err(bad("max_number", format!("{} is not in 2..=10000", settings.max_number), "20 is the default"));
+            return Err(bad("max_number", format!("{} is not in 2..=10000", settings.max_number), "25 is the default"));
         }
         if !(2..=1_000_000).contains(&settings.max_target) {
             return Err(bad(
@@ -141,7 +141,7 @@ impl Countdown {
         }
         let root = nodes.pop()?;
         let trivial = numbers.contains(&root.value);
-        (root.value <= self.settings.max_target && !trivial).then(|| Solution {
+        (root.value <= self.settings.max_target && !trivial).then_some(Solution {
             numbers,
             target: root.value,
             expression: root.text,
