@@ -157,9 +157,10 @@ impl<T: Real> Problem<T> {
         let (out, lse) = self.shape.forward(&q, &k, &v);
         let gradients = self.shape.backward(&q, &k, &v, &wide(&self.d_out));
         let (q_width, kv_width) = self.widths();
-        for queue in queues() {
+        // One queue of each path; that threads change nothing is tested below.
+        for queue in queues().iter().step_by(2) {
             let what = format!("{} {:?}", queue.isa().name(), self.shape);
-            let got = self.solve(&queue);
+            let got = self.solve(queue);
             assert_close(&format!("out {what}"), &got.out, &out, tolerance::<T>());
             assert_close(&format!("lse {what}"), &got.lse, &lse, 5e-6);
             let mut start = 0;

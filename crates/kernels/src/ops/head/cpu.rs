@@ -188,45 +188,67 @@ impl Kernel for TopK<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let k = self.ids.cols();
-        let mut best: Vec<(f32, u32)> = Vec::with_capacity(k + 1);
+        let mut best: Vec<u64> = Vec::with_capacity(k + CANDIDATES + S::LANES);
         for i in self.rows.start..self.rows.end {
             let logits = Row::of(&self.logits, i, self.temperature);
             best.clear();
+            // What a token must exceed, once k have been kept: a later one of equal logit loses to a lower id.
+            let mut threshold = None;
             let mut j = 0;
             // SAFETY: rows have V columns, and this task alone writes these rows.
             unsafe {
                 while j < logits.len && k > 0 {
-                    // A later token displaces only what is strictly less: ties go to the lower id.
-                    let threshold = if best.len() < k { f32::NEG_INFINITY } else { best[k - 1].0 };
-                    let x = logits.raw(s, j);
-                    let mut beyond = s.bits(s.lt(s.splat(threshold), x));
-                    if best.len() < k {
-                        beyond = s.bits(s.first((logits.len - j).min(S::LANES)));
+                    let mut lanes = match threshold {
+                        None => s.bits(s.first((logits.len - j).min(S::LANES))),
+                        Some(logit) => s.bits(s.lt(s.splat(logit), logits.raw(s, j))),
+                    };
+                    while lanes != 0 {
+                        let id = j + lanes.trailing_zeros() as usize;
+                        best.push(rank(*logits.start.add(id), id as u32));
+                        lanes &= lanes - 1;
                     }
-                    while beyond != 0 {
-                        let id = j + beyond.trailing_zeros() as usize;
-                        insert(&mut best, k, *logits.start.add(id), id as u32);
-                        beyond &= beyond - 1;
+                    if best.len() >= k + CANDIDATES {
+                        let last = keep_greatest(&mut best, k);
+                        threshold = Some(*logits.start.add(token(last) as usize));
                     }
                     j += S::LANES;
                 }
+                if k > 0 {
+                    keep_greatest(&mut best, k);
+                }
+                best.sort_unstable_by(|a, b| b.cmp(a));
                 let (normaliser, _) = logits.normaliser(s);
                 for slot in 0..k {
-                    *row_mut(self.ids, i).add(slot) = best[slot].1;
-                    *row_mut(self.logprobs, i).add(slot) = logits.logprob(s, best[slot].1 as usize, normaliser);
+                    let id = token(best[slot]);
+                    *row_mut(self.ids, i).add(slot) = id;
+                    *row_mut(self.logprobs, i).add(slot) = logits.logprob(s, id as usize, normaliser);
                 }
             }
         }
     }
 }
 
-/// Puts a token behind all that are not less, and keeps k.
-fn insert(best: &mut Vec<(f32, u32)>, k: usize, logit: f32, id: u32) {
-    let place = best.partition_point(|(other, _)| *other >= logit);
-    if place < k {
-        best.insert(place, (logit, id));
-        best.truncate(k);
-    }
+/// Tokens that are gathered before all but the k greatest are dropped.
+const CANDIDATES: usize = 192;
+
+/// A number that is greater for a greater logit, and among equals for a lower id.
+fn rank(logit: f32, id: u32) -> u64 {
+    // Adding zero makes both zeros one.
+    let bits = (logit + 0.0).to_bits();
+    let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    u64::from(ordered) << 32 | u64::from(!id)
+}
+
+/// The id in a rank.
+fn token(rank: u64) -> u32 {
+    !(rank as u32)
+}
+
+/// Keeps the k greatest in any order; returns the least of them.
+fn keep_greatest(ranks: &mut Vec<u64>, k: usize) -> u64 {
+    let (_, &mut last, _) = ranks.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
+    ranks.truncate(k);
+    last
 }
 
 /// Adds `scale · softmax` to the elements `from .. to` of a row of gradients.
