@@ -77,8 +77,9 @@ fn families() -> Vec<Config> {
             };
             let text = format!(
                 r#"{{"model_type":"{family}","hidden_size":32,"num_hidden_layers":2,"num_attention_heads":4,
-                "num_key_value_heads":2,"head_dim":16,"intermediate_size":64,"vocab_size":264,"rms_norm_eps":1e-5,
+                "num_key_value_heads":2,"head_dim":{},"intermediate_size":64,"vocab_size":264,"rms_norm_eps":1e-5,
                 "rope_theta":500000.0,"tie_word_embeddings":{},"eos_token_id":0,"pad_token_id":0{scaling}}}"#,
+                if family == "qwen2" { 8 } else { 16 },
                 family == "qwen3"
             );
             Config::from_json(&text, Path::new("config.json")).unwrap()
@@ -212,6 +213,9 @@ fn what_cannot_be_stored_is_refused() {
     save(&path, export(&config, None), &with(70_000.0), Storage::Bf16).unwrap();
     let foreign: Tensors = weights(&families()[0]);
     assert!(message(save(&path, export(&config, None), &foreign, Storage::F32)).contains("is missing"));
+    let wide = Config { head_dim: 16, ..config.clone() };
+    let refused = message(save(&path, export(&wide, None), &weights(&wide), Storage::F32));
+    assert!(refused.contains("`head_dim`: llama.cpp's qwen2 has heads of"), "{refused}");
     let small = Config { vocab_size: 100, ..config.clone() };
     let tokenizer = tokenizer();
     let refused = save(&path, export(&small, Some(&tokenizer)), &weights(&small), Storage::F32);

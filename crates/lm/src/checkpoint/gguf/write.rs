@@ -8,7 +8,7 @@ use super::{
     ALIGNMENT, Kind, LLAMA3_SCALING, MAGIC, ROPE_FACTORS, architecture, hf_row, is_permuted, tensor_name, vocabulary,
 };
 use crate::checkpoint::{Storage, TensorSource, check, numbers, write_atomically};
-use crate::config::{Config, RopeScaling, TensorSpec};
+use crate::config::{Config, Family, RopeScaling, TensorSpec};
 use crate::error::FormatError;
 use crate::tokenizer::Tokenizer;
 use half::f16;
@@ -31,11 +31,16 @@ pub struct Export<'a> {
 /// Writes a file atomically.
 ///
 /// # Errors
-/// [`FormatError::Io`]; what [`check`] refuses; [`FormatError::NotFinite`]; [`FormatError::Malformed`] for a tokenizer
+/// [`FormatError::Io`]; [`FormatError::Config`] for a shape that llama.cpp does not have; what [`check`] refuses; [`FormatError::NotFinite`]; [`FormatError::Malformed`] for a tokenizer
 /// that has no counterpart in llama.cpp, and for values too large for half precision.
 pub fn save(path: &Path, export: Export, source: &dyn TensorSource, storage: Storage) -> Result<(), FormatError> {
     check(export.config, source)?;
     let config = export.config;
+    if config.model_type == Family::Qwen2 && config.query_size() != config.hidden_size {
+        let problem =
+            format!("llama.cpp's qwen2 has heads of hidden_size / num_attention_heads, not {}", config.head_dim);
+        return Err(FormatError::config(path, "head_dim", problem, "export a Hugging Face folder instead"));
+    }
     let mut metadata = config_metadata(export, storage);
     if let Some(tokenizer) = export.tokenizer {
         metadata.extend(vocabulary::write(tokenizer, config.vocab_size).map_err(|problem| {
