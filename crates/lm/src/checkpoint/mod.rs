@@ -17,6 +17,7 @@
 //!
 //! Read next: [`huggingface`], then [`gguf`].
 
+mod bytes;
 pub mod gguf;
 pub mod huggingface;
 mod numbers;

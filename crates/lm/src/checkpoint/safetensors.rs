@@ -6,9 +6,9 @@
 //!
 //! Read next: [`super::huggingface`].
 
+use super::bytes::Bytes;
 use super::{Storage, TensorSource, numbers, write_atomically};
 use crate::error::FormatError;
-use kernels::Mapping;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Weights {
 
 struct Shard {
     path: PathBuf,
-    bytes: Mapping,
+    bytes: Bytes,
     metadata: Metadata,
     data_start: usize,
 }
@@ -64,9 +64,20 @@ impl Weights {
     /// # Errors
     /// [`FormatError::Io`] or [`FormatError::Malformed`].
     pub fn open_file(path: &Path) -> Result<Self, FormatError> {
-        let shard = Shard::open(path)?;
+        Shard::new(Bytes::map(path)?, path).map(Self::single)
+    }
+
+    /// Opens the bytes of a single file; `path` is named in messages.
+    ///
+    /// # Errors
+    /// [`FormatError::Malformed`].
+    pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self, FormatError> {
+        Shard::new(Bytes::Owned(bytes), path).map(Self::single)
+    }
+
+    fn single(shard: Shard) -> Self {
         let places = shard.metadata.offset_keys().into_iter().map(|name| (name, 0)).collect();
-        Ok(Self { path: path.to_path_buf(), files: vec![shard], places })
+        Self { path: shard.path.clone(), files: vec![shard], places }
     }
 
     fn open_shards(folder: &Path, index: &Path) -> Result<Self, FormatError> {
@@ -88,7 +99,8 @@ impl Weights {
                         let problem = format!("`{file}` is not the name of a file in the same folder");
                         return Err(FormatError::malformed(index, problem, "do not trust this download"));
                     }
-                    files.push(Shard::open(&folder.join(file))?);
+                    let path = folder.join(file);
+                    files.push(Shard::new(Bytes::map(&path)?, &path)?);
                     opened.insert(file, files.len() - 1);
                     files.len() - 1
                 }
@@ -104,8 +116,7 @@ impl Weights {
 }
 
 impl Shard {
-    fn open(path: &Path) -> Result<Self, FormatError> {
-        let bytes = Mapping::open(path).map_err(FormatError::io(path, "read"))?;
+    fn new(bytes: Bytes, path: &Path) -> Result<Self, FormatError> {
         let (header_len, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| {
             let hint = "the download was cut short or the file is damaged: fetch it again";
             FormatError::malformed(path, format!("not a valid safetensors file: {error}"), hint)
@@ -142,7 +153,7 @@ impl TensorSource for Weights {
             let (found, expected) = (info.shape.clone(), vec![out.len()]);
             return Err(FormatError::Shape { path: shard.path.clone(), name: name.into(), found, expected });
         }
-        shard.bytes.check_length().map_err(FormatError::io(&shard.path, "read"))?;
+        shard.bytes.check_length()?;
         let (from, to) = info.data_offsets;
         let bytes = &shard.bytes[shard.data_start + from..shard.data_start + to];
         match info.dtype {

@@ -5,13 +5,13 @@
 use super::dequantise::dequantise;
 use super::metadata::{Entry, Header, Value};
 use super::{Kind, LLAMA3_SCALING, ROPE_FACTORS, architecture, hf_row, is_permuted, tensor_name, vocabulary};
+use crate::checkpoint::bytes::Bytes;
 use crate::checkpoint::huggingface::GenerationConfig;
 use crate::checkpoint::{TensorSource, numbers};
 use crate::config::{Config, Family, RopeScaling};
 use crate::error::FormatError;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
-use kernels::Mapping;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -32,33 +32,6 @@ impl std::fmt::Debug for File {
     }
 }
 
-/// A file's bytes where the operating system keeps them, or a copy.
-enum Bytes {
-    Mapped(Mapping),
-    Owned(Vec<u8>),
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(mapping) => mapping,
-            Bytes::Owned(bytes) => bytes,
-        }
-    }
-}
-
-impl Bytes {
-    /// Refuses to go on with a file that became shorter while it was open.
-    fn check_length(&self) -> std::io::Result<()> {
-        match self {
-            Bytes::Mapped(mapping) => mapping.check_length(),
-            Bytes::Owned(_) => Ok(()),
-        }
-    }
-}
-
 struct Place {
     entry: usize,
     /// Rows stand in llama.cpp's rotary order.
@@ -72,8 +45,7 @@ impl File {
     /// [`FormatError::Io`], [`FormatError::Malformed`] for a damaged file, [`FormatError::UnknownArchitecture`],
     /// [`FormatError::Config`] for metadata that are missing or out of range.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
-        let mapping = Mapping::open(path).map_err(FormatError::io(path, "read"))?;
-        Self::parse(Bytes::Mapped(mapping), path)
+        Self::parse(Bytes::map(path)?, path)
     }
 
     /// Opens the bytes of a file; `path` is named in messages.
@@ -170,7 +142,7 @@ impl TensorSource for File {
             let (found, expected) = (entry.shape.clone(), vec![out.len()]);
             return Err(FormatError::Shape { path: self.path.clone(), name: name.into(), found, expected });
         }
-        self.bytes.check_length().map_err(FormatError::io(&self.path, "read"))?;
+        self.bytes.check_length()?;
         let bytes = &self.bytes[entry.start..entry.start + entry.len];
         let rows = entry.shape[0];
         if permuted && rows.is_multiple_of(self.config.head_dim) && rows > 0 {
