@@ -1,7 +1,13 @@
-//! The `ferule` binary.
+//! The `ferule` binary: arguments in, an exit code out.
+//!
+//! Everything it does is in [`cli`], one file a command; [`hub`] is the way to a model hub and its cache.
 #![forbid(unsafe_code)]
 
+mod cli;
+mod hub;
 #[allow(dead_code)] // until `ferule report` calls it
 mod report;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

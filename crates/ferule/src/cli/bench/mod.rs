@@ -1,0 +1,316 @@
+//! `ferule bench`: what this machine does at most, and what Ferule does on it.
+//!
+//! Peaks are measured in the same run as everything that is compared with them. A figure is the median of several
+//! rounds, peaks and products excepted, which are the best of many short ones. The training step is the real one:
+//! forward, head, backward, clipping and AdamW, repacking of the weights.
+//!
+//! Never changes the arithmetic for the sake of a figure: every path here is the one the other commands take.
+
+mod generation;
+mod products;
+mod training;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use kernels::{Device, Queue, Real, bf16};
+use lm::checkpoint::Checkpoint;
+use lm::{Arena, Config};
+use serde::Serialize;
+
+use super::machine;
+use super::model_argument::{ComputeArguments, ComputeDType, open};
+use super::outcome::WrongUse;
+use super::output::Output;
+
+/// What `ferule bench` is told.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Without --model and --shape the reference shape is measured, with random weights: hidden_size 256, 6 layers, 8 heads of 32,
+SwiGLU 704, vocabulary 4096, untied. tokens_per_s of decode counts new tokens over the whole time, prefill included;
+peak_bytes of train is the highest resident memory of the process; peak_fraction counts 6 x matrix parameters (head in,
+embedding out) and causal attention, and no recomputation.
+
+    ferule bench --json --threads 2
+    ferule bench --model SmolLM2-135M --only decode --batch 1,16")]
+pub struct Arguments {
+    /// Measure with this model's weights (a folder, a .gguf file or a pulled repository)
+    #[arg(long, value_name = "MODEL", conflicts_with = "shape")]
+    model: Option<PathBuf>,
+    /// Measure with random weights of the shape of this config.json
+    #[arg(long, value_name = "FILE")]
+    shape: Option<PathBuf>,
+    #[command(flatten)]
+    compute: ComputeArguments,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+    /// What to measure [default: all; with --model, all but train]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Topic>,
+    /// Sequences decoded at once
+    #[arg(long, value_name = "B", value_delimiter = ',', default_value = "1,32,256")]
+    batch: Vec<NonZeroUsize>,
+    /// Tokens in a prompt of decode
+    #[arg(long, value_name = "N", default_value = "32")]
+    prompt: NonZeroUsize,
+    /// Tokens decoded for each sequence
+    #[arg(long, value_name = "N", default_value = "128")]
+    new: NonZeroUsize,
+    /// Rounds of train, decode and prefill, of which the median counts
+    #[arg(long, value_name = "N", default_value = "3")]
+    rounds: NonZeroUsize,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
+enum Topic {
+    Peak,
+    Gemm,
+    Train,
+    Decode,
+    Prefill,
+}
+
+/// Everything measured; the field names are a contract with scripts.
+#[derive(Serialize)]
+struct Report {
+    machine: Machine,
+    model: ModelFacts,
+    peak: Peak,
+    gemm: Vec<products::Row>,
+    train: Vec<training::Row>,
+    decode: Vec<generation::DecodeRow>,
+    prefill: Vec<generation::PrefillRow>,
+}
+
+#[derive(Serialize)]
+struct Machine {
+    processor: Option<String>,
+    cores: usize,
+    threads: usize,
+    isa: &'static str,
+}
+
+#[derive(Serialize)]
+struct ModelFacts {
+    name: String,
+    parameters: usize,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    vocab_size: usize,
+}
+
+#[derive(Serialize, Clone, Copy)]
+struct Peak {
+    f32_gflops: f64,
+    bf16_gflops: f64,
+    memory_gb_per_s: f64,
+}
+
+impl Peak {
+    fn of<T: Real>(&self) -> f64 {
+        if T::DTYPE == kernels::DType::F32 { self.f32_gflops } else { self.bf16_gflops }
+    }
+}
+
+/// Bytes read to measure memory: far more than a last-level cache holds.
+const BANDWIDTH_BYTES: usize = 256 << 20;
+
+/// What is measured on.
+struct Subject {
+    name: String,
+    config: Config,
+    /// None for random weights.
+    checkpoint: Option<Checkpoint>,
+}
+
+impl Subject {
+    fn of(arguments: &Arguments) -> anyhow::Result<Self> {
+        if let Some(path) = &arguments.model {
+            let checkpoint = open(path)?;
+            let config = checkpoint.config().clone();
+            return Ok(Self { name: path.display().to_string(), config, checkpoint: Some(checkpoint) });
+        }
+        let (name, config) = match &arguments.shape {
+            Some(path) => (path.display().to_string(), Config::read(path)?),
+            None => ("the reference shape".to_string(), reference()),
+        };
+        Ok(Self { name, config, checkpoint: None })
+    }
+
+    fn master(&self) -> anyhow::Result<Arena> {
+        match &self.checkpoint {
+            Some(checkpoint) => Ok(Arena::load(Device::Cpu, &self.config, checkpoint.tensors())?),
+            None => Ok(Arena::random(Device::Cpu, &self.config, 0)),
+        }
+    }
+}
+
+/// The shape that Ferule and its peers are compared at.
+fn reference() -> Config {
+    let shape = lm::config::Shape {
+        hidden_size: 256,
+        num_hidden_layers: 6,
+        num_attention_heads: 8,
+        model_type: "llama".into(),
+        num_key_value_heads: Some(8),
+        head_dim: Some(32),
+        intermediate_size: Some(704),
+        vocab_size: Some(4096),
+        max_position_embeddings: 512,
+        rms_norm_eps: 1e-6,
+        rope_theta: 10_000.0,
+        tie_word_embeddings: false,
+        initializer_range: 0.02,
+    };
+    Config::from_shape(&shape, None, "the reference shape".as_ref()).expect("a valid shape")
+}
+
+/// Measures and prints.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let queue = arguments.compute.queue()?;
+    let subject = Subject::of(&arguments)?;
+    let context = subject.config.max_position_embeddings;
+    if arguments.prompt.get() + arguments.new.get() > context {
+        let problem =
+            format!("--prompt {} and --new {} exceed the context of {context}", arguments.prompt, arguments.new);
+        return Err(WrongUse::error(problem, "ask for fewer tokens"));
+    }
+    let wanted = |topic| match arguments.only.is_empty() {
+        true => topic != Topic::Train || subject.checkpoint.is_none(),
+        false => arguments.only.contains(&topic),
+    };
+    let peak = Peak {
+        f32_gflops: kernels::peak::measure(&queue, kernels::DType::F32),
+        bf16_gflops: kernels::peak::measure(&queue, kernels::DType::Bf16),
+        memory_gb_per_s: kernels::peak::bandwidth(&queue, BANDWIDTH_BYTES),
+    };
+    let mut report = Report {
+        machine: Machine {
+            processor: machine::processor(),
+            cores: machine::cores(),
+            threads: queue.threads(),
+            isa: queue.isa().name(),
+        },
+        model: ModelFacts {
+            name: subject.name.clone(),
+            parameters: subject.config.parameters(),
+            hidden_size: subject.config.hidden_size,
+            num_hidden_layers: subject.config.num_hidden_layers,
+            vocab_size: subject.config.vocab_size,
+        },
+        peak,
+        gemm: Vec::new(),
+        train: Vec::new(),
+        decode: Vec::new(),
+        prefill: Vec::new(),
+    };
+    for dtype in [ComputeDType::F32, ComputeDType::Bf16] {
+        if arguments.compute.dtype.is_some_and(|only| only != dtype) {
+            continue;
+        }
+        match dtype {
+            ComputeDType::F32 => measure::<f32>(&arguments, &queue, &subject, &wanted, &mut report)?,
+            ComputeDType::Bf16 => measure::<bf16>(&arguments, &queue, &subject, &wanted, &mut report)?,
+        }
+    }
+    let mut output = Output::stdout();
+    match arguments.json {
+        true => output.json_line(&report)?,
+        false => output.text(&table(&report))?,
+    }
+    output.flush()
+}
+
+fn measure<T: Real>(
+    arguments: &Arguments,
+    queue: &Queue,
+    subject: &Subject,
+    wanted: &dyn Fn(Topic) -> bool,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let rounds = arguments.rounds.get();
+    if wanted(Topic::Gemm) {
+        report.gemm.extend(products::measure::<T>(queue, &subject.config));
+    }
+    if wanted(Topic::Train) {
+        report.train.push(training::measure::<T>(queue, subject.master()?, report.peak.of::<T>(), rounds));
+    }
+    if wanted(Topic::Decode) || wanted(Topic::Prefill) {
+        let model = generation::model::<T>(queue, subject)?;
+        if wanted(Topic::Decode) {
+            for batch in &arguments.batch {
+                let lengths = (arguments.prompt.get(), arguments.new.get());
+                report.decode.push(generation::decode(queue, &model, batch.get(), lengths, rounds)?);
+            }
+        }
+        if wanted(Topic::Prefill) {
+            report.prefill.extend(generation::prefill(queue, &model, rounds)?);
+        }
+    }
+    Ok(())
+}
+
+/// Seconds that `work` takes.
+fn seconds(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64()
+}
+
+/// The middle one, or the mean of the two in the middle.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+}
+
+fn table(report: &Report) -> String {
+    let (machine, model, peak) = (&report.machine, &report.model, &report.peak);
+    let processor = machine.processor.as_deref().unwrap_or("an unnamed processor");
+    let mut text = format!(
+        "{processor}, {} of {} cores, {}\n{}: {} parameters\n\npeak      f32 {:.0} GFLOP/s, bf16 {:.0} GFLOP/s, memory {:.1} GB/s\n",
+        machine.threads,
+        machine.cores,
+        machine.isa,
+        model.name,
+        model.parameters,
+        peak.f32_gflops,
+        peak.bf16_gflops,
+        peak.memory_gb_per_s
+    );
+    for row in &report.gemm {
+        let what = format!("{} {}x{}x{}", row.operation, row.m, row.n, row.k);
+        text += &format!("gemm      {:<5} {what:<24} {:>8.1} GFLOP/s\n", row.dtype, row.gflops);
+    }
+    for row in &report.train {
+        text += &format!(
+            "train     {:<5} {:.0} tokens/s, {:.1}% of the peak, {} resident\n",
+            row.dtype,
+            row.tokens_per_s,
+            100.0 * row.peak_fraction,
+            row.peak_bytes.map_or("unknown memory".into(), machine::readable)
+        );
+    }
+    for row in &report.decode {
+        let what = format!("batch {}, {} + {} tokens", row.batch, row.prompt, row.new);
+        text += &format!("decode    {:<5} {what:<28} {:>8.0} tokens/s\n", row.dtype, row.tokens_per_s);
+    }
+    for row in &report.prefill {
+        let what = format!("batch {}, {} tokens", row.batch, row.prompt);
+        text += &format!("prefill   {:<5} {what:<28} {:>8.0} tokens/s\n", row.dtype, row.tokens_per_s);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+}

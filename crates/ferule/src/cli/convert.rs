@@ -1,0 +1,145 @@
+//! `ferule import` and `ferule export`: a model from one form on disk to the other.
+//!
+//! Both take any form they can read. Tensors are read, converted and written one at a time.
+
+use std::path::{Path, PathBuf};
+
+use lm::checkpoint::huggingface::Companions;
+use lm::checkpoint::{Checkpoint, Storage, gguf, huggingface};
+use lm::tokenizer::Tokenizer;
+
+use super::model_argument::open;
+use super::outcome::WrongUse;
+
+/// What `ferule import` is told.
+#[derive(clap::Args)]
+#[command(after_help = "    ferule import SmolLM2-135M-Q8_0.gguf SmolLM2-135M")]
+pub struct ImportArguments {
+    /// A .gguf file, a Hugging Face folder, or the id of a pulled repository
+    model: PathBuf,
+    /// The Hugging Face folder to write
+    folder: PathBuf,
+    /// How to store the weights [default: f32 where the source has f32 matrices, otherwise bf16]
+    #[arg(long, value_enum)]
+    dtype: Option<FolderStorage>,
+    /// Write over what is there
+    #[arg(long)]
+    force: bool,
+}
+
+/// What `ferule export` is told.
+#[derive(clap::Args)]
+#[command(after_help = "    ferule export runs/judgment/model judgment.gguf --dtype q8_0")]
+pub struct ExportArguments {
+    /// A Hugging Face folder, a .gguf file, or the id of a pulled repository
+    model: PathBuf,
+    /// The .gguf file to write
+    file: PathBuf,
+    /// How to store the matrices [default: f32 where the source has f32 matrices, otherwise bf16]
+    #[arg(long, value_enum)]
+    dtype: Option<GgufStorage>,
+    /// Write over what is there
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy)]
+enum FolderStorage {
+    F32,
+    F16,
+    Bf16,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy)]
+enum GgufStorage {
+    F32,
+    F16,
+    Bf16,
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+/// Writes a Hugging Face folder.
+pub fn import(arguments: ImportArguments) -> anyhow::Result<()> {
+    let model = open(&arguments.model)?;
+    refuse_existing(&arguments.folder, arguments.force)?;
+    let storage = match arguments.dtype {
+        None => default_storage(&model),
+        Some(FolderStorage::F32) => Storage::F32,
+        Some(FolderStorage::F16) => Storage::F16,
+        Some(FolderStorage::Bf16) => Storage::Bf16,
+    };
+    let (tokenizer, template) = (tokenizer_of(&model)?, model.template()?);
+    let companions = Companions {
+        config: model.config(),
+        generation: model.generation(),
+        tokenizer: tokenizer.as_ref(),
+        template: template.as_ref().map(|template| template.source()),
+    };
+    huggingface::save(&arguments.folder, companions, model.tensors(), storage)?;
+    wrote(&arguments.folder, &model, storage);
+    Ok(())
+}
+
+/// Writes a GGUF file.
+pub fn export(arguments: ExportArguments) -> anyhow::Result<()> {
+    let model = open(&arguments.model)?;
+    refuse_existing(&arguments.file, arguments.force)?;
+    let storage = match arguments.dtype {
+        None => default_storage(&model),
+        Some(GgufStorage::F32) => Storage::F32,
+        Some(GgufStorage::F16) => Storage::F16,
+        Some(GgufStorage::Bf16) => Storage::Bf16,
+        Some(GgufStorage::Q8_0) => Storage::Q8_0,
+    };
+    let (tokenizer, template) = (tokenizer_of(&model)?, model.template()?);
+    if tokenizer.is_none() {
+        eprintln!("warning: the model has no tokenizer; llama.cpp loads no file without one");
+    }
+    let name = arguments.file.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy());
+    let export = gguf::Export {
+        name: &name,
+        config: model.config(),
+        tokenizer: tokenizer.as_ref(),
+        template: template.as_ref().map(|template| template.source()),
+    };
+    gguf::save(&arguments.file, export, model.tensors(), storage)?;
+    wrote(&arguments.file, &model, storage);
+    Ok(())
+}
+
+/// Sixteen bits stay sixteen bits; fewer become sixteen.
+fn default_storage(model: &Checkpoint) -> Storage {
+    if model.tensors().has_f32_matrices() { Storage::F32 } else { Storage::Bf16 }
+}
+
+/// The tokenizer, if the model has one.
+pub fn tokenizer_of(model: &Checkpoint) -> anyhow::Result<Option<Tokenizer>> {
+    if let Checkpoint::Folder(folder) = model
+        && !folder.path().join("tokenizer.json").exists()
+    {
+        return Ok(None);
+    }
+    Ok(Some(model.tokenizer()?))
+}
+
+fn refuse_existing(path: &Path, force: bool) -> anyhow::Result<()> {
+    let occupied = match std::fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(_) => path.exists(),
+    };
+    if occupied && !force {
+        return Err(WrongUse::error(format!("{} exists", path.display()), "choose another name, or add --force"));
+    }
+    Ok(())
+}
+
+fn wrote(path: &Path, model: &Checkpoint, storage: Storage) {
+    let dtype = match storage {
+        Storage::F32 => "f32",
+        Storage::F16 => "f16",
+        Storage::Bf16 => "bf16",
+        Storage::Q8_0 => "q8_0",
+    };
+    eprintln!("wrote {}: {} parameters in {dtype}", path.display(), model.config().parameters());
+}

@@ -1,0 +1,93 @@
+//! The command line: arguments as they were typed, resolved to what a command needs, then run.
+//!
+//! A command's file holds its `Arguments` (what clap reads) and a `run`. Shared are `model_argument.rs` (which model, in which
+//! dtype, on how many threads), `input_lines.rs` (JSON lines from stdin, with line numbers in every error), `output.rs`
+//! (stdout, where only data goes) and `outcome.rs` (how an error becomes a message and an exit code).
+//!
+//! To add a command: a file beside these, and a line in [`Command`] and in [`run`].
+
+mod bench;
+mod chat;
+mod convert;
+mod doctor;
+mod generate;
+mod input_lines;
+mod machine;
+mod model_argument;
+mod outcome;
+mod output;
+mod pull;
+mod score;
+mod stop_strings;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use outcome::failure;
+
+/// Trains small reasoning models by rule and by teacher.
+#[derive(Parser)]
+#[command(name = "ferule", version, about, max_term_width = 100, after_help = AFTER_HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 the work failed, 2 wrong use.\n\
+FERULE_ISA picks an instruction path (avx512_bf16, avx512, avx2, neon, portable); the best one is the default.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Log-probabilities of texts or token ids, read as JSON lines
+    Score(score::Arguments),
+    /// Continue prompts and conversations, read as JSON lines
+    Generate(generate::Arguments),
+    /// Talk with a model in the terminal
+    Chat(chat::Arguments),
+    /// Measure peaks, products, training and generation on this machine
+    Bench(bench::Arguments),
+    /// Say what this machine offers, which models fit, and what is missing
+    Doctor(doctor::Arguments),
+    /// Fetch a model from a Hugging Face-style hub into the cache
+    Pull(pull::Arguments),
+    /// Write a model as a Hugging Face folder
+    Import(convert::ImportArguments),
+    /// Write a model as a GGUF file
+    Export(convert::ExportArguments),
+}
+
+/// Parses the process's arguments, runs the command and reports how it went.
+pub fn main() -> ExitCode {
+    match Arguments::try_parse() {
+        Ok(arguments) => outcome::report(run(arguments.command)),
+        Err(error) => {
+            // Help and version go to stdout and are no error; nobody is left to tell where printing fails.
+            let _ = error.print();
+            ExitCode::from(error.exit_code() as u8)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Score(arguments) => score::run(arguments),
+        Command::Generate(arguments) => generate::run(arguments),
+        Command::Chat(arguments) => chat::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Pull(arguments) => pull::run(arguments),
+        Command::Import(arguments) => convert::import(arguments),
+        Command::Export(arguments) => convert::export(arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_of_every_command_are_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}

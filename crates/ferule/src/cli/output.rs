@@ -1,0 +1,47 @@
+//! Stdout, where only data goes.
+
+use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
+
+use serde::Serialize;
+
+use super::outcome::ReaderGone;
+
+/// Buffered stdout that tells a closed pipe from a failure.
+pub struct Output {
+    out: BufWriter<StdoutLock<'static>>,
+}
+
+impl Output {
+    /// Takes stdout for as long as it lives.
+    pub fn stdout() -> Self {
+        Self { out: BufWriter::new(io::stdout().lock()) }
+    }
+
+    /// One JSON object as a line. Numbers of type f32 get the fewest digits that read back to the same bits.
+    pub fn json_line(&mut self, row: &impl Serialize) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(row)?;
+        line.push(b'\n');
+        self.out.write_all(&line).map_err(explain)
+    }
+
+    /// Text as it is.
+    pub fn text(&mut self, text: &str) -> anyhow::Result<()> {
+        self.out.write_all(text.as_bytes()).map_err(explain)
+    }
+
+    /// Hands everything on to the reader.
+    pub fn flush(&mut self) -> anyhow::Result<()> {
+        self.out.flush().map_err(explain)
+    }
+}
+
+fn explain(error: io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::BrokenPipe => ReaderGone.into(),
+        ErrorKind::StorageFull => super::outcome::failure(
+            format!("cannot write the output: {error}"),
+            "free space on the disk and run the command again",
+        ),
+        _ => anyhow::anyhow!("cannot write the output: {error}"),
+    }
+}

@@ -1,0 +1,129 @@
+//! The cache that the hub's clients share, in its usual layout.
+//!
+//! ```text
+//! $HF_HUB_CACHE, or $HF_HOME/hub, or ~/.cache/huggingface/hub
+//!   models--owner--name/
+//!     blobs/<etag>                  contents, named by what the server calls them
+//!     blobs/<etag>.incomplete       a download that was cut short
+//!     snapshots/<commit>/<path>     links to blobs
+//!     refs/<branch>                 the commit a branch pointed to when it was pulled
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use super::RepositoryId;
+
+/// The cache's root folder.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// The cache that the environment names.
+    ///
+    /// # Errors
+    /// When neither `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME` nor `HOME` is set.
+    pub fn from_environment() -> anyhow::Result<Self> {
+        let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        if let Some(root) = folder("HF_HUB_CACHE") {
+            return Ok(Self { root });
+        }
+        Ok(Self { root: home()?.join("hub") })
+    }
+
+    /// The root folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of a repository.
+    pub fn repository(&self, id: &RepositoryId) -> RepositoryCache {
+        RepositoryCache { folder: self.root.join(id.folder_name()) }
+    }
+
+    /// The snapshot of a branch or commit, if it was pulled.
+    pub fn snapshot(&self, id: &RepositoryId, revision: &str) -> Option<PathBuf> {
+        let repository = self.repository(id);
+        let commit = match std::fs::read_to_string(repository.folder.join("refs").join(revision)) {
+            Ok(commit) => commit.trim().to_string(),
+            Err(_) => revision.to_string(),
+        };
+        let snapshot = repository.snapshot(&commit);
+        snapshot.is_dir().then_some(snapshot)
+    }
+}
+
+/// `HF_HOME`: the folder of the hub's clients.
+fn home() -> anyhow::Result<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    folder("HF_HOME")
+        .or_else(|| Some(folder("XDG_CACHE_HOME")?.join("huggingface")))
+        .or_else(|| Some(folder("HOME")?.join(".cache/huggingface")))
+        .context("no place for the cache\nhint: set HF_HOME to a folder")
+}
+
+/// The token to show to the hub: `HF_TOKEN`, or the file that other clients have left it in.
+pub fn token() -> Option<String> {
+    let from_file = || {
+        let path = std::env::var_os("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(home().ok()?.join("token")))?;
+        std::fs::read_to_string(path).ok()
+    };
+    let token = std::env::var("HF_TOKEN").ok().or_else(from_file)?;
+    Some(token.trim().to_string()).filter(|token| !token.is_empty())
+}
+
+/// One repository in the cache.
+#[derive(Clone, Debug)]
+pub struct RepositoryCache {
+    folder: PathBuf,
+}
+
+impl RepositoryCache {
+    /// The repository's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where the contents called `etag` lie, or will.
+    pub fn blob(&self, etag: &str) -> PathBuf {
+        self.folder.join("blobs").join(etag)
+    }
+
+    /// The folder of a commit.
+    pub fn snapshot(&self, commit: &str) -> PathBuf {
+        self.folder.join("snapshots").join(commit)
+    }
+
+    /// Lets `path` of a commit point to the contents called `etag`.
+    pub fn link(&self, commit: &str, path: &str, etag: &str) -> io::Result<()> {
+        let at = self.snapshot(commit).join(path);
+        std::fs::create_dir_all(at.parent().expect("a file lies in a folder"))?;
+        match std::fs::remove_file(&at) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let up = "../".repeat(2 + path.matches('/').count());
+        link(Path::new(&format!("{up}blobs/{etag}")), &at)
+    }
+
+    /// Remembers which commit `revision` points to.
+    pub fn set_ref(&self, revision: &str, commit: &str) -> io::Result<()> {
+        let at = self.folder.join("refs").join(revision);
+        std::fs::create_dir_all(at.parent().expect("a ref lies in a folder"))?;
+        std::fs::write(at, commit)
+    }
+}
+
+#[cfg(unix)]
+fn link(target: &Path, at: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, at)
+}
+
+#[cfg(not(unix))]
+fn link(target: &Path, at: &Path) -> io::Result<()> {
+    std::fs::copy(at.parent().expect("a file lies in a folder").join(target), at).map(|_| ())
+}
