@@ -181,9 +181,11 @@ impl<T: Real> Model<T> {
 
     /// Takes over one fused group of tensors that begins with `first`.
     fn take(&mut self, queue: &Queue, first: &TensorSpec, values: &[f32]) {
-        let cols = first.shape.last().copied().unwrap_or(1);
-        let matrix = View::of(values, values.len() / cols, cols);
         let vector = View::of(values, 1, values.len());
+        let matrix = match first.shape[..] {
+            [_, cols] => vector.reshape(values.len() / cols, cols),
+            _ => vector,
+        };
         let (generation, tied) = (self.generation, self.config.tie_word_embeddings);
         let Some(layer) = first.layer.map(|layer| &mut self.layers[layer]) else {
             match first.part {

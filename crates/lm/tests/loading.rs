@@ -50,3 +50,19 @@ fn a_streamed_model_is_the_model_of_an_arena() {
         compare::<bf16>(&queue, &arena, model.tensors(), &tokens(&golden));
     }
 }
+
+#[test]
+fn biases_of_grouped_heads_keep_their_places() {
+    let shape = r#"{"model_type": "qwen2", "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3,
+        "num_key_value_heads": 1, "head_dim": 8, "intermediate_size": 40, "vocab_size": 50}"#;
+    let shape = serde_json::from_str(shape).expect("a shape");
+    let config = lm::Config::from_shape(&shape, None, "shape".as_ref()).expect("a valid shape");
+    let mut arena = Arena::random(Device::Cpu, &config, 1);
+    for index in 0..arena.specs().len() {
+        if arena.specs()[index].shape.len() == 1 {
+            arena.tensor_mut(index).iter_mut().enumerate().for_each(|(i, x)| *x += (index + i) as f32 * 1e-3);
+        }
+    }
+    let queue = Queue::cpu(1, Isa::available()[0]);
+    compare::<f32>(&queue, &arena, &arena, &[1, 7, 49, 3, 3, 20]);
+}

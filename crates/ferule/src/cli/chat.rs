@@ -36,7 +36,7 @@ pub struct Arguments {
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// Divides the logits; 0 takes the most likely token [default: the model's]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Keep the K most likely tokens; 0 keeps all [default: the model's]
     #[arg(long, value_name = "K")]

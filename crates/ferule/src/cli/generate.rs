@@ -66,7 +66,7 @@ pub struct Arguments {
 #[derive(clap::Args, Clone, Debug)]
 pub struct SamplingArguments {
     /// Divides the logits; 0 takes the most likely token
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f32,
     /// Keep the K most likely tokens; 0 keeps all
     #[arg(long, value_name = "K", default_value_t = 0)]
