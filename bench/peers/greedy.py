@@ -78,7 +78,8 @@ def main():
         if arguments.answers:
             answers = [json.loads(line) for line in arguments.answers.open()]
         else:
-            command = ["generate", "--model", folder, "--temperature", 0, "--max-new-tokens", arguments.new]
+            command = ["generate", "--model", folder, "--dtype", "f32", "--temperature", 0]
+            command += ["--max-new-tokens", arguments.new]
             answers = ferule_binary.json_lines(command, rows, arguments.ferule)
         for row, answer in zip(rows, answers, strict=True):
             theirs, margins = greedy(model, row["tokens"], arguments.new)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kernels::{Isa, Queue};
-use store::{StageRow, Runs};
+use store::{Runs, StageRow};
 use train::TrainError;
 use train::recipe::Recipe;
 use train::rewards::{Evidence, Reads, Rule, RuleSet, Verdict};
@@ -207,7 +207,8 @@ fn reward_rises_and_an_interrupted_run_ends_in_the_same_bits() {
     let whole = tempfile::tempdir().expect("a folder");
     let (rows, steps) = go(whole.path(), 2, None);
     let rows = rows.expect("the road is walked");
-    let accuracy = |stage: &str| rows.iter().find(|row| row.stage == stage).and_then(|row| row.accuracy).expect("a row");
+    let accuracy =
+        |stage: &str| rows.iter().find(|row| row.stage == stage).and_then(|row| row.accuracy).expect("a row");
     let (before, after, student) = (accuracy("sft-teacher"), accuracy("grpo-teacher"), accuracy("dialogue-student"));
     assert!(after > before + 0.2, "reinforcement learning moved accuracy from {before} to {after}");
     assert!(student > 0.5, "the student reached {student}");

@@ -185,8 +185,7 @@ fn size(name: &'static str, config: &Config, peaks: &Peaks, available: Option<u6
     Size {
         name,
         parameters,
-        // While it is being read, the file lies in memory beside the packed weights.
-        serve: using(weights + 2 * parameters as u64 + cache(SERVED_TOKENS), decode_one),
+        serve: using(weights + cache(SERVED_TOKENS), decode_one),
         lora: using(packed_for_training + working, compute / (4 * active) as f64),
         full: using(4 * master + packed_for_training + working, train),
         rl: using(
@@ -204,7 +203,7 @@ fn advice(queue: &Queue, isa_available: &[&'static str], available: Option<u64>)
     if isa_available[0] == "portable" {
         advice
             .push("this processor has no vector path (AVX2 with FMA, AVX-512 or NEON): everything will be slow".into());
-    } else if !isa_available.contains(&"avx512_bf16") {
+    } else if queue.isa() != Isa::Avx512Bf16 {
         advice.push("bf16 is widened to f32 in products: it saves memory, and no arithmetic".into());
     }
     if queue.threads() < machine::cores() {

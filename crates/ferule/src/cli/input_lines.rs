@@ -111,7 +111,7 @@ mod tests {
     fn errors_name_line_field_and_form() {
         assert_eq!(
             message("{\"tokens\": [1]}\n\n{\"tokens\": [1, -2]}\n"),
-            "stdin line 3: field `tokens[1]`: invalid value: integer `-2`, expected u32, at column 16\n\
+            "stdin line 3: field `tokens[1]`: invalid value: integer `-2`, expected u32, at column 17\n\
              hint: a line is {\"tokens\": [1, 2]}"
         );
         assert_eq!(
