@@ -44,7 +44,8 @@ impl InputLine {
         let mut json = serde_json::Deserializer::from_str(&self.text);
         let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let field = match error.path().to_string().as_str() {
-                "." => String::new(),
+                // serde_path_to_error's words for the line itself, and for a place it does not know.
+                "." | "?" => String::new(),
                 path => format!("field `{path}`: "),
             };
             let column = error.inner().column();
