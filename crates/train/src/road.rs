@@ -9,6 +9,7 @@
 //!
 //! Read next: [`crate::walk`], the loop inside a stage.
 
+mod baselines;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -60,6 +61,8 @@ pub fn walk<T: Real>(
         let finished = committed.state()["finished"].as_bool().unwrap_or(false);
         first = committed.stage_index() as usize + usize::from(finished);
         resume = (!finished).then_some(committed);
+    } else {
+        baselines::record(recipe, task, &heldout, &run)?;
     }
     let (mut models, mut codec) = weights::restore(queue, recipe, &run, first)?;
     for (index, stage) in recipe.stages.iter().enumerate().skip(first) {

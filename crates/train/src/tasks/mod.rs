@@ -19,6 +19,7 @@ pub mod idiom_chain;
 pub mod jsonl;
 pub mod judgment;
 pub mod partition;
+pub mod registry;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,0 +1,102 @@
+//! The tasks by name, built from a recipe's `[task]` table.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::countdown::{Countdown, CountdownSettings};
+use super::idiom_chain::IdiomChain;
+use super::jsonl::Jsonl;
+use super::judgment::Judgment;
+use super::{Task, TaskError};
+use crate::rewards::RuleConfig;
+use crate::rewards::dictionary::Dictionary;
+use crate::suggest;
+
+/// The names of all tasks.
+pub const NAMES: [&str; 4] = ["judgment", "idiom_chain", "countdown", "jsonl"];
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct JudgmentKeys {
+    /// Real cases; the generator's where there are none.
+    files: Vec<PathBuf>,
+    /// Facts longer than this are cut.
+    fact_chars: Option<usize>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct IdiomChainKeys {
+    /// A list of idioms; the built-in one where there is none.
+    dictionary: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonlKeys {
+    /// The file.
+    path: PathBuf,
+    /// Put around every text prompt, at `{prompt}`.
+    #[serde(default)]
+    template: Option<String>,
+    /// What rewards a policy.
+    #[serde(default)]
+    rules: Vec<RuleConfig>,
+}
+
+/// The task that a `[task]` table describes; relative paths in it start at `folder`.
+///
+/// # Errors
+/// [`TaskError::Setting`] for an unknown task or key, and whatever reading its files finds.
+pub fn build(table: &toml::Table, folder: &Path) -> Result<Box<dyn Task>, TaskError> {
+    let mut keys = table.clone();
+    let name = keys.remove("name");
+    let name = name.as_ref().and_then(toml::Value::as_str).ok_or_else(|| {
+        wrong("task", "name", "is missing".into(), format!("write name = \"…\"; there are {}", NAMES.join(", ")))
+    })?;
+    match name {
+        "judgment" => {
+            let keys: JudgmentKeys = typed(name, keys)?;
+            if keys.files.is_empty() {
+                return Ok(Box::new(Judgment::generated()));
+            }
+            let files: Vec<PathBuf> = keys.files.iter().map(|file| folder.join(file)).collect();
+            Ok(Box::new(Judgment::from_files(&files, keys.fact_chars)?))
+        }
+        "idiom_chain" => {
+            let keys: IdiomChainKeys = typed(name, keys)?;
+            let dictionary = match keys.dictionary {
+                None => Dictionary::builtin(),
+                Some(path) => Arc::new(Dictionary::read(&folder.join(path)).map_err(|error| {
+                    wrong(name, "dictionary", error.to_string(), "one idiom a line, or JSON lines with `word`".into())
+                })?),
+            };
+            Ok(Box::new(IdiomChain::new(dictionary)))
+        }
+        "countdown" => Ok(Box::new(Countdown::new(typed::<CountdownSettings>(name, keys)?)?)),
+        "jsonl" => {
+            let keys: JsonlKeys = typed(name, keys)?;
+            let task = Jsonl::open(&folder.join(keys.path), &keys.rules, folder, keys.template.as_deref())?;
+            Ok(Box::new(task))
+        }
+        _ => Err(wrong("task", "name", format!("there is no task \"{name}\""), suggest::hint(name, NAMES))),
+    }
+}
+
+fn typed<T: DeserializeOwned>(task: &str, keys: toml::Table) -> Result<T, TaskError> {
+    let known = suggest::fields_of::<T>();
+    if let Some(unknown) = keys.keys().find(|key| !known.contains(&key.as_str())) {
+        return Err(wrong(task, unknown, "unknown key".into(), suggest::hint(unknown, known.iter().copied())));
+    }
+    serde_path_to_error::deserialize(toml::Value::Table(keys)).map_err(|error| {
+        let field = error.path().to_string();
+        wrong(task, &field, error.inner().to_string().trim().to_string(), "see the task's keys".into())
+    })
+}
+
+fn wrong(task: &str, field: &str, message: String, hint: String) -> TaskError {
+    TaskError::Setting { task: task.into(), field: field.into(), message, hint }
+}
