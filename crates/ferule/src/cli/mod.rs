@@ -10,15 +10,22 @@ mod bench;
 mod chat;
 mod convert;
 mod doctor;
+mod eval;
 mod generate;
 mod input_lines;
+mod ladder;
+mod ls;
 mod machine;
 mod model_argument;
 mod outcome;
 mod output;
+mod progress;
 mod pull;
+mod report;
+mod run;
 mod score;
 mod stop_strings;
+mod task;
 
 use std::process::ExitCode;
 
@@ -39,6 +46,16 @@ FERULE_ISA picks an instruction path (avx512_bf16, avx512, avx2, neon, portable)
 
 #[derive(Subcommand)]
 enum Command {
+    /// Walk a recipe's whole road, or go on with it
+    Run(run::Arguments),
+    /// Show a run as a page, or its ladder as JSON
+    Report(report::Arguments),
+    /// List the runs
+    Ls(ls::Arguments),
+    /// Measure a model, or a run's last one, on a task's held-out cases
+    Eval(eval::Arguments),
+    /// Write a task's cases as JSON lines
+    Task(task::Arguments),
     /// Log-probabilities of texts or token ids, read as JSON lines
     Score(score::Arguments),
     /// Continue prompts and conversations, read as JSON lines
@@ -71,6 +88,11 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::Report(arguments) => report::run(arguments),
+        Command::Ls(arguments) => ls::run(arguments),
+        Command::Eval(arguments) => eval::run(arguments),
+        Command::Task(arguments) => task::run(arguments),
         Command::Score(arguments) => score::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Chat(arguments) => chat::run(arguments),

@@ -1,0 +1,123 @@
+//! What a person sees while a run works: a bar on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use store::StageRow;
+use train::walk::{Observer, StepView};
+
+use super::ladder;
+
+/// Time between two sample rollouts, and between two plain lines.
+const BETWEEN_SAMPLES: Duration = Duration::from_secs(20);
+const BETWEEN_LINES: Duration = Duration::from_secs(5);
+
+/// A progress bar on stderr.
+pub struct Terminal {
+    bar: ProgressBar,
+    sampled: Instant,
+}
+
+impl Terminal {
+    /// Whether stderr is a terminal.
+    pub fn fits() -> bool {
+        std::io::stderr().is_terminal()
+    }
+
+    /// A bar that waits for its first stage.
+    pub fn new() -> Self {
+        Self { bar: ProgressBar::hidden(), sampled: Instant::now() }
+    }
+}
+
+impl Observer for Terminal {
+    fn stage(&mut self, name: &str, _: &str, from_step: u64) {
+        let style = ProgressStyle::with_template("{prefix:24} {bar:24} {pos}/{len} {eta:>4} left  {msg}");
+        self.bar = ProgressBar::new(0).with_style(style.expect("the template is valid")).with_prefix(name.to_string());
+        self.bar.set_position(from_step);
+        // What was done before a restart says nothing of today's speed.
+        self.bar.reset_eta();
+    }
+
+    fn step(&mut self, view: &StepView) {
+        self.bar.set_length(view.steps);
+        self.bar.set_position(view.step);
+        self.bar.set_message(numbers(view));
+        if let Some(sample) = view.sample.filter(|_| self.sampled.elapsed() > BETWEEN_SAMPLES) {
+            self.sampled = Instant::now();
+            self.bar.println(format!("  {}", one_line(sample)));
+        }
+    }
+
+    fn notice(&mut self, text: &str) {
+        self.bar.println(text);
+    }
+
+    fn finished(&mut self, row: &StageRow) {
+        self.bar.finish_and_clear();
+        eprintln!("{}", ladder::line(row));
+    }
+}
+
+/// Plain lines on stderr, or nothing.
+pub struct Lines {
+    quiet: bool,
+    said: Option<Instant>,
+    sampled: Instant,
+}
+
+impl Lines {
+    /// `quiet` says nothing but notices.
+    pub fn new(quiet: bool) -> Self {
+        Self { quiet, said: None, sampled: Instant::now() }
+    }
+}
+
+impl Observer for Lines {
+    fn stage(&mut self, name: &str, _: &str, from_step: u64) {
+        self.said = None;
+        if !self.quiet && from_step > 0 {
+            eprintln!("{name}: going on after step {from_step}");
+        }
+    }
+
+    fn step(&mut self, view: &StepView) {
+        let due = self.said.is_none_or(|said| said.elapsed() > BETWEEN_LINES) || view.step == view.steps;
+        if self.quiet || !due {
+            return;
+        }
+        self.said = Some(Instant::now());
+        eprintln!("{} {}/{} {}", view.stage, view.step, view.steps, numbers(view));
+        if let Some(sample) = view.sample.filter(|_| self.sampled.elapsed() > BETWEEN_SAMPLES) {
+            self.sampled = Instant::now();
+            eprintln!("  {}", one_line(sample));
+        }
+    }
+
+    fn notice(&mut self, text: &str) {
+        eprintln!("{text}");
+    }
+
+    fn finished(&mut self, row: &StageRow) {
+        if !self.quiet {
+            eprintln!("{}", ladder::line(row));
+        }
+    }
+}
+
+/// The step's most telling numbers.
+fn numbers(view: &StepView) -> String {
+    let of = |name: &str| view.metrics.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
+    let mut parts = Vec::new();
+    let shown = ["loss", "reward", "divergence", "closeness", "kept", "validation_accuracy", "unfinished"];
+    parts.extend(shown.iter().filter_map(|name| Some(format!("{} {:.3}", name.replace('_', " "), of(name)?))));
+    if let Some(tokens) = of("tokens").filter(|&tokens| tokens > 0.0) {
+        parts.push(format!("{:.0} tokens/s", tokens / view.seconds.max(1e-9)));
+    }
+    parts.join("  ")
+}
+
+fn one_line(text: &str) -> String {
+    text.replace('\n', "⏎").chars().take(160).collect()
+}

@@ -1,0 +1,33 @@
+//! `ferule task NAME`: a task's cases as JSON lines.
+
+use train::tasks::{Split, registry};
+
+use super::output::Output;
+
+/// What `ferule task` reads.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// judgment, idiom_chain or countdown
+    name: String,
+    /// train, heldout, heldout_unseen or validation
+    #[arg(long, default_value = "train")]
+    split: String,
+    /// Cases
+    #[arg(long, default_value_t = 10)]
+    n: usize,
+    /// Seed of the generator
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let mut table = toml::Table::new();
+    table.insert("name".into(), arguments.name.clone().into());
+    let task = registry::build(&table, std::path::Path::new(""))?;
+    let mut output = Output::stdout();
+    for case in task.cases(Split::parse(&arguments.split)?, arguments.n, arguments.seed)? {
+        output.json_line(&case)?;
+    }
+    output.flush()
+}
