@@ -9,6 +9,7 @@
 pub mod advantage;
 pub mod baselines;
 pub mod codec;
+pub mod data;
 pub mod error;
 pub mod evaluate;
 pub mod packing;
