@@ -33,10 +33,10 @@ pub(super) fn restore(
         let checkpoint = lm::checkpoint::open(&path)?;
         let ends = checkpoint.generation().eos_token_id.clone();
         let own = Codec::new(checkpoint.tokenizer()?, checkpoint.template()?, &ends)?;
-        if let Some((other, codec)) = &codec {
-            if !same_vocabulary(&codec.tokenizer, &own.tokenizer) {
-                return Err(TrainError::Tokenizers { first: other.clone(), second: path });
-            }
+        if let Some((other, codec)) = &codec
+            && !same_vocabulary(&codec.tokenizer, &own.tokenizer)
+        {
+            return Err(TrainError::Tokenizers { first: other.clone(), second: path });
         }
         models.insert(name.clone(), Arena::load(queue.device(), checkpoint.config(), checkpoint.tensors())?);
         codec.get_or_insert((path, own));

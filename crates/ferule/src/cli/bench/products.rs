@@ -32,7 +32,7 @@ pub fn measure<T: Real>(queue: &Queue, config: &Config) -> Vec<Row> {
     let qkv = queries + 2 * config.key_value_size();
     let sizes = [(qkv, hidden), (hidden, queries), (2 * inner, hidden), (hidden, inner), (config.vocab_size, hidden)];
     let mut rows: Vec<Row> =
-        sizes.iter().map(|&(n, k)| product::<T>(queue, ROWS.min(1 << 24 / n.max(1)).max(256), n, k)).collect();
+        sizes.iter().map(|&(n, k)| product::<T>(queue, ROWS.min((1 << 24) / n.max(1)).max(256), n, k)).collect();
     for m in [1, 32] {
         rows.extend([2, 4].map(|at: usize| product::<T>(queue, m, sizes[at].0, sizes[at].1)));
     }

@@ -1,7 +1,7 @@
 //! GGUF files: the format of llama.cpp and its kin, one file with weights, configuration and tokenizer.
 //!
 //! [`File`] reads one: weights of any common quantisation are dequantised to f32, the metadata become a [`Config`],
-//! the vocabulary a [`Tokenizer`]. [`save`] writes one in F32, F16, BF16 or Q8_0 that llama.cpp loads.
+//! the vocabulary a [`Tokenizer`](crate::tokenizer::Tokenizer). [`save`] writes one in F32, F16, BF16 or Q8_0 that llama.cpp loads.
 //!
 //! A file is not trusted: every count, length and offset is checked against the bytes that are there before anything
 //! is allocated for it.
