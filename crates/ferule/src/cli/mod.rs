@@ -4,7 +4,7 @@
 //! dtype, on how many threads), `input_lines.rs` (JSON lines from stdin, with line numbers in every error), `output.rs`
 //! (stdout, where only data goes) and `outcome.rs` (how an error becomes a message and an exit code).
 //!
-//! To add a command: a file beside these, and a line in [`Command`] and in [`run`].
+//! To add a command: a file beside these, and a line in [`Command`] and in [`run()`].
 
 mod bench;
 mod chat;

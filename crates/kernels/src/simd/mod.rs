@@ -214,7 +214,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 /// A computation written once for every path.
 ///
 /// A kernel is a struct of its arguments (views, pointers, scalars), made inside the task that runs it:
-/// ```ignore
+/// ```text
 /// struct Halve<'a> { x: &'a mut [f32] }
 /// impl Kernel for Halve<'_> {
 ///     type Output = ();

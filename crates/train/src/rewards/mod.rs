@@ -11,7 +11,7 @@
 //! Scoring is strict: unless a rule's documentation says otherwise, a completion that was cut short or that does not hold
 //! exactly one answer block scores 0. A reward that reads "the first answer block" teaches a policy to write several.
 //!
-//! Read next: [`answer`] (how the one answer is read), then [`format`], the smallest rule, then [`registry`] (how a recipe names them) and [`trial`] (what every set must refuse).
+//! Read next: [`answer`] (how the one answer is read), then [`mod@format`], the smallest rule, then [`registry`] (how a recipe names them) and [`trial`] (what every set must refuse).
 
 pub mod answer;
 pub mod choice;

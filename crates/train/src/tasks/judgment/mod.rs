@@ -1,7 +1,7 @@
 //! Judgment: from the facts of a Chinese criminal case to charge (罪名), article (法条) and penalty (刑罚).
 //!
 //! The prompt is `案情：{facts}\n裁判：`; the completion is `<think>…</think><answer>罪名；法条；刑罚</answer>` in the notation of
-//! [`answer`]. Cases come from a generator ([`draft`]) or from files of real records ([`records`]).
+//! [`answer`]. Cases come from a generator ([`mod@draft`]) or from files of real records ([`records`]).
 //!
 //! **Splits.** By BLAKE3 of the facts. Of the generator's space one half is the corpus's, and no split draws from it: a
 //! document never holds a case that is demonstrated, rewarded or graded. `heldout_unseen` has its own wordings, names and
@@ -11,7 +11,7 @@
 //! **What it never does.** It gives no legal advice and takes no position on what is just: see [`honest`], which belongs
 //! beside every figure of this task.
 //!
-//! Read next: [`draft`] (a case), [`table`] (the law as data), [`grade`] (the headline), [`rules`] and [`statute`] (the rewards).
+//! Read next: [`mod@draft`] (a case), [`table`] (the law as data), [`grade`] (the headline), [`rules`] and [`statute`] (the rewards).
 
 pub mod answer;
 pub mod corpus;
