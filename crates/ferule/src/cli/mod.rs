@@ -12,6 +12,8 @@ mod convert;
 mod doctor;
 mod eval;
 mod generate;
+mod grade;
+mod init;
 mod input_lines;
 mod ladder;
 mod ls;
@@ -56,6 +58,10 @@ enum Command {
     Eval(eval::Arguments),
     /// Write a task's cases as JSON lines
     Task(task::Arguments),
+    /// Grade a run's stored rollouts under other rules, old and new side by side
+    Grade(grade::Arguments),
+    /// Look at your data and write a commented recipe for it
+    Init(init::Arguments),
     /// Log-probabilities of texts or token ids, read as JSON lines
     Score(score::Arguments),
     /// Continue prompts and conversations, read as JSON lines
@@ -93,6 +99,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Ls(arguments) => ls::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Task(arguments) => task::run(arguments),
+        Command::Grade(arguments) => grade::run(arguments),
+        Command::Init(arguments) => init::run(arguments),
         Command::Score(arguments) => score::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Chat(arguments) => chat::run(arguments),

@@ -279,15 +279,16 @@ fn collect<T: Real>(
 
 /// The next prompts of the stage's endless walk through its cases, each pass in an order of its own.
 fn next_prompts(walk: &mut Walk, cases: &[Case], count: usize) -> Vec<Case> {
-    (0..count)
-        .map(|_| {
-            let (pass, place) = (walk.cursor / cases.len() as u64, (walk.cursor % cases.len() as u64) as usize);
-            walk.cursor += 1;
-            let mut order: Vec<usize> = (0..cases.len()).collect();
-            walk.key.word("pass").number(pass).stream().shuffle(&mut order);
-            cases[order[place]].clone()
-        })
-        .collect()
+    let mut chosen = Vec::with_capacity(count);
+    while chosen.len() < count {
+        let (pass, place) = (walk.cursor / cases.len() as u64, (walk.cursor % cases.len() as u64) as usize);
+        let mut order: Vec<usize> = (0..cases.len()).collect();
+        walk.key.word("pass").number(pass).stream().shuffle(&mut order);
+        let before = chosen.len();
+        chosen.extend(order.iter().skip(place).take(count - before).map(|&index| cases[index].clone()));
+        walk.cursor += (chosen.len() - before) as u64;
+    }
+    chosen
 }
 
 fn judge(rules: &RuleSet, case: &Case, group: &Group) -> Vec<Judged> {

@@ -1,0 +1,59 @@
+//! `ferule grade RUN`: stored rollouts under other rules, old and new side by side.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use store::Runs;
+use train::recipe::Recipe;
+use train::rules::Rules;
+use train::tasks::{Completion, registry};
+
+use super::output::Output;
+
+/// What `ferule grade` reads.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The run's name
+    run: String,
+    /// Folder of all runs
+    #[arg(long, default_value = "runs")]
+    runs: PathBuf,
+    /// The stage whose rollouts are graded
+    #[arg(long)]
+    stage: String,
+    /// A recipe whose task, and the arm of rules below, grade them
+    #[arg(long)]
+    recipe: PathBuf,
+    /// The arm of rules, such as answers or answer_free
+    #[arg(long, default_value = "answers")]
+    rules: String,
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let recipe = Recipe::read(&arguments.recipe, &[])?;
+    let task = registry::build(&recipe.task, &recipe.folder)?;
+    let rules = Rules::Arm(arguments.rules.clone()).build(&*task, &recipe.folder)?;
+    let view = Runs::open(&arguments.runs).view(&arguments.run)?;
+    let mut output = Output::stdout();
+    for step in view.rollout_steps(&arguments.stage)? {
+        let rows = view.rollouts(&arguments.stage, step)?;
+        let (mut old, mut new, mut changed) = (0.0, 0.0, 0);
+        for row in &rows {
+            let completion = Completion { text: &row.completion, finished: row.finished, tokens: row.tokens.len() };
+            let judged = rules.judge(&row.prompt, row.answer.as_deref(), &completion);
+            old += row.reward.unwrap_or(0.0);
+            new += judged.reward.unwrap_or(0.0);
+            changed += usize::from(judged.reward != row.reward);
+        }
+        let n = rows.len().max(1) as f64;
+        output.json_line(&json!({
+            "step": step,
+            "rollouts": rows.len(),
+            "reward_old": old / n,
+            "reward_new": new / n,
+            "changed": changed,
+        }))?;
+    }
+    output.flush()
+}
