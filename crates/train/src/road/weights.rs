@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use kernels::Queue;
 use lm::checkpoint::huggingface::{Companions, GenerationConfig, save};
-use lm::checkpoint::{Storage, TensorSource};
+use lm::checkpoint::Storage;
 use lm::config::Config;
 use lm::rng::Key;
 use lm::tokenizer::Tokenizer;
-use lm::{Arena, FormatError};
+use lm::Arena;
 use store::{ModelDigest, Run};
 
 use super::Models;
@@ -104,7 +104,7 @@ pub(super) fn export(walk: &Walk, model: &str) -> Result<String, TrainError> {
         tokenizer: Some(&codec.tokenizer),
         template: codec.template.as_ref().map(|template| template.source()),
     };
-    save(export.folder(), companions, &ArenaSource(weights), Storage::F32)?;
+    save(export.folder(), companions, weights, Storage::F32)?;
     export.finish()?;
     digest(weights)
 }
@@ -121,30 +121,4 @@ pub fn digest(weights: &Arena) -> Result<String, TrainError> {
         digest.tensor(&spec.name, "F32", &shape, &bytes)?;
     }
     Ok(digest.finish()?)
-}
-
-/// An arena as a source of tensors, so that it can be written.
-struct ArenaSource<'a>(&'a Arena);
-
-impl TensorSource for ArenaSource<'_> {
-    fn path(&self) -> &Path {
-        Path::new("weights in memory")
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.0.specs().iter().map(|spec| spec.name.clone()).collect();
-        names.sort();
-        names
-    }
-
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.0.specs().iter().find(|spec| spec.name == name).map(|spec| spec.shape.clone())
-    }
-
-    fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), FormatError> {
-        let index = self.0.specs().iter().position(|spec| spec.name == name);
-        let index = index.expect("names come from the same table");
-        out.copy_from_slice(self.0.tensor(index));
-        Ok(())
-    }
 }
