@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kernels::Queue;
-use lm::checkpoint::huggingface::{Companions, GenerationConfig, save};
+use lm::Arena;
 use lm::checkpoint::Storage;
+use lm::checkpoint::huggingface::{Companions, GenerationConfig, save};
 use lm::config::Config;
 use lm::rng::Key;
 use lm::tokenizer::Tokenizer;
-use lm::Arena;
 use store::{ModelDigest, Run};
 
 use super::Models;
