@@ -27,7 +27,7 @@ use store::{Run, RunOptions, Runs, StageRow};
 use crate::codec::Codec;
 use crate::error::TrainError;
 use crate::evaluate::{Evaluation, evaluate};
-use crate::recipe::{Recipe, Stage, StageKind};
+use crate::recipe::{ModelSource, Recipe, Stage, StageKind};
 use crate::recipes;
 use crate::tasks::{Case, Split, Task};
 use crate::walk::{Meters, Observer, Walk};
@@ -89,6 +89,7 @@ pub fn walk<T: Real>(
         }
         let row = finish::<T>(stage, &mut walk, &heldout)?;
         walk.commit_finished()?;
+        weights::copy(recipe, stage, walk.models);
         walk.observer.finished(&row);
     }
     Ok(Finished { folder: run.folder().to_path_buf(), rows: run.ledger().stages()? })
@@ -133,10 +134,7 @@ impl Heldout {
 
 /// Export, measurement and the ladder's row.
 fn finish<T: Real>(stage: &Stage, walk: &mut Walk, heldout: &Heldout) -> Result<StageRow, TrainError> {
-    let trained = match &stage.kind {
-        StageKind::Tokenizer(_) | StageKind::Sample(_) => None,
-        kind => kind.model(),
-    };
+    let trained = stage.kind.trained();
     let (mut digest, mut measured, mut unseen) = (None, None, None);
     if let StageKind::Tokenizer(_) = stage.kind {
         let export = walk.run.begin_export(&stage.name)?;
@@ -199,10 +197,12 @@ fn measure<T: Real>(walk: &Walk, model: &mut Model<T>, cases: &[Case]) -> Result
 fn lineage(run: &Run, recipe: &Recipe, stage: &Stage, digest: &str) -> Result<(), TrainError> {
     let rows = run.ledger().stages()?;
     let latest = |model: &str| {
-        rows.iter()
-            .rev()
-            .filter(|row| row.stage != stage.name && row.model == model)
-            .find_map(|row| row.digest.as_deref())
+        let origin = match recipe.models.get(model) {
+            Some(ModelSource::Stage { from }) => Some(from),
+            _ => None,
+        };
+        let made = |row: &&StageRow| row.model == model || Some(&row.stage) == origin;
+        rows.iter().rev().filter(|row| row.stage != stage.name).filter(made).find_map(|row| row.digest.as_deref())
     };
     let data_teacher = match &stage.kind {
         StageKind::Distill(keys) => recipe.stages.iter().find(|s| s.name == keys.data).and_then(|s| s.kind.model()),

@@ -92,6 +92,9 @@ num_attention_heads = 2
 max_position_embeddings = 64
 initializer_range = 0.15
 
+[models.twin]
+from = "sft-teacher"
+
 [[stages]]
 kind = "tokenizer"
 vocab_size = 263
@@ -152,6 +155,15 @@ teacher = "teacher"
 steps = 6
 max_new_tokens = 4
 checkpoint_every_steps = 2
+
+# Without a rate nothing changes: the copy must still be what SFT made, whatever became of the teacher since.
+[[stages]]
+kind = "dialogue"
+model = "twin"
+teacher = "teacher"
+steps = 2
+max_new_tokens = 4
+learning_rate = 0.0
 "#;
 
 /// Counts steps, and asks to stop at a chosen one.
@@ -213,6 +225,8 @@ fn reward_rises_and_an_interrupted_run_ends_in_the_same_bits() {
     let accuracy =
         |stage: &str| rows.iter().find(|row| row.stage == stage).and_then(|row| row.accuracy).expect("a row");
     let (before, after, student) = (accuracy("sft-teacher"), accuracy("grpo-teacher"), accuracy("dialogue-student"));
+    let digest = |stage: &str| rows.iter().find(|row| row.stage == stage).and_then(|row| row.digest.clone());
+    assert_eq!(digest("dialogue-twin"), digest("sft-teacher"), "a copy is what the stage made");
     assert!(after > before + 0.2, "reinforcement learning moved accuracy from {before} to {after}");
     assert!(student > 0.5, "the student reached {student}");
     let reward = |step: usize| metrics(whole.path()).into_iter().filter(|m| m.stage == "grpo-teacher").nth(step);

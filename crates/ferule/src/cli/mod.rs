@@ -8,6 +8,7 @@
 
 mod bench;
 mod chat;
+mod compare;
 mod convert;
 mod doctor;
 mod eval;
@@ -56,6 +57,8 @@ enum Command {
     Ls(ls::Arguments),
     /// Measure a model, or a run's last one, on a task's held-out cases
     Eval(eval::Arguments),
+    /// What one row of the ladder adds to another, paired and pooled over runs
+    Compare(compare::Arguments),
     /// Write a task's cases as JSON lines
     Task(task::Arguments),
     /// Grade a run's stored rollouts under other rules, old and new side by side
@@ -98,6 +101,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Report(arguments) => report::run(arguments),
         Command::Ls(arguments) => ls::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
+        Command::Compare(arguments) => compare::run(arguments),
         Command::Task(arguments) => task::run(arguments),
         Command::Grade(arguments) => grade::run(arguments),
         Command::Init(arguments) => init::run(arguments),

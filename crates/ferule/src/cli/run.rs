@@ -102,7 +102,8 @@ fn dry_run(recipe: &Recipe) -> anyhow::Result<()> {
     output.flush()?;
     for (name, source) in &recipe.models {
         let line = match source {
-            ModelSource::Path { path } => json!({ "model": name, "from": path }),
+            ModelSource::Path { path } => json!({ "model": name, "path": path }),
+            ModelSource::Stage { from } => json!({ "model": name, "from": from }),
             ModelSource::Random(shape) => {
                 json!({ "model": name, "hidden_size": shape.hidden_size, "num_hidden_layers": shape.num_hidden_layers })
             }

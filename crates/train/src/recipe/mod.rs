@@ -59,6 +59,11 @@ pub enum ModelSource {
         /// The folder or file.
         path: PathBuf,
     },
+    /// A copy of what a stage made, so that several roads may part from one place.
+    Stage {
+        /// The stage's name.
+        from: String,
+    },
     /// Random weights of a shape.
     Random(Shape),
 }
@@ -137,6 +142,14 @@ impl StageKind {
             StageKind::Sample(stage) => Some(&stage.model),
             StageKind::Distill(stage) => Some(&stage.model),
             StageKind::Dialogue(stage) => Some(&stage.model),
+        }
+    }
+
+    /// The model whose weights the stage changes; none for those that only make a tokenizer or a data set.
+    pub fn trained(&self) -> Option<&str> {
+        match self {
+            StageKind::Tokenizer(_) | StageKind::Sample(_) => None,
+            kind => kind.model(),
         }
     }
 

@@ -136,10 +136,17 @@ impl Reader<'_> {
         for (name, value) in models {
             let key = format!("models.{name}");
             let Value::Table(fields) = value else {
-                return Err(self.field(&key, "is not a table", "write `[models.NAME]` with a shape or a `path`"));
+                return Err(self.field(
+                    &key,
+                    "is not a table",
+                    "write `[models.NAME]` with a shape, a `path` or `from`",
+                ));
             };
             let source = if fields.contains_key("path") {
                 self.refuse_unknown(&format!("{key}."), &fields, &["path"])?;
+                self.typed(&key, fields)?
+            } else if fields.contains_key("from") {
+                self.refuse_unknown(&format!("{key}."), &fields, &["from"])?;
                 self.typed(&key, fields)?
             } else {
                 self.refuse_unknown(&format!("{key}."), &fields, suggest::fields_of::<lm::config::Shape>())?;
@@ -177,10 +184,24 @@ impl Reader<'_> {
                     let hint = suggest::hint(model, models.keys().map(String::as_str));
                     return Err(self.field(&format!("{place}.model"), format!("there is no model \"{model}\""), hint));
                 }
+                self.made_before(&place, model, &models[model], &stages)?;
             }
             stages.push(Stage { name, kind });
         }
         Ok(stages)
+    }
+
+    /// A copy of a stage's weights exists only after that stage.
+    fn made_before(&self, place: &str, model: &str, source: &ModelSource, before: &[Stage]) -> Result<(), RecipeError> {
+        let ModelSource::Stage { from } = source else { return Ok(()) };
+        if before.iter().any(|stage| stage.name == *from && stage.kind.trained().is_some()) {
+            return Ok(());
+        }
+        let problem = format!(
+            "model \"{model}\" is a copy of what \"{from}\" makes, and no earlier training stage has that name"
+        );
+        let makers = before.iter().filter(|stage| stage.kind.trained().is_some()).map(|stage| stage.name.as_str());
+        Err(self.field(&format!("{place}.model"), problem, suggest::hint(from, makers)))
     }
 
     fn kind(&self, place: &str, kind: &str, fields: Table) -> Result<StageKind, RecipeError> {

@@ -1,6 +1,7 @@
 //! Supervised fine-tuning on a few demonstrations: cross-entropy on the completion, nothing on the prompt.
 //!
-//! 1. The demonstrations are the first cases of the training split; each is metered as a label.
+//! 1. The demonstrations are the first cases of the training split; each is metered as a label. With `bare_answers` nobody demonstrated
+//!    anything: each case is metered as an answer read.
 //! 2. Their order in an epoch is a shuffle keyed by (seed, stage, epoch).
 //! 3. A step's loss is the mean over its trained tokens.
 //! 4. Demonstrations are trained whole: one that exceeds `context` is refused, never cut.
@@ -120,6 +121,11 @@ fn demonstrations_of(stage: &Sft, walk: &mut Walk) -> Result<Vec<Sequence>, Trai
             return Err(TrainError::stage(walk.stage, problem, "leave it out, or give the model more positions"));
         }
         sequences.push(sequence);
+    }
+    if stage.bare_answers {
+        let ids: Vec<&str> = cases.iter().map(|case| case.id.as_str()).collect();
+        walk.run.ledger().meter_answers(walk.stage, &ids)?;
+        return Ok(sequences);
     }
     let labels: Vec<Label> = cases
         .iter()

@@ -15,7 +15,7 @@ use store::{ModelDigest, Run};
 use super::Models;
 use crate::codec::Codec;
 use crate::error::TrainError;
-use crate::recipe::{ModelSource, Recipe, StageKind};
+use crate::recipe::{ModelSource, Recipe, Stage, StageKind};
 use crate::walk::Walk;
 
 /// The weights and the codec as they stand before stage `first`.
@@ -55,6 +55,7 @@ pub(super) fn restore(
                 let checkpoint = lm::checkpoint::open(&folder)?;
                 let weights = Arena::load(queue.device(), checkpoint.config(), checkpoint.tensors())?;
                 models.insert(kind.model().expect("a training stage has a model").to_string(), weights);
+                copy(recipe, stage, &mut models);
             }
         }
     }
@@ -85,6 +86,16 @@ fn add_random(queue: &Queue, recipe: &Recipe, codec: &Codec, models: &mut Models
         models.insert(name.clone(), Arena::random(queue.device(), &config, key));
     }
     Ok(())
+}
+
+/// Gives the stage's weights to every model that starts as a copy of them.
+pub(super) fn copy(recipe: &Recipe, stage: &Stage, models: &mut Models) {
+    let Some(made) = stage.kind.trained() else { return };
+    for (name, source) in &recipe.models {
+        if matches!(source, ModelSource::Stage { from } if *from == stage.name) {
+            models.insert(name.clone(), models[made].clone());
+        }
+    }
 }
 
 fn same_vocabulary(a: &Tokenizer, b: &Tokenizer) -> bool {

@@ -1,0 +1,194 @@
+//! `ferule compare FIRST SECOND --run RUN…`: what the second row of the ladder adds to the first, paired case by case and pooled over
+//! the seeds of several runs.
+//!
+//! A difference *appears* when every run agrees in its sign and the pooled interval holds no zero; anything else is called what
+//! it is, within the noise. Rows that did not answer the same cases are refused.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use store::{RunView, Runs};
+use train::rng::Key;
+use train::stats::{Interval, paired_bootstrap};
+
+use super::outcome::failure;
+use super::output::Output;
+
+/// Bootstrap resamples behind every interval.
+const RESAMPLES: usize = 10_000;
+
+/// What `ferule compare` reads.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// A row of the ladder: a stage's name or a baseline's
+    first: String,
+    /// The row that is compared with it
+    second: String,
+    /// A run; give one for each seed
+    #[arg(long = "run", value_name = "RUN", required = true)]
+    names: Vec<String>,
+    /// Folder of all runs
+    #[arg(long, default_value = "runs")]
+    runs: PathBuf,
+    /// Write the comparison as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The comparison in one run; shares, not percent.
+#[derive(Serialize)]
+struct Paired {
+    run: String,
+    seed: Option<i64>,
+    n: usize,
+    first: f64,
+    second: f64,
+    difference: f64,
+    low: f64,
+    high: f64,
+}
+
+/// The comparison over all runs.
+#[derive(Serialize)]
+struct Comparison {
+    first: String,
+    second: String,
+    runs: Vec<Paired>,
+    difference: f64,
+    low: f64,
+    high: f64,
+    appears: bool,
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let runs = Runs::open(&arguments.runs);
+    let key = Key::new(0).word("compare");
+    let (mut strata, mut rows) = (Vec::new(), Vec::new());
+    for name in &arguments.names {
+        let view = runs.view(name)?;
+        let pairs = pairs(&view, &arguments.first, &arguments.second)?;
+        let mean = |of: fn(&(f64, f64)) -> f64| pairs.iter().map(of).sum::<f64>() / pairs.len() as f64;
+        let Interval { value, low, high } = paired_bootstrap(std::slice::from_ref(&pairs), RESAMPLES, key);
+        rows.push(Paired {
+            run: name.clone(),
+            seed: crate::report::data::seed_of(&view.recipe()?),
+            n: pairs.len(),
+            first: mean(|pair| pair.0),
+            second: mean(|pair| pair.1),
+            difference: value,
+            low,
+            high,
+        });
+        strata.push(pairs);
+    }
+    let pooled = paired_bootstrap(&strata, RESAMPLES, key);
+    let same_sign = rows.iter().all(|row| row.difference * pooled.value > 0.0);
+    let comparison = Comparison {
+        first: arguments.first,
+        second: arguments.second,
+        runs: rows,
+        difference: pooled.value,
+        low: pooled.low,
+        high: pooled.high,
+        appears: same_sign && !pooled.holds_zero(),
+    };
+    let mut output = Output::stdout();
+    if arguments.json {
+        output.json_line(&comparison)?;
+    } else {
+        output.text(&text(&comparison))?;
+    }
+    output.flush()
+}
+
+/// The same cases under both rows: 1 right, 0 wrong.
+fn pairs(view: &RunView, first: &str, second: &str) -> anyhow::Result<Vec<(f64, f64)>> {
+    let (a, b) = (right(view, first)?, right(view, second)?);
+    if a.len() != b.len() || a.is_empty() {
+        let problem = format!("run {}: {first} answered {} cases, {second} {}", view.name(), a.len(), b.len());
+        return Err(failure(problem, "compare rows of one ladder that answered the same cases"));
+    }
+    Ok(a.into_iter().zip(b).collect())
+}
+
+fn right(view: &RunView, row: &str) -> anyhow::Result<Vec<f64>> {
+    let (stages, baselines) = (view.ledger().stages()?, view.ledger().baselines()?);
+    let rows = || {
+        let stages = stages.iter().map(|stage| (stage.stage.as_str(), &stage.extra));
+        stages.chain(baselines.iter().map(|baseline| (baseline.name.as_str(), &baseline.extra)))
+    };
+    let Some((_, extra)) = rows().find(|(name, _)| *name == row) else {
+        let names: Vec<&str> = rows().map(|(name, _)| name).collect();
+        let problem = format!("run {} has no row \"{row}\"", view.name());
+        return Err(failure(problem, format!("its rows are {}", names.join(", "))));
+    };
+    let correct = extra.get("correct").and_then(|value| value.as_str()).unwrap_or("");
+    Ok(correct.chars().map(|c| if c == '1' { 1.0 } else { 0.0 }).collect())
+}
+
+fn text(comparison: &Comparison) -> String {
+    let percent = |share: f64| 100.0 * share;
+    let mut text = format!("{} → {}, accuracy in %\n", comparison.first, comparison.second);
+    for row in &comparison.runs {
+        let seed = row.seed.map(|seed| format!(", seed {seed}")).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "{:24} {:5.1} → {:5.1}  {:+5.1} ({:+.1} to {:+.1}; n {}{seed})",
+            row.run,
+            percent(row.first),
+            percent(row.second),
+            percent(row.difference),
+            percent(row.low),
+            percent(row.high),
+            row.n
+        );
+    }
+    let word = if comparison.appears { "appears" } else { "within the noise, or the seeds disagree" };
+    let (difference, low, high) = (comparison.difference, comparison.low, comparison.high);
+    let _ = writeln!(
+        text,
+        "{:24}                {:+5.1} ({:+.1} to {:+.1}): {word}",
+        "pooled",
+        percent(difference),
+        percent(low),
+        percent(high)
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_follow_the_interval_and_the_signs() {
+        let row = |difference: f64| Paired {
+            run: "a".into(),
+            seed: Some(1),
+            n: 10,
+            first: 0.5,
+            second: 0.5 + difference,
+            difference,
+            low: difference - 0.1,
+            high: difference + 0.1,
+        };
+        let comparison = |appears: bool| Comparison {
+            first: "sft".into(),
+            second: "grpo".into(),
+            runs: vec![row(0.25)],
+            difference: 0.25,
+            low: 0.15,
+            high: 0.35,
+            appears,
+        };
+        let shown = text(&comparison(true));
+        assert!(
+            shown.contains("a                         50.0 →  75.0  +25.0 (+15.0 to +35.0; n 10, seed 1)"),
+            "{shown}"
+        );
+        assert!(shown.ends_with("+25.0 (+15.0 to +35.0): appears\n"), "{shown}");
+        assert!(text(&comparison(false)).ends_with("within the noise, or the seeds disagree\n"));
+    }
+}
