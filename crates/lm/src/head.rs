@@ -15,7 +15,9 @@
 use std::ops::Range;
 
 use kernels::gemm::{Epilogue, matmul, matmul_transposed_a};
-use kernels::ops::head::{Divergence, divergence_rows, head_gradient, head_statistics, sparse_forward_kl_rows};
+use kernels::ops::head::{
+    Divergence, divergence_rows, head_gradient, head_statistics, sparse_forward_kl_rows, top_k_rows,
+};
 use kernels::ops::rows::{gather_rows, scatter_add_rows};
 use kernels::{Buffer, Device, Queue, Real, Scratch, View, ViewMut};
 
@@ -197,6 +199,37 @@ pub fn statistics<T: Real>(
         block_statistics(queue, model, targets, temperature, block, &buffers.logits, &mut statistics);
     }
     statistics
+}
+
+/// The `k` most likely tokens at the rows asked for, most likely first, with their log-probabilities.
+///
+/// # Shapes and units
+/// * `hidden`: `[N, C]`; `k` ≤ V; `temperature` divides the logits.
+/// * returns ids and log-probabilities in nats, `[R, k]` each.
+pub fn top_k<T: Real>(
+    queue: &Queue,
+    model: &Model<T>,
+    hidden: View<T>,
+    targets: &Targets,
+    temperature: f32,
+    k: usize,
+    buffers: &mut HeadBuffers<T>,
+) -> (Vec<u32>, Vec<f32>) {
+    let (mut ids, mut logprobs) = (vec![0; targets.len() * k], vec![0.0; targets.len() * k]);
+    for block in buffers.blocks(targets.len()) {
+        let (rows, count) = (&targets.hidden_rows[block.clone()], block.len());
+        logits_of(queue, model, hidden, rows, &mut buffers.gathered, &mut buffers.logits);
+        let of_block = block.start * k..block.end * k;
+        top_k_rows(
+            queue,
+            buffers.logits.matrix(count, model.config().vocab_size),
+            temperature,
+            k,
+            ViewMut::of(&mut ids[of_block.clone()], count, k),
+            ViewMut::of(&mut logprobs[of_block], count, k),
+        );
+    }
+    (ids, logprobs)
 }
 
 /// The logits of some hidden rows, `[rows, V]`, at the start of `logits`.

@@ -37,6 +37,45 @@ impl Arena {
         Arena { config: config.clone(), specs, offsets, values: Buffer::zeros(device, end) }
     }
 
+    /// Zeros of the same layout, a projection included.
+    pub fn zeros_like(&self) -> Arena {
+        let values = Buffer::zeros(self.values.device(), self.values.len());
+        Arena { config: self.config.clone(), specs: self.specs.clone(), offsets: self.offsets.clone(), values }
+    }
+
+    /// These weights and, behind them, a random projection of the residual stream to one of `width` dimensions: a parameter that is
+    /// trained, clipped and checkpointed as all others are, and belongs to no model.
+    ///
+    /// # Panics
+    /// When there is one already.
+    pub fn with_projection(self, width: usize, key: Key) -> Arena {
+        assert!(self.projection_index().is_none(), "one projection at a time");
+        let Arena { config, mut specs, mut offsets, values } = self;
+        let (hidden, end) = (config.hidden_size, values.len());
+        let name = Part::Projection.suffix().to_string();
+        specs.push(TensorSpec { name, shape: vec![width, hidden], part: Part::Projection, layer: None });
+        offsets.push(end);
+        let mut longer = Buffer::zeros(values.device(), end + width * hidden);
+        longer.host_mut()[..end].copy_from_slice(values.host());
+        let (std, mut draws) = (1.0 / (hidden as f64).sqrt(), key.stream());
+        longer.host_mut()[end..].iter_mut().for_each(|value| *value = (std * draws.normal()) as f32);
+        Arena { config, specs, offsets, values: longer }
+    }
+
+    /// The model's own weights, which are what is exported.
+    pub fn without_projection(self) -> Arena {
+        let Some(index) = self.projection_index() else { return self };
+        let Arena { config, mut specs, mut offsets, values } = self;
+        specs.truncate(index);
+        let own = Buffer::from_host(values.device(), &values.host()[..offsets[index]]);
+        offsets.truncate(index);
+        Arena { config, specs, offsets, values: own }
+    }
+
+    fn projection_index(&self) -> Option<usize> {
+        self.specs.iter().position(|spec| spec.part == Part::Projection)
+    }
+
     /// Random initial weights: norms one, biases zero, matrices normal with `initializer_range` as standard deviation, the two
     /// projections that end in the residual stream narrowed by `1 / sqrt(2 · layers)` (Radford et al. 2019, GPT-2).
     pub fn random(device: Device, config: &Config, seed: u64) -> Arena {
@@ -109,12 +148,16 @@ impl Arena {
 
     /// The arena as views.
     pub fn weights(&self) -> Weights<View<'_, f32>> {
-        Weights::split(&self.config, self.values.view())
+        Weights::split(&self.config, self.projection_width(), self.values.view())
     }
 
     /// The arena as disjoint views, for writing.
     pub fn weights_mut(&mut self) -> Weights<ViewMut<'_, f32>> {
-        Weights::split(&self.config, self.values.view_mut())
+        Weights::split(&self.config, self.projection_width(), self.values.view_mut())
+    }
+
+    fn projection_width(&self) -> Option<usize> {
+        self.projection_index().map(|index| self.specs[index].shape[0])
     }
 }
 
@@ -154,6 +197,8 @@ pub struct Weights<V> {
     pub final_norm: V,
     /// The untied head `[V, C]`.
     pub head: Option<V>,
+    /// The projection to a teacher's residual stream `[C of the teacher, C]`, where there is one.
+    pub projection: Option<V>,
 }
 
 /// One layer of [`Weights`].
@@ -177,7 +222,7 @@ pub struct LayerWeights<V> {
 }
 
 impl<V: Split> Weights<V> {
-    fn split(config: &Config, arena: V) -> Weights<V> {
+    fn split(config: &Config, projection_width: Option<usize>, arena: V) -> Weights<V> {
         let mut rest = Some(arena);
         let mut take = |rows: usize, cols: usize| {
             let (head, tail) = rest.take().expect("the rest is put back below").split(rows * cols);
@@ -201,6 +246,7 @@ impl<V: Split> Weights<V> {
             .collect();
         let final_norm = take(1, hidden);
         let head = (!config.tie_word_embeddings).then(|| take(config.vocab_size, hidden));
-        Weights { embedding, layers, final_norm, head }
+        let projection = projection_width.map(|width| take(width, hidden));
+        Weights { embedding, layers, final_norm, head, projection }
     }
 }

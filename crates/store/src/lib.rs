@@ -53,7 +53,7 @@ pub use ledger::rows::{
     VerdictOutcome,
 };
 pub use metrics::StepMetrics;
-pub use rollouts::Rollout;
+pub use rollouts::{Rollout, SoftLabels};
 pub use run::{Export, Run};
 pub use runs::{RunOptions, RunSummary, Runs};
 pub use view::RunView;

@@ -14,6 +14,7 @@
 //! | `advantage`        | float32, nullable                                           | none where no policy was trained            |
 //! | `finished`         | bool                                                        | ended by its end token, not cut short       |
 //! | `verdicts`         | list of {rule, outcome: score \| abstain \| failed, value, reason} | every rule's, in the rule set's order |
+//! | `soft_temperature`, `top_ids`, `top_logprobs`, `tail` | see [`soft`]             | a teacher's soft labels, where some were kept |
 //!
 //! DuckDB, pandas, `datasets`, DataFusion and Spark read it as it is. Equal rows give equal bytes: nothing in the file tells of time,
 //! machine or run.
@@ -21,6 +22,8 @@
 //! It never filters: a step's file holds all that was sampled, also what was not trained on.
 //!
 //! Read next: [`crate::ledger::verdicts`], for verdicts that must outlive a kill.
+
+pub mod soft;
 
 use std::fs::File;
 use std::path::Path;
@@ -37,6 +40,8 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
+
+pub use soft::SoftLabels;
 
 use crate::StoreError;
 use crate::ledger::rows::{Verdict, VerdictOutcome};
@@ -60,6 +65,8 @@ pub struct Rollout {
     pub logprobs: Vec<f32>,
     /// A teacher's log-probability of each token, where one listened; as long as `tokens`.
     pub logprobs_teacher: Option<Vec<f32>>,
+    /// A teacher's soft labels, where some were kept; as long as `tokens`.
+    pub soft: Option<SoftLabels>,
     /// The rule set's reward; none where every rule abstained.
     pub reward: Option<f64>,
     /// The advantage trained with; none where no policy was trained.
@@ -132,7 +139,7 @@ fn verdict_fields() -> Fields {
 }
 
 fn schema() -> Schema {
-    Schema::new(vec![
+    let mut fields = vec![
         Field::new("stage", DataType::Utf8, false),
         Field::new("step", DataType::Int64, false),
         Field::new("case_id", DataType::Utf8, false),
@@ -147,7 +154,9 @@ fn schema() -> Schema {
         Field::new("advantage", DataType::Float32, true),
         Field::new("finished", DataType::Boolean, false),
         list_of(DataType::Struct(verdict_fields()), false, "verdicts"),
-    ])
+    ];
+    fields.extend(soft::fields());
+    Schema::new(fields)
 }
 
 fn to_batch(stage: &str, step: u64, rows: &[Rollout]) -> Result<RecordBatch, ParquetError> {
@@ -168,7 +177,7 @@ fn to_batch(stage: &str, step: u64, rows: &[Rollout]) -> Result<RecordBatch, Par
         }
         logprobs_teacher.append(row.logprobs_teacher.is_some());
     }
-    let columns: Vec<ArrayRef> = vec![
+    let mut columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(rows.iter().map(|_| stage))),
         Arc::new(Int64Array::from_iter_values(rows.iter().map(|_| step as i64))),
         strings(|r| &r.case_id),
@@ -184,6 +193,7 @@ fn to_batch(stage: &str, step: u64, rows: &[Rollout]) -> Result<RecordBatch, Par
         Arc::new(BooleanArray::from_iter(rows.iter().map(|r| Some(r.finished)))),
         verdict_column(rows),
     ];
+    columns.extend(soft::columns(rows));
     Ok(RecordBatch::try_new(Arc::new(schema()), columns)?)
 }
 
@@ -242,6 +252,7 @@ fn from_batch(batch: &RecordBatch, rows: &mut Vec<Rollout>) -> Result<(), String
     let finished = column("finished")?.as_boolean_opt().ok_or_else(|| wrong("finished"))?;
     let (tokens, logprobs) = (list("tokens")?, list("logprobs")?);
     let (logprobs_teacher, verdicts) = (list("logprobs_teacher")?, list("verdicts")?);
+    let soft = soft::Columns::of(batch)?;
     for i in 0..batch.num_rows() {
         let ids = tokens.value(i);
         let judged = verdicts.value(i);
@@ -258,6 +269,7 @@ fn from_batch(batch: &RecordBatch, rows: &mut Vec<Rollout>) -> Result<(), String
                 .is_valid(i)
                 .then(|| f32s("logprobs_teacher", &logprobs_teacher.value(i)))
                 .transpose()?,
+            soft: soft.as_ref().and_then(|soft| soft.row(i)),
             reward: reward.is_valid(i).then(|| reward.value(i)),
             advantage: advantage.is_valid(i).then(|| advantage.value(i)),
             finished: finished.value(i),

@@ -1,8 +1,8 @@
 //! What the ledger and the rollout files give back.
 
 use store::{
-    BaselineRow, Label, LabelKind, Metered, RecordUse, Rollout, RunOptions, Runs, StageRow, StoreError, Verdict,
-    VerdictOutcome, rollouts,
+    BaselineRow, Label, LabelKind, Metered, RecordUse, Rollout, RunOptions, Runs, SoftLabels, StageRow, StoreError,
+    Verdict, VerdictOutcome, rollouts,
 };
 
 fn rollout() -> Rollout {
@@ -15,6 +15,13 @@ fn rollout() -> Rollout {
         tokens: vec![5, 0, u32::MAX],
         logprobs: vec![-0.1, -1e-30, f32::NEG_INFINITY],
         logprobs_teacher: Some(vec![-0.2, -0.3, -0.4]),
+        soft: Some(SoftLabels {
+            temperature: 2.0,
+            k: 2,
+            ids: vec![5, 7, 0, 9, u32::MAX, 1],
+            logprobs: vec![-0.1, -3.0, -0.5, -1.5, -0.25, f32::NEG_INFINITY],
+            tail: vec![0.05, 0.25, 0.0],
+        }),
         reward: Some(0.1 + 0.2),
         advantage: Some(-1.5),
         finished: true,
@@ -36,7 +43,8 @@ fn rollouts_come_back_as_they_were_and_equal_ones_give_equal_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("step.parquet");
     let bare = Rollout { case_id: "empty".into(), ..Rollout::default() };
-    let rows = [rollout(), bare, Rollout { logprobs_teacher: None, answer: None, reward: None, ..rollout() }];
+    let some = Rollout { logprobs_teacher: None, soft: None, answer: None, reward: None, ..rollout() };
+    let rows = [rollout(), bare, some, rollout()];
     let bytes = rollouts::encode(&path, "grpo", 12, &rows).unwrap();
     assert_eq!(bytes, rollouts::encode(&path, "grpo", 12, &rows).unwrap());
     assert_ne!(bytes, rollouts::encode(&path, "grpo", 13, &rows).unwrap());

@@ -25,6 +25,7 @@ pub mod stats;
 pub mod step;
 pub mod suggest;
 pub mod tasks;
+pub mod teacher;
 pub mod walk;
 
 pub use error::TrainError;

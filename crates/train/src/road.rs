@@ -204,11 +204,12 @@ fn lineage(run: &Run, recipe: &Recipe, stage: &Stage, digest: &str) -> Result<()
         let made = |row: &&StageRow| row.model == model || Some(&row.stage) == origin;
         rows.iter().rev().filter(|row| row.stage != stage.name).filter(made).find_map(|row| row.digest.as_deref())
     };
-    let data_teacher = match &stage.kind {
-        StageKind::Distill(keys) => recipe.stages.iter().find(|s| s.name == keys.data).and_then(|s| s.kind.model()),
+    let data = match &stage.kind {
+        StageKind::Distill(keys) => recipe.stages.iter().find(|s| s.name == keys.data).map(|s| &s.kind),
         _ => None,
     };
-    let sources = [stage.kind.model(), stage.kind.teacher(), data_teacher];
+    let (speaker, listener) = (data.and_then(StageKind::model), data.and_then(StageKind::teacher));
+    let sources = [stage.kind.model(), stage.kind.teacher(), speaker, listener];
     let mut parents: Vec<&str> = sources.into_iter().flatten().filter_map(latest).collect();
     parents.sort_unstable();
     parents.dedup();

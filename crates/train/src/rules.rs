@@ -60,6 +60,7 @@ pub(crate) fn rows(
         tokens: rollout.tokens.clone(),
         logprobs: rollout.logprobs.clone(),
         logprobs_teacher: None,
+        soft: None,
         reward: rewards[i],
         advantage: advantages[i].map(|advantage| advantage as f32),
         finished: rollout.finished,

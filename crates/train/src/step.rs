@@ -6,15 +6,20 @@
 //!
 //! Read next: [`crate::recipes::sft`], the simplest recipe, then `lm::head`, where the signals become gradients.
 
+mod hidden;
+
 use kernels::ops::head::Divergence;
 use kernels::{Buffer, Queue, Real, Scratch, View};
-use lm::backward::{BackwardBuffers, backward};
+use lm::backward::{BackwardBuffers, TapGradient, backward};
 use lm::forward::forward;
 use lm::head::{self, HeadBuffers, RowStatistics, Soft, SoftSource, Targets};
 use lm::optimizer::{Hyperparameters, Optimizer};
 use lm::{Activations, Arena, Batch, Keep, Model, Role};
 
 use crate::policy::{PolicyLoss, PolicyReport, PolicyTokens, coefficients};
+
+pub use hidden::HiddenSignal;
+use hidden::Matching;
 
 /// What the tokens of one batch learn from. Columns add up; each is `[N]`, `x[t]` speaking of `tokens[t]`.
 pub struct Signals<'a, T: Real> {
@@ -24,6 +29,8 @@ pub struct Signals<'a, T: Real> {
     pub policy: Option<PolicySignal>,
     /// A distribution to come near to.
     pub soft: Option<SoftSignal<'a, T>>,
+    /// Hidden states to come near to.
+    pub hidden: Option<HiddenSignal<'a>>,
     /// Divides the logits, in every column.
     pub temperature: f32,
 }
@@ -41,28 +48,52 @@ pub struct PolicySignal {
     pub on_policy: bool,
 }
 
-/// The soft column: a local teacher's distribution at every weighted token.
+/// The soft column: a teacher's distribution at every weighted token.
 pub struct SoftSignal<'a, T: Real> {
-    /// The teacher.
-    pub teacher: &'a Model<T>,
-    /// Its activations, of a forward over the same batch.
-    pub activations: &'a Activations<T>,
-    /// Which divergence.
-    pub divergence: Divergence,
+    /// Where the distribution comes from.
+    pub labels: SoftLabels<'a, T>,
     /// `[N]` weight of each token's divergence.
     pub weight: Vec<f32>,
+}
+
+/// Where soft labels come from.
+pub enum SoftLabels<'a, T: Real> {
+    /// A local teacher that has read the same batch.
+    Teacher {
+        /// The teacher.
+        model: &'a Model<T>,
+        /// Its activations.
+        activations: &'a Activations<T>,
+        /// Which divergence.
+        divergence: Divergence,
+    },
+    /// Its most likely tokens, and the rest of its mass as one bucket; forward KL.
+    TopK {
+        /// Tokens in a row.
+        k: usize,
+        /// `[N, k]` token ids; those of a row differ.
+        ids: Vec<u32>,
+        /// `[N, k]` log-probabilities at the signals' temperature, in nats.
+        logprobs: Vec<f32>,
+    },
 }
 
 impl<T: Real> Signals<'_, T> {
     /// Cross-entropy alone, with the given weights.
     pub fn cross_entropy(weights: Vec<f32>) -> Self {
-        Self { cross_entropy: weights, policy: None, soft: None, temperature: 1.0 }
+        Self { cross_entropy: weights, ..Self::none(0, 1.0) }
+    }
+
+    /// No signal on any of `tokens` tokens: what a recipe adds its columns to.
+    pub fn none(tokens: usize, temperature: f32) -> Self {
+        Self { cross_entropy: vec![0.0; tokens], policy: None, soft: None, hidden: None, temperature }
     }
 
     fn is_target(&self, t: usize) -> bool {
         self.cross_entropy[t] != 0.0
             || self.policy.as_ref().is_some_and(|policy| policy.sampled[t])
             || self.soft.as_ref().is_some_and(|soft| soft.weight[t] != 0.0)
+            || self.hidden.as_ref().is_some_and(|hidden| hidden.weight[t] != 0.0)
     }
 }
 
@@ -81,6 +112,8 @@ pub struct StepReport {
     pub entropy: f64,
     /// Weighted mean divergence from soft targets, in nats.
     pub divergence: f64,
+    /// Weighted error against the teacher's hidden states, as a share of their mean square.
+    pub hidden_error: f64,
     /// The policy gradient's report.
     pub policy: PolicyReport,
     /// Global norm of the gradient before clipping.
@@ -108,6 +141,7 @@ pub struct Learner<T: Real> {
     backward: BackwardBuffers<T>,
     head: HeadBuffers<T>,
     d_hidden: Buffer<f32>,
+    matching: Matching,
     scratch: Scratch,
     report: StepReport,
 }
@@ -120,12 +154,13 @@ impl<T: Real> Learner<T> {
         Self {
             model: Model::new(queue, &master, Role::Training),
             optimizer: Optimizer::new(device, master.values().len(), hyperparameters),
-            gradients: Arena::zeros(device, &config),
+            gradients: master.zeros_like(),
             keep,
             activations: Activations::new(device, &config, 0, keep),
             backward: BackwardBuffers::new(device, &config, 0),
             head: HeadBuffers::new(device, &config),
             d_hidden: Buffer::zeros(device, 0),
+            matching: Matching::new(queue),
             scratch: Scratch::new(device),
             report: StepReport::default(),
             master,
@@ -157,11 +192,14 @@ impl<T: Real> Learner<T> {
             Some(soft) => targets.tokens.iter().map(|&t| soft.weight[t as usize]).collect(),
             None => Vec::new(),
         };
+        let top_k = signals.soft.as_ref().and_then(|soft| TopKRows::of(&soft.labels, &targets));
         let soft = signals.soft.as_ref().map(|soft| Soft {
-            source: SoftSource::Teacher {
-                model: soft.teacher,
-                hidden: soft.activations.hidden(soft.teacher.config()),
-                divergence: soft.divergence,
+            source: match (&soft.labels, &top_k) {
+                (SoftLabels::Teacher { model, activations, divergence }, _) => {
+                    SoftSource::Teacher { model, hidden: activations.hidden(model.config()), divergence: *divergence }
+                }
+                (_, Some(rows)) => rows.source(),
+                (_, None) => unreachable!("gathered above"),
             },
             temperature: signals.temperature,
             weight: &soft_weight,
@@ -186,13 +224,29 @@ impl<T: Real> Learner<T> {
             &mut self.head,
             &mut self.scratch,
         );
+        let mut taps = Vec::new();
+        if let Some(hidden) = &signals.hidden {
+            let master = self.master.weights();
+            let without = "hidden states are matched by a projection: see `Arena::with_projection`";
+            let error = self.matching.gradient(
+                queue,
+                hidden,
+                &targets,
+                self.activations.residual(self.model.config(), hidden.layer),
+                master.projection.expect(without),
+                d_weights.projection.as_mut().expect(without).reborrow(),
+                &mut self.scratch,
+            );
+            self.report.hidden_error += error;
+            taps.push(TapGradient { layer: hidden.layer, gradient: self.matching.tap(batch.len(), width) });
+        }
         backward(
             queue,
             &self.model,
             batch,
             &mut self.activations,
             self.d_hidden.matrix(batch.len(), width),
-            &[],
+            &taps,
             &mut d_weights,
             &mut self.backward,
             &mut self.scratch,
@@ -242,7 +296,13 @@ impl<T: Real> Learner<T> {
         let gradient_norm = self.optimizer.step(queue, &mut self.master, &self.gradients, learning_rate);
         self.model.update(queue, &self.master);
         kernels::ops::elementwise::zero(queue, self.gradients.values_mut().view_mut());
-        StepReport { gradient_norm, ..std::mem::take(&mut self.report) }
+        let report = std::mem::take(&mut self.report);
+        StepReport { gradient_norm, loss: report.loss + report.hidden_error, ..report }
+    }
+
+    /// What the gradient of the next update is so far.
+    pub fn gradient(&self) -> &Arena {
+        &self.gradients
     }
 
     /// Bytes of weights, gradients, moments and activations held now.
@@ -252,7 +312,32 @@ impl<T: Real> Learner<T> {
             + self.activations.size_bytes()
             + self.backward.size_bytes()
             + self.head.size_bytes()
+            + self.matching.size_bytes()
             + self.scratch.size_bytes()
+    }
+}
+
+/// The rows of a top-k column that are targets, `[R, k]`.
+struct TopKRows {
+    k: usize,
+    ids: Vec<u32>,
+    logprobs: Vec<f32>,
+}
+
+impl TopKRows {
+    fn of<T: Real>(labels: &SoftLabels<T>, targets: &Targets) -> Option<TopKRows> {
+        let SoftLabels::TopK { k, ids, logprobs } = labels else { return None };
+        let rows = || targets.tokens.iter().map(|&t| t as usize * k..(t as usize + 1) * k);
+        Some(TopKRows {
+            k: *k,
+            ids: rows().flat_map(|row| &ids[row]).copied().collect(),
+            logprobs: rows().flat_map(|row| &logprobs[row]).copied().collect(),
+        })
+    }
+
+    fn source<T: Real>(&self) -> SoftSource<'_, T> {
+        let rows = self.ids.len() / self.k;
+        SoftSource::TopK { ids: View::of(&self.ids, rows, self.k), logprobs: View::of(&self.logprobs, rows, self.k) }
     }
 }
 
@@ -274,43 +359,4 @@ fn policy_rows<T: Real>(
     let statistics = head::statistics(queue, model, hidden, targets, temperature, buffers);
     let logprobs = rows.iter().map(|&r| statistics.logprob[r]).collect();
     (rows, logprobs)
-}
-
-/// A model that is only read: a teacher or a reference, with room for its forward.
-pub struct Reader<T: Real> {
-    /// Its weights.
-    pub model: Model<T>,
-    activations: Activations<T>,
-    head: HeadBuffers<T>,
-    scratch: Scratch,
-}
-
-impl<T: Real> Reader<T> {
-    /// A reader of the given weights.
-    pub fn new(queue: &Queue, master: &Arena) -> Self {
-        let (device, config) = (queue.device(), master.config());
-        Self {
-            model: Model::new(queue, master, Role::Inference),
-            activations: Activations::new(device, config, 0, Keep::Nothing),
-            head: HeadBuffers::new(device, config),
-            scratch: Scratch::new(device),
-        }
-    }
-
-    /// Runs the model over a batch; its activations serve as a soft signal.
-    pub fn read(&mut self, queue: &Queue, batch: &Batch) -> (&Model<T>, &Activations<T>) {
-        self.model.reserve_context(queue, batch.context_len());
-        if self.activations.capacity() < batch.len() {
-            self.activations = Activations::new(queue.device(), self.model.config(), batch.len(), Keep::Nothing);
-        }
-        forward(queue, &self.model, batch, &mut self.activations, &mut self.scratch);
-        (&self.model, &self.activations)
-    }
-
-    /// Log-probabilities of some tokens of a batch, `[R]` in the order of `targets`, in nats.
-    pub fn logprobs(&mut self, queue: &Queue, batch: &Batch, targets: &Targets, temperature: f32) -> Vec<f32> {
-        self.read(queue, batch);
-        let hidden = self.activations.hidden(self.model.config());
-        head::statistics(queue, &self.model, hidden, targets, temperature, &mut self.head).logprob
-    }
 }

@@ -1,75 +1,16 @@
 //! The whole road on a toy task in seconds: it learns, and what is interrupted goes on to the same bits.
-//!
-//! The task: the prompt is two letters, the answer the second one. Demonstrations teach the format with little practice;
-//! reinforcement learning has to find the rule.
 
-use std::collections::BTreeMap;
+mod toy;
+
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use kernels::{Isa, Queue};
 use store::{Runs, StageRow};
+use toy::{SecondLetter, Stopper, comparable};
 use train::TrainError;
 use train::recipe::Recipe;
-use train::rewards::{Evidence, Reads, Rule, RuleSet, Verdict};
-use train::rng::Key;
 use train::road::walk;
-use train::tasks::{Case, Completion, Grade, Prompt, Split, Task, TaskError};
-use train::walk::{Observer, StepView};
-
-const LETTERS: &[u8] = b"abcdefgh";
-
-struct SecondLetter;
-
-struct IsSecond;
-
-impl Rule for IsSecond {
-    fn name(&self) -> &str {
-        "is_second"
-    }
-    fn reads(&self) -> Reads {
-        Reads::Prompt
-    }
-    fn judge(&self, evidence: &Evidence) -> Verdict {
-        let right = evidence.prompt.chars().nth(1).map(|letter| format!("={letter}"));
-        let passed = evidence.completion.finished && Some(evidence.completion.text) == right.as_deref();
-        Verdict::pass(passed, evidence.completion.text)
-    }
-}
-
-impl Task for SecondLetter {
-    fn name(&self) -> &str {
-        "second_letter"
-    }
-    fn cases(&self, split: Split, n: usize, seed: u64) -> Result<Vec<Case>, TaskError> {
-        let mut draws = Key::new(seed).word(split.name()).stream();
-        let mut case = |index: usize| {
-            let pair = [*draws.pick(LETTERS), *draws.pick(LETTERS)].map(char::from);
-            let text: String = pair.iter().collect();
-            let id = format!("{}-{index}", split.name());
-            Case { id, prompt: Prompt::Text(text), answer: Some(pair[1].to_string()), record: serde_json::Value::Null }
-        };
-        Ok((0..n).map(&mut case).collect())
-    }
-    fn demonstration(&self, case: &Case) -> Option<String> {
-        Some(format!("={}", case.answer.as_ref()?))
-    }
-    fn bare_answer(&self, case: &Case) -> Option<String> {
-        self.demonstration(case)
-    }
-    fn corpus(&self, index: u64, seed: u64) -> Option<String> {
-        let mut draws = Key::new(seed).word("corpus").number(index).stream();
-        Some((0..12).map(|_| char::from(*draws.pick(LETTERS))).chain(['=']).collect())
-    }
-    fn grade(&self, case: &Case, completion: &Completion) -> Grade {
-        let correct = completion.finished && Some(completion.text) == self.demonstration(case).as_deref();
-        Grade { correct, parts: BTreeMap::new(), reason: String::new(), answer_key: Some(completion.text.to_string()) }
-    }
-    fn rules(&self, _: &str) -> Result<RuleSet, TaskError> {
-        Ok(RuleSet::new().with(Arc::new(IsSecond), 1.0))
-    }
-}
 
 const RECIPE: &str = r#"
 seed = 3
@@ -166,25 +107,6 @@ max_new_tokens = 4
 learning_rate = 0.0
 "#;
 
-/// Counts steps, and asks to stop at a chosen one.
-struct Stopper<'a> {
-    steps: usize,
-    stop_at: Option<usize>,
-    stop: &'a AtomicBool,
-}
-
-impl Observer for Stopper<'_> {
-    fn stage(&mut self, _: &str, _: &str, _: u64) {}
-    fn step(&mut self, _: &StepView) {
-        self.steps += 1;
-        if self.stop_at == Some(self.steps) {
-            self.stop.store(true, Ordering::Relaxed);
-        }
-    }
-    fn notice(&mut self, _: &str) {}
-    fn finished(&mut self, _: &StageRow) {}
-}
-
 fn recipe(folder: &Path) -> Recipe {
     let path = folder.join("toy.toml");
     std::fs::write(&path, RECIPE).expect("a writable folder");
@@ -198,18 +120,6 @@ fn go(folder: &Path, threads: usize, stop_at: Option<usize>) -> (Result<Vec<Stag
     let runs = Runs::open(folder.join("runs"));
     let finished = walk::<f32>(&queue, &recipe(folder), &SecondLetter, &runs, &mut observer, &stop);
     (finished.map(|finished| finished.rows), observer.steps)
-}
-
-/// What must be equal between two runs: everything but the clock.
-fn comparable(rows: &[StageRow]) -> Vec<serde_json::Value> {
-    let of = |row: &StageRow| {
-        let mut row = serde_json::to_value(row).expect("a row is JSON");
-        for timing in ["seconds", "cost"] {
-            row.as_object_mut().expect("an object").remove(timing);
-        }
-        row
-    };
-    rows.iter().map(of).collect()
 }
 
 fn metrics(folder: &Path) -> Vec<store::StepMetrics> {

@@ -46,6 +46,9 @@ pub enum Part {
     FinalNorm,
     /// Head, `[V, C]`; absent when tied to the embedding.
     Head,
+    /// From the residual stream to a teacher's, `[C of the teacher, C]`. Never in a configuration's table: see
+    /// [`crate::Arena::with_projection`].
+    Projection,
 }
 
 impl Part {
@@ -80,6 +83,7 @@ impl Part {
             Part::Down => "mlp.down_proj.weight",
             Part::FinalNorm => "model.norm.weight",
             Part::Head => "lm_head.weight",
+            Part::Projection => "projection.weight",
         }
     }
 }
@@ -149,6 +153,7 @@ impl Config {
             Part::Output => vec![hidden, query],
             Part::Gate | Part::Up => vec![inner, hidden],
             Part::Down => vec![hidden, inner],
+            Part::Projection => unreachable!("no configuration has a projection to another model"),
         };
         let name = match layer {
             Some(layer) => format!("model.layers.{layer}.{}", part.suffix()),

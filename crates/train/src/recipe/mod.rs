@@ -156,6 +156,7 @@ impl StageKind {
     /// The teacher that it reads, if any.
     pub fn teacher(&self) -> Option<&str> {
         match self {
+            StageKind::Sample(stage) => stage.teacher.as_deref(),
             StageKind::Distill(stage) => stage.teacher.as_deref(),
             StageKind::Dialogue(stage) => Some(&stage.teacher),
             _ => None,

@@ -23,8 +23,9 @@ use crate::recipe::{Optimisation, StageFields};
 use crate::recipes::distill::DivergenceName;
 use crate::recipes::grpo::{extend, validation_of};
 use crate::rollout::{Group, Plan, sample};
-use crate::step::{PolicySignal, Reader, Signals, SoftSignal};
+use crate::step::{PolicySignal, Signals, SoftLabels, SoftSignal};
 use crate::tasks::{Case, Split};
+use crate::teacher::LocalTeacher;
 use crate::walk::{StepOutcome, Walk};
 
 /// How the teacher's judgement reaches the student.
@@ -150,7 +151,7 @@ struct Spoken {
 pub fn run<T: Real>(stage: &Dialogue, walk: &mut Walk) -> Result<(), TrainError> {
     let codec = walk.codec()?;
     let cases = walk.task.cases(Split::Train, stage.cases, walk.recipe.seed)?;
-    let mut teacher = Reader::<T>::new(walk.queue, walk.weights(&stage.teacher));
+    let mut teacher = LocalTeacher::<T>::new(walk.queue, walk.weights(&stage.teacher));
     let validation =
         validation_of::<T>(stage.validate_every_steps, stage.validation_cases, stage.max_new_tokens, walk)?;
     walk.train::<T>(
@@ -179,14 +180,14 @@ pub fn run<T: Real>(stage: &Dialogue, walk: &mut Walk) -> Result<(), TrainError>
                     learner.model.config().forward_flops(batch.len(), tokens.weight.len(), batch.attention_pairs());
                 walk.meters.flops +=
                     teacher.model.config().forward_flops(batch.len(), tokens.weight.len(), batch.attention_pairs());
-                let cross_entropy = vec![0.0; batch.len()];
+                let none = Signals::none(batch.len(), stage.temperature);
                 if stage.objective == Objective::Divergence {
                     let (model, activations) = teacher.read(walk.queue, &batch);
                     let weight = sampled.iter().map(|&sampled| if sampled { weight } else { 0.0 }).collect();
                     let divergence = stage.divergence.with_beta(stage.jsd_beta);
-                    let soft = Some(SoftSignal { teacher: model, activations, divergence, weight });
-                    let signals = Signals { cross_entropy, policy: None, soft, temperature: stage.temperature };
-                    learner.accumulate(walk.queue, &batch, &signals);
+                    let labels = SoftLabels::Teacher { model, activations, divergence };
+                    let soft = Some(SoftSignal { labels, weight });
+                    learner.accumulate(walk.queue, &batch, &Signals { soft, ..none });
                     continue;
                 }
                 let targets = Targets::of(&batch, |t| sampled[t]);
@@ -197,8 +198,7 @@ pub fn run<T: Real>(stage: &Dialogue, walk: &mut Walk) -> Result<(), TrainError>
                     closeness += f64::from(reward);
                 }
                 let policy = Some(PolicySignal { loss: PolicyLoss::default(), tokens, sampled, on_policy: true });
-                let signals = Signals { cross_entropy, policy, soft: None, temperature: stage.temperature };
-                learner.accumulate(walk.queue, &batch, &signals);
+                learner.accumulate(walk.queue, &batch, &Signals { policy, ..none });
             }
             walk.meters.rollouts += (stage.prompts_per_step * stage.completions_per_prompt) as u64;
             let report = learner.update(walk.queue, rate);

@@ -27,8 +27,9 @@ use crate::recipe::{Optimisation, StageFields};
 use crate::rewards::{Judged, RuleSet};
 use crate::rollout::{Group, Plan, sample};
 use crate::rules::{self, Rules};
-use crate::step::{Learner, PolicySignal, Reader, Signals};
+use crate::step::{Learner, PolicySignal, Signals};
 use crate::tasks::{Case, Split};
+use crate::teacher::LocalTeacher;
 use crate::walk::{StepOutcome, Validation, Walk};
 
 /// Keys of a `grpo` stage.
@@ -174,7 +175,8 @@ pub fn run<T: Real>(stage: &Grpo, walk: &mut Walk) -> Result<(), TrainError> {
     let codec = walk.codec()?;
     let rules = stage.rules.build(walk.task, &walk.recipe.folder)?;
     let cases = walk.task.cases(Split::Train, stage.cases, walk.recipe.seed)?;
-    let mut reference = (stage.kl_coefficient != 0.0).then(|| Reader::<T>::new(walk.queue, walk.weights(&stage.model)));
+    let mut reference =
+        (stage.kl_coefficient != 0.0).then(|| LocalTeacher::<T>::new(walk.queue, walk.weights(&stage.model)));
     let validation = validation::<T>(stage, walk)?;
     walk.train::<T>(
         &stage.model,
@@ -312,7 +314,7 @@ fn learn<T: Real>(
     walk: &mut Walk,
     learner: &mut Learner<T>,
     groups: &[JudgedGroup],
-    mut reference: Option<&mut Reader<T>>,
+    mut reference: Option<&mut LocalTeacher<T>>,
     rate: f32,
 ) -> StepOutcome {
     let mut micro_batches = micro_batches(stage, groups);
@@ -329,12 +331,7 @@ fn learn<T: Real>(
     for update in 0..stage.updates_per_batch {
         for (batch, policy) in &mut micro_batches {
             policy.on_policy = update == 0;
-            let signals = Signals {
-                cross_entropy: vec![0.0; batch.len()],
-                policy: Some(policy.clone()),
-                soft: None,
-                temperature: stage.temperature,
-            };
+            let signals = Signals { policy: Some(policy.clone()), ..Signals::none(batch.len(), stage.temperature) };
             learner.accumulate(walk.queue, batch, &signals);
         }
         report = learner.update(walk.queue, if micro_batches.is_empty() { 0.0 } else { rate });

@@ -4,7 +4,9 @@
 //!    data set, and what the rules read is metered.
 //! 2. Nothing is chosen by the case's hidden record.
 //! 3. The data set is the stage's rollout files: token ids, log-probabilities and verdicts, with the rejected ones in them, marked by
-//!    having no advantage.
+//!    having no advantage. With `top_k` it is a teacher's artefact ([`crate::teacher::artefact`]): the teacher's most likely tokens at every
+//!    token, and the rest of its mass. The teacher is the model that speaks or, with `teacher`, another one that listens; so a student's own
+//!    words can be kept with its teacher's judgement of them.
 
 use std::collections::HashMap;
 
@@ -20,6 +22,8 @@ use crate::rollout::{Plan, sample};
 use crate::rules::{self, Rules};
 use crate::suggest;
 use crate::tasks::{Case, Split};
+use crate::teacher::LocalTeacher;
+use crate::teacher::artefact::{Annotation, Questions, annotate};
 use crate::walk::{StepView, Walk};
 
 /// Cases sampled between two checkpoints.
@@ -48,6 +52,15 @@ pub struct Sample {
     /// The rules behind `min_reward`.
     #[serde(default)]
     pub rules: Rules,
+    /// Most likely tokens kept at every token as soft labels; 0 for none.
+    #[serde(default)]
+    pub top_k: usize,
+    /// Divides the logits behind the soft labels.
+    #[serde(default = "hot")]
+    pub soft_temperature: f32,
+    /// Whose soft labels; the speaking model's own by default.
+    #[serde(default)]
+    pub teacher: Option<String>,
 }
 
 fn cases() -> usize {
@@ -64,19 +77,42 @@ fn max_new_tokens() -> usize {
 }
 
 impl StageFields for Sample {
-    const FIELDS: &'static [&'static str] =
-        &["model", "cases", "samples", "temperature", "max_new_tokens", "min_reward", "rules"];
+    const FIELDS: &'static [&'static str] = &[
+        "model",
+        "cases",
+        "samples",
+        "temperature",
+        "max_new_tokens",
+        "min_reward",
+        "rules",
+        "top_k",
+        "soft_temperature",
+        "teacher",
+    ];
 }
 
 /// Runs the stage.
 ///
 /// # Errors
-/// A data set that would be empty, and whatever sampling meets.
+/// A data set that would be empty, a teacher that is asked nothing, and whatever sampling meets.
 pub fn run<T: Real>(stage: &Sample, walk: &mut Walk) -> Result<(), TrainError> {
+    if stage.teacher.is_some() && stage.top_k == 0 {
+        let hint = "set `top_k = 16`, or leave the teacher out";
+        return Err(TrainError::stage(walk.stage, "a teacher listens, and none of its tokens are kept", hint));
+    }
+    if stage.soft_temperature <= 0.0 {
+        return Err(TrainError::stage(
+            walk.stage,
+            "soft_temperature is not above 0",
+            "1 leaves the logits as they are",
+        ));
+    }
     let codec = walk.codec()?;
     let rules = stage.min_reward.map(|_| stage.rules.build(walk.task, &walk.recipe.folder)).transpose()?;
     let cases = walk.task.cases(Split::Train, stage.cases, walk.recipe.seed)?;
     let mut model = Model::<T>::new(walk.queue, walk.weights(&stage.model), Role::Inference);
+    let mut listener = (stage.top_k > 0)
+        .then(|| LocalTeacher::<T>::new(walk.queue, walk.weights(stage.teacher.as_deref().unwrap_or(&stage.model))));
     let start = walk.resume_between_steps()?;
     walk.observer.stage(walk.stage, "sample", start);
     let steps = cases.len().div_ceil(CASES_PER_STEP) as u64;
@@ -93,6 +129,11 @@ pub fn run<T: Real>(stage: &Sample, walk: &mut Walk) -> Result<(), TrainError> {
             let ids: Vec<&str> = chunk.iter().map(|case| case.id.as_str()).collect();
             walk.run.ledger().meter_answers(walk.stage, &ids)?;
         }
+        let annotation = listener.as_mut().map(|listener| {
+            let listen_at = stage.teacher.is_some().then_some(plan.sampling.logprob_temperature());
+            let questions = Questions { k: stage.top_k, temperature: stage.soft_temperature, listen_at };
+            annotate(walk.queue, listener, &groups, questions)
+        });
         let mut rows = Vec::new();
         for group in &groups {
             let case: &Case = &chunk[group.case];
@@ -112,8 +153,14 @@ pub fn run<T: Real>(stage: &Sample, walk: &mut Walk) -> Result<(), TrainError> {
             rows.extend(rules::rows(case, group, &judged, &rewards, &kept));
             let made: usize = group.rollouts.iter().map(|rollout| rollout.tokens.len()).sum();
             let pairs = group.prompt.len().pow(2) / 2 + made * group.prompt.len();
-            walk.meters.teacher_tokens += made as u64;
+            walk.meters.teacher_tokens += if stage.teacher.is_none() { made as u64 } else { 0 };
             walk.meters.flops += model.config().forward_flops(group.prompt.len() + made, made, pairs);
+        }
+        if let Some(annotation) = annotation {
+            // Tokens that the teacher has made itself are its tokens already.
+            walk.meters.teacher_tokens += if stage.teacher.is_some() { annotation.tokens as u64 } else { 0 };
+            walk.meters.flops += annotation.flops;
+            put(&mut rows, annotation);
         }
         walk.meters.rollouts += rows.len() as u64;
         let kept = rows.iter().filter(|row| row.advantage.is_some()).count();
@@ -136,6 +183,15 @@ pub fn run<T: Real>(stage: &Sample, walk: &mut Walk) -> Result<(), TrainError> {
         ));
     }
     Ok(())
+}
+
+/// Puts a teacher's labels beside the completions they speak of; both are in the order of the groups.
+fn put(rows: &mut [store::Rollout], annotation: Annotation) {
+    let mut logprobs = annotation.logprobs.into_iter();
+    for (row, labels) in rows.iter_mut().zip(annotation.labels) {
+        row.soft = Some(labels);
+        row.logprobs_teacher = logprobs.next();
+    }
 }
 
 fn keeps(stage: &Sample, finished: bool, reward: Option<f64>) -> bool {

@@ -134,6 +134,7 @@ fn tensor_name(part: Part, layer: Option<usize>) -> String {
         Part::Down => "ffn_down.weight",
         Part::FinalNorm => "output_norm.weight",
         Part::Head => "output.weight",
+        Part::Projection => unreachable!("a projection belongs to no model"),
     };
     match layer {
         Some(layer) => format!("blk.{layer}.{suffix}"),

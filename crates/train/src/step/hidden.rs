@@ -1,0 +1,112 @@
+//! Matching a teacher's hidden states: one learned projection of the student's residual stream, and the error against the teacher's.
+//!
+//! `loss = Σ weight · mean_j (W·h − h_teacher)² / mean_j h_teacher²` over the weighted tokens. Dividing by the teacher's own mean square
+//! makes the loss a share of what there is to match, so that one weight suits teachers of any scale; FitNets (arXiv 1412.6550) leaves it
+//! out. The rows compared are those that predict the weighted tokens, as everywhere: `x[t]` is read at row `t − 1`. The projection is
+//! computed in f32 in every precision, since it is small.
+
+use kernels::gemm::{Epilogue, Packed, matmul, matmul_transposed_a};
+use kernels::ops::elementwise::{mean_squared_error, zero};
+use kernels::ops::rows::{gather_rows, scatter_add_rows};
+use kernels::{Buffer, Queue, Scratch, View, ViewMut};
+use lm::head::Targets;
+
+/// The hidden column: a teacher's residual stream at every weighted token.
+pub struct HiddenSignal<'a> {
+    /// The student's layer: the residual stream before it, or after the last one for the number of layers.
+    pub layer: usize,
+    /// `[N, C of the teacher]` the teacher's residual stream over the same batch.
+    pub teacher: View<'a, f32>,
+    /// `[N]` weight of each token's error.
+    pub weight: Vec<f32>,
+}
+
+/// Memory of the matching; the gradient at the tap is left in it.
+pub(super) struct Matching {
+    /// `[N, C]`.
+    d_tap: Buffer<f32>,
+}
+
+impl Matching {
+    pub fn new(queue: &Queue) -> Self {
+        Self { d_tap: Buffer::zeros(queue.device(), 0) }
+    }
+
+    /// The weighted sum of errors; adds the projection's gradient to `d_projection`.
+    ///
+    /// # Shapes
+    /// * `student`: `[N, C]`; `projection`, `d_projection`: `[C of the teacher, C]`.
+    pub fn gradient(
+        &mut self,
+        queue: &Queue,
+        signal: &HiddenSignal,
+        targets: &Targets,
+        student: View<f32>,
+        projection: View<f32>,
+        d_projection: ViewMut<f32>,
+        scratch: &mut Scratch,
+    ) -> f64 {
+        let (width, wide) = (student.cols(), signal.teacher.cols());
+        assert_eq!((projection.rows(), projection.cols()), (wide, width), "a projection between other widths");
+        let wanted: Vec<usize> =
+            (0..targets.len()).filter(|&r| signal.weight[targets.tokens[r] as usize] != 0.0).collect();
+        let rows: Vec<u32> = wanted.iter().map(|&r| targets.hidden_rows[r]).collect();
+        let (count, device) = (rows.len(), queue.device());
+        if self.d_tap.len() < student.rows() * width {
+            self.d_tap = Buffer::zeros(device, student.rows() * width);
+        }
+        zero(queue, self.d_tap.matrix_mut(student.rows(), width));
+        let index = View::of(&rows, 1, count);
+        let gather = |x: View<f32>| {
+            let mut gathered = Buffer::zeros(device, count * x.cols());
+            gather_rows(queue, x, index, gathered.matrix_mut(count, x.cols()));
+            gathered
+        };
+        let (x, target) = (gather(student), gather(signal.teacher));
+
+        let mut packed = Packed::<f32>::zeros(device, width, wide);
+        packed.pack(queue, projection, 0);
+        let mut y = Buffer::<f32>::zeros(device, count * wide);
+        matmul(queue, x.matrix(count, width), &packed, Epilogue::default(), y.matrix_mut(count, wide));
+
+        let weight: Vec<f32> = wanted
+            .iter()
+            .enumerate()
+            .map(|(i, &r)| signal.weight[targets.tokens[r] as usize] / mean_square(target.matrix(count, wide).row(i)))
+            .collect();
+        let (mut error, mut d_y) = (vec![0.0; count], Buffer::<f32>::zeros(device, count * wide));
+        mean_squared_error(
+            queue,
+            y.matrix(count, wide),
+            target.matrix(count, wide),
+            View::of(&weight, 1, count),
+            ViewMut::of(&mut error, 1, count),
+            d_y.matrix_mut(count, wide),
+        );
+
+        let d_y = d_y.matrix(count, wide);
+        matmul_transposed_a(queue, d_y, x.matrix(count, width), d_projection, true, scratch);
+        let mut packed = Packed::<f32>::zeros(device, wide, width);
+        packed.pack_transposed(queue, projection, 0);
+        let mut d_x = Buffer::<f32>::zeros(device, count * width);
+        matmul(queue, d_y, &packed, Epilogue::default(), d_x.matrix_mut(count, width));
+        scatter_add_rows(queue, d_x.matrix(count, width), index, self.d_tap.matrix_mut(student.rows(), width));
+        error.iter().zip(&weight).map(|(&e, &w)| f64::from(e) * f64::from(w)).sum()
+    }
+
+    /// `[N, C]`, the gradient that enters at the tap.
+    pub fn tap(&self, rows: usize, width: usize) -> View<'_, f32> {
+        self.d_tap.matrix(rows, width)
+    }
+
+    /// Bytes of memory kept between batches.
+    pub fn size_bytes(&self) -> usize {
+        self.d_tap.size_bytes()
+    }
+}
+
+/// Never zero, so that a row of zeros divides nothing.
+fn mean_square(row: &[f32]) -> f32 {
+    let sum: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    (sum / row.len() as f64).max(1e-12) as f32
+}
