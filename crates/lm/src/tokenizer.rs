@@ -1,7 +1,9 @@
 //! Text to token ids and back: [`Tokenizer`], on top of the `tokenizers` crate.
 //!
-//! Three ways in, which differ in whom they trust:
+//! Four ways in, which differ in whom they trust:
 //! * [`Tokenizer::encode_user`]: text from anybody. Nothing in it becomes a special or added token, whatever it spells.
+//! * [`Tokenizer::encode_markup`]: text that somebody wrote for the model to say. Markup such as `<think>` that the vocabulary has
+//!   as plain added tokens is found; what controls, such as an end token, is not.
 //! * [`Tokenizer::encode`]: text that this program composed, such as a rendered chat template. Special tokens that it
 //!   spells are special tokens.
 //! * [`Tokenizer::encode_with_special`]: as `encode`, and the tokenizer adds what it puts around a text (a beginning
@@ -134,6 +136,28 @@ impl Tokenizer {
     /// As [`Tokenizer::encode_user`], with the special tokens around it that the tokenizer puts around a text.
     pub fn encode_user_with_special(&self, text: &str) -> Vec<u32> {
         self.inner.post_process(self.plain(text), None, true).map_or_else(|error| self.bug(error), ids)
+    }
+
+    /// Encodes a text that a model is to say: added tokens that are not special, such as `<think>`, are found in it; where it spells a
+    /// special token, that stretch is encoded as plain characters. Adds nothing.
+    pub fn encode_markup(&self, text: &str) -> Vec<u32> {
+        let added = self.inner.get_added_tokens_decoder();
+        let special: Vec<&str> =
+            added.values().filter(|token| token.special).map(|token| token.content.as_str()).collect();
+        let mut ids = Vec::new();
+        let mut rest = text;
+        // The first that begins; of several there, the longest.
+        let next = |rest: &str| {
+            let found = special.iter().filter_map(|token| Some((rest.find(token)?, token.len())));
+            found.min_by_key(|(start, len)| (*start, usize::MAX - len))
+        };
+        while let Some((start, len)) = next(rest) {
+            ids.extend(self.encode(&rest[..start]));
+            ids.extend(self.encode_user(&rest[start..start + len]));
+            rest = &rest[start + len..];
+        }
+        ids.extend(self.encode(rest));
+        ids
     }
 
     /// Encodes text that this program composed: special tokens spelled in it become special tokens. Adds nothing.

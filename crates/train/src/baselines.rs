@@ -1,12 +1,19 @@
-//! Cheap baselines that stand in every ladder: the constant answer, and a linear model over character n-grams.
+//! Cheap baselines that stand in every ladder: the constant answer, a linear model over character n-grams, and the nearest texts.
 //!
-//! They see text and label and nothing else. Whoever beats neither has learnt nothing that needed a language model. Both are
+//! They see text and label and nothing else. Whoever beats none of them has learnt nothing that needed a language model. All are
 //! deterministic: the same pairs in the same order give the same predictions.
+//!
+//! Beside them [`Neighbours`] finds the texts nearest to one, for a baseline that votes.
 //!
 //! Read next: [`crate::stats`], which gives their accuracy an interval.
 
+mod tfidf;
+
 use crate::rng::Key;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use tfidf::{Features, Tfidf};
+
+pub use tfidf::Neighbours;
 
 /// The commonest label: what a constant answer would be. Of equally common ones the first in order; `None` for no labels.
 ///
@@ -48,9 +55,7 @@ impl Default for NgramSettings {
 pub struct NgramModel {
     settings: NgramSettings,
     labels: Vec<String>,
-    /// Place of each n-gram, by the hash of its characters.
-    places: HashMap<u64, usize>,
-    idf: Vec<f32>,
+    tfidf: Tfidf,
     /// `[n-grams + 1, labels]`; the last row is the bias.
     weights: Vec<f32>,
 }
@@ -65,12 +70,11 @@ impl NgramModel {
         let mut labels: Vec<String> = pairs.iter().map(|(_, label)| label.to_string()).collect();
         labels.sort_unstable();
         labels.dedup();
-        let counted: Vec<BTreeMap<u64, u32>> = pairs.iter().map(|(text, _)| ngrams(text, settings.longest)).collect();
-        let (places, idf) = vocabulary(&counted);
+        let texts: Vec<&str> = pairs.iter().map(|(text, _)| *text).collect();
+        let (tfidf, rows) = Tfidf::fit(&texts, settings.longest);
         let width = labels.len();
-        let weights = vec![0.0; (places.len() + 1) * width];
-        let mut model = NgramModel { settings, labels, places, idf, weights };
-        let rows: Vec<Vec<(usize, f32)>> = counted.iter().map(|counts| model.features(counts)).collect();
+        let weights = vec![0.0; (tfidf.len() + 1) * width];
+        let mut model = NgramModel { settings, labels, tfidf, weights };
         let targets: Vec<usize> = pairs
             .iter()
             .map(|(_, label)| model.labels.binary_search_by(|known| known.as_str().cmp(label)).unwrap_or(0))
@@ -81,7 +85,7 @@ impl NgramModel {
 
     /// The labels with their probabilities, likeliest first; equal ones in the order of their names.
     pub fn probabilities(&self, text: &str) -> Vec<(&str, f64)> {
-        let features = self.features(&ngrams(text, self.settings.longest));
+        let features = self.tfidf.features(text);
         let mut scores = vec![0.0; self.labels.len()];
         self.softmax(&features, &mut scores);
         let mut named: Vec<(&str, f64)> =
@@ -95,28 +99,14 @@ impl NgramModel {
         self.probabilities(text)[0].0
     }
 
-    /// The features of a text: place and weight, of unit length; n-grams never seen in training are left out.
-    fn features(&self, counts: &BTreeMap<u64, u32>) -> Vec<(usize, f32)> {
-        let mut features: Vec<(usize, f32)> = counts
-            .iter()
-            .filter_map(|(ngram, count)| {
-                let place = *self.places.get(ngram)?;
-                Some((place, (1.0 + (*count as f32).ln()) * self.idf[place]))
-            })
-            .collect();
-        let norm = features.iter().map(|(_, value)| value * value).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
-        features.iter_mut().for_each(|(_, value)| *value /= norm);
-        features
-    }
-
     fn row(&self, place: usize) -> &[f32] {
         let width = self.labels.len();
         &self.weights[place * width..(place + 1) * width]
     }
 
     /// Probabilities of the labels, into `scores`.
-    fn softmax(&self, features: &[(usize, f32)], scores: &mut [f32]) {
-        scores.copy_from_slice(self.row(self.places.len()));
+    fn softmax(&self, features: &Features, scores: &mut [f32]) {
+        scores.copy_from_slice(self.row(self.tfidf.len()));
         for (place, value) in features {
             for (score, weight) in scores.iter_mut().zip(self.row(*place)) {
                 *score += value * weight;
@@ -128,12 +118,12 @@ impl NgramModel {
         scores.iter_mut().for_each(|score| *score /= total);
     }
 
-    fn fit(&mut self, rows: &[Vec<(usize, f32)>], targets: &[usize]) {
+    fn fit(&mut self, rows: &[Features], targets: &[usize]) {
         let width = self.labels.len();
         let (step, decay) = (self.settings.learning_rate as f32, self.settings.decay as f32);
         let mut squares = vec![1e-3f32; self.weights.len()];
         let mut scores = vec![0.0; width];
-        let bias = (self.places.len(), 0.1f32);
+        let bias = (self.tfidf.len(), 0.1f32);
         for epoch in 0..self.settings.epochs as u64 {
             let mut order: Vec<usize> = (0..rows.len()).collect();
             Key::new(0).word("ngram").number(epoch).stream().shuffle(&mut order);
@@ -152,32 +142,6 @@ impl NgramModel {
             }
         }
     }
-}
-
-/// The n-grams of 1 to `longest` characters with their counts, by hash. Blanks are left out.
-fn ngrams(text: &str, longest: usize) -> BTreeMap<u64, u32> {
-    let chars: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
-    let mut counts = BTreeMap::new();
-    for start in 0..chars.len() {
-        let mut hash = 0xcbf2_9ce4_8422_2325u64;
-        for c in chars[start..].iter().take(longest) {
-            hash = (hash ^ u64::from(*c)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
-            *counts.entry(hash).or_default() += 1;
-        }
-    }
-    counts
-}
-
-/// A place and an inverse document frequency for every n-gram of at least two texts, or of any if there are few texts.
-fn vocabulary(counted: &[BTreeMap<u64, u32>]) -> (HashMap<u64, usize>, Vec<f32>) {
-    let mut documents: BTreeMap<u64, usize> = BTreeMap::new();
-    for ngram in counted.iter().flat_map(|counts| counts.keys()) {
-        *documents.entry(*ngram).or_default() += 1;
-    }
-    let least = if counted.len() >= 50 { 2 } else { 1 };
-    documents.retain(|_, count| *count >= least);
-    let idf = documents.values().map(|count| ((1 + counted.len()) as f32 / (1 + count) as f32).ln() + 1.0).collect();
-    (documents.into_keys().enumerate().map(|(place, ngram)| (ngram, place)).collect(), idf)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::data::InspectError;
 use crate::recipe::RecipeError;
 use crate::rewards::RuleError;
 use crate::tasks::TaskError;
@@ -15,6 +16,9 @@ pub enum TrainError {
     /// A task's files.
     #[error(transparent)]
     Task(#[from] TaskError),
+    /// The user's texts.
+    #[error(transparent)]
+    Texts(#[from] InspectError),
     /// A rule as configured.
     #[error(transparent)]
     Rule(#[from] RuleError),

@@ -72,13 +72,6 @@ pub fn evaluate<T: Real>(
     let headline =
         if k == 1 { right.iter().sum::<usize>() as f64 } else { right.iter().sum::<usize>() as f64 / k as f64 };
     let interval = wilson(headline.round() as usize, n);
-    let mut parts: BTreeMap<String, f64> = BTreeMap::new();
-    let mut counts: BTreeMap<String, f64> = BTreeMap::new();
-    for (name, value) in grades.iter().flatten().flat_map(|grade| &grade.parts) {
-        *parts.entry(name.clone()).or_default() += value;
-        *counts.entry(name.clone()).or_default() += 1.0;
-    }
-    parts.iter_mut().for_each(|(name, sum)| *sum /= counts[name]);
     let share = |sum: f64| sum / n.max(1) as f64;
     let rollouts = || groups.iter().flat_map(|group| &group.rollouts);
     Ok(Evaluation {
@@ -87,13 +80,25 @@ pub fn evaluate<T: Real>(
         high: interval.high,
         n,
         unfinished: rollouts().filter(|rollout| !rollout.finished).count(),
-        parts,
+        parts: mean_parts(grades.iter().flatten()),
         pass_at_k: (k > 1).then(|| share(right.iter().map(|&right| pass_at_k(k, right, k)).sum())),
         majority_at_k: (k > 1).then(|| share(grades.iter().filter(|grades| majority(grades)).count() as f64)),
         k,
         correct: first,
         tokens: rollouts().map(|rollout| rollout.tokens.len()).sum(),
     })
+}
+
+/// The mean of each named score, over the grades that have it.
+pub(crate) fn mean_parts<'a>(grades: impl IntoIterator<Item = &'a Grade>) -> BTreeMap<String, f64> {
+    let mut parts: BTreeMap<String, f64> = BTreeMap::new();
+    let mut counts: BTreeMap<String, f64> = BTreeMap::new();
+    for (name, value) in grades.into_iter().flat_map(|grade| &grade.parts) {
+        *parts.entry(name.clone()).or_default() += value;
+        *counts.entry(name.clone()).or_default() += 1.0;
+    }
+    parts.iter_mut().for_each(|(name, sum)| *sum /= counts[name]);
+    parts
 }
 
 fn majority(grades: &[Grade]) -> bool {

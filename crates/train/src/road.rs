@@ -55,6 +55,7 @@ pub fn walk<T: Real>(
 ) -> Result<Finished, TrainError> {
     let run = runs.create_or_resume(&recipe.name, &recipe.resolved(), &RunOptions::default())?;
     run.notices().iter().for_each(|notice| observer.notice(&notice.text));
+    task.notices().iter().for_each(|notice| observer.notice(notice));
     let heldout = Heldout::of(recipe, task)?;
     let (mut first, mut resume) = (0, None);
     if let Some(committed) = run.resumed() {

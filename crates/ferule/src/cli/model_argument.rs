@@ -119,6 +119,11 @@ pub fn open(model: &Path) -> anyhow::Result<Checkpoint> {
     if model.exists() {
         return Ok(checkpoint::open(model)?);
     }
+    checkpoint::open(&pulled(model)?).with_context(|| format!("{} in the cache", model.display()))
+}
+
+/// Where the cache holds the model of a repository.
+pub fn pulled(model: &Path) -> anyhow::Result<PathBuf> {
     let text = model.to_string_lossy();
     let not_found = || {
         let place = hub::Cache::from_environment().map(|cache| cache.root().display().to_string()).unwrap_or_default();
@@ -131,5 +136,5 @@ pub fn open(model: &Path) -> anyhow::Result<Checkpoint> {
     };
     let id = hub::RepositoryId::parse(&text).ok_or_else(not_found)?;
     let snapshot = hub::Cache::from_environment()?.snapshot(&id, "main").ok_or_else(not_found)?;
-    checkpoint::open(&hub::model_in(&snapshot)).with_context(|| format!("{id} in the cache"))
+    Ok(hub::model_in(&snapshot))
 }

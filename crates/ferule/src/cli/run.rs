@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kernels::{Isa, Queue, Real, bf16};
 use serde_json::json;
 use store::Runs;
-use train::recipe::{ModelSource, Recipe};
+use train::recipe::{ModelSource, Recipe, located};
 use train::road::{Finished, walk};
 use train::tasks::{Task, registry};
 
 use super::ladder;
 use super::machine;
+use super::model_argument::pulled;
 use super::outcome::failure;
 use super::output::Output;
 use super::progress::{Lines, Terminal};
@@ -51,6 +52,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(name) = &arguments.name {
         recipe.name.clone_from(name);
     }
+    locate_models(&mut recipe)?;
     let task = registry::build(&recipe.task, &recipe.folder)?;
     if arguments.dry_run {
         return dry_run(&recipe);
@@ -74,6 +76,18 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
     }
     output.flush()
+}
+
+/// A model may be named as a repository, `path = "Qwen/Qwen3-0.6B"`: then it is the one in the cache.
+fn locate_models(recipe: &mut Recipe) -> anyhow::Result<()> {
+    for source in recipe.models.values_mut() {
+        if let ModelSource::Path { path } = source
+            && !located(&recipe.folder, path).exists()
+        {
+            *path = pulled(path)?;
+        }
+    }
+    Ok(())
 }
 
 fn go<T: Real>(queue: &Queue, recipe: &Recipe, task: &dyn Task, arguments: &Arguments) -> anyhow::Result<Finished> {

@@ -61,6 +61,18 @@ fn the_words_of_users_never_become_special() {
 }
 
 #[test]
+fn markup_is_found_and_control_is_not() {
+    let markup_tokens = vec!["<think>".to_string()];
+    let options = TrainOptions { vocab_size: 290, markup_tokens, ..TrainOptions::default() };
+    let tokenizer = Tokenizer::train([TEXT, TEXT], &options, Path::new("recipe.toml")).unwrap();
+    let (think, end) = (tokenizer.token_to_id("<think>").unwrap(), tokenizer.special().eos.unwrap());
+    let ids = tokenizer.encode_markup("<think>盗<|im_end|><think><|im_end|>");
+    assert_eq!((ids.iter().filter(|&&id| id == think).count(), ids.contains(&end)), (2, false));
+    assert_eq!(tokenizer.decode(&ids, false), "<think>盗<|im_end|><think><|im_end|>");
+    assert_eq!(tokenizer.encode_markup(TEXT), tokenizer.encode(TEXT));
+}
+
+#[test]
 fn a_stream_never_splits_a_character() {
     let tokenizer = small();
     let text = "盗𝄞é👩‍👩‍👧 the cat。<|im_end|>";

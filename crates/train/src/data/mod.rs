@@ -4,12 +4,16 @@
 //! spoil training (empty prompts, duplicates, contradictions, a label that outweighs all others), and gives cases in the
 //! layout of [`crate::tasks::jsonl`] with a commented recipe. It never changes the file, never guesses an answer, and trains nothing.
 //!
+//! Plain documents, to be pretrained on, are read by [`texts`], and searched for held-out cases by [`held_out`].
+//!
 //! Read next: [`table`] (reading), [`layout`] (whose columns mean what), [`findings`] (what is counted), [`recipe_text`].
 
 pub mod findings;
+pub mod held_out;
 pub mod layout;
 pub mod recipe_text;
 pub mod table;
+pub mod texts;
 
 mod cells;
 

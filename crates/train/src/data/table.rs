@@ -54,7 +54,8 @@ pub fn read(path: &Path) -> Result<Table, InspectError> {
         match (text.trim_start().chars().next(), ending.as_str()) {
             (Some('['), _) => (json_list(path, &text)?, Format::Json, Some(encoding)),
             (Some('{'), _) | (_, "jsonl" | "json" | "ndjson") => {
-                (json_lines(path, &text)?, Format::Jsonl, Some(encoding))
+                let rows = json_lines(path, &text)?.into_iter().map(|(_, row)| row).collect();
+                (rows, Format::Jsonl, Some(encoding))
             }
             _ => (csv(path, &text)?, Format::Csv, Some(encoding)),
         }
@@ -80,7 +81,7 @@ fn at(path: &Path, line: usize, problem: impl Into<String>, hint: &str) -> Inspe
 }
 
 /// Text in UTF-8, in UTF-16 with a byte order mark, or in GB18030.
-fn decode(path: &Path, bytes: &[u8]) -> Result<(String, &'static str), InspectError> {
+pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<(String, &'static str), InspectError> {
     if let Some((encoding, mark)) = encoding_rs::Encoding::for_bom(bytes) {
         let (text, wrong) = encoding.decode_without_bom_handling(&bytes[mark..]);
         return match wrong {
@@ -103,11 +104,12 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<(String, &'static str), InspectEr
     }
 }
 
-fn json_lines(path: &Path, text: &str) -> Result<Vec<Row>, InspectError> {
+/// The rows with the numbers of their lines.
+pub(super) fn json_lines(path: &Path, text: &str) -> Result<Vec<(usize, Row)>, InspectError> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(index, line)| match serde_json::from_str(line) {
-            Ok(Value::Object(row)) => Ok(row),
+            Ok(Value::Object(row)) => Ok((index + 1, row)),
             Ok(_) => Err(at(path, index + 1, "not an object", "every line is one JSON object")),
             Err(error) => Err(at(path, index + 1, format!("no JSON: {error}"), "every line is one JSON object")),
         })

@@ -9,7 +9,7 @@
 mod read;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lm::config::Shape;
 use lm::optimizer::Hyperparameters;
@@ -214,6 +214,13 @@ impl Optimisation {
             ..Hyperparameters::default()
         }
     }
+}
+
+/// A path as a recipe means it: from the recipe's folder or, where nothing lies there, from the current one, since `--set` is written
+/// where the command runs.
+pub fn located(folder: &Path, path: &Path) -> PathBuf {
+    let beside = folder.join(path);
+    if !beside.exists() && path.exists() { path.to_path_buf() } else { beside }
 }
 
 impl Recipe {

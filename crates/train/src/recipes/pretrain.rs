@@ -1,9 +1,15 @@
-//! Pretraining: cross-entropy on every token of the task's corpus, or of text files.
+//! Pretraining: cross-entropy on every token of the task's corpus, or of the user's texts.
 //!
-//! 1. Documents come in the corpus's own order, each a segment of its own that sees no other.
-//! 2. A step takes documents until it has `tokens_per_step` tokens; the place in the corpus is part of the checkpoint.
-//! 3. A document longer than `context` is cut into pieces of that length, each a segment: nothing is dropped.
-//! 4. The corpus never holds a held-out case; the task sees to it.
+//! 1. Documents of a task come in its corpus's own order, each a segment of its own that sees no other.
+//! 2. Texts are read once: those that hold a held-out case are left out and counted. All are cut into pieces, and each pass goes through the pieces
+//!    in an order keyed by (seed, stage, pass, text, piece), so that a text that is not there changes nothing but its own place.
+//! 3. A step takes pieces until it has `tokens_per_step` tokens; the place in the corpus is part of the checkpoint.
+//! 4. A document longer than `context` is cut behind the last line that fits, or where there is none, at `context` tokens: nothing is dropped.
+//! 5. The task's corpus never holds a held-out case; the task sees to it.
+
+mod pieces;
+
+use std::path::PathBuf;
 
 use kernels::Real;
 use serde::{Deserialize, Serialize};
@@ -14,12 +20,16 @@ use crate::packing::Sequence;
 use crate::recipe::{Optimisation, StageFields};
 use crate::recipes::sft::cross_entropy_step;
 use crate::walk::Walk;
+use pieces::{Pieces, cut};
 
 /// Keys of a `pretrain` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pretrain {
     /// The model that learns.
     pub model: String,
+    /// Files and folders of `.txt`, `.md` and `.jsonl` with `text`; the task's corpus where there are none.
+    #[serde(default)]
+    pub texts: Vec<PathBuf>,
     /// Tokens in all.
     pub tokens: u64,
     /// Tokens a step.
@@ -41,13 +51,13 @@ fn context() -> usize {
 }
 
 impl StageFields for Pretrain {
-    const FIELDS: &'static [&'static str] = &["model", "tokens", "tokens_per_step", "context"];
+    const FIELDS: &'static [&'static str] = &["model", "texts", "tokens", "tokens_per_step", "context"];
 }
 
 /// Runs the stage.
 ///
 /// # Errors
-/// A corpus without documents, and whatever the loop meets.
+/// A corpus without documents, texts that cannot be read or of which none is left, and whatever the loop meets.
 pub fn run<T: Real>(stage: &Pretrain, walk: &mut Walk) -> Result<(), TrainError> {
     let codec = walk.codec()?;
     let limit = walk.weights(&stage.model).config().max_position_embeddings;
@@ -55,13 +65,20 @@ pub fn run<T: Real>(stage: &Pretrain, walk: &mut Walk) -> Result<(), TrainError>
         let problem = format!("a context of {} tokens in a model of {limit}", stage.context);
         return Err(TrainError::stage(walk.stage, problem, "lower `context`"));
     }
+    let texts = match stage.texts.is_empty() {
+        true => None,
+        false => Some(Pieces::read(&stage.texts, stage.context, walk, &codec)?),
+    };
     let steps = stage.tokens.div_ceil(stage.tokens_per_step as u64);
     walk.train::<T>(
         &stage.model,
         &stage.optimisation,
         steps,
         |walk, learner, _, rate| {
-            let sequences = next_documents(stage, walk, &codec)?;
+            let sequences = match &texts {
+                Some(pieces) => pieces.next(stage.tokens_per_step, walk),
+                None => next_documents(stage, walk, &codec)?,
+            };
             let per_micro_batch = stage.optimisation.tokens_per_micro_batch;
             let report = cross_entropy_step(walk.queue, learner, &sequences, per_micro_batch, rate);
             walk.meters.flops +=
@@ -79,7 +96,8 @@ fn next_documents(stage: &Pretrain, walk: &mut Walk, codec: &Codec) -> Result<Ve
     while tokens < stage.tokens_per_step {
         let Some(text) = walk.task.corpus(walk.cursor, walk.recipe.seed) else {
             if walk.cursor == 0 {
-                return Err(TrainError::stage(walk.stage, "the task has no corpus", "give it text to pretrain on"));
+                let hint = "give the stage `texts`, files or folders to pretrain on";
+                return Err(TrainError::stage(walk.stage, "the task has no corpus", hint));
             }
             walk.cursor = 0;
             continue;
@@ -87,8 +105,12 @@ fn next_documents(stage: &Pretrain, walk: &mut Walk, codec: &Codec) -> Result<Ve
         walk.cursor += 1;
         let document = codec.document(&text);
         tokens += document.len();
-        sequences
-            .extend(document.chunks(stage.context).filter(|p| p.len() > 1).map(|p| Sequence::document(p.to_vec())));
+        sequences.extend(
+            cut(&document, stage.context, &codec.tokenizer)
+                .map(|range| &document[range])
+                .filter(|piece| piece.len() > 1)
+                .map(|piece| Sequence::document(piece.to_vec())),
+        );
     }
     Ok(sequences)
 }

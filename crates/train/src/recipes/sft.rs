@@ -1,7 +1,7 @@
 //! Supervised fine-tuning on a few demonstrations: cross-entropy on the completion, nothing on the prompt.
 //!
-//! 1. The demonstrations are the first cases of the training split; each is metered as a label. With `bare_answers` nobody demonstrated
-//!    anything: each case is metered as an answer read.
+//! 1. The demonstrations are the first cases of the training split that have one; each is metered as a label. With `bare_answers` nobody
+//!    demonstrated anything: each case is metered as an answer read.
 //! 2. Their order in an epoch is a shuffle keyed by (seed, stage, epoch).
 //! 3. A step's loss is the mean over its trained tokens.
 //! 4. Demonstrations are trained whole: one that exceeds `context` is refused, never cut.
@@ -14,7 +14,7 @@ use crate::error::TrainError;
 use crate::packing::{Sequence, micro_batches};
 use crate::recipe::{Optimisation, StageFields};
 use crate::step::{Learner, Signals, StepReport};
-use crate::tasks::Split;
+use crate::tasks::{Case, first_written};
 use crate::walk::Walk;
 
 /// Keys of an `sft` stage.
@@ -98,20 +98,11 @@ pub(crate) fn cross_entropy_step<T: Real>(
 
 fn demonstrations_of(stage: &Sft, walk: &mut Walk) -> Result<Vec<Sequence>, TrainError> {
     let codec = walk.codec()?;
-    let cases = walk.task.cases(Split::Train, stage.demonstrations, walk.recipe.seed)?;
-    if cases.len() < stage.demonstrations {
-        let problem = format!("{} demonstrations asked for, the task has {}", stage.demonstrations, cases.len());
-        return Err(TrainError::stage(walk.stage, problem, "lower `demonstrations`"));
-    }
+    let cases = demonstrated(stage, walk)?;
     let limit = walk.weights(&stage.model).config().max_position_embeddings;
     let mut sequences = Vec::with_capacity(cases.len());
-    for case in &cases {
-        let text = if stage.bare_answers { walk.task.bare_answer(case) } else { walk.task.demonstration(case) };
-        let Some(text) = text else {
-            let problem = format!("case {} has no demonstration", case.id);
-            return Err(TrainError::stage(walk.stage, problem, "give the case an answer, or leave it out"));
-        };
-        let sequence = Sequence::completion(&codec.prompt(&case.prompt)?, &codec.completion(&text));
+    for (case, text) in &cases {
+        let sequence = Sequence::completion(&codec.prompt(&case.prompt)?, &codec.completion(text));
         if sequence.tokens.len() > limit {
             let problem = format!(
                 "the demonstration of case {} has {} tokens, the model {limit}",
@@ -123,14 +114,25 @@ fn demonstrations_of(stage: &Sft, walk: &mut Walk) -> Result<Vec<Sequence>, Trai
         sequences.push(sequence);
     }
     if stage.bare_answers {
-        let ids: Vec<&str> = cases.iter().map(|case| case.id.as_str()).collect();
+        let ids: Vec<&str> = cases.iter().map(|(case, _)| case.id.as_str()).collect();
         walk.run.ledger().meter_answers(walk.stage, &ids)?;
         return Ok(sequences);
     }
     let labels: Vec<Label> = cases
         .iter()
-        .map(|case| Label { record_id: case.id.clone(), stage: walk.stage.into(), kind: LabelKind::Demonstration })
+        .map(|(case, _)| Label { record_id: case.id.clone(), stage: walk.stage.into(), kind: LabelKind::Demonstration })
         .collect();
     walk.run.ledger().meter_labels(&labels)?;
     Ok(sequences)
+}
+
+fn demonstrated(stage: &Sft, walk: &Walk) -> Result<Vec<(Case, String)>, TrainError> {
+    let task = walk.task;
+    let written = |case: &Case| if stage.bare_answers { task.bare_answer(case) } else { task.demonstration(case) };
+    let found = first_written(task, stage.demonstrations, walk.recipe.seed, written)?;
+    if found.len() < stage.demonstrations {
+        let problem = format!("{} demonstrations asked for, the task has {}", stage.demonstrations, found.len());
+        return Err(TrainError::stage(walk.stage, problem, "lower `demonstrations`"));
+    }
+    Ok(found)
 }

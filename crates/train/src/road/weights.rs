@@ -15,7 +15,7 @@ use store::{ModelDigest, Run};
 use super::Models;
 use crate::codec::Codec;
 use crate::error::TrainError;
-use crate::recipe::{ModelSource, Recipe, Stage, StageKind};
+use crate::recipe::{ModelSource, Recipe, Stage, StageKind, located};
 use crate::walk::Walk;
 
 /// The weights and the codec as they stand before stage `first`.
@@ -29,7 +29,7 @@ pub(super) fn restore(
     let mut codec: Option<(PathBuf, Codec)> = None;
     for (name, source) in &recipe.models {
         let ModelSource::Path { path } = source else { continue };
-        let path = recipe.folder.join(path);
+        let path = located(&recipe.folder, path);
         let checkpoint = lm::checkpoint::open(&path)?;
         let ends = checkpoint.generation().eos_token_id.clone();
         let own = Codec::new(checkpoint.tokenizer()?, checkpoint.template()?, &ends)?;

@@ -8,19 +8,24 @@
 //! | `answer` | the known answer: text or a number |
 //! | `demonstration` | what an expert wrote, reasoning and answer |
 //!
-//! Other fields are kept in the hidden record. Rules come from the recipe. A case is held out by the hash of its prompt, so
-//! that lines may be added or moved without changing any other case's split; equal prompts are one case, and counted.
+//! A recipe's [`Columns`] give these fields the names that the file has for them. Other fields are kept in the hidden record. Rules come
+//! from the recipe. A case is held out by the hash of its prompt, so that lines may be added or moved without changing any other case's split;
+//! equal prompts are one case, and counted. Where the recipe names a file of held-out cases, all of them are, and what the first file
+//! has of them is left out and counted.
 //!
 //! It never guesses: a line that is not what it should be is an error with its number, before anything is trained.
 
 use super::{Case, Completion, Grade, Message, Prompt, Split, Task, TaskError, partition};
 use crate::rewards::{RuleConfig, RuleSet, answer, quantity};
 use crate::rng::Key;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 const NAME: &str = "jsonl";
+/// Where a template takes the prompt.
+const PLACE: &str = "{prompt}";
 
 /// What reading a file found, besides the cases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,72 +34,126 @@ pub struct Found {
     pub lines: usize,
     /// Lines whose prompt stood further up; the first one was kept.
     pub duplicates: usize,
+    /// Cases of the first file that the held-out file holds too.
+    pub also_heldout: usize,
     /// Cases with a known answer.
     pub answers: usize,
     /// Cases with a demonstration.
     pub demonstrations: usize,
 }
 
+/// What a file calls its columns; the names of the module's table unless written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Columns {
+    /// Text, or a list of messages. `question` is read too, where nothing was written.
+    pub prompt: String,
+    /// A list of messages.
+    pub messages: String,
+    /// What is known to be right.
+    pub answer: String,
+    /// What an expert wrote.
+    pub demonstration: String,
+}
+
+impl Default for Columns {
+    fn default() -> Columns {
+        let [prompt, messages, answer, demonstration] =
+            ["prompt", "messages", "answer", "demonstration"].map(String::from);
+        Columns { prompt, messages, answer, demonstration }
+    }
+}
+
+/// Where cases come from.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The file.
+    pub path: PathBuf,
+    /// A file whose cases are held out, all of them.
+    pub heldout: Option<PathBuf>,
+    /// Put around every text prompt, which stands where it says `{prompt}`.
+    pub template: Option<String>,
+    /// What the files call their columns.
+    pub columns: Columns,
+}
+
 /// The task. See the module.
 pub struct Jsonl {
-    path: PathBuf,
-    cases: Vec<Case>,
+    source: Source,
+    cases: Vec<(Split, Case)>,
     demonstrations: HashMap<String, String>,
     found: Found,
     rules: Vec<RuleConfig>,
     folder: PathBuf,
-    template: Option<String>,
 }
 
 impl Jsonl {
-    /// Reads a file. `rules` are the recipe's, whose relative paths start at `folder`; `template` is put around every text
-    /// prompt, which stands where it says `{prompt}`.
+    /// Reads the files. `rules` are the recipe's, whose relative paths start at `folder`.
     ///
     /// # Errors
     /// An unreadable, empty or binary file; the first line that is no case, by its number; a template without `{prompt}`.
-    pub fn open(path: &Path, rules: &[RuleConfig], folder: &Path, template: Option<&str>) -> Result<Jsonl, TaskError> {
-        if let Some(template) = template.filter(|template| !template.contains("{prompt}")) {
+    pub fn open(source: Source, rules: &[RuleConfig], folder: &Path) -> Result<Jsonl, TaskError> {
+        if let Some(template) = source.template.as_ref().filter(|template| !template.contains(PLACE)) {
             return Err(TaskError::Setting {
                 task: NAME.to_string(),
                 field: "template".to_string(),
-                message: format!("\"{template}\" has no {{prompt}}"),
-                hint: "write {prompt} where the line's prompt belongs".to_string(),
+                message: format!("\"{template}\" has no {PLACE}"),
+                hint: format!("write {PLACE} where the line's prompt belongs"),
             });
         }
         let mut task = Jsonl {
-            path: path.to_path_buf(),
+            source,
             cases: Vec::new(),
             demonstrations: HashMap::new(),
             found: Found::default(),
             rules: rules.to_vec(),
             folder: folder.to_path_buf(),
-            template: template.map(str::to_string),
         };
-        let text = read_text(path)?;
         let mut seen = HashMap::new();
+        // Held-out cases first: of a case in both files it is the training one that goes.
+        if let Some(heldout) = task.source.heldout.clone() {
+            task.read(&heldout, |_| Split::Heldout, &mut seen)?;
+        }
+        let apart = task.source.heldout.is_some();
+        let path = task.source.path.clone();
+        let split = |id: &str| match partition::filed(id) {
+            Split::Heldout if apart => Split::Train,
+            split => split,
+        };
+        task.read(&path, split, &mut seen)?;
+        task.found.demonstrations = task.demonstrations.len();
+        Ok(task)
+    }
+
+    /// Adds a file's cases.
+    fn read(
+        &mut self,
+        path: &Path,
+        split: impl Fn(&str) -> Split,
+        seen: &mut HashMap<String, PathBuf>,
+    ) -> Result<(), TaskError> {
+        let text = read_text(path)?;
+        let before = self.found.lines;
         for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            task.found.lines += 1;
-            let (case, demonstration) = task.line(at + 1, line)?;
-            if seen.insert(case.id.clone(), at).is_some() {
-                task.found.duplicates += 1;
+            self.found.lines += 1;
+            let (case, demonstration) = self.line(&At { path, line: at + 1 }, line)?;
+            if let Some(first) = seen.get(&case.id) {
+                let repeated = if first == path { &mut self.found.duplicates } else { &mut self.found.also_heldout };
+                *repeated += 1;
                 continue;
             }
-            task.found.answers += usize::from(case.answer.is_some());
+            seen.insert(case.id.clone(), path.to_path_buf());
+            self.found.answers += usize::from(case.answer.is_some());
             if let Some(demonstration) = demonstration {
-                task.demonstrations.insert(case.id.clone(), demonstration);
+                self.demonstrations.insert(case.id.clone(), demonstration);
             }
-            task.cases.push(case);
+            self.cases.push((split(&case.id), case));
         }
-        task.found.demonstrations = task.demonstrations.len();
-        if task.cases.is_empty() {
-            return Err(task.wrong(
-                1,
-                "line",
-                "the file is empty".to_string(),
-                "one JSON object a line, with `prompt` or `messages`",
-            ));
+        if self.found.lines == before {
+            let hint = "one JSON object a line, with `prompt` or `messages`";
+            return Err(At { path, line: 1 }.wrong("line", "the file is empty".to_string(), hint));
         }
-        Ok(task)
+        Ok(())
     }
 
     /// What reading found.
@@ -104,91 +163,119 @@ impl Jsonl {
 
     /// How many cases of a split have a demonstration: the most labels that fine-tuning can ask for.
     pub fn demonstrated(&self, split: Split) -> usize {
-        let inside = self.cases.iter().filter(|case| split_of(case) == split);
-        inside.filter(|case| self.demonstrations.contains_key(&case.id)).count()
+        self.of(split).filter(|case| self.demonstrations.contains_key(&case.id)).count()
     }
 
-    fn wrong(&self, line: usize, field: &str, message: String, hint: &str) -> TaskError {
-        TaskError::Line { path: self.path.clone(), line, field: field.to_string(), message, hint: hint.to_string() }
+    fn of(&self, split: Split) -> impl Iterator<Item = &Case> {
+        self.cases.iter().filter(move |(own, _)| *own == split).map(|(_, case)| case)
     }
 
     /// The case of a line and its demonstration.
-    fn line(&self, number: usize, line: &str) -> Result<(Case, Option<String>), TaskError> {
+    fn line(&self, at: &At, line: &str) -> Result<(Case, Option<String>), TaskError> {
         let value: Value = serde_json::from_str(line).map_err(|error| {
             let hint = match line.trim_start().chars().next() {
                 Some('[') => "this looks like one JSON list; write one object a line instead",
                 Some('{') if error.is_eof() => "the line ends too soon; an object must not run over several lines",
                 _ => "every line is one JSON object",
             };
-            self.wrong(number, "line", format!("no JSON: {error}"), hint)
+            at.wrong("line", format!("no JSON: {error}"), hint)
         })?;
         let Value::Object(record) = &value else {
-            return Err(self.wrong(number, "line", "not an object".to_string(), "every line is one JSON object"));
+            return Err(at.wrong("line", "not an object".to_string(), "every line is one JSON object"));
         };
+        let columns = &self.source.columns;
         let text = |field: &str| match record.get(field) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(Value::Number(number)) if field == "answer" => Ok(Some(number.to_string())),
-            Some(_) => Err(self.wrong(number, field, "not a text".to_string(), "write it in quotes")),
+            Some(Value::Number(number)) if *field == columns.answer => Ok(Some(number.to_string())),
+            Some(_) => Err(at.wrong(field, "not a text".to_string(), "write it in quotes")),
         };
-        let mut demonstration = text("demonstration")?;
-        let mut known = text("answer")?;
-        let prompt = match (record.get("prompt"), record.get("messages"), record.get("question")) {
-            (Some(Value::Array(list)), _, _) | (None, Some(Value::Array(list)), _) => {
-                let (messages, last) = self.messages(number, list)?;
-                demonstration = demonstration.or(last);
-                Prompt::Messages(messages)
-            }
-            (Some(Value::String(text)), _, _) | (None, None, Some(Value::String(text))) if !text.trim().is_empty() => {
-                Prompt::Text(self.template.as_ref().map_or(text.clone(), |template| template.replace("{prompt}", text)))
-            }
-            (None, None, None) => {
-                let names: Vec<&str> = record.keys().map(String::as_str).collect();
-                let message = format!("there is no `prompt`, only {}", names.join(", "));
-                return Err(self.wrong(
-                    number,
-                    "prompt",
-                    message,
-                    "name the field `prompt` (text) or `messages` (a list)",
-                ));
-            }
-            _ => {
-                return Err(self.wrong(
-                    number,
-                    "prompt",
-                    "empty, or neither text nor messages".to_string(),
-                    "give it text",
-                ));
-            }
-        };
+        let mut demonstration = text(&columns.demonstration)?;
+        let mut known = text(&columns.answer)?;
+        let (prompt, last) = self.prompt(at, record)?;
+        demonstration = demonstration.or(last);
         if let Some((reasoning, last)) = known.as_deref().and_then(gsm8k) {
             demonstration = demonstration.or(Some(format!("<think>{reasoning}</think><answer>{last}</answer>")));
             known = Some(last);
         }
-        let id = partition::id(&serde_json::to_string(&prompt).unwrap_or_default());
-        Ok((Case { id, prompt, answer: known, record: value }, demonstration))
+        let mut case = Case { id: String::new(), prompt, answer: known, record: value };
+        // A template may change without moving a case to another split.
+        let content = match &case.prompt {
+            Prompt::Text(_) => Prompt::Text(self.words(&case)),
+            messages => messages.clone(),
+        };
+        case.id = partition::id(&serde_json::to_string(&content).unwrap_or_default());
+        Ok((case, demonstration))
     }
 
-    /// The messages up to the last one of the assistant, and that one.
-    fn messages(&self, number: usize, list: &[Value]) -> Result<(Vec<Message>, Option<String>), TaskError> {
-        let mut messages: Vec<Message> = Vec::with_capacity(list.len());
-        for value in list {
-            let message = serde_json::from_value(value.clone()).map_err(|error| {
-                let hint = "every message is {\"role\": \"user\", \"content\": \"…\"}";
-                self.wrong(number, "messages", error.to_string(), hint)
-            })?;
-            messages.push(message);
+    /// A line's prompt, and the assistant's words that follow it.
+    fn prompt(&self, at: &At, record: &Map<String, Value>) -> Result<(Prompt, Option<String>), TaskError> {
+        let columns = &self.source.columns;
+        let question = record.get("question").filter(|_| columns.prompt == Columns::default().prompt);
+        match (record.get(&columns.prompt), record.get(&columns.messages), question) {
+            (Some(Value::Array(list)), _, _) | (None, Some(Value::Array(list)), _) => {
+                let (messages, last) = messages(at, list)?;
+                Ok((Prompt::Messages(messages), last))
+            }
+            (Some(Value::String(text)), _, _) | (None, None, Some(Value::String(text))) if !text.trim().is_empty() => {
+                let template = self.source.template.as_ref();
+                let text = template.map_or(text.clone(), |template| template.replace(PLACE, text));
+                Ok((Prompt::Text(text), None))
+            }
+            (None, None, None) => {
+                let names: Vec<&str> = record.keys().map(String::as_str).collect();
+                let message = format!("there is no `{}`, only {}", columns.prompt, names.join(", "));
+                let hint = "name the field `prompt` (text) or `messages` (a list), or set columns.prompt in [task]";
+                Err(at.wrong(&columns.prompt, message, hint))
+            }
+            _ => Err(at.wrong(&columns.prompt, "empty, or neither text nor messages".to_string(), "give it text")),
         }
-        let last = messages.pop_if(|message| message.role == "assistant").map(|message| message.content);
-        match messages.last() {
-            Some(message) if message.role != "assistant" => Ok((messages, last)),
-            _ => Err(self.wrong(
-                number,
-                "messages",
-                "nobody asks anything".to_string(),
-                "end with a message of the user",
-            )),
+    }
+
+    /// A case's own words: a text prompt without the template, or what the user says.
+    fn words(&self, case: &Case) -> String {
+        match &case.prompt {
+            Prompt::Messages(messages) => {
+                let said = messages.iter().filter(|message| message.role == "user");
+                said.map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n")
+            }
+            Prompt::Text(text) => {
+                let around = self.source.template.as_deref().and_then(|template| template.split_once(PLACE));
+                let (before, behind) = around.unwrap_or_default();
+                let inner = text.strip_prefix(before).and_then(|text| text.strip_suffix(behind));
+                inner.unwrap_or(text).to_string()
+            }
         }
+    }
+}
+
+/// A place in a file.
+struct At<'a> {
+    path: &'a Path,
+    line: usize,
+}
+
+impl At<'_> {
+    fn wrong(&self, field: &str, message: String, hint: &str) -> TaskError {
+        let (path, line) = (self.path.to_path_buf(), self.line);
+        TaskError::Line { path, line, field: field.to_string(), message, hint: hint.to_string() }
+    }
+}
+
+/// The messages up to the last one of the assistant, and that one.
+fn messages(at: &At, list: &[Value]) -> Result<(Vec<Message>, Option<String>), TaskError> {
+    let mut messages: Vec<Message> = Vec::with_capacity(list.len());
+    for value in list {
+        let message = serde_json::from_value(value.clone()).map_err(|error| {
+            let hint = "every message is {\"role\": \"user\", \"content\": \"…\"}";
+            at.wrong("messages", error.to_string(), hint)
+        })?;
+        messages.push(message);
+    }
+    let last = messages.pop_if(|message| message.role == "assistant").map(|message| message.content);
+    match messages.last() {
+        Some(message) if message.role != "assistant" => Ok((messages, last)),
+        _ => Err(at.wrong("messages", "nobody asks anything".to_string(), "end with a message of the user")),
     }
 }
 
@@ -227,17 +314,13 @@ fn gsm8k(answer: &str) -> Option<(String, String)> {
     Some((plain.trim().to_string(), last.trim().replace(',', "")))
 }
 
-fn split_of(case: &Case) -> Split {
-    partition::filed(&case.id)
-}
-
 impl Task for Jsonl {
     fn name(&self) -> &str {
         NAME
     }
 
     fn cases(&self, split: Split, n: usize, seed: u64) -> Result<Vec<Case>, TaskError> {
-        let mut inside: Vec<&Case> = self.cases.iter().filter(|case| split_of(case) == split).collect();
+        let mut inside: Vec<&Case> = self.of(split).collect();
         if inside.is_empty() {
             return Err(TaskError::EmptySplit {
                 task: NAME.to_string(),
@@ -264,6 +347,20 @@ impl Task for Jsonl {
 
     fn corpus(&self, _: u64, _: u64) -> Option<String> {
         None
+    }
+
+    fn kept_out(&self, _: usize, _: u64) -> Result<Vec<String>, TaskError> {
+        let outside = self.cases.iter().filter(|(split, _)| *split != Split::Train);
+        Ok(outside.map(|(_, case)| self.words(case)).collect())
+    }
+
+    fn notices(&self) -> Vec<String> {
+        let Found { lines, duplicates, also_heldout, answers, demonstrations } = self.found;
+        let left_out = match also_heldout {
+            0 => format!("{duplicates} repeated ones left out"),
+            n => format!("{duplicates} repeated ones left out, and {n} that are held out too"),
+        };
+        vec![format!("{NAME}: {lines} lines; {answers} answers, {demonstrations} demonstrations; {left_out}")]
     }
 
     fn grade(&self, case: &Case, completion: &Completion) -> Grade {
@@ -326,9 +423,13 @@ mod tests {
 
     fn open(content: impl AsRef<[u8]>) -> Result<Jsonl, TaskError> {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("cases.jsonl");
+        open_in(folder.path(), content, Source::default())
+    }
+
+    fn open_in(folder: &Path, content: impl AsRef<[u8]>, source: Source) -> Result<Jsonl, TaskError> {
+        let path = folder.join("cases.jsonl");
         std::fs::write(&path, content).unwrap();
-        Jsonl::open(&path, &rules(), folder.path(), None)
+        Jsonl::open(Source { path, ..source }, &rules(), folder)
     }
 
     #[track_caller]
@@ -349,8 +450,9 @@ mod tests {
             r#"{"prompt": "1+1=", "answer": 3, "source": "again"}"#,
         ];
         let task = open(content.join("\n")).unwrap();
-        assert_eq!(task.found(), Found { lines: 4, duplicates: 1, answers: 2, demonstrations: 2 });
-        let by_prompt = |text: &str| task.cases.iter().find(|case| case.prompt_text() == text).unwrap();
+        assert_eq!(task.found(), Found { lines: 4, duplicates: 1, also_heldout: 0, answers: 2, demonstrations: 2 });
+        let by_prompt =
+            |text: &str| task.cases.iter().map(|(_, case)| case).find(|case| case.prompt_text() == text).unwrap();
         assert_eq!(by_prompt("1+1=").answer.as_deref(), Some("2"));
         let gsm8k = by_prompt("How many?");
         assert_eq!(gsm8k.answer.as_deref(), Some("1012"));
@@ -397,10 +499,30 @@ mod tests {
     #[test]
     fn a_template_is_put_around_the_prompt() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("cases.jsonl");
-        std::fs::write(&path, "{\"prompt\": \"1+1\"}").unwrap();
-        let task = Jsonl::open(&path, &rules(), folder.path(), Some("Q: {prompt}\nA:")).unwrap();
-        assert_eq!(task.cases[0].prompt_text(), "Q: 1+1\nA:");
-        assert!(Jsonl::open(&path, &rules(), folder.path(), Some("Q:")).is_err());
+        let with = |template: &str| Source { template: Some(template.to_string()), ..Source::default() };
+        let task = open_in(folder.path(), "{\"prompt\": \"1+1\"}", with("Q: {prompt}\nA:")).unwrap();
+        let case = &task.cases[0].1;
+        assert_eq!((case.prompt_text().as_str(), task.words(case).as_str()), ("Q: 1+1\nA:", "1+1"));
+        assert_eq!(case.id, open("{\"prompt\": \"1+1\"}").unwrap().cases[0].1.id);
+        assert!(open_in(folder.path(), "{\"prompt\": \"1+1\"}", with("Q:")).is_err());
+    }
+
+    #[test]
+    fn a_file_of_held_out_cases_holds_out_all_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = |i: usize| format!("{{\"q\": \"case {i}\", \"a\": {i}}}");
+        let heldout = folder.path().join("test.jsonl");
+        std::fs::write(&heldout, (0..20).map(line).collect::<Vec<_>>().join("\n")).unwrap();
+        let columns = Columns { prompt: "q".into(), answer: "a".into(), ..Columns::default() };
+        let source = Source { heldout: Some(heldout), columns, ..Source::default() };
+        let content = (10..110).map(line).collect::<Vec<_>>().join("\n");
+        let task = open_in(folder.path(), content, source).unwrap();
+        assert_eq!((task.found().also_heldout, task.found().answers), (10, 110));
+        assert_eq!(task.cases(Split::Heldout, 99, 1).unwrap().len(), 20);
+        assert!(task.notices()[0].contains("10 that are held out too"), "{:?}", task.notices());
+        let kept_out = task.kept_out(0, 0).unwrap();
+        let trained = task.cases(Split::Train, 99, 1).unwrap();
+        assert!(trained.iter().all(|case| !kept_out.contains(&case.prompt_text())));
+        assert_eq!(trained.len() + kept_out.len(), 110);
     }
 }

@@ -135,6 +135,28 @@ pub trait Task: Send + Sync {
     /// No document contains a held-out or validation case.
     fn corpus(&self, index: u64, seed: u64) -> Option<String>;
 
+    /// What a text that is trained on must not hold: the own words of held-out and validation cases, without what the task puts
+    /// around them. All of a file's; of a generator, whose cases do not end, the first `n` of each split.
+    ///
+    /// # Errors
+    /// As [`Task::cases`]; a split without cases is none.
+    fn kept_out(&self, n: usize, seed: u64) -> Result<Vec<String>, TaskError> {
+        let mut words = Vec::new();
+        for split in [Split::Heldout, Split::HeldoutUnseen, Split::Validation] {
+            match self.cases(split, n, seed) {
+                Ok(cases) => words.extend(cases.iter().map(Case::prompt_text)),
+                Err(TaskError::EmptySplit { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(words)
+    }
+
+    /// What a person should hear of the task's files: cases left out, facts cut. One sentence each.
+    fn notices(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The headline score of evaluation. Strict, and it may read everything in the case.
     fn grade(&self, case: &Case, completion: &Completion) -> Grade;
 
@@ -143,6 +165,33 @@ pub trait Task: Send + Sync {
     /// # Errors
     /// [`TaskError::UnknownArm`] naming the arms that exist.
     fn rules(&self, arm: &str) -> Result<RuleSet, TaskError>;
+}
+
+/// More cases than this are not searched for one that has a text.
+const MOST_SEARCHED: usize = 1 << 20;
+
+/// The first `n` training cases for which `written` has a text, with it; fewer where the task has no more. A file may hold cases
+/// without one in between.
+///
+/// # Errors
+/// As [`Task::cases`].
+pub fn first_written(
+    task: &dyn Task,
+    n: usize,
+    seed: u64,
+    written: impl Fn(&Case) -> Option<String>,
+) -> Result<Vec<(Case, String)>, TaskError> {
+    let mut asked = n;
+    loop {
+        let cases = task.cases(Split::Train, asked, seed)?;
+        let exhausted = cases.len() < asked || asked > MOST_SEARCHED;
+        let found = cases.into_iter().filter_map(|case| written(&case).map(|text| (case, text)));
+        let found: Vec<(Case, String)> = found.take(n).collect();
+        if found.len() == n || exhausted {
+            return Ok(found);
+        }
+        asked *= 2;
+    }
 }
 
 /// A completion as the sampler left it.

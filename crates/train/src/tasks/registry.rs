@@ -8,9 +8,10 @@ use serde::de::DeserializeOwned;
 
 use super::countdown::{Countdown, CountdownSettings};
 use super::idiom_chain::IdiomChain;
-use super::jsonl::Jsonl;
+use super::jsonl::{Columns, Jsonl, Source};
 use super::judgment::Judgment;
 use super::{Task, TaskError};
+use crate::recipe::located;
 use crate::rewards::RuleConfig;
 use crate::rewards::dictionary::Dictionary;
 use crate::suggest;
@@ -21,10 +22,34 @@ pub const NAMES: [&str; 4] = ["judgment", "idiom_chain", "countdown", "jsonl"];
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct JudgmentKeys {
-    /// Real cases; the generator's where there are none.
-    files: Vec<PathBuf>,
+    /// Real cases, one file or several; the generator's where there are none.
+    files: Files,
     /// Facts longer than this are cut.
     fact_chars: Option<usize>,
+}
+
+/// A path, or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Files {
+    One(PathBuf),
+    Several(Vec<PathBuf>),
+}
+
+impl Default for Files {
+    fn default() -> Files {
+        Files::Several(Vec::new())
+    }
+}
+
+impl Files {
+    fn located(&self, folder: &Path) -> Vec<PathBuf> {
+        let paths = match self {
+            Files::One(path) => std::slice::from_ref(path),
+            Files::Several(paths) => paths,
+        };
+        paths.iter().map(|path| located(folder, path)).collect()
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -39,9 +64,15 @@ struct IdiomChainKeys {
 struct JsonlKeys {
     /// The file.
     path: PathBuf,
+    /// A file whose cases are held out, all of them; then those of `path` train and validate.
+    #[serde(default)]
+    heldout: Option<PathBuf>,
     /// Put around every text prompt, at `{prompt}`.
     #[serde(default)]
     template: Option<String>,
+    /// What the file calls its columns.
+    #[serde(default)]
+    columns: Columns,
     /// What rewards a policy.
     #[serde(default)]
     rules: Vec<RuleConfig>,
@@ -60,17 +91,17 @@ pub fn build(table: &toml::Table, folder: &Path) -> Result<Box<dyn Task>, TaskEr
     match name {
         "judgment" => {
             let keys: JudgmentKeys = typed(name, keys)?;
-            if keys.files.is_empty() {
+            let files = keys.files.located(folder);
+            if files.is_empty() {
                 return Ok(Box::new(Judgment::generated()));
             }
-            let files: Vec<PathBuf> = keys.files.iter().map(|file| folder.join(file)).collect();
             Ok(Box::new(Judgment::from_files(&files, keys.fact_chars)?))
         }
         "idiom_chain" => {
             let keys: IdiomChainKeys = typed(name, keys)?;
             let dictionary = match keys.dictionary {
                 None => Dictionary::builtin(),
-                Some(path) => Arc::new(Dictionary::read(&folder.join(path)).map_err(|error| {
+                Some(path) => Arc::new(Dictionary::read(&located(folder, &path)).map_err(|error| {
                     wrong(name, "dictionary", error.to_string(), "one idiom a line, or JSON lines with `word`".into())
                 })?),
             };
@@ -79,8 +110,13 @@ pub fn build(table: &toml::Table, folder: &Path) -> Result<Box<dyn Task>, TaskEr
         "countdown" => Ok(Box::new(Countdown::new(typed::<CountdownSettings>(name, keys)?)?)),
         "jsonl" => {
             let keys: JsonlKeys = typed(name, keys)?;
-            let task = Jsonl::open(&folder.join(keys.path), &keys.rules, folder, keys.template.as_deref())?;
-            Ok(Box::new(task))
+            let source = Source {
+                path: located(folder, &keys.path),
+                heldout: keys.heldout.map(|path| located(folder, &path)),
+                template: keys.template,
+                columns: keys.columns,
+            };
+            Ok(Box::new(Jsonl::open(source, &keys.rules, folder)?))
         }
         _ => Err(wrong("task", "name", format!("there is no task \"{name}\""), suggest::hint(name, NAMES))),
     }

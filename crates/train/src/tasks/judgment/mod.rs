@@ -44,6 +44,8 @@ pub struct Judgment {
     real: Option<Vec<RealCase>>,
     /// The longest facts of a real case, in characters.
     fact_chars: usize,
+    /// Records whose facts stood further up.
+    repeated: usize,
 }
 
 impl Default for Judgment {
@@ -55,7 +57,7 @@ impl Default for Judgment {
 impl Judgment {
     /// The task on built-in cases.
     pub fn generated() -> Judgment {
-        Judgment { real: None, fact_chars: usize::MAX }
+        Judgment { real: None, fact_chars: usize::MAX, repeated: 0 }
     }
 
     /// The task on real records. Facts longer than `fact_chars` lose their middle, at least one of whose ends is kept; how many
@@ -74,15 +76,14 @@ impl Judgment {
             });
         }
         let mut seen = HashSet::new();
-        let mut real = Vec::new();
+        let (mut real, mut read) = (Vec::new(), 0);
         for file in files {
-            real.extend(
-                records::read(file.as_ref())?
-                    .into_iter()
-                    .filter(|case| seen.insert(blake3::hash(case.fact.as_bytes()))),
-            );
+            let cases = records::read(file.as_ref())?;
+            read += cases.len();
+            real.extend(cases.into_iter().filter(|case| seen.insert(blake3::hash(case.fact.as_bytes()))));
         }
-        Ok(Judgment { real: Some(real), fact_chars })
+        let repeated = read - real.len();
+        Ok(Judgment { real: Some(real), fact_chars, repeated })
     }
 
     /// The generated case of an index: the first draft below its key that lies in the split and is not in `taken`.
@@ -262,6 +263,41 @@ impl Task for Judgment {
                 .find(|draft| part(&draft.facts) == Part::Corpus)
                 .expect("attempts do not end")
         }))
+    }
+
+    fn kept_out(&self, n: usize, seed: u64) -> Result<Vec<String>, TaskError> {
+        if let Some(real) = &self.real {
+            let outside = real.iter().filter(|case| real_split(&case.fact) != Split::Train);
+            return Ok(outside.map(|case| case.fact.clone()).collect());
+        }
+        let mut facts = Vec::new();
+        for split in [Split::Heldout, Split::HeldoutUnseen, Split::Validation] {
+            facts.extend(
+                self.cases(split, n, seed)?
+                    .into_iter()
+                    .filter_map(|case| case.record["facts"].as_str().map(str::to_string)),
+            );
+        }
+        Ok(facts)
+    }
+
+    fn notices(&self) -> Vec<String> {
+        let Some(real) = &self.real else { return Vec::new() };
+        let complete =
+            real.iter().filter(|case| case.answer.articles.is_some() && case.answer.penalty.is_some()).count();
+        let longer = real.iter().filter(|case| case.fact.chars().count() > self.fact_chars).count();
+        let mut notices = vec![format!(
+            "judgment: {} records, {complete} of them with articles and penalty; {} repeated ones left out",
+            real.len(),
+            self.repeated
+        )];
+        if longer > 0 {
+            notices.push(format!(
+                "judgment: {longer} facts are longer than {} characters and lose their middle",
+                self.fact_chars
+            ));
+        }
+        notices
     }
 
     /// See [`grade`].
