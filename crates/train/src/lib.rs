@@ -13,6 +13,7 @@ pub mod data;
 pub mod error;
 pub mod evaluate;
 pub mod packing;
+pub mod play;
 pub mod policy;
 pub mod recipe;
 pub mod recipes;

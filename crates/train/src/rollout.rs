@@ -84,8 +84,30 @@ pub fn sample<T: Real>(
     cases: &[Case],
     plan: &Plan,
 ) -> Result<Vec<Group>, TrainError> {
-    let prompts: Vec<Vec<u32>> = cases.iter().map(|case| codec.prompt(&case.prompt)).collect::<Result<_, _>>()?;
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let asked = |case: &Case| Ok(Asked { id: case.id.clone(), prompt: codec.prompt(&case.prompt)? });
+    ask(queue, model, codec, cases.iter().map(asked).collect::<Result<_, TrainError>>()?, plan)
+}
+
+/// A prompt that is tokens already.
+pub struct Asked {
+    /// Narrows the plan's key.
+    pub id: String,
+    /// Token ids.
+    pub prompt: Vec<u32>,
+}
+
+/// As [`sample`], for prompts that are tokens already.
+///
+/// # Errors
+/// A prompt too long for the model.
+pub fn ask<T: Real>(
+    queue: &Queue,
+    model: &mut Model<T>,
+    codec: &Codec,
+    asked: Vec<Asked>,
+    plan: &Plan,
+) -> Result<Vec<Group>, TrainError> {
+    let longest = asked.iter().map(|asked| asked.prompt.len()).max().unwrap_or(0);
     let context = longest + plan.max_new_tokens;
     let limit = model.config().max_position_embeddings;
     if context > limit {
@@ -94,25 +116,24 @@ pub fn sample<T: Real>(
         return Err(TrainError::stage("sampling", problem, "shorten the prompts or lower max_new_tokens"));
     }
     model.reserve_context(queue, context);
-    let sequences = SEQUENCES.min(cases.len() * plan.samples).max(1);
+    let sequences = SEQUENCES.min(asked.len() * plan.samples).max(1);
     let mut scheduler = Scheduler::new(queue, model.config(), Limits::for_sequences(sequences, context));
-    let requests = cases
+    let requests = asked
         .iter()
-        .zip(&prompts)
-        .map(|(case, prompt)| Request {
-            prompt: prompt.clone(),
+        .map(|asked| Request {
+            prompt: asked.prompt.clone(),
             samples: plan.samples,
             sampling: plan.sampling.clone(),
             max_new_tokens: plan.max_new_tokens,
             stop_tokens: codec.end_tokens.clone(),
-            key: plan.key.word(&case.id),
+            key: plan.key.word(&asked.id),
             top_logprobs: 0,
         })
         .collect();
     let completions = generate(queue, model, &mut scheduler, requests, &mut |_, _, _| Flow::Continue);
-    let groups = completions.into_iter().zip(prompts).enumerate().map(|(case, (completions, prompt))| Group {
+    let groups = completions.into_iter().zip(asked).enumerate().map(|(case, (completions, asked))| Group {
         case,
-        prompt,
+        prompt: asked.prompt,
         rollouts: completions.into_iter().map(|generated| Rollout::of(codec, generated)).collect(),
     });
     Ok(groups.collect())

@@ -2,7 +2,8 @@
 //! the seeds of several runs.
 //!
 //! A difference *appears* when every run agrees in its sign and the pooled interval holds no zero; anything else is called what
-//! it is, within the noise. Rows that did not answer the same cases are refused.
+//! it is, within the noise. Rows that did not answer the same cases are refused. Beside the accuracies stands what each row's own stage
+//! spent, without the stages before it.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -47,6 +48,23 @@ struct Paired {
     difference: f64,
     low: f64,
     high: f64,
+    first_spent: Spent,
+    second_spent: Spent,
+}
+
+/// What a row's own stage spent.
+#[derive(Clone, Copy, Default, Serialize)]
+struct Spent {
+    labels: u64,
+    answers_read: u64,
+    teacher_tokens: u64,
+    flops: f64,
+}
+
+/// A row of the ladder: right or wrong for every case, and what its stage spent.
+struct Row {
+    right: Vec<f64>,
+    spent: Spent,
 }
 
 /// The comparison over all runs.
@@ -68,7 +86,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (mut strata, mut rows) = (Vec::new(), Vec::new());
     for name in &arguments.names {
         let view = runs.view(name)?;
-        let pairs = pairs(&view, &arguments.first, &arguments.second)?;
+        let (first, second) = (row(&view, &arguments.first)?, row(&view, &arguments.second)?);
+        let pairs = pairs(&view, &first, &second)?;
         let mean = |of: fn(&(f64, f64)) -> f64| pairs.iter().map(of).sum::<f64>() / pairs.len() as f64;
         let Interval { value, low, high } = paired_bootstrap(std::slice::from_ref(&pairs), RESAMPLES, key);
         rows.push(Paired {
@@ -80,6 +99,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             difference: value,
             low,
             high,
+            first_spent: first.spent,
+            second_spent: second.spent,
         });
         strata.push(pairs);
     }
@@ -104,28 +125,39 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 /// The same cases under both rows: 1 right, 0 wrong.
-fn pairs(view: &RunView, first: &str, second: &str) -> anyhow::Result<Vec<(f64, f64)>> {
-    let (a, b) = (right(view, first)?, right(view, second)?);
+fn pairs(view: &RunView, first: &Row, second: &Row) -> anyhow::Result<Vec<(f64, f64)>> {
+    let (a, b) = (&first.right, &second.right);
     if a.len() != b.len() || a.is_empty() {
-        let problem = format!("run {}: {first} answered {} cases, {second} {}", view.name(), a.len(), b.len());
+        let problem = format!("run {}: the first row answered {} cases, the second {}", view.name(), a.len(), b.len());
         return Err(failure(problem, "compare rows of one ladder that answered the same cases"));
     }
-    Ok(a.into_iter().zip(b).collect())
+    Ok(a.iter().copied().zip(b.iter().copied()).collect())
 }
 
-fn right(view: &RunView, row: &str) -> anyhow::Result<Vec<f64>> {
+fn row(view: &RunView, name: &str) -> anyhow::Result<Row> {
     let (stages, baselines) = (view.ledger().stages()?, view.ledger().baselines()?);
-    let rows = || {
-        let stages = stages.iter().map(|stage| (stage.stage.as_str(), &stage.extra));
-        stages.chain(baselines.iter().map(|baseline| (baseline.name.as_str(), &baseline.extra)))
-    };
-    let Some((_, extra)) = rows().find(|(name, _)| *name == row) else {
-        let names: Vec<&str> = rows().map(|(name, _)| name).collect();
-        let problem = format!("run {} has no row \"{row}\"", view.name());
-        return Err(failure(problem, format!("its rows are {}", names.join(", "))));
+    let stage = stages.iter().find(|stage| stage.stage == name);
+    let baseline = baselines.iter().find(|baseline| baseline.name == name);
+    let (extra, spent) = match (stage, baseline) {
+        (Some(stage), _) => (
+            &stage.extra,
+            Spent {
+                labels: stage.labels,
+                answers_read: stage.answers_read,
+                teacher_tokens: stage.teacher_tokens,
+                flops: stage.flops,
+            },
+        ),
+        (None, Some(baseline)) => (&baseline.extra, Spent { labels: baseline.labels, ..Spent::default() }),
+        (None, None) => {
+            let stages = stages.iter().map(|stage| stage.stage.as_str());
+            let names: Vec<&str> = stages.chain(baselines.iter().map(|baseline| baseline.name.as_str())).collect();
+            let problem = format!("run {} has no row \"{name}\"", view.name());
+            return Err(failure(problem, format!("its rows are {}", names.join(", "))));
+        }
     };
     let correct = extra.get("correct").and_then(|value| value.as_str()).unwrap_or("");
-    Ok(correct.chars().map(|c| if c == '1' { 1.0 } else { 0.0 }).collect())
+    Ok(Row { right: correct.chars().map(|c| if c == '1' { 1.0 } else { 0.0 }).collect(), spent })
 }
 
 fn text(comparison: &Comparison) -> String {
@@ -155,6 +187,22 @@ fn text(comparison: &Comparison) -> String {
         percent(low),
         percent(high)
     );
+    for row in &comparison.runs {
+        let (first, second) = (row.first_spent, row.second_spent);
+        let _ = writeln!(
+            text,
+            "{:24} labels {} → {}, answers read {} → {}, teacher tokens {} → {}, FLOPs {:.2e} → {:.2e}",
+            row.run,
+            first.labels,
+            second.labels,
+            first.answers_read,
+            second.answers_read,
+            first.teacher_tokens,
+            second.teacher_tokens,
+            first.flops,
+            second.flops
+        );
+    }
     text
 }
 
@@ -173,6 +221,8 @@ mod tests {
             difference,
             low: difference - 0.1,
             high: difference + 0.1,
+            first_spent: Spent { labels: 60, flops: 1e12, ..Spent::default() },
+            second_spent: Spent { answers_read: 400, flops: 2.5e12, ..Spent::default() },
         };
         let comparison = |appears: bool| Comparison {
             first: "sft".into(),
@@ -188,7 +238,9 @@ mod tests {
             shown.contains("a                         50.0 →  75.0  +25.0 (+15.0 to +35.0; n 10, seed 1)"),
             "{shown}"
         );
-        assert!(shown.ends_with("+25.0 (+15.0 to +35.0): appears\n"), "{shown}");
-        assert!(text(&comparison(false)).ends_with("within the noise, or the seeds disagree\n"));
+        assert!(shown.contains("+25.0 (+15.0 to +35.0): appears\n"), "{shown}");
+        let spent = "labels 60 → 0, answers read 0 → 400, teacher tokens 0 → 0, FLOPs 1.00e12 → 2.50e12\n";
+        assert!(shown.ends_with(spent), "{shown}");
+        assert!(text(&comparison(false)).contains(": within the noise, or the seeds disagree\n"));
     }
 }

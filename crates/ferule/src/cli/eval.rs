@@ -8,6 +8,7 @@ use lm::{Model, Role};
 use store::Runs;
 use train::codec::Codec;
 use train::evaluate::evaluate;
+use train::play::{Games, play};
 use train::tasks::{Split, registry};
 
 use super::model_argument::{ComputeArguments, ComputeDType};
@@ -36,6 +37,9 @@ pub struct Arguments {
     /// Samples of each case; 1 is greedy, more give pass@k and maj@k at temperature 1
     #[arg(long, default_value_t = 1)]
     k: usize,
+    /// Play a game of so many turns from every case, where the task has games (idiom_chain)
+    #[arg(long, value_name = "N", conflicts_with = "k")]
+    turns: Option<usize>,
     /// Longest completion in tokens
     #[arg(long, default_value_t = 64)]
     max_new_tokens: usize,
@@ -51,8 +55,8 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
-    if arguments.k == 0 || arguments.n == 0 {
-        return Err(WrongUse::error("--k and --n count from 1", "leave them out for 1 sample of 500 cases"));
+    if arguments.k == 0 || arguments.n == 0 || arguments.turns == Some(0) {
+        return Err(WrongUse::error("--k, --n and --turns count from 1", "leave them out for 1 sample of 500 cases"));
     }
     match arguments.compute.dtype.unwrap_or(ComputeDType::F32) {
         ComputeDType::F32 => measure::<f32>(&arguments),
@@ -76,8 +80,16 @@ fn measure<T: Real>(arguments: &Arguments) -> anyhow::Result<()> {
     let task = registry::build(&table, Path::new(""))?;
     let cases = task.cases(Split::parse(&arguments.split)?, arguments.n, arguments.seed)?;
     let key = Key::new(arguments.seed).word("held out");
-    let result = evaluate(&queue, &mut model, &codec, &*task, &cases, arguments.k, arguments.max_new_tokens, key)?;
     let mut output = Output::stdout();
+    if let Some(turns) = arguments.turns {
+        let games = play(&queue, &mut model, &codec, &*task, &cases, turns, arguments.max_new_tokens, key)?;
+        match arguments.json {
+            true => output.json_line(&games)?,
+            false => output.text(&games_text(&games))?,
+        }
+        return output.flush();
+    }
+    let result = evaluate(&queue, &mut model, &codec, &*task, &cases, arguments.k, arguments.max_new_tokens, key)?;
     if arguments.json {
         output.json_line(&result)?;
     } else {
@@ -97,6 +109,22 @@ fn measure<T: Real>(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     output.flush()
+}
+
+fn games_text(games: &Games) -> String {
+    let mut text = format!(
+        "{} ({} to {}) of {} games of {} turns won, mean reward {:.3}\n",
+        percent(games.won),
+        percent(games.low),
+        percent(games.high),
+        games.n,
+        games.turns,
+        games.mean_reward
+    );
+    for (ending, count) in &games.endings {
+        text += &format!("  {count:5}  {ending}\n");
+    }
+    text
 }
 
 /// A path as it is, or the last model of a run.

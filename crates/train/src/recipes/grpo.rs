@@ -399,7 +399,7 @@ pub(crate) fn extend(tokens: &mut PolicyTokens, logprobs_sampler: &[f32], advant
     tokens.completions.push(rows);
 }
 
-/// Greedy accuracy on the validation split. The answers it reads are metered like any other.
+/// Greedy accuracy on the validation split. The answers it reads are metered like any other; a case without one costs nothing.
 pub(crate) fn validation<'a, T: Real>(
     stage: &'a Grpo,
     walk: &mut Walk,
@@ -419,8 +419,8 @@ pub(crate) fn validation_of<'a, T: Real>(
     }
     let codec = walk.codec()?;
     let cases = walk.task.cases(Split::Validation, cases, walk.recipe.seed)?;
-    let ids: Vec<String> = cases.iter().map(|case| case.id.clone()).collect();
-    walk.run.ledger().meter_answers(walk.stage, &ids)?;
+    let read: Vec<&str> = cases.iter().filter(|case| case.answer.is_some()).map(|case| case.id.as_str()).collect();
+    walk.run.ledger().meter_answers(walk.stage, &read)?;
     Ok(Some(Validation {
         every_steps,
         measure: Box::new(move |walk, learner| {

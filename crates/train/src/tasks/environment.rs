@@ -17,8 +17,8 @@ pub enum Reply {
     Done {
         /// The episode's reward, 0..=1.
         reward: f64,
-        /// Why it ended, for the stored rollout.
-        reason: String,
+        /// Why it ended: the fault, without the words it was made with.
+        ending: String,
     },
 }
 

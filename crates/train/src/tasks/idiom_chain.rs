@@ -110,20 +110,6 @@ impl IdiomChain {
         })
     }
 
-    /// A game that starts from the last idiom of a case's prompt; `None` for a prompt without one.
-    pub fn game(&self, case: &Case, turns: usize, key: Key) -> Option<Game> {
-        let text = case.prompt_text();
-        let used: Vec<String> = self.dictionary.words_in(&text).into_iter().map(str::to_string).collect();
-        (!used.is_empty()).then(|| Game {
-            dictionary: self.dictionary.clone(),
-            prompt: text,
-            used,
-            turn: 0,
-            turns,
-            key,
-        })
-    }
-
     /// A sentence of the corpus.
     fn sentence(&self, draws: &mut Stream) -> String {
         let all = self.dictionary.words();
@@ -279,6 +265,16 @@ impl Task for IdiomChain {
         }
     }
 
+    /// A game that starts from the last idiom of a case's prompt; `None` for a prompt without one.
+    fn game(&self, case: &Case, turns: usize, key: Key) -> Option<Box<dyn Environment>> {
+        let text = case.prompt_text();
+        let used: Vec<String> = self.dictionary.words_in(&text).into_iter().map(str::to_string).collect();
+        (!used.is_empty()).then(|| {
+            let dictionary = self.dictionary.clone();
+            Box::new(Game { dictionary, prompt: text, used, turn: 0, turns, key }) as Box<dyn Environment>
+        })
+    }
+
     fn rules(&self, arm: &str) -> Result<RuleSet, TaskError> {
         match arm {
             "answer_free" => Ok(RuleSet::new()
@@ -310,14 +306,14 @@ impl Environment for Game {
 
     fn reply(&mut self, completion: &Completion) -> Reply {
         let share = |turn: usize, turns: usize| turn as f64 / turns.max(1) as f64;
-        let lost = |reason: String| Reply::Done { reward: share(self.turn, self.turns), reason };
+        let lost = |ending: String| Reply::Done { reward: share(self.turn, self.turns), ending };
         let next = match answer::blocks(completion) {
             Ok(blocks) => blocks.answer.to_string(),
             Err(reason) => return lost(reason),
         };
         let used: Vec<&str> = self.used.iter().map(String::as_str).collect();
         if let Err(fault) = self.dictionary.check_move(&used, &next) {
-            return lost(format!("\"{next}\": {fault}"));
+            return lost(fault.to_string());
         }
         let open: Vec<&str> =
             self.dictionary.followers(&next).filter(|word| !self.used.iter().any(|used| used == word)).collect();
@@ -326,10 +322,10 @@ impl Environment for Game {
         self.turn += 1;
         match answer {
             _ if self.turn == self.turns => {
-                Reply::Done { reward: 1.0, reason: format!("all {} turns held", self.turns) }
+                Reply::Done { reward: 1.0, ending: format!("all {} turns held", self.turns) }
             }
             // Nobody can follow: the policy has won.
-            None => Reply::Done { reward: 1.0, reason: "the environment cannot follow".to_string() },
+            None => Reply::Done { reward: 1.0, ending: "the environment cannot follow".to_string() },
             Some(answer) => {
                 let say = format!("\n接龙：{answer}→");
                 self.used.push(answer);
@@ -395,7 +391,7 @@ mod tests {
         let words = ["画蛇添足", "足智多谋", "谋财害命", "命中注定", "足不出户"].map(String::from);
         let task = IdiomChain::new(Arc::new(Dictionary::from_words(words)));
         let case = task.case(&["画蛇添足"], false).unwrap();
-        let say = |game: &mut Game, word: &str| {
+        let say = |game: &mut Box<dyn Environment>, word: &str| {
             let text = format!("<think></think><answer>{word}</answer>");
             game.reply(&Completion::finished(&text))
         };
@@ -409,7 +405,7 @@ mod tests {
 
         let mut game = task.game(&case, 5, Key::new(1)).unwrap();
         assert!(
-            matches!(say(&mut game, "足不出户"), Reply::Done { reward: 1.0, reason } if reason.contains("cannot follow"))
+            matches!(say(&mut game, "足不出户"), Reply::Done { reward: 1.0, ending } if ending.contains("cannot follow"))
         );
 
         let mut game = task.game(&case, 5, Key::new(1)).unwrap();

@@ -27,6 +27,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::rewards::RuleSet;
+use crate::rng::Key;
+use environment::Environment;
 
 /// One case: a prompt, and what is known about it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -159,6 +161,11 @@ pub trait Task: Send + Sync {
 
     /// The headline score of evaluation. Strict, and it may read everything in the case.
     fn grade(&self, case: &Case, completion: &Completion) -> Grade;
+
+    /// A game of `turns` that begins at the case; `None` for a task without games.
+    fn game(&self, _case: &Case, _turns: usize, _key: Key) -> Option<Box<dyn Environment>> {
+        None
+    }
 
     /// The rules that reward a policy by default, by arm: `answers` or `answer_free`.
     ///
