@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use kernels::ops::adamw::{AdamW, adamw, squared_norm};
 use kernels::ops::attention::{
-    KEY_BLOCK, PagedCache, PagedRow, Segment, attention_backward, attention_forward, attention_paged,
+    KEY_BLOCK, PagedCache, PagedRow, Segment, attention_backward, attention_forward, attention_paged, cache_write,
 };
 use kernels::ops::elementwise::{add, convert};
 use kernels::ops::embedding::embedding_backward;
@@ -114,7 +114,13 @@ fn attention<T: Real>(bench: &Bench, dtype: &str, heads: usize, kv_heads: usize,
 
 fn decode<T: Real>(bench: &Bench, dtype: &str, heads: usize, kv_heads: usize, d: usize, rows: usize, position: usize) {
     let pages = position / KEY_BLOCK + 1;
-    let cache = PagedCache::<T>::new(Device::Cpu, rows * pages, kv_heads, d);
+    // Written before it is read: memory that was never touched would all be the system's one page of zeros.
+    let mut cache = PagedCache::<T>::new(Device::Cpu, rows * pages, kv_heads, d);
+    let (place, width) = (KEY_BLOCK as u32, kv_heads * d);
+    let slots: Vec<(u32, u32)> = (0..(rows * pages) as u32 * place).map(|i| (i / place, i % place)).collect();
+    let content = random::<T>(slots.len() * width);
+    let content = content.matrix(slots.len(), width);
+    cache_write(&bench.queue, content, content, &slots, &mut cache);
     let tables: Vec<Vec<u32>> = (0..rows).map(|i| (0..pages).map(|p| (i * pages + p) as u32).collect()).collect();
     let tables: Vec<&[u32]> = tables.iter().map(|t| &t[..]).collect();
     let paged: Vec<_> = (0..rows).map(|sequence| PagedRow { sequence, position }).collect();

@@ -4,22 +4,20 @@
 //! matrix of one row. Views of one buffer are made disjoint by splitting (`split_rows`, `split_cols`), so that no
 //! operation needs a whole arena.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
 
 use crate::device::Device;
 use crate::dtype::Element;
-
-/// One cache line, and one 512-bit vector.
-const ALIGNMENT_BYTES: usize = 64;
+use crate::memory::Memory;
 
 /// Owned, 64-byte aligned, zero-initialised memory on one device.
 pub struct Buffer<T: Element> {
-    ptr: NonNull<T>,
+    memory: Memory,
     len: usize,
     device: Device,
+    life: PhantomData<T>,
 }
 
 // SAFETY: a buffer owns its memory as a `Vec` does, and `T` is `Send + Sync` by the bound on `Element`.
@@ -33,14 +31,10 @@ impl<T: Element> Buffer<T> {
     /// # Panics
     /// When `len` elements exceed `isize::MAX` bytes: sizes are validated before they reach an allocation.
     pub fn zeros(device: Device, len: usize) -> Self {
-        let layout = Self::layout(len);
-        if layout.size() == 0 {
-            return Self { ptr: NonNull::dangling(), len, device };
-        }
-        // SAFETY: the layout has a non-zero size; zero bits are a valid `T` by the contract of `Element`.
-        let raw = unsafe { alloc_zeroed(layout) };
-        let Some(ptr) = NonNull::new(raw.cast::<T>()) else { handle_alloc_error(layout) };
-        Self { ptr, len, device }
+        let bytes = len.checked_mul(size_of::<T>());
+        let bytes = bytes.unwrap_or_else(|| panic!("a buffer of {len} elements exceeds the address space"));
+        // Zero bits are a valid `T` by the contract of `Element`.
+        Self { memory: Memory::zeros(bytes), len, device, life: PhantomData }
     }
 
     /// A copy of host memory.
@@ -50,10 +44,8 @@ impl<T: Element> Buffer<T> {
         buffer
     }
 
-    fn layout(len: usize) -> Layout {
-        Layout::array::<T>(len)
-            .and_then(|layout| layout.align_to(ALIGNMENT_BYTES))
-            .unwrap_or_else(|_| panic!("a buffer of {len} elements exceeds the address space"))
+    fn ptr(&self) -> NonNull<T> {
+        self.memory.start().cast()
     }
 
     /// Number of elements.
@@ -79,8 +71,8 @@ impl<T: Element> Buffer<T> {
     /// The elements, in host memory.
     pub fn host(&self) -> &[T] {
         match self.device {
-            // SAFETY: `ptr` is valid for `len` initialised elements for as long as `self` is borrowed.
-            Device::Cpu => unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) },
+            // SAFETY: the memory holds `len` initialised elements for as long as `self` is borrowed.
+            Device::Cpu => unsafe { std::slice::from_raw_parts(self.ptr().as_ptr(), self.len) },
         }
     }
 
@@ -88,7 +80,7 @@ impl<T: Element> Buffer<T> {
     pub fn host_mut(&mut self) -> &mut [T] {
         match self.device {
             // SAFETY: as in `host`, and the borrow is exclusive.
-            Device::Cpu => unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) },
+            Device::Cpu => unsafe { std::slice::from_raw_parts_mut(self.ptr().as_ptr(), self.len) },
         }
     }
 
@@ -108,7 +100,7 @@ impl<T: Element> Buffer<T> {
     /// When the buffer is smaller.
     pub fn matrix(&self, rows: usize, cols: usize) -> View<'_, T> {
         assert!(rows * cols <= self.len, "a {rows}×{cols} view of a buffer of {}", self.len);
-        View { ptr: self.ptr.as_ptr(), rows, cols, stride: cols, device: self.device, life: PhantomData }
+        View { ptr: self.ptr().as_ptr(), rows, cols, stride: cols, device: self.device, life: PhantomData }
     }
 
     /// The first `rows × cols` elements as a matrix, for writing.
@@ -117,17 +109,7 @@ impl<T: Element> Buffer<T> {
     /// When the buffer is smaller.
     pub fn matrix_mut(&mut self, rows: usize, cols: usize) -> ViewMut<'_, T> {
         assert!(rows * cols <= self.len, "a {rows}×{cols} view of a buffer of {}", self.len);
-        ViewMut { ptr: self.ptr.as_ptr(), rows, cols, stride: cols, device: self.device, life: PhantomData }
-    }
-}
-
-impl<T: Element> Drop for Buffer<T> {
-    fn drop(&mut self) {
-        let layout = Self::layout(self.len);
-        if layout.size() != 0 {
-            // SAFETY: allocated in `zeros` with the same layout.
-            unsafe { dealloc(self.ptr.as_ptr().cast(), layout) }
-        }
+        ViewMut { ptr: self.ptr().as_ptr(), rows, cols, stride: cols, device: self.device, life: PhantomData }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod device;
 pub mod dtype;
 pub mod gemm;
 pub mod mapping;
+mod memory;
 pub mod ops;
 pub mod peak;
 pub mod scratch;

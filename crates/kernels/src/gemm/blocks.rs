@@ -74,18 +74,22 @@ const SMALLEST_TASK_NS: usize = 2_000;
 /// How to cut `rows × panels`: into tasks of some microseconds at least, several for each thread, so that a slow core does
 /// not hold up the others. Never changes a result.
 fn cut<T: Real>(isa: Isa, threads: usize, rows: usize, panels: usize, depth: usize) -> Cut {
+    let tall = tile_rows(isa);
+    // Sums that rest between blocks of k share the second cache with A's block; otherwise more panels only
+    // mean that A is copied less often.
+    let deep = depth.div_ceil(step_depth::<T>()) * step_words::<T>(isa) > BLOCK_WORDS;
+    let most = if rows <= 2 * tall || !deep { panels } else { 16 };
+    let row_blocks = rows.div_ceil(BLOCK_ROWS / tall * tall);
+    if row_blocks >= 4 * threads {
+        // There is enough for everyone: equal row blocks over as many columns as may be, so that A is copied least.
+        return Cut { rows: rows.div_ceil(row_blocks.next_multiple_of(threads)), panels: most };
+    }
     // A careful guess: 50 f32 products a nanosecond, and 16 bytes of B.
     let operations_ns = rows * panels * PANEL * depth / 50;
     let bytes_ns = panels * PANEL * depth * size_of::<T>() / 16;
     let total_ns = operations_ns.max(bytes_ns);
     let wanted = if threads == 1 { 1 } else { (total_ns / SMALLEST_TASK_NS).clamp(1, 8 * threads) };
-    let tall = tile_rows(isa);
-    let row_blocks = rows.div_ceil(BLOCK_ROWS / tall * tall);
     let block_rows = rows.div_ceil(row_blocks).next_multiple_of(if rows > tall { tall } else { 1 }).min(rows);
-    // Sums that rest between blocks of k share the second cache with A's block; otherwise more panels only
-    // mean that A is copied less often.
-    let deep = depth.div_ceil(step_depth::<T>()) * step_words::<T>(isa) > BLOCK_WORDS;
-    let most = if rows <= 2 * tall || !deep { panels } else { 16 };
     let at_once = panels_at_once(isa, block_rows);
     let block_panels = (panels * row_blocks).div_ceil(wanted).clamp(1, most).next_multiple_of(at_once);
     Cut { rows: block_rows, panels: block_panels }

@@ -145,25 +145,21 @@ impl<P: Real> Attend<'_, P> {
             let (page, start) = (self.table[block], block * KEY_BLOCK);
             let seen = KEY_BLOCK.min(longest - start);
             let (keys, values) = self.pages.head(page as usize, self.kv_head);
-            let steps = seen.div_ceil(W * S::LANES);
+            let vectors = seen.div_ceil(S::LANES);
             let mut top = [s.splat(f32::NEG_INFINITY); M];
-            for step in 0..steps {
-                let mut acc = [[s.zero(); W]; M];
-                // SAFETY: a page holds `KEY_BLOCK` keys, which is a multiple of W·LANES.
-                unsafe { product(s, d, q, (MAX_HEAD_DIM, 1), keys.add(step * W * S::LANES), KEY_BLOCK, &mut acc) };
-                for m in 0..M {
-                    for w in 0..W {
-                        let at = (step * W + w) * S::LANES;
-                        let mut score = acc[m][w];
-                        if start + at + S::LANES > visible[m] {
-                            let mask = s.first(visible[m].saturating_sub(start + at));
-                            score = s.select(mask, score, s.splat(f32::NEG_INFINITY));
-                        }
-                        top[m] = s.max(top[m], score);
-                        // SAFETY: a row of scores holds `KEY_BLOCK`.
-                        unsafe { s.store(scores.add(m * KEY_BLOCK + at), score) };
+            let mut vector = 0;
+            while vector < vectors {
+                let at = vector * S::LANES;
+                // SAFETY: the vectors lie within the block's keys and the tile's scores.
+                let (keys, scores) = unsafe { (keys.add(at), scores.add(at)) };
+                // SAFETY: as above.
+                vector += unsafe {
+                    if vector + W <= vectors {
+                        self.scores::<S, M, W>(s, q, keys, start + at, &visible, scores, &mut top)
+                    } else {
+                        self.scores::<S, M, 1>(s, q, keys, start + at, &visible, scores, &mut top)
                     }
-                }
+                };
             }
             for m in 0..M {
                 let top = s.reduce_max(top[m]);
@@ -182,8 +178,8 @@ impl<P: Real> Attend<'_, P> {
                     highest[m] = top;
                 }
                 let shift = s.splat(highest[m]);
-                for step in 0..steps * W {
-                    let score = scores.wrapping_add(m * KEY_BLOCK + step * S::LANES);
+                for vector in 0..vectors {
+                    let score = scores.wrapping_add(m * KEY_BLOCK + vector * S::LANES);
                     // SAFETY: a row of scores holds `KEY_BLOCK`.
                     unsafe {
                         let weight = exp(s, s.sub(s.load(score), shift));
@@ -218,5 +214,39 @@ impl<P: Real> Attend<'_, P> {
             }
         }
         M
+    }
+
+    /// W vectors of scores from the keys at position `start` on, masked, and the greatest so far; returns W.
+    ///
+    /// # Safety
+    /// As in `run`; W vectors of keys and of scores must exist.
+    #[inline(always)]
+    unsafe fn scores<S: Simd, const M: usize, const W: usize>(
+        &self,
+        s: S,
+        q: *const f32,
+        keys: *const P,
+        start: usize,
+        visible: &[usize; M],
+        scores: *mut f32,
+        top: &mut [S::F; M],
+    ) -> usize {
+        let mut acc = [[s.zero(); W]; M];
+        // SAFETY: the caller's.
+        unsafe { product(s, self.pages.head_dim, q, (MAX_HEAD_DIM, 1), keys, KEY_BLOCK, &mut acc) };
+        for m in 0..M {
+            for w in 0..W {
+                let at = w * S::LANES;
+                let mut score = acc[m][w];
+                if start + at + S::LANES > visible[m] {
+                    let mask = s.first(visible[m].saturating_sub(start + at));
+                    score = s.select(mask, score, s.splat(f32::NEG_INFINITY));
+                }
+                top[m] = s.max(top[m], score);
+                // SAFETY: the caller's.
+                unsafe { s.store(scores.add(m * KEY_BLOCK + at), score) };
+            }
+        }
+        W
     }
 }
