@@ -160,7 +160,8 @@ fn rows<T: Real>(bench: &Bench, dtype: &str, c: usize, f: usize, heads: usize, d
         let (out, rstd) = (normal.matrix_mut(n, heads * d), rstd.matrix_mut(n, heads));
         head_norm_forward(queue, q.matrix(n, heads * d), norm.view(), 1e-5, out, rstd);
     });
-    let table = rotary_table(1e4, d, 256, None);
+    let frequencies: Vec<f64> = (0..d / 2).map(|i| 1e4f64.powf(-2.0 * i as f64 / d as f64)).collect();
+    let table = rotary_table(Device::Cpu, &frequencies, 256);
     let positions: Vec<u32> = (0..n as u32).map(|i| i % 256).collect();
     bench.bytes(&name("rotary_forward", heads * d), n * heads * d * 2 * width, || {
         let positions = View::of(&positions, 1, n);

@@ -7,6 +7,7 @@
 //! Read next: `forward.rs`.
 
 use kernels::gemm::Packed;
+use kernels::ops::rotary::rotary_table;
 use kernels::{Buffer, Queue, Real, View};
 
 use crate::checkpoint::{self, TensorSource};
@@ -123,7 +124,11 @@ impl<T: Real> Model<T> {
             layers,
             final_norm: Buffer::zeros(device, hidden),
             head: Projection::zeros(queue, role, config.vocab_size, hidden),
-            rotary: rotary_table(queue, config, config.max_position_embeddings.min(FIRST_POSITIONS)),
+            rotary: rotary_table(
+                queue.device(),
+                &config.rotary_frequencies(),
+                config.max_position_embeddings.min(FIRST_POSITIONS),
+            ),
         }
     }
 
@@ -135,7 +140,11 @@ impl<T: Real> Model<T> {
         let limit = self.config.max_position_embeddings;
         assert!(positions <= limit, "{positions} positions of a model made for {limit}");
         if positions > self.context_len() {
-            self.rotary = rotary_table(queue, &self.config, positions.next_power_of_two().min(limit));
+            self.rotary = rotary_table(
+                queue.device(),
+                &self.config.rotary_frequencies(),
+                positions.next_power_of_two().min(limit),
+            );
         }
     }
 
@@ -302,19 +311,4 @@ fn fuses_with(a: &TensorSpec, b: &TensorSpec) -> bool {
 
 fn copy(buffer: &mut Buffer<f32>, source: View<f32>) {
     buffer.host_mut().copy_from_slice(source.host());
-}
-
-/// Cosines and sines of the first `positions` positions, made once in f64. `[P, D]`: a row holds D/2 cosines, then D/2 sines.
-fn rotary_table(queue: &Queue, config: &Config, positions: usize) -> Buffer<f32> {
-    let frequencies = config.rotary_frequencies();
-    let mut table = Buffer::zeros(queue.device(), positions * config.head_dim);
-    for (position, row) in table.host_mut().chunks_exact_mut(config.head_dim).enumerate() {
-        let (cosines, sines) = row.split_at_mut(config.head_dim / 2);
-        for (i, frequency) in frequencies.iter().enumerate() {
-            let angle = position as f64 * frequency;
-            cosines[i] = angle.cos() as f32;
-            sines[i] = angle.sin() as f32;
-        }
-    }
-    table
 }

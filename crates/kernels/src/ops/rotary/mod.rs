@@ -4,7 +4,7 @@
 //! interleave them and must be un-permuted on reading. The table of cosines and sines is made once, in f64. Positions are
 //! given per row, since they restart in every sequence of a packed batch.
 //!
-//! Source: Su et al. 2021, arXiv 2104.09864; the scaling is Llama 3.1's. Read next: `ops/attention/mod.rs`.
+//! Source: Su et al. 2021, arXiv 2104.09864. Read next: `ops/attention/mod.rs`.
 
 mod cpu;
 
@@ -12,54 +12,23 @@ use super::split::by_rows;
 use crate::{Buffer, Device, Queue, Real, View, ViewMut};
 use cpu::Rotate;
 
-/// Llama 3.1's stretching of low frequencies, with the names of `rope_scaling` in `config.json`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Llama3Scaling {
-    /// By how much the lowest frequencies are divided.
-    pub factor: f64,
-    /// Wavelengths above `original_max_position_embeddings / low_freq_factor` are stretched in full.
-    pub low_freq_factor: f64,
-    /// Wavelengths below `original_max_position_embeddings / high_freq_factor` are left alone.
-    pub high_freq_factor: f64,
-    /// The context length the model was trained for before stretching, in tokens.
-    pub original_max_position_embeddings: f64,
-}
-
 /// Cosines and sines for positions `0 .. positions`: row p holds D/2 cosines, then D/2 sines.
 ///
 /// # Shapes and units
-/// * `theta`: base of the wavelengths (`rope_theta`); `head_dim`: D, even; returns `[positions, D]`.
-///
-/// # Panics
-/// When `head_dim` is odd.
-pub fn rotary_table(theta: f64, head_dim: usize, positions: usize, scaling: Option<Llama3Scaling>) -> Buffer<f32> {
-    assert!(head_dim.is_multiple_of(2), "rotary_table: head_dim {head_dim} is odd");
-    let half = head_dim / 2;
-    let mut table = Buffer::zeros(Device::Cpu, positions * head_dim);
-    let host = table.host_mut();
-    for j in 0..half {
-        let frequency = stretched(theta.powf(-(2.0 * j as f64) / head_dim as f64), scaling);
-        for position in 0..positions {
+/// * `frequencies`: `[D/2]`, radians a position; how a model family makes and stretches them is `lm`'s business.
+/// * returns `[positions, D]`, computed in f64 and rounded once.
+pub fn rotary_table(device: Device, frequencies: &[f64], positions: usize) -> Buffer<f32> {
+    let half = frequencies.len();
+    let mut table = Buffer::zeros(device, positions * 2 * half);
+    for (position, row) in table.host_mut().chunks_exact_mut((2 * half).max(1)).enumerate() {
+        let (cosines, sines) = row.split_at_mut(half);
+        for (i, frequency) in frequencies.iter().enumerate() {
             let angle = position as f64 * frequency;
-            host[position * head_dim + j] = angle.cos() as f32;
-            host[position * head_dim + half + j] = angle.sin() as f32;
+            cosines[i] = angle.cos() as f32;
+            sines[i] = angle.sin() as f32;
         }
     }
     table
-}
-
-fn stretched(frequency: f64, scaling: Option<Llama3Scaling>) -> f64 {
-    let Some(s) = scaling else { return frequency };
-    let wavelength = 2.0 * std::f64::consts::PI / frequency;
-    let context = s.original_max_position_embeddings;
-    if wavelength < context / s.high_freq_factor {
-        frequency
-    } else if wavelength > context / s.low_freq_factor {
-        frequency / s.factor
-    } else {
-        let kept = (context / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
-        (1.0 - kept) * frequency / s.factor + kept * frequency
-    }
 }
 
 /// Turns every head of every row, in place.
@@ -110,8 +79,9 @@ mod tests {
     use crate::ops::check::{assert_close, queues, random, tolerance, wide};
 
     fn check_against_reference<T: Real>(n: usize, heads: usize, d: usize) {
-        let (theta, width) = (1e4, heads * d);
-        let table = rotary_table(theta, d, 50, None);
+        let (theta, width) = (1e4f64, heads * d);
+        let frequencies: Vec<f64> = (0..d / 2).map(|j| theta.powf(-2.0 * j as f64 / d as f64)).collect();
+        let table = rotary_table(Device::Cpu, &frequencies, 50);
         let positions: Vec<u32> = (0..n).map(|i| ((i * 13) % 50) as u32).collect();
         let x = random::<T>(1, n * (width + 1));
         let turned = |x: &[f64], direction: f64| -> Vec<f64> {
@@ -148,29 +118,5 @@ mod tests {
             check_against_reference::<f32>(n, heads, d);
             check_against_reference::<bf16>(n, heads, d);
         }
-    }
-
-    #[test]
-    fn scaling_stretches_long_waves_only() {
-        let scaling = Llama3Scaling {
-            factor: 8.0,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_max_position_embeddings: 8192.0,
-        };
-        // transformers' `_compute_llama3_parameters` for rope_theta 500000 and head_dim 8.
-        let frequencies = [1.0f64, 0.037_606_03, 0.001_414_213_6, 0.000_053_182_96];
-        let wanted = [frequencies[0], frequencies[1], stretched_by_hand(frequencies[2]), frequencies[3] / 8.0];
-        let table = rotary_table(500_000.0, 8, 2, Some(scaling));
-        for (j, wanted) in wanted.into_iter().enumerate() {
-            let got = f64::from(table.host()[8 + 4 + j]).asin();
-            assert!((got - wanted).abs() < 1e-6 * wanted + 1e-9, "frequency {j}: {got} instead of {wanted}");
-        }
-    }
-
-    /// Between the two limits: a wave of 4,443 positions, of 8,192 that the model was trained for.
-    fn stretched_by_hand(frequency: f64) -> f64 {
-        let kept = (8192.0 * frequency / (2.0 * std::f64::consts::PI) - 1.0) / 3.0;
-        frequency * ((1.0 - kept) / 8.0 + kept)
     }
 }
