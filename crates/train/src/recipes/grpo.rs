@@ -25,7 +25,7 @@ use crate::evaluate::evaluate;
 use crate::policy::{Aggregate, PolicyLoss, PolicyTokens, Ratio};
 use crate::recipe::{Optimisation, StageFields};
 use crate::rewards::{Judged, RuleSet};
-use crate::rollout::{Group, Plan, sample};
+use crate::rollout::{Group, Plan, Rollout, sample};
 use crate::rules::{self, Rules};
 use crate::step::{Learner, PolicySignal, Signals};
 use crate::tasks::{Case, Split};
@@ -199,6 +199,40 @@ struct Collected {
     sample: Option<String>,
 }
 
+/// What a step's rollouts were like, all together.
+#[derive(Default)]
+struct Tally {
+    census: Census,
+    sampled: usize,
+    unfinished: usize,
+    tokens: usize,
+    entropy: f64,
+    reward: f64,
+}
+
+impl Tally {
+    fn count(&mut self, rollout: &Rollout, reward: Option<f64>) {
+        self.sampled += 1;
+        self.unfinished += usize::from(!rollout.finished);
+        self.tokens += rollout.tokens.len();
+        self.entropy += f64::from(rollout.entropy);
+        self.reward += reward.unwrap_or(0.0);
+    }
+
+    fn metrics(&self) -> Vec<(String, f64)> {
+        let of = |sum: f64| sum / self.sampled.max(1) as f64;
+        let rewarded = (self.sampled - self.census.without_reward).max(1) as f64;
+        vec![
+            ("reward".into(), self.reward / rewarded),
+            ("groups_all_equal".into(), self.census.all_equal as f64),
+            ("completions_without_reward".into(), self.census.without_reward as f64),
+            ("completion_tokens".into(), of(self.tokens as f64)),
+            ("unfinished".into(), of(self.unfinished as f64)),
+            ("sampling_entropy".into(), of(self.entropy)),
+        ]
+    }
+}
+
 /// Samples, judges and compares groups until there are enough.
 fn collect<T: Real>(
     stage: &Grpo,
@@ -215,8 +249,7 @@ fn collect<T: Real>(
         max_new_tokens: stage.max_new_tokens,
         key: walk.key.number(step),
     };
-    let (mut kept, mut rows, mut census) = (Vec::new(), Vec::new(), Census::default());
-    let (mut lengths, mut unfinished, mut sampled, mut entropy, mut total) = (0, 0, 0usize, 0.0, 0.0);
+    let (mut kept, mut rows, mut tally) = (Vec::new(), Vec::new(), Tally::default());
     let most = if stage.dynamic_sampling { 3 } else { 1 };
     for _ in 0..most {
         let wanted = stage.prompts_per_step.saturating_sub(kept.len());
@@ -230,26 +263,12 @@ fn collect<T: Real>(
             walk.run.ledger().meter_answers(walk.stage, &ids)?;
         }
         for group in groups {
+            walk.meters.flops += sampling_flops(learner, &group);
             let case = &chosen[group.case];
             let judged = judge(rules, case, &group);
-            let rewards: Vec<Option<f64>> = judged
-                .iter()
-                .zip(&group.rollouts)
-                .map(|(judged, rollout)| {
-                    let length = rollout.tokens.len();
-                    let penalty = overlong_penalty(length, stage.max_new_tokens, stage.overlong_margin_tokens);
-                    judged.reward.map(|reward| reward + penalty)
-                })
-                .collect();
-            for (rollout, reward) in group.rollouts.iter().zip(&rewards) {
-                lengths += rollout.tokens.len();
-                unfinished += usize::from(!rollout.finished);
-                entropy += f64::from(rollout.entropy);
-                total += reward.unwrap_or(0.0);
-                sampled += 1;
-            }
-            walk.meters.flops += sampling_flops(learner, &group);
-            let informative = census.count(&rewards);
+            let rewards = rewards(stage, &group, &judged);
+            group.rollouts.iter().zip(&rewards).for_each(|(rollout, reward)| tally.count(rollout, *reward));
+            let informative = tally.census.count(&rewards);
             let advantages = if informative {
                 advantage::of_group(&rewards, stage.estimator).expect("an informative group has two finite rewards")
             } else {
@@ -261,22 +280,24 @@ fn collect<T: Real>(
             }
         }
     }
-    walk.meters.rollouts += sampled as u64;
-    let rewarded = (sampled - census.without_reward).max(1) as f64;
-    let metrics = vec![
-        ("reward".into(), total / rewarded),
-        ("groups_all_equal".into(), census.all_equal as f64),
-        ("completions_without_reward".into(), census.without_reward as f64),
-        ("completion_tokens".into(), lengths as f64 / sampled.max(1) as f64),
-        ("unfinished".into(), unfinished as f64 / sampled.max(1) as f64),
-        ("sampling_entropy".into(), entropy / sampled.max(1) as f64),
-    ];
-    let sample = kept.first().map(|group: &JudgedGroup| {
-        let reward = group.rewards[0].map_or("no reward".into(), |reward| format!("reward {reward:.2}"));
-        let reasons: Vec<&str> = group.judged[0].verdicts.iter().map(|(_, verdict)| verdict.reason()).collect();
-        format!("{} ({reward}: {})", group.group.rollouts[0].text, reasons.join("; "))
-    });
-    Ok(Collected { kept, rows, metrics, sample })
+    walk.meters.rollouts += tally.sampled as u64;
+    let sample = kept.first().map(shown);
+    Ok(Collected { kept, rows, metrics: tally.metrics(), sample })
+}
+
+/// What the rules said, less what too great a length costs.
+fn rewards(stage: &Grpo, group: &Group, judged: &[Judged]) -> Vec<Option<f64>> {
+    let margin = stage.overlong_margin_tokens;
+    let penalty = |rollout: &Rollout| overlong_penalty(rollout.tokens.len(), stage.max_new_tokens, margin);
+    let of = |(judged, rollout): (&Judged, &Rollout)| judged.reward.map(|reward| reward + penalty(rollout));
+    judged.iter().zip(&group.rollouts).map(of).collect()
+}
+
+/// A group's first completion with its reward and the rules' reasons, for a person to read.
+fn shown(group: &JudgedGroup) -> String {
+    let reward = group.rewards[0].map_or("no reward".into(), |reward| format!("reward {reward:.2}"));
+    let reasons: Vec<&str> = group.judged[0].verdicts.iter().map(|(_, verdict)| verdict.reason()).collect();
+    format!("{} ({reward}: {})", group.group.rollouts[0].text, reasons.join("; "))
 }
 
 /// The next prompts of the stage's endless walk through its cases, each pass in an order of its own.

@@ -4,7 +4,8 @@
 //! rule works from the prompt alone.
 //!
 //! **Splits** go by the content, that is, by the numbers and the target whatever their order. The corpus holds equations in prose and
-//! sums to work out, of the corpus's half only, and never the form of the prompt. `heldout_unseen` words the question
+//! exercises of other kinds, of the corpus's half only: work a sum out; write a sum with a given result, from no given numbers;
+//! make any sum of given numbers, with no given result. It never holds the form of the prompt. `heldout_unseen` words the question
 //! differently and has one number above the range.
 //!
 //! Read next: [`crate::rewards::countdown`] (the rule).
@@ -22,6 +23,9 @@ use std::sync::Arc;
 const NAME: &str = "countdown";
 /// Draws that bring nothing new before a split counts as exhausted.
 const ATTEMPTS: u64 = 20_000;
+
+/// The share of exercises among the corpus's documents.
+const EXERCISES: f64 = 0.6;
 
 /// How hard the cases are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,27 +165,42 @@ impl Countdown {
         }
     }
 
+    /// A sum of the corpus's part.
+    fn corpus_solution(&self, draws: &mut Stream) -> Solution {
+        loop {
+            match self.draw(false, draws) {
+                Some(found) if partition::generated(&content(&found.numbers, found.target)) == Part::Corpus => {
+                    return found;
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// A sentence of the corpus with one sum of the corpus's part.
     fn sentence(&self, draws: &mut Stream) -> String {
         if self.settings.numbers > 2 && draws.chance(0.25) {
             return self.simple_sum(draws);
         }
-        let solution = loop {
-            match self.draw(false, draws) {
-                Some(found) if partition::generated(&content(&found.numbers, found.target)) == Part::Corpus => {
-                    break found;
-                }
-                _ => {}
-            }
-        };
+        let solution = self.corpus_solution(draws);
         let Solution { target, expression, .. } = &solution;
         let steps = solution.steps.join("，");
-        match draws.below(6) {
+        match draws.below(4) {
             0 => format!("先算{steps}，所以{expression}={target}。"),
             1 => format!("{target}可以写成{expression}。"),
             2 => format!("{expression}的结果是{target}，因为{steps}。"),
-            3 => format!("要凑出{target}，就写{expression}：{steps}。"),
-            _ => format!("算一算{expression}。<think>{steps}。</think><answer>{target}</answer>"),
+            _ => format!("要凑出{target}，就写{expression}：{steps}。"),
+        }
+    }
+
+    /// An exercise of another kind with its answer, a document of its own.
+    fn exercise(&self, draws: &mut Stream) -> String {
+        let Solution { numbers, target, expression, steps } = self.corpus_solution(draws);
+        let steps = steps.join("，");
+        match draws.below(4) {
+            0 => format!("算一算{expression}。<think>{steps}。</think><answer>{target}</answer>"),
+            1 => format!("凑{target}。<think>{steps}。</think><answer>{expression}</answer>"),
+            _ => format!("拿{}随便算。<think>{steps}。</think><answer>{expression}</answer>", listed(&numbers)),
         }
     }
 
@@ -193,10 +212,9 @@ impl Countdown {
             1 if a > b => (format!("{a}-{b}"), a - b),
             _ => (format!("{b}*{}", a % self.settings.max_number + 1), b * (a % self.settings.max_number + 1)),
         };
-        match draws.below(3) {
-            0 => format!("{text}={value}。"),
-            1 => format!("{value}等于{text}。"),
-            _ => format!("算一算{text}。<think>{text}={value}。</think><answer>{value}</answer>"),
+        match draws.chance(0.5) {
+            true => format!("{text}={value}。"),
+            false => format!("{value}等于{text}。"),
         }
     }
 }
@@ -279,6 +297,9 @@ impl Task for Countdown {
 
     fn corpus(&self, index: u64, seed: u64) -> Option<String> {
         let mut draws = Key::new(seed).word(NAME).word("corpus").number(index).stream();
+        if draws.chance(EXERCISES) {
+            return Some(self.exercise(&mut draws));
+        }
         let sentences = draws.between(3, 6);
         Some((0..sentences).map(|_| self.sentence(&mut draws)).collect())
     }

@@ -1,7 +1,9 @@
 //! Idiom chain (成语接龙): each idiom begins with the last character of the one before; the dictionary is the rule.
 //!
-//! One move: the prompt is `接龙：一心一意→意气风发→`, the completion `<think>末字是发。</think><answer>发扬光大</answer>`. The game of
+//! One move: the prompt is `接龙：一心一意，意气风发。`, the completion `<think>末字是发。</think><answer>发扬光大</answer>`. The game of
 //! several turns is [`Game`]. No case has an answer, since many are right; nothing here reads one.
+//!
+//! The corpus holds idioms in prose, and exercises of other kinds with their answers (fill an idiom's gaps; name its last character).
 //!
 //! **Splits** go by the idiom that has to be followed. An idiom of the corpus's half may stand in prose together with one
 //! that follows it; one of a split never does, so the step from its last character to a follower is never shown. Every idiom
@@ -23,6 +25,9 @@ use std::sync::Arc;
 const NAME: &str = "idiom_chain";
 /// Attempts to find a case that is new before a split counts as exhausted.
 const ATTEMPTS: u64 = 400;
+
+/// The share of exercises among the corpus's documents.
+const EXERCISES: f64 = 0.6;
 
 /// The task. See the module.
 pub struct IdiomChain {
@@ -117,19 +122,25 @@ impl IdiomChain {
         if follows(a, b) {
             return format!("{b}是一句成语。");
         }
-        let ends = |word: &str| (word.chars().next().unwrap_or(' '), word.chars().last().unwrap_or(' '));
-        let ((first, last), second) = (ends(a), a.chars().nth(1).unwrap_or(' '));
-        match draws.below(10) {
+        let (first, last) = ends(a);
+        match draws.below(8) {
             0 => format!("人们常说{a}，也常说{b}。"),
             1 => format!("他在信里写下“{a}”四个字，又添了一句“{b}”。"),
             2 => format!("{a}以{first}开头，以{last}收尾。"),
             3 => format!("{a}的末字是{last}，{b}的末字是{}。", ends(b).1),
-            4 => format!(
-                "填空：{first}□□□，第二字是{second}。<think>{first}{second}开头的是{a}。</think><answer>{a}</answer>"
-            ),
-            5 => format!("末字：{a}。<think>{a}的末字是{last}。</think><answer>{last}</answer>"),
-            6 => self.with_initial(draws),
+            4 => self.with_initial(draws),
             _ => self.linked(draws),
+        }
+    }
+
+    /// An exercise of another kind with its answer, a document of its own.
+    fn exercise(&self, draws: &mut Stream) -> String {
+        let a = draws.pick(self.dictionary.words());
+        let ((first, last), second) = (ends(a), a.chars().nth(1).unwrap_or(' '));
+        match draws.below(3) {
+            0 => format!("填空：{first}{second}□□。<think>{first}{second}开头的是{a}。</think><answer>{a}</answer>"),
+            1 => format!("填空：{first}□□□。<think>首字是{first}。</think><answer>{a}</answer>"),
+            _ => format!("末字：{a}。<think>末字是{last}。</think><answer>{last}</answer>"),
         }
     }
 
@@ -165,6 +176,11 @@ impl IdiomChain {
     }
 }
 
+/// First and last character.
+fn ends(word: &str) -> (char, char) {
+    (word.chars().next().unwrap_or(' '), word.chars().last().unwrap_or(' '))
+}
+
 /// Whether `b` begins with the last character of `a`.
 fn follows(a: &str, b: &str) -> bool {
     a.chars().last() == b.chars().next()
@@ -172,7 +188,7 @@ fn follows(a: &str, b: &str) -> bool {
 
 /// The prompt for a chain so far.
 pub fn prompt(chain: &[&str]) -> String {
-    format!("接龙：{}→", chain.join("→"))
+    format!("接龙：{}。", chain.join("，"))
 }
 
 /// The same question in words that training never holds.
@@ -235,6 +251,9 @@ impl Task for IdiomChain {
 
     fn corpus(&self, index: u64, seed: u64) -> Option<String> {
         let mut draws = Key::new(seed).word(NAME).word("corpus").number(index).stream();
+        if draws.chance(EXERCISES) {
+            return Some(self.exercise(&mut draws));
+        }
         let sentences = draws.between(3, 6);
         Some((0..sentences).map(|_| self.sentence(&mut draws)).collect())
     }
@@ -327,7 +346,7 @@ impl Environment for Game {
             // Nobody can follow: the policy has won.
             None => Reply::Done { reward: 1.0, ending: "the environment cannot follow".to_string() },
             Some(answer) => {
-                let say = format!("\n接龙：{answer}→");
+                let say = format!("\n接龙：{answer}。");
                 self.used.push(answer);
                 Reply::Say(say)
             }
@@ -370,7 +389,7 @@ mod tests {
         let mut linked = 0;
         for index in 0..3000 {
             let text = task.corpus(index, 1).unwrap();
-            assert!(!text.contains("接龙") && !text.contains('→'), "the prompt's form stands in the corpus: {text}");
+            assert!(!text.contains("接龙"), "the prompt's form stands in the corpus: {text}");
             for sentence in text.split_inclusive(['。', '<']) {
                 let chars: Vec<char> = sentence.chars().collect();
                 let words: Vec<String> =
@@ -396,7 +415,7 @@ mod tests {
             game.reply(&Completion::finished(&text))
         };
         let mut game = task.game(&case, 3, Key::new(1)).unwrap();
-        assert_eq!(say(&mut game, "足智多谋"), Reply::Say("\n接龙：谋财害命→".to_string()));
+        assert_eq!(say(&mut game, "足智多谋"), Reply::Say("\n接龙：谋财害命。".to_string()));
         assert!(matches!(say(&mut game, "足智多谋"), Reply::Done { reward, .. } if (reward - 1.0 / 3.0).abs() < 1e-9));
 
         let mut game = task.game(&case, 2, Key::new(1)).unwrap();

@@ -1,0 +1,63 @@
+//! "Without labels" is said only where nothing was read: what reinforcement learning meters as answers read.
+
+mod toy;
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use kernels::{Isa, Queue};
+use store::Runs;
+use toy::{SecondLetter, Stopper};
+use train::recipe::Recipe;
+use train::road::walk;
+use train::tasks::Task;
+use train::tasks::countdown::Countdown;
+
+/// Labels and answers of a short reinforcement learning from random weights, validated on 7 cases.
+fn read(folder: &Path, task: &dyn Task) -> (u64, u64) {
+    let text = format!(
+        r#"
+dtype = "f32"
+task = {{ name = "{}" }}
+eval = {{ cases = 3, max_new_tokens = 4, baseline_demonstrations = 0 }}
+[models.policy]
+hidden_size = 16
+num_hidden_layers = 1
+num_attention_heads = 2
+max_position_embeddings = 64
+[[stages]]
+kind = "tokenizer"
+vocab_size = 263
+documents = 20
+prompts = 20
+[[stages]]
+kind = "grpo"
+model = "policy"
+rules = "answer_free"
+steps = 2
+cases = 5
+prompts_per_step = 2
+completions_per_prompt = 2
+max_new_tokens = 4
+validate_every_steps = 1
+validation_cases = 7
+"#,
+        task.name()
+    );
+    let path = folder.join(format!("{}.toml", task.name()));
+    std::fs::write(&path, text).expect("a writable folder");
+    let recipe = Recipe::read(&path, &[]).expect("a valid recipe");
+    let (queue, stop) = (Queue::cpu(1, Isa::available()[0]), AtomicBool::new(false));
+    let mut observer = Stopper { steps: 0, stop_at: None, stop: &stop };
+    let runs = Runs::open(folder.join("runs"));
+    let rows = walk::<f32>(&queue, &recipe, task, &runs, &mut observer, &stop).expect("the road is walked").rows;
+    let row = rows.last().expect("a row");
+    (row.labels, row.answers_read)
+}
+
+#[test]
+fn a_task_whose_cases_have_no_answer_costs_none_and_validation_on_answers_costs_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(read(folder.path(), &Countdown::default()), (0, 0));
+    assert_eq!(read(folder.path(), &SecondLetter), (0, 7));
+}
