@@ -61,7 +61,9 @@ impl Codec {
     /// A template that fails, or messages for a model without a template.
     pub fn prompt(&self, prompt: &Prompt) -> Result<Vec<u32>, TrainError> {
         let messages = match (prompt, &self.template) {
-            (Prompt::Text(text), None) => return Ok([self.begin(), self.tokenizer.encode_user(text)].concat()),
+            (Prompt::Text(text), None) => {
+                return Ok(self.begin().into_iter().chain(self.tokenizer.encode_user(text)).collect());
+            }
             (Prompt::Messages(_), None) => return Err(TrainError::NoTemplate),
             (Prompt::Text(text), Some(_)) => vec![json!({ "role": "user", "content": text })],
             (Prompt::Messages(messages), Some(_)) => {
@@ -83,21 +85,18 @@ impl Codec {
         tokens
     }
 
-    /// A document's token ids, the tokenizer's own end token included. Markup that the document spells is markup, as in a completion.
+    /// A document's token ids behind [`Codec::begin`], the tokenizer's own end token included. Markup that the document spells is markup, as in
+    /// a completion.
     pub fn document(&self, text: &str) -> Vec<u32> {
-        let mut tokens = self.begin();
-        tokens.extend(self.tokenizer.encode_markup(text));
+        let mut tokens = self.tokenizer.encode_markup(text);
         tokens.push(self.tokenizer.special().eos.unwrap_or(self.end_tokens[0]));
         tokens
     }
 
-    /// What the tokenizer puts before a text; what it puts behind is left to who ends the text.
-    fn begin(&self) -> Vec<u32> {
-        let mut tokens = self.tokenizer.encode_user_with_special("");
-        if tokens.last() == self.tokenizer.special().eos.as_ref() {
-            tokens.pop();
-        }
-        tokens
+    /// The token that begins a text, where the tokenizer names one. Models that were trained with it first rest their attention there, and
+    /// lose their bearings without it.
+    pub fn begin(&self) -> Option<u32> {
+        self.tokenizer.special().bos
     }
 
     /// The text of sampled tokens without the end token, and whether there was one.

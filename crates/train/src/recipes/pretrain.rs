@@ -4,7 +4,8 @@
 //! 2. Texts are read once: those that hold a held-out case are left out and counted. All are cut into pieces, and each pass goes through the pieces
 //!    in an order keyed by (seed, stage, pass, text, piece), so that a text that is not there changes nothing but its own place.
 //! 3. A step takes pieces until it has `tokens_per_step` tokens; the place in the corpus is part of the checkpoint.
-//! 4. A document longer than `context` is cut behind the last line that fits, or where there is none, at `context` tokens: nothing is dropped.
+//! 4. A document longer than `context` is cut behind the last line that fits, or where there is none, at the full length: nothing is dropped.
+//!    Each piece begins with the token that begins a text, where the tokenizer has one.
 //! 5. The task's corpus never holds a held-out case; the task sees to it.
 
 mod pieces;
@@ -61,9 +62,9 @@ impl StageFields for Pretrain {
 pub fn run<T: Real>(stage: &Pretrain, walk: &mut Walk) -> Result<(), TrainError> {
     let codec = walk.codec()?;
     let limit = walk.weights(&stage.model).config().max_position_embeddings;
-    if stage.context > limit {
+    if !(2..=limit).contains(&stage.context) {
         let problem = format!("a context of {} tokens in a model of {limit}", stage.context);
-        return Err(TrainError::stage(walk.stage, problem, "lower `context`"));
+        return Err(TrainError::stage(walk.stage, problem, format!("set `context` to between 2 and {limit}")));
     }
     let texts = match stage.texts.is_empty() {
         true => None,
@@ -103,14 +104,9 @@ fn next_documents(stage: &Pretrain, walk: &mut Walk, codec: &Codec) -> Result<Ve
             continue;
         };
         walk.cursor += 1;
-        let document = codec.document(&text);
-        tokens += document.len();
-        sequences.extend(
-            cut(&document, stage.context, &codec.tokenizer)
-                .map(|range| &document[range])
-                .filter(|piece| piece.len() > 1)
-                .map(|piece| Sequence::document(piece.to_vec())),
-        );
+        let pieces = cut(&codec.document(&text), stage.context, codec);
+        tokens += pieces.iter().map(Vec::len).sum::<usize>();
+        sequences.extend(pieces.into_iter().map(Sequence::document));
     }
     Ok(sequences)
 }

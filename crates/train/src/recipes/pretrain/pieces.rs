@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use lm::rng::Key;
-use lm::tokenizer::Tokenizer;
 
 use crate::codec::Codec;
 use crate::data::held_out::HeldOut;
@@ -50,7 +49,7 @@ impl Pieces {
                 left_out += 1;
                 continue;
             }
-            made.add(&text.id, &codec.document(&text.text), context, &codec.tokenizer);
+            made.add(&text.id, cut(&codec.document(&text.text), context, codec));
         }
         if made.pieces.is_empty() {
             let hint = "pretrain on texts that the cases were not taken from";
@@ -68,14 +67,13 @@ impl Pieces {
         Ok(made)
     }
 
-    fn add(&mut self, id: &str, document: &[u32], context: usize, tokenizer: &Tokenizer) {
-        let (key, start) = (Key::new(0).word(id), self.tokens.len());
-        self.tokens.extend_from_slice(document);
-        let pieces = cut(document, context, tokenizer).filter(|range| range.len() > 1).enumerate();
-        self.pieces.extend(pieces.map(|(index, range)| Piece {
-            tokens: start + range.start..start + range.end,
-            key: key.number(index as u64).bits(0),
-        }));
+    fn add(&mut self, id: &str, pieces: Vec<Vec<u32>>) {
+        let key = Key::new(0).word(id);
+        for (index, piece) in pieces.into_iter().enumerate() {
+            let start = self.tokens.len();
+            self.tokens.extend(piece);
+            self.pieces.push(Piece { tokens: start..self.tokens.len(), key: key.number(index as u64).bits(0) });
+        }
     }
 
     /// The pieces from the walk's cursor on, until there are `tokens` tokens.
@@ -104,65 +102,66 @@ impl Pieces {
     }
 }
 
-/// Cuts a document into ranges of at most `context` tokens: behind the last token that ends a line, else at the full length.
-pub(super) fn cut<'a>(
-    document: &'a [u32],
-    context: usize,
-    tokenizer: &'a Tokenizer,
-) -> impl Iterator<Item = Range<usize>> + 'a {
-    let ends_line = |&token: &u32| tokenizer.token_bytes(token).is_some_and(|bytes| bytes.ends_with(b"\n"));
-    let mut start = 0;
-    std::iter::from_fn(move || {
-        let rest = &document[start..];
+/// Cuts a document into pieces of at most `context` tokens, each behind the codec's beginning: behind the last token that ends a
+/// line, else at the full length. A piece in which nothing could be learned, a single token, is left out.
+pub(super) fn cut(document: &[u32], context: usize, codec: &Codec) -> Vec<Vec<u32>> {
+    let ends_line = |&token: &u32| codec.tokenizer.token_bytes(token).is_some_and(|bytes| bytes.ends_with(b"\n"));
+    let most = context - usize::from(codec.begin().is_some());
+    let (mut pieces, mut rest) = (Vec::new(), document);
+    while !rest.is_empty() {
         let length = match rest.len() {
-            0 => return None,
-            fits if fits <= context => fits,
-            _ => rest[..context].iter().rposition(ends_line).map_or(context, |at| at + 1),
+            fits if fits <= most => fits,
+            _ => rest[..most].iter().rposition(ends_line).map_or(most, |at| at + 1),
         };
-        start += length;
-        Some(start - length..start)
-    })
+        pieces.push(codec.begin().into_iter().chain(rest[..length].iter().copied()).collect::<Vec<u32>>());
+        rest = &rest[length..];
+    }
+    pieces.retain(|piece| piece.len() > 1);
+    pieces
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use lm::tokenizer::TrainOptions;
+    use lm::tokenizer::{Tokenizer, TrainOptions};
 
     use super::*;
 
-    fn tokenizer() -> Tokenizer {
-        let options = TrainOptions { vocab_size: 259, ..TrainOptions::default() };
-        Tokenizer::train(["a b c", "a b c"], &options, Path::new("recipe.toml")).unwrap()
+    fn codec(begins: bool) -> Codec {
+        let bos_token = begins.then(|| "<|im_start|>".to_string());
+        let options = TrainOptions { vocab_size: 259, bos_token, ..TrainOptions::default() };
+        let tokenizer = Tokenizer::train(["a b c", "a b c"], &options, Path::new("recipe.toml")).unwrap();
+        Codec::new(tokenizer, None, &[]).unwrap()
     }
 
     #[test]
     fn documents_are_cut_behind_lines_and_nothing_is_lost() {
-        let tokenizer = tokenizer();
         let text = "ab\ncd\nefghijkl\nm";
-        let document = tokenizer.encode_user(text);
-        let pieces: Vec<String> =
-            cut(&document, 7, &tokenizer).map(|r| tokenizer.decode(&document[r], false)).collect();
-        assert_eq!(pieces, ["ab\ncd\n", "efghijk", "l\nm"]);
-        assert_eq!(pieces.concat(), text);
+        for (begins, before) in [(false, ""), (true, "<|im_start|>")] {
+            let codec = codec(begins);
+            let document = codec.tokenizer.encode_user(text);
+            let pieces = cut(&document, 7 + usize::from(begins), &codec);
+            let pieces: Vec<String> = pieces.iter().map(|piece| codec.tokenizer.decode(piece, false)).collect();
+            assert_eq!(pieces, ["ab\ncd\n", "efghijk", "l\nm"].map(|piece| format!("{before}{piece}")));
+        }
     }
 
     /// Leaving a text out gives the order of the others as it would be without it.
     #[test]
     fn the_order_of_pieces_is_their_own() {
-        let tokenizer = tokenizer();
+        let codec = codec(false);
         let made = |ids: &[&str]| {
             let mut pieces = Pieces { tokens: Vec::new(), pieces: Vec::new() };
-            ids.iter().for_each(|id| pieces.add(id, &tokenizer.encode_user(&id.repeat(9)), 4, &tokenizer));
+            ids.iter().for_each(|id| pieces.add(id, cut(&codec.tokenizer.encode_user(&id.repeat(9)), 4, &codec)));
             pieces
         };
         let spelled = |pieces: &Pieces, pass: u64| -> Vec<String> {
-            let order = pieces.order(pass, Key::new(1));
-            order.iter().map(|&i| tokenizer.decode(&pieces.tokens[pieces.pieces[i].tokens.clone()], false)).collect()
+            let order = pieces.order(pass, Key::new(1)).into_iter();
+            order.map(|i| codec.tokenizer.decode(&pieces.tokens[pieces.pieces[i].tokens.clone()], false)).collect()
         };
         let (all, fewer) = (made(&["ab", "cd", "ef"]), made(&["ef", "ab"]));
-        let without: Vec<String> = spelled(&all, 0).into_iter().filter(|piece| !piece.contains('c')).collect();
+        let without: Vec<String> = spelled(&all, 0).into_iter().filter(|piece| !piece.contains(['c', 'd'])).collect();
         assert_eq!(without, spelled(&fewer, 0));
         assert_ne!(spelled(&all, 0), spelled(&all, 1));
     }
