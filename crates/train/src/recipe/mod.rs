@@ -6,10 +6,11 @@
 //!
 //! Read next: `recipes/judgment.toml` in the repository, then [`crate::road`], which walks it.
 
+mod paths;
 mod read;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use lm::config::Shape;
 use lm::optimizer::Hyperparameters;
@@ -24,6 +25,7 @@ use crate::recipes::sft::Sft;
 use crate::recipes::tokenizer::TokenizerStage;
 use crate::schedule::Schedule;
 
+pub use paths::{Paths, located};
 pub use read::{RecipeError, StageFields};
 
 /// A resolved recipe.
@@ -214,13 +216,6 @@ impl Optimisation {
             ..Hyperparameters::default()
         }
     }
-}
-
-/// A path as a recipe means it: from the recipe's folder or, where nothing lies there, from the current one, since `--set` is written
-/// where the command runs.
-pub fn located(folder: &Path, path: &Path) -> PathBuf {
-    let beside = folder.join(path);
-    if !beside.exists() && path.exists() { path.to_path_buf() } else { beside }
 }
 
 impl Recipe {

@@ -10,15 +10,13 @@
 
 mod pieces;
 
-use std::path::PathBuf;
-
 use kernels::Real;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Codec;
 use crate::error::TrainError;
 use crate::packing::Sequence;
-use crate::recipe::{Optimisation, StageFields};
+use crate::recipe::{Optimisation, Paths, StageFields};
 use crate::recipes::sft::cross_entropy_step;
 use crate::walk::Walk;
 use pieces::{Pieces, cut};
@@ -30,7 +28,7 @@ pub struct Pretrain {
     pub model: String,
     /// Files and folders of `.txt`, `.md` and `.jsonl` with `text`; the task's corpus where there are none.
     #[serde(default)]
-    pub texts: Vec<PathBuf>,
+    pub texts: Paths,
     /// Tokens in all.
     pub tokens: u64,
     /// Tokens a step.
@@ -66,9 +64,10 @@ pub fn run<T: Real>(stage: &Pretrain, walk: &mut Walk) -> Result<(), TrainError>
         let problem = format!("a context of {} tokens in a model of {limit}", stage.context);
         return Err(TrainError::stage(walk.stage, problem, format!("set `context` to between 2 and {limit}")));
     }
-    let texts = match stage.texts.is_empty() {
+    let paths = stage.texts.located(&walk.recipe.folder);
+    let texts = match paths.is_empty() {
         true => None,
-        false => Some(Pieces::read(&stage.texts, stage.context, walk, &codec)?),
+        false => Some(Pieces::read(&paths, stage.context, walk, &codec)?),
     };
     let steps = stage.tokens.div_ceil(stage.tokens_per_step as u64);
     walk.train::<T>(

@@ -11,7 +11,7 @@ use super::idiom_chain::IdiomChain;
 use super::jsonl::{Columns, Jsonl, Source};
 use super::judgment::Judgment;
 use super::{Task, TaskError};
-use crate::recipe::located;
+use crate::recipe::{Paths, located};
 use crate::rewards::RuleConfig;
 use crate::rewards::dictionary::Dictionary;
 use crate::suggest;
@@ -23,33 +23,9 @@ pub const NAMES: [&str; 4] = ["judgment", "idiom_chain", "countdown", "jsonl"];
 #[serde(deny_unknown_fields, default)]
 struct JudgmentKeys {
     /// Real cases, one file or several; the generator's where there are none.
-    files: Files,
+    files: Paths,
     /// Facts longer than this are cut.
     fact_chars: Option<usize>,
-}
-
-/// A path, or a list of them.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Files {
-    One(PathBuf),
-    Several(Vec<PathBuf>),
-}
-
-impl Default for Files {
-    fn default() -> Files {
-        Files::Several(Vec::new())
-    }
-}
-
-impl Files {
-    fn located(&self, folder: &Path) -> Vec<PathBuf> {
-        let paths = match self {
-            Files::One(path) => std::slice::from_ref(path),
-            Files::Several(paths) => paths,
-        };
-        paths.iter().map(|path| located(folder, path)).collect()
-    }
 }
 
 #[derive(Deserialize, Default)]

@@ -10,7 +10,6 @@ use crate::data::held_out::HeldOut;
 use crate::data::texts;
 use crate::error::TrainError;
 use crate::packing::Sequence;
-use crate::recipe::located;
 use crate::walk::Walk;
 
 /// Encoded texts, cut.
@@ -38,8 +37,7 @@ impl Pieces {
         walk: &mut Walk,
         codec: &Codec,
     ) -> Result<Pieces, TrainError> {
-        let paths: Vec<PathBuf> = paths.iter().map(|path| located(&walk.recipe.folder, path)).collect();
-        let found = texts::read(&paths)?;
+        let found = texts::read(paths)?;
         let eval = &walk.recipe.eval;
         let held_out = HeldOut::of(walk.task.kept_out(eval.cases.max(eval.unseen_cases), walk.recipe.seed)?);
         let mut made = Pieces { tokens: Vec::new(), pieces: Vec::new() };

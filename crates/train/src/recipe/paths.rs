@@ -1,0 +1,57 @@
+//! Paths in a recipe.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// A path, or a list of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Paths {
+    /// `"cases.jsonl"`
+    One(PathBuf),
+    /// `["a.jsonl", "b.jsonl"]`
+    Several(Vec<PathBuf>),
+}
+
+impl Default for Paths {
+    fn default() -> Paths {
+        Paths::Several(Vec::new())
+    }
+}
+
+impl Paths {
+    /// Each as [`located`] finds it; none where nothing was written.
+    pub fn located(&self, folder: &Path) -> Vec<PathBuf> {
+        let paths = match self {
+            Paths::One(path) => std::slice::from_ref(path),
+            Paths::Several(paths) => paths,
+        };
+        paths.iter().map(|path| located(folder, path)).collect()
+    }
+}
+
+/// A path as a recipe means it: from the recipe's folder or, where nothing lies there, from the current one, since `--set` is written
+/// where the command runs.
+pub fn located(folder: &Path, path: &Path) -> PathBuf {
+    let beside = folder.join(path);
+    if !beside.exists() && path.exists() { path.to_path_buf() } else { beside }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_beside_the_recipe_comes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let beside = folder.path().join("Cargo.toml");
+        // The tests run in the crate's folder, where there is a Cargo.toml too.
+        let found = || Paths::One("Cargo.toml".into()).located(folder.path());
+        assert_eq!(found(), [PathBuf::from("Cargo.toml")]);
+        std::fs::write(&beside, "").unwrap();
+        assert_eq!(found(), [beside]);
+        let missing = Paths::Several(vec!["missing".into()]).located(folder.path());
+        assert_eq!(missing, [folder.path().join("missing")]);
+    }
+}
