@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kernels::{Isa, Queue};
+use lm::tokenizer::Tokenizer;
 use store::{Runs, StageRow};
 use toy::{SecondLetter, comparable};
 use train::TrainError;
@@ -27,13 +28,14 @@ max_position_embeddings = 64
 [[stages]]
 kind = "tokenizer"
 vocab_size = VOCABULARY
+texts = "corpus"
 documents = 50
 prompts = 50
 
 [[stages]]
 kind = "pretrain"
 model = "base"
-texts = ["corpus"]
+texts = "corpus"
 tokens = 900
 tokens_per_step = 150
 context = 32
@@ -122,19 +124,22 @@ fn base(folder: &Path, name: &str, vocabulary: &str) -> (String, Walked) {
 fn a_model_goes_on_learning_from_texts() {
     let folder = tempfile::tempdir().unwrap();
     corpus(folder.path());
-    let (base, first) = base(folder.path(), "first", "263");
+    let (base, first) = base(folder.path(), "first", "280");
     assert!(
-        first.said.contains("1 texts,") && first.said.contains("left out: 1 that hold a held-out case"),
+        first.said.contains("1 texts;") && first.said.contains("left out: 1 that hold a held-out case"),
         "{}",
         first.said
     );
     assert!(first.said.contains("0 blank; 1 files of other kinds"), "{}", first.said);
+    assert!(first.said.contains("tokenizer: 1 texts;"), "{}", first.said);
+    let tokenizer = Tokenizer::open_folder(Path::new(&base)).unwrap();
+    assert!(tokenizer.encode_user("ARTICLE").len() < 7, "the texts were not counted");
     let (begun, ended) = (first.losses[0], *first.losses.last().unwrap());
     assert!(ended < begun - 0.5, "{:?}", first.losses);
 
     let recipe = SECOND.replace("BASE", &base);
     let whole = go(folder.path(), "whole", &recipe, None);
-    assert!(whole.said.contains("2 texts,") && whole.said.contains("1 blank"), "{}", whole.said);
+    assert!(whole.said.contains("2 texts;") && whole.said.contains("1 blank"), "{}", whole.said);
     assert!((whole.losses[0] - ended).abs() < 0.5, "it starts where the first ended: {:?}", whole.losses);
     let (_, rows) = whole.end.unwrap();
 

@@ -9,4 +9,5 @@ pub mod grpo;
 pub mod pretrain;
 pub mod sample;
 pub mod sft;
+mod texts;
 pub mod tokenizer;

@@ -18,6 +18,7 @@ use crate::error::TrainError;
 use crate::packing::Sequence;
 use crate::recipe::{Optimisation, Paths, StageFields};
 use crate::recipes::sft::cross_entropy_step;
+use crate::recipes::texts;
 use crate::walk::Walk;
 use pieces::{Pieces, cut};
 
@@ -67,7 +68,7 @@ pub fn run<T: Real>(stage: &Pretrain, walk: &mut Walk) -> Result<(), TrainError>
     let paths = stage.texts.located(&walk.recipe.folder);
     let texts = match paths.is_empty() {
         true => None,
-        false => Some(Pieces::read(&paths, stage.context, walk, &codec)?),
+        false => Some(Pieces::of(&texts::kept(&paths, walk)?, stage.context, &codec)),
     };
     let steps = stage.tokens.div_ceil(stage.tokens_per_step as u64);
     walk.train::<T>(

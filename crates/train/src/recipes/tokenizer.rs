@@ -1,6 +1,6 @@
 //! Training the tokenizer of models that start from random weights.
 //!
-//! A byte-level BPE, deterministic, on documents of the task's corpus and prompts of its training split; the answer's markup
+//! A byte-level BPE, deterministic, on documents of the task's corpus, the user's texts and prompts of the training split; the answer's markup
 //! (`<think>`, `<answer>` and their ends) are tokens of their own, as in models that were made to reason.
 
 use std::path::Path;
@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::Codec;
 use crate::error::TrainError;
-use crate::recipe::StageFields;
+use crate::recipe::{Paths, StageFields};
+use crate::recipes::texts::kept;
 use crate::tasks::Split;
 use crate::walk::Walk;
 
@@ -20,7 +21,10 @@ pub struct TokenizerStage {
     /// Tokens in all.
     #[serde(default = "vocab_size")]
     pub vocab_size: usize,
-    /// Documents of the corpus that are counted.
+    /// Files and folders of `.txt`, `.md` and `.jsonl` with `text` that are counted too.
+    #[serde(default)]
+    pub texts: Paths,
+    /// Documents of the task's corpus that are counted.
     #[serde(default = "documents")]
     pub documents: u64,
     /// Prompts of the training split that are counted; their answers are not read.
@@ -45,16 +49,20 @@ fn longest() -> usize {
 }
 
 impl StageFields for TokenizerStage {
-    const FIELDS: &'static [&'static str] = &["vocab_size", "documents", "prompts", "longest_token_bytes"];
+    const FIELDS: &'static [&'static str] = &["vocab_size", "texts", "documents", "prompts", "longest_token_bytes"];
 }
 
 /// Runs the stage and returns the codec.
 ///
 /// # Errors
-/// A corpus too poor for the vocabulary.
+/// Texts that cannot be read; a corpus too poor for the vocabulary.
 pub fn run(stage: &TokenizerStage, walk: &mut Walk) -> Result<Codec, TrainError> {
     let seed = walk.recipe.seed;
     let mut texts: Vec<String> = (0..stage.documents).map_while(|index| walk.task.corpus(index, seed)).collect();
+    let paths = stage.texts.located(&walk.recipe.folder);
+    if !paths.is_empty() {
+        texts.extend(kept(&paths, walk)?.into_iter().map(|text| text.text));
+    }
     texts.extend(walk.task.cases(Split::Train, stage.prompts, seed)?.iter().map(|case| case.prompt_text()));
     let markup = ["<think>", "</think>", "<answer>", "</answer>"];
     let options = TrainOptions {

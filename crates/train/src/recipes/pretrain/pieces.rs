@@ -1,14 +1,11 @@
 //! The user's texts as pieces of at most a context, in an order of their own for each pass.
 
 use std::ops::Range;
-use std::path::PathBuf;
 
 use lm::rng::Key;
 
 use crate::codec::Codec;
-use crate::data::held_out::HeldOut;
-use crate::data::texts;
-use crate::error::TrainError;
+use crate::data::texts::Text;
 use crate::packing::Sequence;
 use crate::walk::Walk;
 
@@ -27,42 +24,13 @@ struct Piece {
 }
 
 impl Pieces {
-    /// Reads, searches, encodes and cuts texts, and tells what was left out.
-    ///
-    /// # Errors
-    /// As [`texts::read`]; texts of which each holds a held-out case.
-    pub(super) fn read(
-        paths: &[PathBuf],
-        context: usize,
-        walk: &mut Walk,
-        codec: &Codec,
-    ) -> Result<Pieces, TrainError> {
-        let found = texts::read(paths)?;
-        let eval = &walk.recipe.eval;
-        let held_out = HeldOut::of(walk.task.kept_out(eval.cases.max(eval.unseen_cases), walk.recipe.seed)?);
+    /// Encodes and cuts texts.
+    pub(super) fn of(texts: &[Text], context: usize, codec: &Codec) -> Pieces {
         let mut made = Pieces { tokens: Vec::new(), pieces: Vec::new() };
-        let mut left_out = 0;
-        for text in &found.texts {
-            if held_out.is_in(&text.text) {
-                left_out += 1;
-                continue;
-            }
+        for text in texts {
             made.add(&text.id, cut(&codec.document(&text.text), context, codec));
         }
-        if made.pieces.is_empty() {
-            let hint = "pretrain on texts that the cases were not taken from";
-            return Err(TrainError::stage(walk.stage, "every text holds a held-out case", hint));
-        }
-        walk.observer.notice(&format!(
-            "{}: {} texts, {} tokens; left out: {left_out} that hold a held-out case, {} repeated, {} blank; {} files of other kinds",
-            walk.stage,
-            found.texts.len() - left_out,
-            made.tokens.len(),
-            found.repeated,
-            found.blank,
-            found.passed_over,
-        ));
-        Ok(made)
+        made
     }
 
     fn add(&mut self, id: &str, pieces: Vec<Vec<u32>>) {
