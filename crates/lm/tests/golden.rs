@@ -42,9 +42,12 @@ struct Bench<T: Real> {
 
 impl<T: Real> Bench<T> {
     fn new(queue: Queue, arena: &Arena, golden: &Value, keep: Keep) -> Self {
+        let weights = floats(&golden["case"]["weights"]).iter().map(|&w| w as f32).collect();
+        Self::on(queue, arena, batch(&golden["case"]), weights, keep)
+    }
+
+    fn on(queue: Queue, arena: &Arena, batch: Batch, weights: Vec<f32>, keep: Keep) -> Self {
         let config = arena.config();
-        let batch = batch(&golden["case"]);
-        let weights: Vec<f32> = floats(&golden["case"]["weights"]).iter().map(|&w| w as f32).collect();
         let targets = Targets::of(&batch, |t| weights[t] != 0.0);
         Bench {
             model: Model::new(&queue, arena, Role::Training),
@@ -202,5 +205,52 @@ fn bf16_stays_near_f32() {
         assert!((loss - loss_bf16).abs() < 0.02 * loss, "{name}: {loss_bf16} against {loss}");
         let error = relative_error(rounded.values().host(), exact.values().host());
         assert!(error < 0.03, "{name}: bf16 gradients are off by {error}");
+    }
+}
+
+/// A batch long enough to be divided among threads: prompts whose completions share them, across edges of attention's blocks.
+fn long_batch(vocabulary: usize) -> Batch {
+    let tokens = |seed: usize, len: usize| -> Vec<u32> {
+        (0..len).map(|i| ((i * i * 7 + i * 3 + seed) % vocabulary) as u32).collect()
+    };
+    let mut batch = Batch::new();
+    for prompt in 0..3 {
+        let parent = batch.push(&tokens(prompt, 49 + prompt), None);
+        for i in 0..4 {
+            batch.push(&tokens(10 * prompt + i, 17 + 5 * i), Some(parent));
+        }
+    }
+    batch
+}
+
+fn assert_gradients_do_not_depend_on_threads_or_memory<T: Real>(name: &str, arena: &Arena, isa: Isa) {
+    let batch = long_batch(arena.config().vocab_size);
+    let weights: Vec<f32> = (0..batch.len()).map(|t| 0.5 + (t % 7) as f32).collect();
+    let gradients = |threads: usize, keep: Keep| {
+        let mut gradients = Arena::zeros(Device::Cpu, arena.config());
+        Bench::<T>::on(Queue::cpu(threads, isa), arena, batch.clone(), weights.clone(), keep).gradients(&mut gradients);
+        gradients
+    };
+    let expected = gradients(1, Keep::Everything);
+    for keep in [Keep::Everything, Keep::Residuals] {
+        for threads in [1, 2, 3] {
+            let found = gradients(threads, keep);
+            for (index, spec) in expected.specs().iter().enumerate() {
+                let bits = |arena: &Arena| -> Vec<u32> { arena.tensor(index).iter().map(|x| x.to_bits()).collect() };
+                let what = format!("{name}, {}, {}, {keep:?}, {threads} threads", isa.name(), T::DTYPE.name());
+                assert!(bits(&found) == bits(&expected), "{what}: gradient of {}", spec.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_are_the_same_for_any_threads_recomputed_or_stored() {
+    for name in MODELS {
+        let arena = weights(&golden(name).0);
+        for isa in Isa::available() {
+            assert_gradients_do_not_depend_on_threads_or_memory::<f32>(name, &arena, isa);
+            assert_gradients_do_not_depend_on_threads_or_memory::<bf16>(name, &arena, isa);
+        }
     }
 }

@@ -19,7 +19,7 @@ pub struct ImportArguments {
     model: PathBuf,
     /// The Hugging Face folder to write
     folder: PathBuf,
-    /// How to store the weights [default: f32 where the source has f32 matrices, otherwise bf16]
+    /// How to store the weights [default: the source's own, f32 where its matrices differ, bf16 where they are quantised]
     #[arg(long, value_enum)]
     dtype: Option<FolderStorage>,
     /// Write over what is there
@@ -35,7 +35,7 @@ pub struct ExportArguments {
     model: PathBuf,
     /// The .gguf file to write
     file: PathBuf,
-    /// How to store the matrices [default: f32 where the source has f32 matrices, otherwise bf16]
+    /// How to store the matrices [default: the source's own, f32 where its matrices differ, bf16 where they are quantised]
     #[arg(long, value_enum)]
     dtype: Option<GgufStorage>,
     /// Write over what is there
@@ -64,7 +64,7 @@ pub fn import(arguments: ImportArguments) -> anyhow::Result<()> {
     let model = open(&arguments.model)?;
     refuse_existing(&arguments.folder, arguments.force)?;
     let storage = match arguments.dtype {
-        None => default_storage(&model),
+        None => model.tensors().lossless_storage(),
         Some(FolderStorage::F32) => Storage::F32,
         Some(FolderStorage::F16) => Storage::F16,
         Some(FolderStorage::Bf16) => Storage::Bf16,
@@ -86,7 +86,7 @@ pub fn export(arguments: ExportArguments) -> anyhow::Result<()> {
     let model = open(&arguments.model)?;
     refuse_existing(&arguments.file, arguments.force)?;
     let storage = match arguments.dtype {
-        None => default_storage(&model),
+        None => model.tensors().lossless_storage(),
         Some(GgufStorage::F32) => Storage::F32,
         Some(GgufStorage::F16) => Storage::F16,
         Some(GgufStorage::Bf16) => Storage::Bf16,
@@ -106,11 +106,6 @@ pub fn export(arguments: ExportArguments) -> anyhow::Result<()> {
     gguf::save(&arguments.file, export, model.tensors(), storage)?;
     wrote(&arguments.file, &model, storage);
     Ok(())
-}
-
-/// Sixteen bits stay sixteen bits; fewer become sixteen.
-fn default_storage(model: &Checkpoint) -> Storage {
-    if model.tensors().has_f32_matrices() { Storage::F32 } else { Storage::Bf16 }
 }
 
 /// The tokenizer, if the model has one.

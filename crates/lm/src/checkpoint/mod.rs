@@ -50,6 +50,12 @@ pub trait TensorSource {
         true
     }
 
+    /// The narrowest storage of 16 bits or more that loses nothing of the matrices; bf16 where all are of fewer bits, which rounds
+    /// them no more than their own makers did.
+    fn lossless_storage(&self) -> Storage {
+        Storage::F32
+    }
+
     /// Reads a whole tensor in row-major order, widened or dequantised to f32.
     ///
     /// * `out`: as many elements as the tensor has; overwritten.
@@ -66,12 +72,17 @@ pub trait TensorSource {
 pub enum Storage {
     /// Four bytes, exact.
     F32,
-    /// IEEE half precision, two bytes; only GGUF files are written so.
+    /// IEEE half precision, two bytes.
     F16,
     /// The upper half of an f32, two bytes.
     Bf16,
     /// Blocks of 32 signed bytes with a common half-precision scale; GGUF only, matrices only.
     Q8_0,
+}
+
+/// The storage that holds matrices of all these; none of them is of fewer than 16 bits.
+pub(crate) fn holding_all(matrices: impl Iterator<Item = Storage>) -> Storage {
+    matrices.reduce(|a, b| if a == b { a } else { Storage::F32 }).unwrap_or(Storage::Bf16)
 }
 
 /// A model on disk, in either form.

@@ -7,7 +7,7 @@
 //! Read next: [`super::huggingface`].
 
 use super::bytes::Bytes;
-use super::{Storage, TensorSource, numbers, write_atomically};
+use super::{Storage, TensorSource, holding_all, numbers, write_atomically};
 use crate::error::FormatError;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use serde_json::{Map, Value, json};
@@ -142,6 +142,16 @@ impl TensorSource for Weights {
     fn has_f32_matrices(&self) -> bool {
         let is_f32_matrix = |info: &&TensorInfo| info.dtype == Dtype::F32 && info.shape.len() == 2;
         self.places.iter().filter_map(|(name, &at)| self.files[at].metadata.info(name)).any(|info| is_f32_matrix(&info))
+    }
+
+    fn lossless_storage(&self) -> Storage {
+        let infos = self.places.iter().filter_map(|(name, &at)| self.files[at].metadata.info(name));
+        holding_all(infos.filter(|info| info.shape.len() == 2).filter_map(|info| match info.dtype {
+            Dtype::F32 => Some(Storage::F32),
+            Dtype::F16 => Some(Storage::F16),
+            Dtype::BF16 => Some(Storage::Bf16),
+            _ => None,
+        }))
     }
 
     fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), FormatError> {

@@ -7,7 +7,7 @@ use super::metadata::{Entry, Header, Value};
 use super::{Kind, LLAMA3_SCALING, ROPE_FACTORS, architecture, hf_row, is_permuted, tensor_name, vocabulary};
 use crate::checkpoint::bytes::Bytes;
 use crate::checkpoint::huggingface::GenerationConfig;
-use crate::checkpoint::{TensorSource, numbers};
+use crate::checkpoint::{Storage, TensorSource, holding_all, numbers};
 use crate::config::{Config, Family, RopeScaling};
 use crate::error::FormatError;
 use crate::template::ChatTemplate;
@@ -132,6 +132,16 @@ impl TensorSource for File {
 
     fn has_f32_matrices(&self) -> bool {
         self.header.entries.iter().any(|entry| entry.kind == Kind::F32 && entry.shape.len() == 2)
+    }
+
+    fn lossless_storage(&self) -> Storage {
+        let matrices = self.header.entries.iter().filter(|entry| entry.shape.len() == 2);
+        holding_all(matrices.filter_map(|entry| match entry.kind {
+            Kind::F32 => Some(Storage::F32),
+            Kind::F16 => Some(Storage::F16),
+            Kind::Bf16 => Some(Storage::Bf16),
+            _ => None,
+        }))
     }
 
     fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), FormatError> {

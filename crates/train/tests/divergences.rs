@@ -1,0 +1,87 @@
+//! GKD's divergences against TRL's own values and gradients; `bench/peers/rl_losses.py` writes the expectations.
+
+use kernels::ops::head::{Divergence, divergence_rows, sparse_forward_kl_rows};
+use kernels::{Isa, Queue, View, ViewMut};
+use serde_json::Value;
+
+/// Relative to the largest of the expected values: the project's bound against peers.
+const TOLERANCE: f32 = 1e-4;
+
+fn golden() -> Value {
+    serde_json::from_str(include_str!("golden/divergences.json")).expect("JSON")
+}
+
+/// A table as one list, with its rows and columns.
+fn table(value: &Value) -> (Vec<f32>, usize, usize) {
+    let rows = value.as_array().expect("rows");
+    let flat: Vec<f32> = rows.iter().flat_map(list).collect();
+    (flat.clone(), rows.len(), flat.len() / rows.len())
+}
+
+fn list(value: &Value) -> Vec<f32> {
+    value.as_array().expect("a list").iter().map(|x| x.as_f64().expect("a number") as f32).collect()
+}
+
+#[track_caller]
+fn assert_near(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let scale = expected.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= TOLERANCE * scale, "{what}: off by {worst} of {scale}");
+}
+
+/// Every case on every instruction path: `run` fills values and gradients.
+fn check(cases: &Value, run: impl Fn(&Queue, &Value, f32, View<f32>, ViewMut<f32>, ViewMut<f32>)) {
+    let cases = cases.as_array().expect("cases");
+    assert!(cases.len() >= 4);
+    for case in cases {
+        let (gradient, rows, vocabulary) = table(&case["d_logits"]);
+        let temperature = case["temperature"].as_f64().expect("a number") as f32;
+        for isa in Isa::available() {
+            let ones = vec![1.0; rows];
+            let (mut value, mut d_logits) = (vec![0.0; rows], vec![0.0; rows * vocabulary]);
+            run(
+                &Queue::cpu(2, isa),
+                case,
+                temperature,
+                View::of(&ones, 1, rows),
+                ViewMut::of(&mut value, 1, rows),
+                ViewMut::of(&mut d_logits, rows, vocabulary),
+            );
+            let name = &case.as_object().expect("an object")[if case["k"].is_null() { "beta" } else { "k" }];
+            let what = format!("{name} at temperature {temperature}, {}", isa.name());
+            assert_near(&value, &list(&case["values"]), &what);
+            assert_near(&d_logits, &gradient, &format!("gradient of {what}"));
+        }
+    }
+}
+
+#[test]
+fn divergences_are_those_of_trl() {
+    let golden = golden();
+    let ((student, rows, vocabulary), (teacher, ..)) =
+        (table(&golden["student_logits"]), table(&golden["teacher_logits"]));
+    check(&golden["cases"], |queue, case, temperature, weight, value, d_logits| {
+        let kind = match case["beta"].as_f64().expect("a number") {
+            0.0 => Divergence::ForwardKl,
+            1.0 => Divergence::ReverseKl,
+            // TRL's mixture is of beta teacher and 1 - beta student, as ours.
+            beta => Divergence::Jsd { beta: beta as f32 },
+        };
+        let (student, teacher) = (View::of(&student, rows, vocabulary), View::of(&teacher, rows, vocabulary));
+        divergence_rows(queue, student, teacher, kind, temperature, weight, value, d_logits);
+    });
+}
+
+#[test]
+fn the_divergence_of_likely_tokens_and_a_tail_is_that_of_trl() {
+    let golden = golden();
+    let (student, rows, vocabulary) = table(&golden["student_logits"]);
+    check(&golden["sparse"], |queue, case, temperature, weight, value, d_logits| {
+        let (logprobs, _, k) = table(&case["logprobs"]);
+        let ids: Vec<u32> = table(&case["ids"]).0.into_iter().map(|id| id as u32).collect();
+        let (ids, logprobs) = (View::of(&ids, rows, k), View::of(&logprobs, rows, k));
+        let student = View::of(&student, rows, vocabulary);
+        sparse_forward_kl_rows(queue, student, ids, logprobs, temperature, weight, value, d_logits);
+    });
+}
