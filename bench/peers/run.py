@@ -131,7 +131,7 @@ def round_of(arguments, figures):
             dtype = "f32" if "f32" in row["model"].lower() else "bf16"
             figures.add(("llama", dtype, row["batch"]), f"{row['peer']}, {row['model']}", row["tokens_per_s"])
     if "grpo" in arguments.only:
-        for row in ferule_bench(arguments, "--grpo", *shape)["grpo"]:
+        for row in ferule_bench(arguments, "--only", "grpo", *shape)["grpo"]:
             figures.add(("grpo", row["dtype"], None), "ferule", 1 / row["seconds_per_step"], row["peak_bytes"])
         for dtype in ("f32", "bf16"):
             (row,) = peer("grpo.py", "--dtype", dtype)

@@ -188,18 +188,61 @@ fn wrong_use_is_two_and_a_failure_is_one() {
     assert!(run.stderr.starts_with("error: FERULE_ISA=mmx: this machine can run"), "{}", run.stderr);
 }
 
-#[test]
-fn weights_that_overflow_are_reported_and_not_printed() {
-    let (folder, path) = model();
-    let file = folder.path().join("model.safetensors");
+/// Sets every scale of a model's last norm.
+fn set_last_norm(folder: &Path, scale: f32) {
+    let file = folder.join("model.safetensors");
     let mut bytes = std::fs::read(&file).unwrap();
-    // The last norm's scales huge and finite: the head's product overflows.
     let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header: Value = serde_json::from_slice(&bytes[8..start]).unwrap();
     let offset = |at: usize| start + header["model.norm.weight"]["data_offsets"][at].as_u64().unwrap() as usize;
     let scales = &mut bytes[offset(0)..offset(1)];
-    scales.chunks_exact_mut(4).for_each(|scale| scale.copy_from_slice(&3e38f32.to_le_bytes()));
+    scales.chunks_exact_mut(4).for_each(|bytes| bytes.copy_from_slice(&scale.to_le_bytes()));
     std::fs::write(&file, bytes).unwrap();
+}
+
+#[test]
+fn weights_that_are_not_numbers_are_refused_by_every_command() {
+    let (folder, path) = model();
+    set_last_norm(folder.path(), f32::NAN);
+    let gguf = folder.path().join("model.gguf").to_string_lossy().into_owned();
+    let input = "{\"tokens\": [1, 2]}";
+    for arguments in [["score", "--model", &path], ["generate", "--model", &path], ["export", &path, &gguf]] {
+        let run = ferule(&arguments, input);
+        assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{arguments:?}: {}", run.stderr);
+        assert!(run.stderr.contains("model.norm.weight") && run.stderr.contains("\nhint: "), "{}", run.stderr);
+    }
+    assert!(!Path::new(&gguf).exists());
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure_with_its_place() {
+    let (_folder, path) = model();
+    for (command, place) in [("export", "/dev/null/model.gguf"), ("import", "/dev/null/folder")] {
+        let run = ferule(&[command, &path, place], "");
+        assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{}", run.stderr);
+        assert!(run.stderr.starts_with("error: /dev/null/"), "{}", run.stderr);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_behind_stdout_is_a_failure() {
+    let (_folder, path) = model();
+    let mut child = command(&["score", "--model", &path]);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut child = child.stdin(Stdio::piped()).stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"{\"tokens\": [1, 2]}\n").unwrap();
+    let done = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(1), "{stderr}");
+    assert!(stderr.starts_with("error: ") && stderr.contains("No space left"), "{stderr}");
+}
+
+#[test]
+fn weights_that_overflow_are_reported_and_not_printed() {
+    let (folder, path) = model();
+    // Huge and finite: the head's product overflows.
+    set_last_norm(folder.path(), 3e38);
     for (command, input) in [("score", "{\"tokens\": [1, 2]}"), ("generate", "{\"tokens\": [1, 2]}")] {
         let run = ferule(&[command, "--model", &path], input);
         assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{}", run.stderr);
@@ -240,6 +283,13 @@ fn a_model_survives_the_way_to_gguf_and_back() {
     let expected = ferule(&["score", "--model", &path], input).json();
     assert_eq!(ferule(&["score", "--model", &gguf], input).json(), expected);
     assert_eq!(ferule(&["score", "--model", &back], input).json(), expected);
+
+    // Half precision has more bits of mantissa than bf16: it stays what it is.
+    assert_eq!(ferule(&["export", &path, &gguf, "--force", "--dtype", "f16"], "").code, 0);
+    let half = ferule(&["import", &gguf, &back, "--force"], "");
+    assert!(half.stderr.contains("parameters in f16"), "{}", half.stderr);
+    let exact = |model: &str| ferule(&["score", "--model", model, "--dtype", "f32"], input).json();
+    assert_eq!(exact(&back), exact(&gguf));
 
     let again = ferule(&["export", &path, &gguf], "");
     assert_eq!(again.code, 2);
@@ -293,6 +343,7 @@ fn bench_writes_its_contract() {
     assert_eq!(batches, [json!(1), json!(3)]);
     has(&report["decode"][0], &["dtype", "batch", "prompt", "new", "tokens_per_s"]);
     has(&report["prefill"][0], &["dtype", "batch", "prompt", "tokens_per_s"]);
+    assert_eq!(report["grpo"], json!([]), "a step of reinforcement learning is measured where it is asked for");
     assert_eq!(ferule(&["bench", "--shape", &*file, "--prompt", "60", "--new", "60"], "").code, 2);
 }
 

@@ -153,6 +153,21 @@ fn samples_of_one_prefill_are_samples_run_one_by_one() {
 }
 
 #[test]
+fn a_groups_prompt_is_computed_and_kept_once() {
+    let case = Case::<f32>::new("llama", Isa::available()[0], 2);
+    let (samples, new, prompts) = (8, 12, case.requests(8));
+    // Completions of the two longest prompts share those prompts' full page and own another; those of the third, whose first page is not full
+    // when they part, own two. Without sharing it would be 64 pages.
+    let limits = Limits { pages: 8 + 8 + 16 + 9 + 9, sequences: 40, rows: 512 };
+    let mut scheduler = Scheduler::new(&case.queue, case.model.config(), limits);
+    generate(&case.queue, &case.model, &mut scheduler, prompts, &mut |_, _, _| Flow::Continue);
+    let prompt_tokens: usize = PROMPT_LENS.iter().sum();
+    // A completion's last token is never fed.
+    let expected = prompt_tokens + PROMPT_LENS.len() * samples * (new - 1);
+    assert_eq!((scheduler.computed_tokens(), scheduler.preemptions()), (expected as u64, 0));
+}
+
+#[test]
 fn preempted_is_uninterrupted() {
     everywhere!(case => {
         let uninterrupted = case.run(wide(), case.requests(2));

@@ -227,6 +227,14 @@ impl Export<'_> {
     }
 }
 
+/// What was not finished gives its space back.
+impl Drop for Export<'_> {
+    fn drop(&mut self) {
+        // Should that fail, opening the run removes it.
+        let _ = self.disk.remove(&self.temporary);
+    }
+}
+
 pub(crate) fn rollout_path(run: &Path, stage: &str, step: u64) -> PathBuf {
     run.join(ROLLOUTS).join(stage).join(format!("step-{step:06}.parquet"))
 }

@@ -1,6 +1,12 @@
 //! From token lists to micro-batches: packed, without padding, cut at nothing but the micro-batch's size.
+//!
+//! Two packers: [`micro_batches`] for sequences that stand alone, [`packed_groups`] for the completions of prompts, which share their
+//! prompt's rows.
 
 use lm::Batch;
+
+use crate::policy::PolicyTokens;
+use crate::rollout::Rollout;
 
 /// A sequence to be trained: its tokens, and the weight of each in the cross-entropy.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +58,68 @@ pub fn micro_batches(sequences: &[Sequence], tokens_per_micro_batch: usize, scal
     batches
 }
 
+/// A sampled completion to be trained.
+pub struct Continuation<'a> {
+    /// The completion.
+    pub rollout: &'a Rollout,
+    /// The advantage of each of its tokens.
+    pub advantage: f32,
+    /// The weight of each of its tokens in the step's loss.
+    pub weight: f32,
+}
+
+/// Completions packed behind their prompts: one micro-batch.
+#[derive(Default)]
+pub struct PackedGroups {
+    /// The tokens.
+    pub batch: Batch,
+    /// `[N]`, whether a token was sampled.
+    pub sampled: Vec<bool>,
+    /// The sampled tokens' rows, in the batch's order.
+    pub tokens: PolicyTokens,
+}
+
+/// Packs prompts with their completions, in order, into micro-batches of at most `tokens_per_micro_batch` tokens (or one group).
+///
+/// A prompt stands in its batch once, without its last token; each completion is a child that begins with that token, since a segment's first
+/// token is never a target. A prompt without completions is left out.
+///
+/// # Panics
+/// For an empty prompt.
+pub fn packed_groups<'a>(
+    groups: impl IntoIterator<Item = (&'a [u32], Vec<Continuation<'a>>)>,
+    tokens_per_micro_batch: usize,
+) -> Vec<PackedGroups> {
+    let mut batches: Vec<PackedGroups> = Vec::new();
+    for (prompt, continuations) in groups.into_iter().filter(|(_, continuations)| !continuations.is_empty()) {
+        let (&last, before) = prompt.split_last().expect("a prompt has a token");
+        let made: usize = continuations.iter().map(|continuation| continuation.rollout.tokens.len() + 1).sum();
+        if batches.last().is_none_or(|packed| packed.batch.len() + before.len() + made > tokens_per_micro_batch) {
+            batches.push(PackedGroups::default());
+        }
+        batches.last_mut().expect("one was pushed").push(before, last, &continuations);
+    }
+    batches
+}
+
+impl PackedGroups {
+    fn push(&mut self, before: &[u32], last: u32, continuations: &[Continuation]) {
+        let parent = (!before.is_empty()).then(|| self.batch.push(before, None));
+        self.sampled.resize(self.batch.len(), false);
+        for Continuation { rollout, advantage, weight } in continuations {
+            self.batch.push(&[&[last], rollout.tokens.as_slice()].concat(), parent);
+            self.sampled.push(false);
+            self.sampled.resize(self.batch.len(), true);
+            let tokens = &mut self.tokens;
+            let (start, end) = (tokens.weight.len(), tokens.weight.len() + rollout.tokens.len());
+            tokens.weight.resize(end, *weight);
+            tokens.advantage.resize(end, *advantage);
+            tokens.logprobs_sampler.extend_from_slice(&rollout.logprobs);
+            tokens.completions.push(start..end);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,5 +133,45 @@ mod tests {
         assert_eq!(batches[0].1, [0.0, 0.5, 0.0, 0.5, 0.5]);
         let masked = Sequence { tokens: vec![1, 2], weights: vec![0.0, 0.0] };
         assert!(micro_batches(&[masked], 7, 1.0).is_empty());
+    }
+
+    #[test]
+    fn a_group_stands_behind_its_prompt_which_is_there_once() {
+        let rollout = |tokens: &[u32]| Rollout {
+            tokens: tokens.to_vec(),
+            logprobs: tokens.iter().map(|&token| -(token as f32)).collect(),
+            entropy: 0.0,
+            text: String::new(),
+            finished: true,
+        };
+        let (a, b, c) = (rollout(&[10, 11]), rollout(&[12]), rollout(&[20, 21, 22]));
+        let of = |rollout, advantage, weight| Continuation { rollout, advantage, weight };
+        let groups = || {
+            [
+                (&[1, 2, 3][..], vec![of(&a, 1.0, 0.5), of(&b, -1.0, 0.25)]),
+                (&[4, 5][..], Vec::new()),
+                (&[6][..], vec![of(&c, 2.0, 0.125)]),
+            ]
+        };
+        let [packed] = packed_groups(groups(), 11).try_into().ok().expect("all fit one micro-batch");
+        assert_eq!(packed.batch.tokens(), [1, 2, 3, 10, 11, 3, 12, 6, 20, 21, 22]);
+        assert_eq!(packed.batch.positions(), [0, 1, 2, 3, 4, 2, 3, 0, 1, 2, 3]);
+        let parents: Vec<_> = packed.batch.segments().iter().map(|segment| segment.parent).collect();
+        assert_eq!(parents, [None, Some(0), Some(0), None]);
+        let sampled: Vec<u32> = packed
+            .batch
+            .tokens()
+            .iter()
+            .zip(&packed.sampled)
+            .filter(|(_, sampled)| **sampled)
+            .map(|(&t, _)| t)
+            .collect();
+        assert_eq!(sampled, [10, 11, 12, 20, 21, 22], "never a prompt's token");
+        let tokens = &packed.tokens;
+        assert_eq!(tokens.completions, [0..2, 2..3, 3..6]);
+        assert_eq!(tokens.logprobs_sampler, [-10.0, -11.0, -12.0, -20.0, -21.0, -22.0]);
+        assert_eq!(tokens.advantage, [1.0, 1.0, -1.0, 2.0, 2.0, 2.0]);
+        assert_eq!(tokens.weight, [0.5, 0.5, 0.25, 0.125, 0.125, 0.125]);
+        assert_eq!(packed_groups(groups(), 10).len(), 2, "a group is never cut");
     }
 }

@@ -29,6 +29,7 @@ use crate::error::TrainError;
 use crate::evaluate::{Evaluation, evaluate};
 use crate::recipe::{ModelSource, Recipe, Stage, StageKind};
 use crate::recipes;
+use crate::tasks::withheld::Withheld;
 use crate::tasks::{Case, Split, Task};
 use crate::walk::{Meters, Observer, Walk};
 
@@ -56,6 +57,8 @@ pub fn walk<T: Real>(
     let run = runs.create_or_resume(&recipe.name, &recipe.resolved(), &RunOptions::default())?;
     run.notices().iter().for_each(|notice| observer.notice(&notice.text));
     task.notices().iter().for_each(|notice| observer.notice(notice));
+    let withdrawn = run.ledger().withdrawn()?.into_iter().collect();
+    let task: &dyn Task = &Withheld::new(task, withdrawn, run.withdrawn_since().clone());
     let heldout = Heldout::of(recipe, task)?;
     let (mut first, mut resume) = (0, None);
     if let Some(committed) = run.resumed() {
@@ -194,7 +197,7 @@ fn measure<T: Real>(walk: &Walk, model: &mut Model<T>, cases: &[Case]) -> Result
     evaluate(walk.queue, model, &codec, walk.task, cases, 1, walk.recipe.eval.max_new_tokens, key)
 }
 
-/// Records which weights these were made from: the model's last ones, and its teacher's.
+/// Records which weights these were made from: the model's last ones, and its teacher's. The tokenizer's records are behind them too.
 fn lineage(run: &Run, recipe: &Recipe, stage: &Stage, digest: &str) -> Result<(), TrainError> {
     let rows = run.ledger().stages()?;
     let latest = |model: &str| {
@@ -214,6 +217,9 @@ fn lineage(run: &Run, recipe: &Recipe, stage: &Stage, digest: &str) -> Result<()
     let mut parents: Vec<&str> = sources.into_iter().flatten().filter_map(latest).collect();
     parents.sort_unstable();
     parents.dedup();
+    if let Some(tokenizer) = recipe.stages.iter().find(|stage| matches!(stage.kind, StageKind::Tokenizer(_))) {
+        run.ledger().record_lineage(digest, &tokenizer.name, &[])?;
+    }
     Ok(run.ledger().record_lineage(digest, &stage.name, &parents)?)
 }
 

@@ -1,7 +1,9 @@
 //! Sampling completions of cases, and grading them.
 //!
 //! A rollout is token ids end to end. Its random numbers are keyed by (seed, stage, step, record, sample, position), so it
-//! does not depend on which others were sampled beside it.
+//! does not depend on which others were sampled beside it. A record that is asked twice at once draws other numbers the second time.
+
+use std::collections::HashMap;
 
 use kernels::{Queue, Real};
 use lm::Model;
@@ -120,13 +122,14 @@ pub fn ask<T: Real>(
     let mut scheduler = Scheduler::new(queue, model.config(), Limits::for_sequences(sequences, context));
     let requests = asked
         .iter()
-        .map(|asked| Request {
+        .zip(keys(&asked, plan.key))
+        .map(|(asked, key)| Request {
             prompt: asked.prompt.clone(),
             samples: plan.samples,
             sampling: plan.sampling.clone(),
             max_new_tokens: plan.max_new_tokens,
             stop_tokens: codec.end_tokens.clone(),
-            key: plan.key.word(&asked.id),
+            key,
             top_logprobs: 0,
         })
         .collect();
@@ -137,4 +140,33 @@ pub fn ask<T: Real>(
         rollouts: completions.into_iter().map(|generated| Rollout::of(codec, generated)).collect(),
     });
     Ok(groups.collect())
+}
+
+/// A key for each prompt, by its record's id, and by the number of times that it came before.
+fn keys(asked: &[Asked], key: Key) -> impl Iterator<Item = Key> {
+    let mut seen: HashMap<&str, u64> = HashMap::new();
+    asked.iter().map(move |asked| {
+        let times = seen.entry(&asked.id).or_default();
+        *times += 1;
+        if *times == 1 { key.word(&asked.id) } else { key.word(&asked.id).word("again").number(*times) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_that_stands_twice_draws_other_numbers() {
+        let key = Key::new(1);
+        let bits = |ids: &[&str]| -> Vec<u64> {
+            let asked: Vec<Asked> = ids.iter().map(|id| Asked { id: id.to_string(), prompt: vec![0] }).collect();
+            keys(&asked, key).map(|key| key.bits(0)).collect()
+        };
+        let mut all = bits(&["a", "b", "a", "a"]);
+        assert_eq!(all[..2], bits(&["a", "b"]), "the first time is that of the record alone");
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 4);
+    }
 }

@@ -16,7 +16,7 @@ use lm::rng::Key;
 use lm::{Arena, Keep};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use store::{Blob, Checkpoint, Committed, Run, StepMetrics};
+use store::{Blob, Checkpoint, Committed, RecordUse, Run, StepMetrics};
 
 use crate::codec::Codec;
 use crate::error::TrainError;
@@ -149,6 +149,14 @@ impl Walk<'_> {
     /// For an unknown name: reading the recipe refuses those.
     pub fn weights(&self, model: &str) -> &Arena {
         self.models.get(model).unwrap_or_else(|| panic!("no model \"{model}\""))
+    }
+
+    /// Notes the records that the stage learns from otherwise than as labels or answers, so that the weights they touched can be found.
+    ///
+    /// * `role`: as what: "prompt", "sample", "document".
+    pub(crate) fn note_uses<'c>(&self, role: &str, ids: impl Iterator<Item = &'c String>) -> Result<(), TrainError> {
+        let note = |id: &String| RecordUse { record_id: id.clone(), stage: self.stage.into(), role: role.into() };
+        Ok(self.run.ledger().record_uses(&ids.map(note).collect::<Vec<_>>())?)
     }
 
     /// Runs `steps` training steps of a model: the loop of every recipe.

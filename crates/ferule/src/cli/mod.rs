@@ -29,6 +29,7 @@ mod run;
 mod score;
 mod stop_strings;
 mod task;
+mod withdraw;
 
 use std::process::ExitCode;
 
@@ -65,6 +66,8 @@ enum Command {
     Grade(grade::Arguments),
     /// Look at your data and write a commented recipe for it
     Init(init::Arguments),
+    /// Take records out of every run to come, and name the weights they touched
+    Withdraw(withdraw::Arguments),
     /// Log-probabilities of texts or token ids, read as JSON lines
     Score(score::Arguments),
     /// Continue prompts and conversations, read as JSON lines
@@ -105,6 +108,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Task(arguments) => task::run(arguments),
         Command::Grade(arguments) => grade::run(arguments),
         Command::Init(arguments) => init::run(arguments),
+        Command::Withdraw(arguments) => withdraw::run(arguments),
         Command::Score(arguments) => score::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Chat(arguments) => chat::run(arguments),

@@ -1,5 +1,8 @@
 //! `ferule task NAME`: a task's cases as JSON lines.
 
+use std::path::Path;
+
+use train::recipe::Recipe;
 use train::tasks::{Split, registry};
 
 use super::output::Output;
@@ -7,7 +10,7 @@ use super::output::Output;
 /// What `ferule task` reads.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// judgment, idiom_chain or countdown
+    /// judgment, idiom_chain or countdown; or a recipe, for its task as it is set there
     name: String,
     /// train, heldout, heldout_unseen or validation
     #[arg(long, default_value = "train")]
@@ -22,9 +25,17 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let mut table = toml::Table::new();
-    table.insert("name".into(), arguments.name.clone().into());
-    let task = registry::build(&table, std::path::Path::new(""))?;
+    let task = match arguments.name.ends_with(".toml") {
+        true => {
+            let recipe = Recipe::read(Path::new(&arguments.name), &[])?;
+            registry::build(&recipe.task, &recipe.folder)?
+        }
+        false => {
+            let mut table = toml::Table::new();
+            table.insert("name".into(), arguments.name.clone().into());
+            registry::build(&table, Path::new(""))?
+        }
+    };
     let mut output = Output::stdout();
     for case in task.cases(Split::parse(&arguments.split)?, arguments.n, arguments.seed)? {
         output.json_line(&case)?;

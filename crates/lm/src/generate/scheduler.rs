@@ -136,6 +136,7 @@ pub struct Scheduler<T: Real> {
     running: Vec<Sequence>,
     admitted: u64,
     preemptions: u64,
+    computed: u64,
 }
 
 impl<T: Real> Scheduler<T> {
@@ -155,6 +156,7 @@ impl<T: Real> Scheduler<T> {
             running: Vec::new(),
             admitted: 0,
             preemptions: 0,
+            computed: 0,
         }
     }
 
@@ -166,6 +168,11 @@ impl<T: Real> Scheduler<T> {
     /// How often a sequence lost its pages.
     pub fn preemptions(&self) -> u64 {
         self.preemptions
+    }
+
+    /// Tokens that went through the model so far, those of preempted sequences each time.
+    pub fn computed_tokens(&self) -> u64 {
+        self.computed
     }
 
     /// Whether nothing waits or runs.
@@ -215,6 +222,7 @@ impl<T: Real> Scheduler<T> {
         let mut rows = Rows::default();
         for (index, (sequence, &fed)) in self.running.iter().zip(&fed).enumerate() {
             (sequence.cached..sequence.cached + fed).for_each(|at| rows.push(sequence.tokens[at], index, at));
+            self.computed += fed as u64;
         }
         let tables: Vec<&[u32]> = self.running.iter().map(|sequence| sequence.table.as_slice()).collect();
         step(queue, model, &rows, &tables, &mut self.cache, &mut self.buffers);

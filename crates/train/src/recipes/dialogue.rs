@@ -12,16 +12,16 @@
 //! 3. A step's loss is the mean over its sampled tokens.
 
 use kernels::Real;
-use lm::Batch;
 use lm::head::Targets;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::plain_sampling;
 use crate::error::TrainError;
-use crate::policy::{PolicyLoss, PolicyTokens};
+use crate::packing::{Continuation, PackedGroups, packed_groups};
+use crate::policy::PolicyLoss;
 use crate::recipe::{Optimisation, StageFields};
 use crate::recipes::distill::DivergenceName;
-use crate::recipes::grpo::{extend, validation_of};
+use crate::recipes::grpo::validation_of;
 use crate::rollout::{Group, Plan, sample};
 use crate::step::{PolicySignal, Signals, SoftLabels, SoftSignal};
 use crate::tasks::{Case, Split};
@@ -137,13 +137,6 @@ impl StageFields for Dialogue {
     ];
 }
 
-/// One micro-batch: the packed completions, and the rows that were sampled.
-struct Spoken {
-    batch: Batch,
-    sampled: Vec<bool>,
-    tokens: PolicyTokens,
-}
-
 /// Runs the stage.
 ///
 /// # Errors
@@ -169,12 +162,13 @@ pub fn run<T: Real>(stage: &Dialogue, walk: &mut Walk) -> Result<(), TrainError>
                 key: walk.key.number(step),
             };
             let groups = sample(walk.queue, &mut learner.model, &codec, &chosen, &plan)?;
+            walk.note_uses("prompt", chosen.iter().map(|case| &case.id))?;
             let shown = groups.first().map(|group| group.rollouts[0].text.clone());
             let made: usize = groups.iter().flat_map(|group| &group.rollouts).map(|r| r.tokens.len()).sum();
             let weight = 1.0 / made.max(1) as f32;
             let mut closeness = 0.0;
-            for spoken in pack(&groups, weight, stage.optimisation.tokens_per_micro_batch) {
-                let Spoken { batch, sampled, mut tokens } = spoken;
+            for packed in packed_groups(spoken(&groups, weight), stage.optimisation.tokens_per_micro_batch) {
+                let PackedGroups { batch, sampled, mut tokens } = packed;
                 walk.meters.teacher_tokens += batch.len() as u64;
                 walk.meters.flops +=
                     learner.model.config().forward_flops(batch.len(), tokens.weight.len(), batch.attention_pairs());
@@ -214,25 +208,10 @@ pub fn run<T: Real>(stage: &Dialogue, walk: &mut Walk) -> Result<(), TrainError>
     )
 }
 
-/// Packs groups, a prompt once; advantages are filled in when the teacher has spoken.
-fn pack(groups: &[Group], weight: f32, tokens_per_micro_batch: usize) -> Vec<Spoken> {
-    let mut all: Vec<Spoken> = Vec::new();
-    for group in groups {
-        let (last, before) = group.prompt.split_last().expect("a prompt has a token");
-        let made: usize = group.rollouts.iter().map(|rollout| rollout.tokens.len() + 1).sum();
-        if all.last().is_none_or(|spoken| spoken.batch.len() + before.len() + made > tokens_per_micro_batch) {
-            all.push(Spoken { batch: Batch::new(), sampled: Vec::new(), tokens: PolicyTokens::default() });
-        }
-        let Spoken { batch, sampled, tokens } = all.last_mut().expect("one was pushed");
-        let parent = (!before.is_empty()).then(|| batch.push(before, None));
-        sampled.resize(batch.len(), false);
-        for rollout in &group.rollouts {
-            let ids: Vec<u32> = [*last].iter().chain(&rollout.tokens).copied().collect();
-            batch.push(&ids, parent);
-            sampled.push(false);
-            sampled.resize(batch.len(), true);
-            extend(tokens, &rollout.logprobs, vec![0.0; rollout.tokens.len()], weight);
-        }
-    }
-    all
+/// The groups as the packer takes them; advantages are filled in when the teacher has spoken.
+fn spoken(groups: &[Group], weight: f32) -> impl Iterator<Item = (&[u32], Vec<Continuation<'_>>)> {
+    groups.iter().map(move |group| {
+        let continuation = |rollout| Continuation { rollout, advantage: 0.0, weight };
+        (group.prompt.as_slice(), group.rollouts.iter().map(continuation).collect())
+    })
 }

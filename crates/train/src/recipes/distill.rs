@@ -138,7 +138,9 @@ struct Example {
 pub fn run<T: Real>(stage: &Distill, walk: &mut Walk) -> Result<(), TrainError> {
     let codec = walk.codec()?;
     let mut examples = Vec::new();
-    for (case, row) in data_set(walk, &stage.data)? {
+    let data = data_set(walk, &stage.data)?;
+    walk.note_uses("sample", data.iter().map(|(case, _)| &case.id))?;
+    for (case, row) in data {
         let sequence = Sequence::completion(&codec.prompt(&case.prompt)?, &row.tokens);
         examples.push(Example { sequence, soft: row.soft });
     }

@@ -6,12 +6,11 @@
 //! 1. Sampler and trainer are the same weights and kernels in one process, so the ratio of the first update is exactly 1.
 //! 2. `estimator`, `aggregate`, `ratio`, `epsilon_high` make Dr. GRPO, DAPO, GSPO and RLOO of it (see [`crate::policy`]).
 //! 3. A group whose rewards are all equal teaches nothing: it is counted and left out; `dynamic_sampling` draws further
-//!    prompts in its place.
+//!    prompts in its place. A step without any other group makes no update (`updates` is 0): neither weights nor moments change, where
+//!    an update by a gradient of zeros would go on along the last steps' moments, and shrink them.
 //! 4. A completion without a reward (a rule abstained or failed) leaves its group; it is counted, never scored 0.
 //! 5. The best weights by a validation split are kept, since reward goes on rising after accuracy has turned.
 //! 6. Completions of a group share their prompt's rows in training as in sampling.
-
-use std::ops::Range;
 
 use kernels::Real;
 use lm::Batch;
@@ -22,12 +21,13 @@ use crate::advantage::{self, Census, Estimator, overlong_penalty};
 use crate::codec::{Codec, plain_sampling};
 use crate::error::TrainError;
 use crate::evaluate::evaluate;
-use crate::policy::{Aggregate, PolicyLoss, PolicyTokens, Ratio};
+use crate::packing::{Continuation, PackedGroups, packed_groups};
+use crate::policy::{Aggregate, PolicyLoss, Ratio};
 use crate::recipe::{Optimisation, StageFields};
 use crate::rewards::{Judged, RuleSet};
 use crate::rollout::{Group, Plan, Rollout, sample};
 use crate::rules::{self, Rules};
-use crate::step::{Learner, PolicySignal, Signals};
+use crate::step::{Learner, PolicySignal, Signals, StepReport};
 use crate::tasks::{Case, Split};
 use crate::teacher::LocalTeacher;
 use crate::walk::{StepOutcome, Validation, Walk};
@@ -186,7 +186,8 @@ pub fn run<T: Real>(stage: &Grpo, walk: &mut Walk) -> Result<(), TrainError> {
             let groups = collect(stage, walk, learner, &codec, &rules, &cases, step)?;
             let outcome = learn(stage, walk, learner, &groups.kept, reference.as_mut(), rate);
             walk.run.write_rollouts(walk.stage, step + 1, &groups.rows)?;
-            Ok(StepOutcome { metrics: groups.metrics, sample: groups.sample, ..outcome })
+            let metrics = [groups.metrics, outcome.metrics].concat();
+            Ok(StepOutcome { metrics, sample: groups.sample, report: outcome.report })
         },
         validation,
     )
@@ -251,13 +252,16 @@ fn collect<T: Real>(
     };
     let (mut kept, mut rows, mut tally) = (Vec::new(), Vec::new(), Tally::default());
     let most = if stage.dynamic_sampling { 3 } else { 1 };
-    for _ in 0..most {
+    for attempt in 0..most {
         let wanted = stage.prompts_per_step.saturating_sub(kept.len());
         if wanted == 0 {
             break;
         }
         let chosen: Vec<Case> = next_prompts(walk, cases, wanted);
-        let groups = sample(walk.queue, &mut learner.model, codec, &chosen, &plan)?;
+        // A small pool gives a later attempt the same prompts again: its draws must be others.
+        let key = if attempt == 0 { plan.key } else { plan.key.word("attempt").number(attempt) };
+        let groups = sample(walk.queue, &mut learner.model, codec, &chosen, &Plan { key, ..plan.clone() })?;
+        walk.note_uses("prompt", chosen.iter().map(|case| &case.id))?;
         if rules.reads_answers() {
             let ids: Vec<&str> = chosen.iter().map(|case| case.id.as_str()).collect();
             walk.run.ledger().meter_answers(walk.stage, &ids)?;
@@ -348,21 +352,24 @@ fn learn<T: Real>(
             policy.tokens.logprobs_reference = Some(logprobs);
         }
     }
-    let mut report = Default::default();
+    if micro_batches.is_empty() {
+        return StepOutcome { metrics: vec![("updates".into(), 0.0)], ..StepReport::default().into() };
+    }
+    let mut report = StepReport::default();
     for update in 0..stage.updates_per_batch {
         for (batch, policy) in &mut micro_batches {
             policy.on_policy = update == 0;
             let signals = Signals { policy: Some(policy.clone()), ..Signals::none(batch.len(), stage.temperature) };
             learner.accumulate(walk.queue, batch, &signals);
         }
-        report = learner.update(walk.queue, if micro_batches.is_empty() { 0.0 } else { rate });
+        report = learner.update(walk.queue, rate);
         walk.meters.flops +=
             learner.model.config().training_flops(report.tokens, report.targets, report.attention_pairs);
     }
-    report.into()
+    StepOutcome { metrics: vec![("updates".into(), stage.updates_per_batch as f64)], ..report.into() }
 }
 
-/// Packs groups: a prompt once, its completions as children that begin with the prompt's last token.
+/// The step's groups, packed, with the advantages and weights of their tokens.
 fn micro_batches(stage: &Grpo, groups: &[JudgedGroup]) -> Vec<(Batch, PolicySignal)> {
     let trains = |group: &JudgedGroup, i: usize| {
         group.advantages[i].is_some() && (group.group.rollouts[i].finished || !stage.mask_truncated)
@@ -381,43 +388,18 @@ fn micro_batches(stage: &Grpo, groups: &[JudgedGroup]) -> Vec<(Batch, PolicySign
         ratio_cap: None,
         kl_coefficient: stage.kl_coefficient,
     };
-    let mut batches: Vec<(Batch, PolicySignal)> = Vec::new();
-    for group in groups {
-        let (last, before) = group.group.prompt.split_last().expect("a prompt has a token");
-        let made: usize = group.group.rollouts.iter().map(|rollout| rollout.tokens.len() + 1).sum();
-        let limit = stage.optimisation.tokens_per_micro_batch;
-        if batches.last().is_none_or(|(batch, _)| batch.len() + before.len() + made > limit) {
-            let empty = PolicySignal { loss, tokens: PolicyTokens::default(), sampled: Vec::new(), on_policy: true };
-            batches.push((Batch::new(), empty));
-        }
-        let (batch, policy) = batches.last_mut().expect("one was pushed");
-        let parent = (!before.is_empty()).then(|| batch.push(before, None));
-        policy.sampled.resize(batch.len(), false);
-        for (i, rollout) in group.group.rollouts.iter().enumerate() {
-            let weight = weights.next().expect("a weight for every completion");
-            if !trains(group, i) {
-                continue;
-            }
-            let tokens: Vec<u32> = [*last].iter().chain(&rollout.tokens).copied().collect();
-            batch.push(&tokens, parent);
-            policy.sampled.push(false);
-            policy.sampled.resize(batch.len(), true);
+    let groups = groups.iter().map(|group| {
+        let rollouts = group.group.rollouts.iter().enumerate().zip(weights.by_ref());
+        let trained = rollouts.filter(|((i, _), _)| trains(group, *i)).map(|((i, rollout), weight)| {
             let advantage = group.advantages[i].expect("a trained completion has an advantage") as f32;
-            extend(&mut policy.tokens, &rollout.logprobs, vec![advantage; rollout.tokens.len()], weight);
-        }
-    }
-    batches.retain(|(_, policy)| !policy.tokens.weight.is_empty());
-    batches
-}
-
-/// Appends one completion's rows.
-pub(crate) fn extend(tokens: &mut PolicyTokens, logprobs_sampler: &[f32], advantage: Vec<f32>, weight: f32) {
-    let start = tokens.weight.len();
-    let rows: Range<usize> = start..start + logprobs_sampler.len();
-    tokens.weight.extend(vec![weight; rows.len()]);
-    tokens.advantage.extend(advantage);
-    tokens.logprobs_sampler.extend_from_slice(logprobs_sampler);
-    tokens.completions.push(rows);
+            Continuation { rollout, advantage, weight }
+        });
+        (group.group.prompt.as_slice(), trained.collect())
+    });
+    packed_groups(groups, stage.optimisation.tokens_per_micro_batch)
+        .into_iter()
+        .map(|PackedGroups { batch, sampled, tokens }| (batch, PolicySignal { loss, tokens, sampled, on_policy: true }))
+        .collect()
 }
 
 /// Greedy accuracy on the validation split. The answers it reads are metered like any other; a case without one costs nothing.

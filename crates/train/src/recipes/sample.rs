@@ -125,6 +125,7 @@ pub fn run<T: Real>(stage: &Sample, walk: &mut Walk) -> Result<(), TrainError> {
             key: walk.key,
         };
         let groups = sample(walk.queue, &mut model, &codec, chunk, &plan)?;
+        walk.note_uses("prompt", chunk.iter().map(|case| &case.id))?;
         if rules.as_ref().is_some_and(|rules| rules.reads_answers()) {
             let ids: Vec<&str> = chunk.iter().map(|case| case.id.as_str()).collect();
             walk.run.ledger().meter_answers(walk.stage, &ids)?;

@@ -63,7 +63,9 @@ pub fn run(stage: &TokenizerStage, walk: &mut Walk) -> Result<Codec, TrainError>
     if !paths.is_empty() {
         texts.extend(kept(&paths, walk)?.into_iter().map(|text| text.text));
     }
-    texts.extend(walk.task.cases(Split::Train, stage.prompts, seed)?.iter().map(|case| case.prompt_text()));
+    let prompts = walk.task.cases(Split::Train, stage.prompts, seed)?;
+    walk.note_uses("prompt", prompts.iter().map(|case| &case.id))?;
+    texts.extend(prompts.iter().map(|case| case.prompt_text()));
     let markup = ["<think>", "</think>", "<answer>", "</answer>"];
     let options = TrainOptions {
         vocab_size: stage.vocab_size,

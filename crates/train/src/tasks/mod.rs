@@ -20,6 +20,7 @@ pub mod jsonl;
 pub mod judgment;
 pub mod partition;
 pub mod registry;
+pub mod withheld;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -268,6 +269,14 @@ pub enum TaskError {
         split: Split,
         /// The mend.
         hint: String,
+    },
+    /// A case that was withdrawn after its run had begun.
+    #[error(
+        "record {id} was withdrawn after this run began, which may have learned from it\nhint: a run under a new name leaves it out: add `--name`"
+    )]
+    Withdrawn {
+        /// The record.
+        id: String,
     },
     /// No arm of this name.
     #[error("{task} has no arm `{arm}`\nhint: choose one of: {}", known.join(", "))]

@@ -1,12 +1,13 @@
 //! `ferule bench`: what this machine does at most, and what Ferule does on it.
 //!
 //! Peaks are measured in the same run as everything that is compared with them. A figure is the median of several
-//! rounds, peaks and products excepted, which are the best of many short ones. The training step is the real one:
-//! forward, head, backward, clipping and AdamW, repacking of the weights.
+//! rounds, peaks and products excepted, which are the best of many short ones. The training step is that of every stage, and a step of
+//! reinforcement learning is the recipe's, with its files.
 //!
 //! Never changes the arithmetic for the sake of a figure: every path here is the one the other commands take.
 
 mod generation;
+mod grpo;
 mod products;
 mod training;
 
@@ -30,9 +31,12 @@ use super::output::Output;
 Without --model and --shape the reference shape is measured, with random weights: hidden_size 256, 6 layers, 8 heads of 32,
 SwiGLU 704, vocabulary 4096, untied. tokens_per_s of decode counts new tokens over the whole time, prefill included;
 peak_bytes of train is the highest resident memory of the process; peak_fraction counts 6 x matrix parameters (head in,
-embedding out) and causal attention, and no recomputation.
+embedding out) and causal attention, and no recomputation. A step of --grpo samples 16 prompts of 32 tokens x group of 8 x 64 new
+tokens, grades them by a trivial rule and trains on all of them, through the code and files of a `grpo` stage; each dtype is measured
+in a process of its own, whose highest resident memory is peak_bytes.
 
     ferule bench --json --threads 2
+    ferule bench --only grpo --dtype bf16
     ferule bench --model SmolLM2-135M --only decode --batch 1,16")]
 pub struct Arguments {
     /// Measure with this model's weights (a folder, a .gguf file or a pulled repository)
@@ -46,9 +50,12 @@ pub struct Arguments {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// What to measure [default: all; with --model, all but train]
+    /// What to measure [default: all but grpo; with --model, all but train and grpo]
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Topic>,
+    /// Measure a step of reinforcement learning besides
+    #[arg(long)]
+    grpo: bool,
     /// Sequences decoded at once
     #[arg(long, value_name = "B", value_delimiter = ',', default_value = "1,32,256")]
     batch: Vec<NonZeroUsize>,
@@ -58,7 +65,7 @@ pub struct Arguments {
     /// Tokens decoded for each sequence
     #[arg(long, value_name = "N", default_value = "128")]
     new: NonZeroUsize,
-    /// Rounds of train, decode and prefill, of which the median counts
+    /// Rounds of train, decode, prefill and grpo, of which the median counts
     #[arg(long, value_name = "N", default_value = "3")]
     rounds: NonZeroUsize,
 }
@@ -70,6 +77,7 @@ enum Topic {
     Train,
     Decode,
     Prefill,
+    Grpo,
 }
 
 /// Everything measured; the field names are a contract with scripts.
@@ -82,6 +90,7 @@ struct Report {
     train: Vec<training::Row>,
     decode: Vec<generation::DecodeRow>,
     prefill: Vec<generation::PrefillRow>,
+    grpo: Vec<grpo::Row>,
 }
 
 #[derive(Serialize)]
@@ -177,9 +186,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             format!("--prompt {} and --new {} exceed the context of {context}", arguments.prompt, arguments.new);
         return Err(WrongUse::error(problem, "ask for fewer tokens"));
     }
-    let wanted = |topic| match arguments.only.is_empty() {
-        true => topic != Topic::Train || subject.checkpoint.is_none(),
-        false => arguments.only.contains(&topic),
+    let wanted = |topic| match (topic, arguments.only.is_empty()) {
+        (Topic::Grpo, _) if arguments.grpo => true,
+        (Topic::Grpo, true) => false,
+        (Topic::Train, true) => subject.checkpoint.is_none(),
+        (_, true) => true,
+        (_, false) => arguments.only.contains(&topic),
     };
     let peak = Peak {
         f32_gflops: kernels::peak::measure(&queue, kernels::DType::F32),
@@ -205,6 +217,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         train: Vec::new(),
         decode: Vec::new(),
         prefill: Vec::new(),
+        grpo: Vec::new(),
     };
     for dtype in [ComputeDType::F32, ComputeDType::Bf16] {
         if arguments.compute.dtype.is_some_and(|only| only != dtype) {
@@ -248,6 +261,14 @@ fn measure<T: Real>(
         if wanted(Topic::Prefill) {
             report.prefill.extend(generation::prefill(queue, &model, rounds)?);
         }
+    }
+    if wanted(Topic::Grpo) {
+        // Asked for nothing else, this process is the one of its own.
+        let alone = arguments.only == [Topic::Grpo] && arguments.compute.dtype.is_some();
+        report.grpo.push(match alone {
+            true => grpo::measure::<T>(queue, subject.master()?, rounds)?,
+            false => grpo::measure_apart(arguments, T::DTYPE.name())?,
+        });
     }
     Ok(())
 }
@@ -300,6 +321,12 @@ fn table(report: &Report) -> String {
     for row in &report.prefill {
         let what = format!("batch {}, {} tokens", row.batch, row.prompt);
         text += &format!("prefill   {:<5} {what:<28} {:>8.0} tokens/s\n", row.dtype, row.tokens_per_s);
+    }
+    for row in &report.grpo {
+        let what = format!("{} x {}, {} + {} tokens", row.prompts, row.group, row.prompt_tokens, row.new_tokens);
+        let peak = row.peak_bytes.map_or("unknown memory".into(), machine::readable);
+        text +=
+            &format!("grpo      {:<5} {what:<28} {:>8.2} s a step, {peak} resident\n", row.dtype, row.seconds_per_step);
     }
     text
 }
