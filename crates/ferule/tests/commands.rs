@@ -319,8 +319,17 @@ fn chat_answers_each_line_on_stdout() {
 
     std::fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
     let without = ferule(&options, "Hello\n");
-    assert_eq!(without.code, 1);
-    assert!(without.stderr.contains("has no chat template\nhint: "), "{}", without.stderr);
+    assert_eq!(without.code, 2);
+    assert!(without.stderr.contains("has no chat template, so no system message"), "{}", without.stderr);
+    let plain = ferule(&options[..7], "the ruler\nthe ruler\n");
+    assert!(
+        plain.stderr.starts_with("this model knows no conversation: every line is continued as it is"),
+        "{}",
+        plain.stderr
+    );
+    let continued =
+        ferule(&["generate", "--model", &path, "--max-new-tokens", "8"], "{\"prompt\": \"the ruler\"}").json();
+    assert_eq!(plain.stdout, format!("{}\n", continued[0]["text"].as_str().unwrap()).repeat(2));
 }
 
 #[test]

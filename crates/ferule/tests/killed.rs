@@ -93,6 +93,6 @@ fn a_run_has_one_process_and_one_recipe() {
     let mut changed = go(runs.path());
     changed.args(["--set", "stages.sft-teacher.epochs=7"]);
     let changed = support::run(changed, b"");
-    assert_eq!(changed.code, 1, "{}", changed.stderr);
+    assert_eq!(changed.code, 2, "{}", changed.stderr);
     assert!(changed.stderr.contains("stages[2].epochs: 6 → 7"), "{}", changed.stderr);
 }

@@ -44,6 +44,8 @@ pub struct Checkpoint {
     pub blobs: Vec<Blob>,
     /// Counters, seeds, the instruction path: whatever is small.
     pub state: Value,
+    /// Whether the stage is done. Such a checkpoint is kept for good, so that a run can go back to it: let its blobs be few.
+    pub ends_stage: bool,
 }
 
 /// One named blob; its content is made by the writer's thread.
@@ -99,6 +101,8 @@ pub(crate) struct Manifest {
     pub ledger: Marks,
     pub blobs: Vec<BlobEntry>,
     pub state: Value,
+    #[serde(default)]
+    pub ends_stage: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -120,6 +124,7 @@ impl Manifest {
             ledger,
             blobs: Vec::new(),
             state: at.state.clone(),
+            ends_stage: at.ends_stage,
         }
     }
 
@@ -339,23 +344,42 @@ pub(crate) fn set_aside(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError
     disk.rename(folder, &aside).map_err(|e| StoreError::io("rename", folder, e))
 }
 
-/// Removes all but the `keep` newest checkpoints, and damaged ones once that many good ones stand.
+/// The end of a stage, as a checkpoint's manifest may state it.
+#[derive(Clone, Copy)]
+pub(crate) struct CheckpointEnd<'a> {
+    pub index: u64,
+    pub stage: &'a str,
+}
+
+impl CheckpointEnd<'_> {
+    /// Whether the checkpoint at `folder` is that end.
+    pub(crate) fn is(self, folder: &Path) -> bool {
+        read_manifest(folder).is_ok_and(|m| m.ends_stage && m.stage_index == self.index && m.stage == self.stage)
+    }
+}
+
+/// Removes all but the `keep` newest checkpoints and those that end a stage, and damaged ones once that many good ones stand.
 pub(crate) fn prune(disk: &dyn Disk, checkpoints: &Path, keep: usize) -> Result<(), StoreError> {
-    let remove = |path: &Path| disk.remove(path).map_err(|e| StoreError::io("remove", path, e));
     let good = list(checkpoints)?;
     for (_, folder) in good.iter().skip(keep) {
-        // Renamed first: a half-removed checkpoint must never look like a damaged one.
-        let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        let leaving = folder.with_file_name(format!("{TEMPORARY}{name}"));
-        disk.rename(folder, &leaving).map_err(|e| StoreError::io("rename", folder, e))?;
-        remove(&leaving)?;
+        if !read_manifest(folder).is_ok_and(|manifest| manifest.ends_stage) {
+            remove_whole(disk, folder)?;
+        }
     }
     if good.len() >= keep {
         for entry in entries(checkpoints)? {
             if entry.file_name().to_string_lossy().starts_with(DAMAGED) {
-                remove(&entry.path())?;
+                disk.remove(&entry.path()).map_err(|e| StoreError::io("remove", &entry.path(), e))?;
             }
         }
     }
     Ok(())
+}
+
+/// Removes a checkpoint; renamed first, since a half-removed one must never look like a damaged one.
+pub(crate) fn remove_whole(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let leaving = folder.with_file_name(format!("{TEMPORARY}{name}"));
+    disk.rename(folder, &leaving).map_err(|e| StoreError::io("rename", folder, e))?;
+    disk.remove(&leaving).map_err(|e| StoreError::io("remove", &leaving, e))
 }

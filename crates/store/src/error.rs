@@ -97,6 +97,17 @@ pub enum StoreError {
         known: Vec<String>,
     },
 
+    /// There is no checkpoint at the end of a stage to go back to.
+    #[error(
+        "run `{name}` holds no end of stage \"{stage}\" to go back to\nhint: let it finish that stage first, or begin a run under another name with --name"
+    )]
+    StageEndGone {
+        /// The run.
+        name: String,
+        /// The stage.
+        stage: String,
+    },
+
     /// Checkpoints exist and none can be used.
     #[error(
         "no checkpoint in {} can be used:\n{}hint: bring a good one back, or remove that folder to begin the run anew",

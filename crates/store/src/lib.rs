@@ -37,6 +37,7 @@ pub mod lock;
 pub mod metrics;
 pub mod names;
 pub mod recipe;
+mod rewind;
 pub mod rollouts;
 pub mod run;
 pub mod runs;

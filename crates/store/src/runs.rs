@@ -21,7 +21,7 @@ pub struct Runs {
 /// How a run is kept.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// Checkpoints kept, at least 1.
+    /// Checkpoints kept beside those that end a stage, at least 1.
     pub keep_checkpoints: usize,
     /// Keys of the recipe that may change between one opening and the next, since results do not depend on them: "threads".
     pub keys_that_may_change: Vec<String>,

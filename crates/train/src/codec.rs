@@ -16,7 +16,7 @@ use lm::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
 use crate::error::TrainError;
-use crate::tasks::Prompt;
+use crate::tasks::{Message, Prompt};
 
 /// Seconds after 1970 of the day that templates are told, 26 July 2024: a run repeats itself on any day.
 const TODAY: Duration = Duration::from_secs(1_721_952_000);
@@ -55,6 +55,12 @@ impl Codec {
         Ok(Codec { tokenizer, template, end_tokens: ends, opened })
     }
 
+    /// Whether another codec's token ids mean the same bytes.
+    pub fn same_vocabulary(&self, other: &Codec) -> bool {
+        let (a, b) = (&self.tokenizer, &other.tokenizer);
+        a.vocab_size() == b.vocab_size() && (0..a.vocab_size() as u32).all(|id| a.token_bytes(id) == b.token_bytes(id))
+    }
+
     /// A prompt's token ids.
     ///
     /// # Errors
@@ -72,6 +78,33 @@ impl Codec {
         };
         let template = self.template.as_ref().expect("matched above");
         Ok(template.encode(&self.tokenizer, &chat(&messages, true))?)
+    }
+
+    /// A prompt after a few examples of others with their completions, as a model that was never tuned is asked.
+    ///
+    /// # Errors
+    /// As [`Codec::prompt`].
+    pub fn few_shot(&self, examples: &[(&Prompt, &str)], prompt: &Prompt) -> Result<Vec<u32>, TrainError> {
+        if self.template.is_some() {
+            let mut messages = Vec::new();
+            for (asked, answer) in examples {
+                messages.extend(messages_of(asked));
+                messages.push(Message { role: "assistant".into(), content: (*answer).into() });
+            }
+            messages.extend(messages_of(prompt));
+            return self.prompt(&Prompt::Messages(messages));
+        }
+        let mut tokens = Vec::new();
+        for (asked, answer) in examples {
+            // Only the first part begins the text.
+            let from = if tokens.is_empty() { 0 } else { usize::from(self.tokenizer.special().bos.is_some()) };
+            tokens.extend_from_slice(&self.prompt(asked)?[from..]);
+            tokens.extend(self.tokenizer.encode_markup(answer));
+            tokens.extend(self.tokenizer.encode_user(EXAMPLE_END));
+        }
+        let from = if tokens.is_empty() { 0 } else { usize::from(self.tokenizer.special().bos.is_some()) };
+        tokens.extend_from_slice(&self.prompt(prompt)?[from..]);
+        Ok(tokens)
     }
 
     /// A completion's token ids, the end token included.
@@ -129,6 +162,16 @@ fn opened(template: &ChatTemplate) -> Option<String> {
     let text = template.render(&chat(&messages, true)).ok()?;
     let start = text.rfind(THINK).filter(|&start| text[start + THINK.len()..].trim().is_empty())?;
     Some(text[start..].to_string())
+}
+
+/// What ends an example in a prompt of plain text.
+pub const EXAMPLE_END: &str = "\n\n";
+
+fn messages_of(prompt: &Prompt) -> Vec<Message> {
+    match prompt {
+        Prompt::Text(text) => vec![Message { role: "user".into(), content: text.clone() }],
+        Prompt::Messages(messages) => messages.clone(),
+    }
 }
 
 /// Sampling as reinforcement learning and evaluation at a temperature need it: nothing is cut off.

@@ -1,7 +1,5 @@
 //! What can go wrong on the road.
 
-use std::path::PathBuf;
-
 use crate::data::InspectError;
 use crate::recipe::RecipeError;
 use crate::rewards::RuleError;
@@ -46,15 +44,13 @@ pub enum TrainError {
         /// The mend.
         hint: String,
     },
-    /// Two models that must share a tokenizer do not.
-    #[error(
-        "{first} and {second} have different tokenizers\nhint: teacher and student must share one; take both from one family, or train both from random weights"
-    )]
-    Tokenizers {
-        /// Where one comes from.
-        first: PathBuf,
-        /// Where the other comes from.
-        second: PathBuf,
+    /// Stages that cannot be walked as asked.
+    #[error("{problem}\nhint: {hint}")]
+    Extent {
+        /// What is wrong.
+        problem: String,
+        /// The mend.
+        hint: String,
     },
     /// The user asked to stop; everything until the last finished step is saved.
     #[error(
@@ -69,6 +65,13 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// Whether the recipe, the task's files or the command line have to be mended, rather than something in the work.
+    pub fn is_wrong_use(&self) -> bool {
+        use TrainError::{Extent, NoTemplate, Recipe, Rule, Store, Task, Texts};
+        matches!(self, Recipe(_) | Task(_) | Texts(_) | Rule(_) | NoTemplate | Extent { .. })
+            || matches!(self, Store(store::StoreError::RecipeChanged { .. } | store::StoreError::BadName { .. }))
+    }
+
     /// An error of a stage.
     pub fn stage(stage: &str, problem: impl Into<String>, hint: impl Into<String>) -> Self {
         TrainError::Stage { stage: stage.into(), problem: problem.into(), hint: hint.into() }

@@ -8,11 +8,13 @@
 
 pub mod advantage;
 pub mod baselines;
+pub mod check;
 pub mod codec;
 pub mod data;
 pub mod error;
 pub mod evaluate;
 pub mod packing;
+pub mod plan;
 pub mod play;
 pub mod policy;
 pub mod recipe;
@@ -28,6 +30,7 @@ pub mod suggest;
 pub mod tasks;
 pub mod teacher;
 pub mod walk;
+pub mod watch;
 
 pub use error::TrainError;
 pub use lm::rng;

@@ -10,6 +10,7 @@
 //! Read next: [`crate::walk`], the loop inside a stage.
 
 mod baselines;
+mod extent;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use lm::{Arena, Model, Role};
 use serde_json::json;
 use store::{Run, RunOptions, Runs, StageRow};
 
+use crate::check;
 use crate::codec::Codec;
 use crate::error::TrainError;
 use crate::evaluate::{Evaluation, evaluate};
@@ -32,6 +34,8 @@ use crate::recipes;
 use crate::tasks::withheld::Withheld;
 use crate::tasks::{Case, Split, Task};
 use crate::walk::{Meters, Observer, Walk};
+
+pub use extent::Extent;
 
 /// A finished road.
 #[derive(Debug)]
@@ -42,7 +46,7 @@ pub struct Finished {
     pub rows: Vec<StageRow>,
 }
 
-/// Walks a recipe to its end.
+/// Walks a recipe to its end. What [`check::check`] refuses should have been refused before.
 ///
 /// # Errors
 /// Whatever a stage meets; [`TrainError::Interrupted`] when `stop` was raised. The same call goes on.
@@ -54,6 +58,25 @@ pub fn walk<T: Real>(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Finished, TrainError> {
+    walk_part::<T>(queue, recipe, task, runs, &Extent::default(), observer, stop)
+}
+
+/// Walks a part of a recipe.
+///
+/// # Errors
+/// As [`walk`]; [`TrainError::Extent`], before anything is done, where the part cannot be walked.
+pub fn walk_part<T: Real>(
+    queue: &Queue,
+    recipe: &Recipe,
+    task: &dyn Task,
+    runs: &Runs,
+    extent: &Extent,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Finished, TrainError> {
+    let is_new = !runs.names()?.contains(&recipe.name);
+    extent.check(recipe, if is_new { 0 } else { recipe.stages.len() })?;
+    extent.rewind(recipe, runs)?;
     let run = runs.create_or_resume(&recipe.name, &recipe.resolved(), &RunOptions::default())?;
     run.notices().iter().for_each(|notice| observer.notice(&notice.text));
     task.notices().iter().for_each(|notice| observer.notice(notice));
@@ -68,8 +91,17 @@ pub fn walk<T: Real>(
     } else {
         baselines::record(recipe, task, &heldout, &run)?;
     }
+    extent.check(recipe, first)?;
+    let base = baselines::base(recipe);
     let (mut models, mut codec) = weights::restore(queue, recipe, &run, first)?;
-    for (index, stage) in recipe.stages.iter().enumerate().skip(first) {
+    for (index, stage) in recipe.stages.iter().enumerate().skip(first).take_while(|(_, stage)| extent.holds(stage)) {
+        if let Some((_, base)) = base.filter(|(place, _)| *place == index)
+            && let Some(codec) = &codec
+            && !baselines::few_shot::<T>(queue, recipe, task, &heldout, (&models[base], codec), &run)?
+        {
+            observer
+                .notice("the baseline of the base model with examples is left out: not one example fits its context");
+        }
         let mut walk = Walk {
             queue,
             recipe,
@@ -89,6 +121,8 @@ pub fn walk<T: Real>(
         if let Some(made) = step_of::<T>(stage, &mut walk)? {
             codec = Some(Arc::new(made));
             walk.codec = codec.clone();
+            let codec = walk.codec()?;
+            check::lengths(recipe, task, &codec)?;
             weights::random(recipe, &mut walk)?;
         }
         let row = finish::<T>(stage, &mut walk, &heldout)?;
@@ -153,11 +187,15 @@ fn finish<T: Real>(stage: &Stage, walk: &mut Walk, heldout: &Heldout) -> Result<
             unseen = Some(measure(walk, &mut model, &heldout.unseen)?);
         }
     }
-    let metered = walk.run.ledger().metered(&[stage.name.as_str()])?;
+    let metered = walk.run.ledger().metered(&Vec::from_iter(walk.recipe.behind(walk.index as usize)))?;
     let meters = &walk.meters;
     let mut extra = serde_json::Map::new();
     if let Some(evaluation) = &measured {
-        extra.insert("evaluation".into(), json!(evaluation));
+        let mut figures = json!(evaluation);
+        // The report gives calibration a place of its own.
+        let calibration = figures.as_object_mut().and_then(|figures| figures.remove("calibration"));
+        extra.insert("evaluation".into(), figures);
+        extra.insert("calibration".into(), calibration.unwrap_or_default());
         let correct: String = evaluation.correct.iter().map(|&right| if right { '1' } else { '0' }).collect();
         extra.insert("correct".into(), correct.into());
     }

@@ -15,7 +15,7 @@ use crate::error::TrainError;
 use crate::tasks::{Case, Completion};
 
 /// Sequences sampled at a time.
-const SEQUENCES: usize = 256;
+pub(crate) const SEQUENCES: usize = 256;
 
 /// One sampled completion.
 #[derive(Clone, Debug)]

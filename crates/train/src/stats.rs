@@ -83,6 +83,22 @@ pub fn paired_bootstrap(strata: &[Vec<(f64, f64)>], resamples: usize, key: Key) 
     Interval { value, low: percentile(&means, 0.025), high: percentile(&means, 0.975) }
 }
 
+/// The mean of some cases' scores, with a percentile bootstrap interval over the cases.
+///
+/// # Shapes and units
+/// * `values`: `[n]`, one a case; in units of the scores. Where a case has several samples, their mean.
+/// * returns the mean; 0 to 1 around 0 for no case, where nothing is known.
+///
+/// # Panics
+/// When `resamples` is 0.
+pub fn bootstrap_mean(values: &[f64], resamples: usize, key: Key) -> Interval {
+    if values.is_empty() {
+        return Interval { value: 0.0, low: 0.0, high: 1.0 };
+    }
+    let pairs: Vec<(f64, f64)> = values.iter().map(|&value| (0.0, value)).collect();
+    paired_bootstrap(&[pairs], resamples, key)
+}
+
 /// The `share`-th percentile of sorted values, linear between neighbours.
 fn percentile(sorted: &[f64], share: f64) -> f64 {
     let place = share * (sorted.len() - 1) as f64;
@@ -153,6 +169,46 @@ pub fn calibration_error(judged: &[(f64, bool)], bins: usize) -> f64 {
     gaps.iter().map(|gap: &f64| gap.abs()).sum::<f64>() / (judged.len().max(1)) as f64
 }
 
+/// One bin of confidence.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationBin {
+    /// Mean confidence in the bin.
+    pub confidence: f64,
+    /// Share that was right.
+    pub accuracy: f64,
+    /// Items in it.
+    pub n: u64,
+}
+
+/// The bins behind [`calibration_error`], least confident first; those without an item are left out.
+///
+/// # Panics
+/// When `bins` is 0.
+pub fn calibration_bins(judged: &[(f64, bool)], bins: usize) -> Vec<CalibrationBin> {
+    assert!(bins > 0, "calibration in 0 bins");
+    let mut sums = vec![(0.0, 0u64, 0u64); bins];
+    for (confidence, right) in judged {
+        let (sum, correct, n) = &mut sums[((confidence * bins as f64) as usize).min(bins - 1)];
+        (*sum, *correct, *n) = (*sum + confidence, *correct + u64::from(*right), *n + 1);
+    }
+    let filled = sums.into_iter().filter(|(_, _, n)| *n > 0);
+    filled
+        .map(|(sum, correct, n)| CalibrationBin { confidence: sum / n as f64, accuracy: correct as f64 / n as f64, n })
+        .collect()
+}
+
+/// The share of all samples that the most frequent answer got, `None` being no answer: how sure a vote is.
+///
+/// ```
+/// use train::stats::vote_share;
+/// assert_eq!(vote_share(&[(Some("a"), true), (Some("a"), true), (Some("b"), false), (None, false)]), 0.5);
+/// ```
+pub fn vote_share(votes: &[(Option<&str>, bool)]) -> f64 {
+    let count = |answer: &str| votes.iter().filter(|(other, _)| *other == Some(answer)).count();
+    let most = votes.iter().filter_map(|(answer, _)| answer.map(count)).max().unwrap_or(0);
+    most as f64 / votes.len().max(1) as f64
+}
+
 /// Coverage at a chosen accuracy: the largest share of items that can be answered, most confident first, with at least
 /// `accuracy` of them right; and the confidence below which to abstain.
 ///
@@ -216,6 +272,15 @@ mod tests {
     }
 
     #[test]
+    fn samples_of_one_case_are_not_independent() {
+        // 50 cases always right, 50 always wrong, 8 samples each: the interval is that of 100 cases, not of 800 samples.
+        let values: Vec<f64> = (0..100).map(|case| f64::from(case % 2)).collect();
+        let found = bootstrap_mean(&values, 4000, Key::new(5));
+        close(found.high - found.low, 2.0 * Z_95 * (0.25f64 / 100.0).sqrt(), 0.02);
+        assert_eq!(bootstrap_mean(&[], 10, Key::new(5)).high, 1.0);
+    }
+
+    #[test]
     fn a_bootstrap_draws_within_strata() {
         // Each stratum is constant, so drawing within it leaves no spread at all.
         let found = paired_bootstrap(&[vec![(0.0, 1.0); 5], vec![(0.0, 0.0); 15]], 50, Key::new(1));
@@ -254,6 +319,11 @@ mod tests {
         close(calibration_error(&judged, 2), (0.4 + 0.8) / 5.0, 1e-12);
         // In ten bins 0.9 and 0.7 part: |2 − 2.7| + |1 − 0.7| + |1 − 0.2|.
         close(calibration_error(&judged, 10), (0.7 + 0.3 + 0.8) / 5.0, 1e-12);
+        let bins = calibration_bins(&judged, 2);
+        assert_eq!((bins.len(), bins[1].n, bins[1].accuracy), (2, 4, 0.75));
+        close(bins[1].confidence, 0.85, 1e-12);
+        let weighted = |bin: &CalibrationBin| bin.n as f64 * (bin.accuracy - bin.confidence).abs();
+        close(bins.iter().map(weighted).sum::<f64>() / 5.0, calibration_error(&judged, 2), 1e-12);
         assert_eq!(calibration_error(&[], 10), 0.0);
         close(calibration_error(&[(1.0, true)], 10), 0.0, 1e-12);
     }

@@ -248,14 +248,15 @@ impl Walk<'_> {
         }
         let state = self.state(false, learner.optimizer.steps, best.map(|(accuracy, _)| *accuracy));
         let stage = self.stage.to_string();
-        Ok(self.run.commit(Checkpoint { stage_index: self.index, stage, step, blobs, state })?)
+        Ok(self.run.commit(Checkpoint { stage_index: self.index, stage, step, blobs, state, ends_stage: false })?)
     }
 
     /// Commits the end of the stage.
     pub(crate) fn commit_finished(&self) -> Result<(), TrainError> {
         let stage = self.stage.to_string();
         let state = self.state(true, 0, None);
-        self.run.commit(Checkpoint { stage_index: self.index, stage, step: 0, blobs: Vec::new(), state })?;
+        let blobs = Vec::new();
+        self.run.commit(Checkpoint { stage_index: self.index, stage, step: 0, blobs, state, ends_stage: true })?;
         Ok(self.run.flush()?)
     }
 

@@ -59,10 +59,10 @@ const WAYS: &[(&str, &str)] = &[
     ("hidden", "teacher = \"teacher\"\nsoft_weight = 1.0\nhidden_weight = 0.3\nstudent_layer = 1"),
 ];
 
-fn recipe(text: &str, folder: &Path) -> Recipe {
+fn recipe(text: &str, folder: &Path) -> Result<Recipe, TrainError> {
     let path = folder.join("toy.toml");
     std::fs::write(&path, text).expect("a writable folder");
-    Recipe::read(&path, &[]).expect("a valid recipe")
+    Ok(Recipe::read(&path, &[])?)
 }
 
 fn ways() -> String {
@@ -91,7 +91,8 @@ fn go(text: &str, folder: &Path, threads: usize, stop_at: Option<usize>) -> (Res
     let mut observer = Stopper { steps: 0, stop_at, stop: &stop };
     let queue = Queue::cpu(threads, Isa::available()[0]);
     let runs = Runs::open(folder.join("runs"));
-    let finished = walk::<f32>(&queue, &recipe(text, folder), &SecondLetter, &runs, &mut observer, &stop);
+    let finished = recipe(text, folder)
+        .and_then(|recipe| walk::<f32>(&queue, &recipe, &SecondLetter, &runs, &mut observer, &stop));
     (finished.map(|finished| finished.rows), observer.steps)
 }
 

@@ -10,7 +10,7 @@ use store::{Runs, StageRow};
 use toy::{SecondLetter, Stopper, comparable};
 use train::TrainError;
 use train::recipe::Recipe;
-use train::road::walk;
+use train::road::{Extent, walk, walk_part};
 
 const RECIPE: &str = r#"
 seed = 3
@@ -122,6 +122,21 @@ fn go(folder: &Path, threads: usize, stop_at: Option<usize>) -> (Result<Vec<Stag
     (finished.map(|finished| finished.rows), observer.steps)
 }
 
+fn go_part(folder: &Path, extent: &Extent) -> Result<Vec<StageRow>, TrainError> {
+    let stop = AtomicBool::new(false);
+    let mut observer = Stopper { steps: 0, stop_at: None, stop: &stop };
+    let queue = Queue::cpu(2, Isa::available()[0]);
+    let runs = Runs::open(folder.join("runs"));
+    let finished = walk_part::<f32>(&queue, &recipe(folder), &SecondLetter, &runs, extent, &mut observer, &stop);
+    finished.map(|finished| finished.rows)
+}
+
+/// The baselines without the clock.
+fn baselines(folder: &Path) -> Vec<store::BaselineRow> {
+    let rows = Runs::open(folder.join("runs")).view("toy").expect("a run").ledger().baselines().expect("a ledger");
+    rows.into_iter().map(|row| store::BaselineRow { seconds: 0.0, ..row }).collect()
+}
+
 fn metrics(folder: &Path) -> Vec<store::StepMetrics> {
     let view = Runs::open(folder.join("runs")).view("toy").expect("a run");
     view.metrics().expect("metrics").into_iter().map(store::StepMetrics::without_timings).collect()
@@ -156,4 +171,37 @@ fn reward_rises_and_an_interrupted_run_ends_in_the_same_bits() {
     assert!(stops > 5 && steps > 80, "{stops} stops in {steps} steps");
     assert_eq!(comparable(&rows), comparable(&rows_broken));
     assert_eq!(metrics(whole.path()), metrics(broken.path()));
+    assert_eq!(baselines(whole.path()), baselines(broken.path()));
+    assert_eq!(baselines(whole.path()).last().expect("three").name, "base model, few-shot");
+    let calibration = &rows.last().expect("a row").extra["calibration"];
+    assert!(calibration["ece"].as_f64().is_some_and(|ece| ece < 1.0), "{calibration}");
+}
+
+#[test]
+fn parts_of_a_road_make_the_whole_and_what_is_done_again_ends_in_the_same_bits() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let only = |names: &[&str]| Extent { only: names.iter().map(|name| name.to_string()).collect(), from: None };
+    let from = |name: &str| Extent { from: Some(name.into()), only: Vec::new() };
+    let refused = |extent: &Extent, told: &str| {
+        let error = go_part(folder.path(), extent).expect_err("it cannot be done").to_string();
+        assert!(error.contains(told), "{error}");
+    };
+    refused(&only(&["sft-teacher"]), "\"tokenizer\" comes before \"sft-teacher\" and is not done");
+    refused(&from("sft-teacher"), "no run at");
+    assert!(!folder.path().join("runs").exists(), "nothing was begun");
+
+    let begun = go_part(folder.path(), &only(&["tokenizer", "pretrain-teacher"])).expect("the first two");
+    assert_eq!(begun.len(), 2);
+    refused(&only(&["grpo-teacher"]), "\"sft-teacher\" comes before \"grpo-teacher\" and is not done");
+    refused(&from("distill-student"), "holds no end of stage \"sample-teacher\"");
+    let whole = go_part(folder.path(), &Extent::default()).expect("the rest");
+    assert_eq!(whole.len(), 8);
+    assert_eq!(go_part(folder.path(), &only(&["tokenizer"])).expect("done already").len(), 8);
+
+    let measured = metrics(folder.path());
+    let one = Extent { from: Some("sample-teacher".into()), ..only(&["sample-teacher"]) };
+    assert_eq!(go_part(folder.path(), &one).expect("one stage again").len(), 5);
+    let again = go_part(folder.path(), &from("distill-student")).expect("the rest again");
+    assert_eq!(comparable(&again), comparable(&whole));
+    assert_eq!(metrics(folder.path()), measured);
 }

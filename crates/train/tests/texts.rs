@@ -157,5 +157,5 @@ fn models_of_different_tokenizers_are_refused() {
     let (other, _) = base(folder.path(), "other", "264");
     let recipe = format!("{}\n[models.other]\npath = \"{other}\"\n", SECOND.replace("BASE", &one));
     let error = go(folder.path(), "both", &recipe, None).end.unwrap_err().to_string();
-    assert!(error.contains("different tokenizers") && error.contains("hint: "), "{error}");
+    assert!(error.contains("its tokenizer is not the one of") && error.contains("hint: "), "{error}");
 }

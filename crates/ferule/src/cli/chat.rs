@@ -3,6 +3,8 @@
 //! Replies go to stdout as they come, whole characters at a time; the prompt and all notes go to stderr, so that a
 //! conversation can be piped. Ctrl-C ends the reply, and at the prompt the program.
 //!
+//! A model with a chat template holds a conversation; one without is asked line by line ([`super::voice`]).
+//!
 //! Sampling not asked for on the command line is as the model's makers have it in `generation_config.json`.
 
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -13,22 +15,24 @@ use kernels::Real;
 use lm::Model;
 use lm::generate::{Finish, Flow, Request, Sampling, Scheduler};
 use lm::rng::Key;
-use lm::template::{Chat, ChatTemplate};
 use lm::tokenizer::Tokenizer;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::generate::{check_sampling, limits_for, stop_tokens};
 use super::model_argument::{ComputeDType, ModelArguments, OpenModel};
 use super::outcome::{WrongUse, failure};
 use super::output::Output;
 use super::stop_strings::StopStrings;
+use super::voice::Voice;
 
 /// What `ferule chat` is told.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Reads a message a line; /reset forgets the conversation, /exit or Ctrl-D ends it. Replies go to stdout.
 
-    ferule chat --model Qwen/Qwen3-0.6B --system 'Answer in one sentence.'")]
+    ferule chat --model Qwen/Qwen3-0.6B --system 'Answer in one sentence.'
+    ferule chat --model judgment          # the student of the run called judgment
+    ferule chat --model judgment/grpo-teacher")]
 pub struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
@@ -108,21 +112,19 @@ fn run_in<T: Real>(arguments: &Arguments, open: &OpenModel) -> anyhow::Result<()
             "chat needs a tokenizer beside the weights",
         ));
     };
-    let template = open.template()?;
     let interrupt = Interrupt::install()?;
     let mut conversation = Conversation {
         arguments,
         open,
         sampling,
         tokenizer: &tokenizer,
-        template,
+        voice: Voice::of(open, arguments.system.as_deref(), &arguments.template_variable)?,
         model: open.load::<T>(0)?,
         interrupt,
-        messages: Vec::new(),
         turns: 0,
         output: Output::stdout(),
     };
-    conversation.reset();
+    conversation.voice.notes().iter().for_each(|note| eprintln!("{note}"));
     let at_terminal = io::stdin().is_terminal();
     if at_terminal {
         eprintln!("{}; /reset forgets, /exit ends, Ctrl-C stops a reply", open.name);
@@ -142,7 +144,7 @@ fn run_in<T: Real>(arguments: &Arguments, open: &OpenModel) -> anyhow::Result<()
             _ if read == 0 => break,
             "" => {}
             "/exit" | "/quit" => break,
-            "/reset" => conversation.reset(),
+            "/reset" => conversation.voice.reset(),
             command if command.starts_with('/') && !command.contains(' ') => {
                 eprintln!("{command} is no command; there are /reset and /exit");
             }
@@ -160,38 +162,25 @@ struct Conversation<'a, T: Real> {
     open: &'a OpenModel,
     sampling: Sampling,
     tokenizer: &'a Tokenizer,
-    template: ChatTemplate,
+    voice: Voice,
     model: Model<T>,
     interrupt: Interrupt,
-    messages: Vec<Value>,
     turns: u64,
     output: Output,
 }
 
 impl<T: Real> Conversation<'_, T> {
-    fn reset(&mut self) {
-        let system = self.arguments.system.iter();
-        self.messages = system.map(|text| json!({"role": "system", "content": text})).collect();
-    }
-
     /// One message and its reply.
     fn turn(&mut self, message: &str) -> anyhow::Result<()> {
-        self.messages.push(json!({"role": "user", "content": message}));
-        let chat = Chat {
-            messages: &self.messages,
-            add_generation_prompt: true,
-            variables: self.arguments.template_variable.iter().cloned().collect(),
-            ..Chat::default()
-        };
-        let prompt = self.template.encode(self.tokenizer, &chat)?;
+        let prompt = self.voice.ask(message, self.tokenizer)?;
         if let Err(error) = self.open.check_context(prompt.len()) {
             // The conversation outgrew the context; the user decides what to forget.
             eprintln!("error: {error:#}, or forget the conversation with /reset");
-            self.messages.pop();
+            self.voice.answered(None);
             return Ok(());
         }
         let reply = self.reply(prompt)?;
-        self.messages.push(json!({"role": "assistant", "content": reply}));
+        self.voice.answered(Some(&reply));
         Ok(())
     }
 

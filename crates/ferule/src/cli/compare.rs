@@ -2,22 +2,19 @@
 //! the seeds of several runs.
 //!
 //! A difference *appears* when every run agrees in its sign and the pooled interval holds no zero; anything else is called what
-//! it is, within the noise. Rows that did not answer the same cases are refused. Beside the accuracies stands what each row's own stage
-//! spent, without the stages before it.
+//! it is, within the noise. Rows that did not answer the same cases are refused. Beside the accuracies stand the labels and answers behind
+//! each row's model, and the teacher tokens and operations of its own stage, without the stages before it.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde::Serialize;
 use store::{RunView, Runs};
-use train::rng::Key;
 use train::stats::{Interval, paired_bootstrap};
 
 use super::outcome::failure;
 use super::output::Output;
-
-/// Bootstrap resamples behind every interval.
-const RESAMPLES: usize = 10_000;
+use crate::report::paired::{self, RESAMPLES};
 
 /// What `ferule compare` reads.
 #[derive(clap::Args)]
@@ -52,7 +49,7 @@ struct Paired {
     second_spent: Spent,
 }
 
-/// What a row's own stage spent.
+/// Labels and answers behind a row's model; teacher tokens and operations of its own stage.
 #[derive(Clone, Copy, Default, Serialize)]
 struct Spent {
     labels: u64,
@@ -82,7 +79,7 @@ struct Comparison {
 /// Runs the command.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let runs = Runs::open(&arguments.runs);
-    let key = Key::new(0).word("compare");
+    let key = paired::key();
     let (mut strata, mut rows) = (Vec::new(), Vec::new());
     for name in &arguments.names {
         let view = runs.view(name)?;
@@ -156,8 +153,7 @@ fn row(view: &RunView, name: &str) -> anyhow::Result<Row> {
             return Err(failure(problem, format!("its rows are {}", names.join(", "))));
         }
     };
-    let correct = extra.get("correct").and_then(|value| value.as_str()).unwrap_or("");
-    Ok(Row { right: correct.chars().map(|c| if c == '1' { 1.0 } else { 0.0 }).collect(), spent })
+    Ok(Row { right: paired::correct(extra), spent })
 }
 
 fn text(comparison: &Comparison) -> String {

@@ -1,30 +1,26 @@
 //! `ferule eval`: a model's accuracy on a task's held-out cases, with its interval.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kernels::{Real, bf16};
 use lm::rng::Key;
 use lm::{Model, Role};
-use store::Runs;
 use train::codec::Codec;
-use train::evaluate::evaluate;
+use train::evaluate::{Calibration, Evaluation, evaluate};
 use train::play::{Games, play};
+use train::tasks::judgment::honest::HONEST_WORDS;
 use train::tasks::{Split, registry};
 
-use super::model_argument::{ComputeArguments, ComputeDType};
-use super::outcome::{WrongUse, failure};
+use super::model_argument::{ComputeDType, ModelArguments, OpenModel};
+use super::outcome::WrongUse;
 use super::output::Output;
 use crate::report::figures::percent;
 
 /// What `ferule eval` reads.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A model's folder or .gguf file, or a run's name for the last model it made
-    #[arg(long)]
-    model: String,
-    /// Folder of all runs
-    #[arg(long, default_value = "runs")]
-    runs: PathBuf,
+    #[command(flatten)]
+    model: ModelArguments,
     /// judgment, idiom_chain, countdown, or a .jsonl file
     #[arg(long)]
     task: String,
@@ -49,8 +45,6 @@ pub struct Arguments {
     /// Write the figures as JSON to stdout
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    compute: ComputeArguments,
 }
 
 /// Runs the command.
@@ -58,17 +52,15 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     if arguments.k == 0 || arguments.n == 0 || arguments.turns == Some(0) {
         return Err(WrongUse::error("--k, --n and --turns count from 1", "leave them out for 1 sample of 500 cases"));
     }
-    match arguments.compute.dtype.unwrap_or(ComputeDType::F32) {
+    match arguments.model.compute.dtype.unwrap_or(ComputeDType::F32) {
         ComputeDType::F32 => measure::<f32>(&arguments),
         ComputeDType::Bf16 => measure::<bf16>(&arguments),
     }
 }
 
 fn measure<T: Real>(arguments: &Arguments) -> anyhow::Result<()> {
-    let path = model_path(arguments)?;
-    let checkpoint = lm::checkpoint::open(&path)?;
+    let OpenModel { checkpoint, queue, .. } = arguments.model.open()?;
     let codec = Codec::new(checkpoint.tokenizer()?, checkpoint.template()?, &checkpoint.generation().eos_token_id)?;
-    let queue = arguments.compute.queue()?;
     let mut model = Model::<T>::load(&queue, checkpoint.config(), checkpoint.tensors(), Role::Inference)?;
     let mut table = toml::Table::new();
     if arguments.task.ends_with(".jsonl") {
@@ -80,6 +72,9 @@ fn measure<T: Real>(arguments: &Arguments) -> anyhow::Result<()> {
     let task = registry::build(&table, Path::new(""))?;
     let cases = task.cases(Split::parse(&arguments.split)?, arguments.n, arguments.seed)?;
     let key = Key::new(arguments.seed).word("held out");
+    if task.name() == "judgment" {
+        eprintln!("{HONEST_WORDS}");
+    }
     let mut output = Output::stdout();
     if let Some(turns) = arguments.turns {
         let games = play(&queue, &mut model, &codec, &*task, &cases, turns, arguments.max_new_tokens, key)?;
@@ -93,20 +88,7 @@ fn measure<T: Real>(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.json {
         output.json_line(&result)?;
     } else {
-        let line = format!(
-            "{} ({} to {}), n = {}\n",
-            percent(result.accuracy),
-            percent(result.low),
-            percent(result.high),
-            result.n
-        );
-        output.text(&line)?;
-        for (name, value) in &result.parts {
-            output.text(&format!("  {name} {value:.3}\n"))?;
-        }
-        if let (Some(pass), Some(majority)) = (result.pass_at_k, result.majority_at_k) {
-            output.text(&format!("  pass@{0} {1}  maj@{0} {2}\n", result.k, percent(pass), percent(majority)))?;
-        }
+        output.text(&text(&result))?;
     }
     output.flush()
 }
@@ -127,15 +109,37 @@ fn games_text(games: &Games) -> String {
     text
 }
 
-/// A path as it is, or the last model of a run.
-fn model_path(arguments: &Arguments) -> anyhow::Result<PathBuf> {
-    let path = PathBuf::from(&arguments.model);
-    if path.exists() {
-        return Ok(path);
+fn text(result: &Evaluation) -> String {
+    let Evaluation { accuracy, low, high, n, k, .. } = *result;
+    let name = if k == 1 { "accuracy, greedy" } else { "pass@1" };
+    let figure = |name: &str, value: f64, [low, high]: [f64; 2]| {
+        format!("{name:<18} {:>5} ({} to {})\n", percent(value), percent(low), percent(high))
+    };
+    let mut text = figure(name, accuracy, [low, high]);
+    let sampled = [
+        (format!("pass@{k}"), result.pass_at_k, result.pass_at_k_interval),
+        (format!("maj@{k}"), result.majority_at_k, result.majority_at_k_interval),
+    ];
+    for (name, value, interval) in sampled {
+        if let (Some(value), Some(interval)) = (value, interval) {
+            text += &figure(&name, value, interval);
+        }
     }
-    let view = Runs::open(&arguments.runs).view(&arguments.model)?;
-    let last = view.ledger().stages()?.iter().rev().find_map(|row| view.model(&row.stage));
-    last.ok_or_else(|| {
-        failure(format!("the run {} has made no model yet", arguments.model), "let it finish a stage first")
-    })
+    text += &format!("in %, with 95% intervals over {n} cases; {} completions never ended\n", result.unfinished);
+    let Calibration { confidence, ece, target_accuracy, coverage, threshold, .. } = &result.calibration;
+    text += &format!("calibration error  {:>5} (confidence: {})\n", percent(*ece), confidence.replace('_', " "));
+    text += &match threshold {
+        Some(threshold) => format!(
+            "coverage           {:>5} at {} right, answering from a confidence of {threshold:.3}\n",
+            percent(*coverage),
+            percent(*target_accuracy)
+        ),
+        None => format!(
+            "coverage           {:>5} at {} right: nothing is sure enough\n",
+            percent(0.0),
+            percent(*target_accuracy)
+        ),
+    };
+    result.parts.iter().for_each(|(name, value)| text += &format!("  {name} {value:.3}\n"));
+    text
 }

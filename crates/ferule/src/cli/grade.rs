@@ -6,7 +6,7 @@ use serde_json::json;
 use store::Runs;
 use train::recipe::Recipe;
 use train::rules::Rules;
-use train::tasks::{Completion, registry};
+use train::tasks::Completion;
 
 use super::output::Output;
 
@@ -32,7 +32,7 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let recipe = Recipe::read(&arguments.recipe, &[])?;
-    let task = registry::build(&recipe.task, &recipe.folder)?;
+    let task = recipe.build_task()?;
     let rules = Rules::Arm(arguments.rules.clone()).build(&*task, &recipe.folder)?;
     let view = Runs::open(&arguments.runs).view(&arguments.run)?;
     let mut output = Output::stdout();

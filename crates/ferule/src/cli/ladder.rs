@@ -2,26 +2,37 @@
 
 use store::{BaselineRow, StageRow};
 
+use super::table::aligned;
 use crate::report::figures::{count, duration, large, percent};
+use crate::report::paired::{Difference, difference};
 
-const HEADINGS: [&str; 10] =
-    ["stage", "model", "accuracy", "95% interval", "labels", "answers", "rollouts", "tokens", "FLOPs", "time"];
+const HEADINGS: [&str; 12] = [
+    "stage",
+    "model",
+    "accuracy",
+    "95% interval",
+    "change",
+    "labels",
+    "answers",
+    "rollouts",
+    "tokens",
+    "FLOPs",
+    "time",
+    "cost",
+];
 
-/// The whole ladder.
+/// The whole ladder. The column of costs is there where anything cost anything.
 pub fn text(baselines: &[BaselineRow], rows: &[StageRow]) -> String {
-    let mut table: Vec<[String; 10]> = vec![HEADINGS.map(String::from)];
+    let mut table: Vec<Vec<String>> = vec![HEADINGS.map(String::from).to_vec()];
     table.extend(baselines.iter().map(baseline));
-    table.extend(rows.iter().map(stage));
-    let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..HEADINGS.len()).map(width).collect();
-    let mut text = String::new();
-    for row in &table {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
-            0 | 1 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
+    let differences: Vec<Option<Difference>> = (0..rows.len()).map(|index| difference(rows, index)).collect();
+    table.extend(rows.iter().zip(&differences).map(|(row, difference)| stage(row, difference.as_ref())));
+    if rows.iter().all(|row| row.cost == 0.0) {
+        table.iter_mut().for_each(|row| row.truncate(HEADINGS.len() - 1));
+    }
+    let mut text = aligned(&table, &[0, 1]);
+    if differences.iter().flatten().any(|difference| difference.within_noise) {
+        text += "≈ within the noise: the paired 95% interval of the change from the row before of the same model holds zero\n";
     }
     text
 }
@@ -37,33 +48,39 @@ pub fn line(row: &StageRow) -> String {
     format!("{} done in {}{accuracy}", row.stage, duration(row.seconds))
 }
 
-fn baseline(row: &BaselineRow) -> [String; 10] {
-    [
+fn baseline(row: &BaselineRow) -> Vec<String> {
+    let blank = String::new;
+    vec![
         row.name.clone(),
         "baseline".into(),
         percent(row.accuracy),
         interval(row.low, row.high),
+        blank(),
         count(row.labels),
         count(row.answers_read),
-        String::new(),
-        String::new(),
-        String::new(),
+        blank(),
+        blank(),
+        blank(),
         duration(row.seconds),
+        blank(),
     ]
 }
 
-fn stage(row: &StageRow) -> [String; 10] {
-    [
+fn stage(row: &StageRow, difference: Option<&Difference>) -> Vec<String> {
+    let change = |d: &Difference| format!("{}{:+.1}", if d.within_noise { "≈ " } else { "" }, 100.0 * d.value);
+    vec![
         row.stage.clone(),
         row.model.clone(),
         row.accuracy.map(percent).unwrap_or_default(),
         row.low.zip(row.high).map(|(low, high)| interval(low, high)).unwrap_or_default(),
+        difference.map(change).unwrap_or_default(),
         count(row.labels),
         count(row.answers_read),
         count(row.rollouts),
         count(row.train_tokens + row.teacher_tokens),
         large(row.flops),
         duration(row.seconds),
+        format!("{:.2}", row.cost),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! `--model`, `--dtype` and `--threads`, the same in every command.
 //!
-//! A model is a Hugging Face folder, a `.gguf` file, or the id of a repository that `ferule pull` has put in the cache. The
+//! A model is a Hugging Face folder, a `.gguf` file, one that a run made ([`super::run_model`]), or the id of a repository that `ferule pull` has put in the cache. The
 //! dtype is the one to compute in: by default bf16 where the weights are stored in 16 bits or fewer, and f32 otherwise.
 
 use std::num::NonZeroUsize;
@@ -12,17 +12,21 @@ use lm::checkpoint::{self, Checkpoint};
 use lm::template::ChatTemplate;
 use lm::tokenizer::Tokenizer;
 use lm::{Model, Role};
+use store::Runs;
 
-use super::machine;
 use super::outcome::{WrongUse, failure};
+use super::{machine, run_model};
 use crate::hub;
 
 /// Which model, and how to compute.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ModelArguments {
-    /// A Hugging Face folder, a .gguf file, or the id of a pulled repository such as Qwen/Qwen3-0.6B
+    /// A Hugging Face folder, a .gguf file, a run's name (RUN for its student, RUN/STAGE), or the id of a pulled repository
     #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
+    /// Folder of all runs
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub runs: PathBuf,
     #[command(flatten)]
     pub compute: ComputeArguments,
 }
@@ -61,6 +65,8 @@ impl ComputeArguments {
 pub struct OpenModel {
     pub name: String,
     pub checkpoint: Checkpoint,
+    /// The task of the run that made it.
+    pub task: Option<toml::Table>,
     pub dtype: ComputeDType,
     pub queue: Queue,
 }
@@ -69,12 +75,17 @@ impl ModelArguments {
     /// Finds and opens the model. Weights are not read yet.
     pub fn open(&self) -> anyhow::Result<OpenModel> {
         let queue = self.compute.queue()?;
-        let checkpoint = open(&self.model)?;
+        let of_run = match self.model.exists() {
+            true => None,
+            false => run_model::find(&Runs::open(&self.runs), &self.model.to_string_lossy())?,
+        };
+        let path = of_run.as_ref().unwrap_or(&self.model);
+        let (checkpoint, task) = (open(path)?, run_model::task_of(path));
         let dtype = self.compute.dtype.unwrap_or(match checkpoint.tensors().has_f32_matrices() {
             true => ComputeDType::F32,
             false => ComputeDType::Bf16,
         });
-        Ok(OpenModel { name: self.model.display().to_string(), checkpoint, dtype, queue })
+        Ok(OpenModel { name: self.model.display().to_string(), checkpoint, task, dtype, queue })
     }
 }
 

@@ -1,10 +1,13 @@
 //! How a command's end becomes a message and an exit code.
 //!
 //! 0: done, or whoever read the output stopped reading. 1: the work failed. 2: wrong use, which is a [`WrongUse`] anywhere in
-//! the error's chain. A message is one `error:` line with its causes, then `hint:` lines.
+//! the error's chain, or a recipe that was refused. A message is one `error:` line with its causes, then `hint:` lines.
 
 use std::fmt;
 use std::process::ExitCode;
+
+use train::TrainError;
+use train::recipe::RecipeError;
 
 /// The arguments make no sense together, or a value among them makes none.
 #[derive(Debug)]
@@ -49,8 +52,13 @@ pub fn report(outcome: anyhow::Result<()>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("error: {}", message(&error));
-    let wrong_use = error.chain().any(|cause| cause.is::<WrongUse>());
-    ExitCode::from(if wrong_use { 2 } else { 1 })
+    ExitCode::from(if error.chain().any(is_wrong_use) { 2 } else { 1 })
+}
+
+fn is_wrong_use(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.is::<WrongUse>()
+        || cause.is::<RecipeError>()
+        || cause.downcast_ref::<TrainError>().is_some_and(TrainError::is_wrong_use)
 }
 
 /// Causes joined by colons, each cause's hints moved to the end.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kernels::{Isa, Queue, Real, bf16};
-use serde_json::json;
 use store::Runs;
+use train::TrainError;
+use train::check::check;
 use train::recipe::{ModelSource, Recipe, located};
-use train::road::{Finished, walk};
-use train::tasks::{Task, registry};
+use train::road::{Extent, Finished, walk_part};
+use train::tasks::Task;
 
+use super::dry_run;
 use super::ladder;
 use super::machine;
 use super::model_argument::pulled;
@@ -32,6 +34,12 @@ pub struct Arguments {
     /// Change a key of the recipe: `seed=3`, `stages.sft-teacher.epochs=4`
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Walk these stages and no other
+    #[arg(long, value_name = "STAGE", num_args = 1..)]
+    only: Vec<String>,
+    /// Do this stage and those after it again, from the weights before it; their keys may have changed
+    #[arg(long, value_name = "STAGE")]
+    from: Option<String>,
     /// Threads to compute on [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
@@ -48,18 +56,22 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let mut recipe = Recipe::read(&arguments.recipe, &arguments.set)?;
-    if let Some(name) = &arguments.name {
-        recipe.name.clone_from(name);
-    }
-    locate_models(&mut recipe)?;
-    let task = registry::build(&recipe.task, &recipe.folder)?;
-    if arguments.dry_run {
-        return dry_run(&recipe);
-    }
+    let mut sets = arguments.set.clone();
+    // As one more change of a key, it is checked with the others.
+    sets.extend(arguments.name.as_ref().map(|name| format!("name={}", toml::Value::String(name.clone()))));
+    let mut recipe = Recipe::read(&arguments.recipe, &sets)?;
+    locate_models(&mut recipe);
+    let task = recipe.build_task()?;
+    check(&recipe, &*task)?;
     let isa = Isa::choose().map_err(|problem| failure(problem, "unset FERULE_ISA to use the best one"))?;
     let threads = arguments.threads.map_or_else(machine::cores, std::num::NonZeroUsize::get);
     let queue = Queue::cpu(threads, isa);
+    if arguments.dry_run {
+        return match recipe.dtype.as_str() {
+            "f32" => dry_run::run::<f32>(&queue, &recipe, &*task),
+            _ => dry_run::run::<bf16>(&queue, &recipe, &*task),
+        };
+    }
     let finished = match recipe.dtype.as_str() {
         "f32" => go::<f32>(&queue, &recipe, &*task, &arguments)?,
         _ => go::<bf16>(&queue, &recipe, &*task, &arguments)?,
@@ -78,16 +90,17 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     output.flush()
 }
 
-/// A model may be named as a repository, `path = "Qwen/Qwen3-0.6B"`: then it is the one in the cache.
-fn locate_models(recipe: &mut Recipe) -> anyhow::Result<()> {
+/// A model may be named as a repository, `path = "Qwen/Qwen3-0.6B"`: then it is the one in the cache. What is in neither place is refused with the
+/// recipe's other faults.
+fn locate_models(recipe: &mut Recipe) {
     for source in recipe.models.values_mut() {
         if let ModelSource::Path { path } = source
             && !located(&recipe.folder, path).exists()
+            && let Ok(found) = pulled(path)
         {
-            *path = pulled(path)?;
+            *path = found;
         }
     }
-    Ok(())
 }
 
 fn go<T: Real>(queue: &Queue, recipe: &Recipe, task: &dyn Task, arguments: &Arguments) -> anyhow::Result<Finished> {
@@ -101,29 +114,17 @@ fn go<T: Real>(queue: &Queue, recipe: &Recipe, task: &dyn Task, arguments: &Argu
         eprintln!("\nfinishing the step and saving; once more to stop at once");
     })?;
     let runs = Runs::open(&arguments.runs);
+    let extent = Extent { from: arguments.from.clone(), only: arguments.only.clone() };
     let finished = if Terminal::fits() && !arguments.quiet {
-        walk::<T>(queue, recipe, task, &runs, &mut Terminal::new(), &stop)
+        walk_part::<T>(queue, recipe, task, &runs, &extent, &mut Terminal::new(), &stop)
     } else {
-        walk::<T>(queue, recipe, task, &runs, &mut Lines::new(arguments.quiet), &stop)
+        walk_part::<T>(queue, recipe, task, &runs, &extent, &mut Lines::new(arguments.quiet), &stop)
     };
-    Ok(finished?)
-}
-
-/// The resolved recipe on stdout, so that it can be kept; what it means on stderr.
-fn dry_run(recipe: &Recipe) -> anyhow::Result<()> {
-    let mut output = Output::stdout();
-    output.text(&recipe.resolved())?;
-    output.flush()?;
-    for (name, source) in &recipe.models {
-        let line = match source {
-            ModelSource::Path { path } => json!({ "model": name, "path": path }),
-            ModelSource::Stage { from } => json!({ "model": name, "from": from }),
-            ModelSource::Random(shape) => {
-                json!({ "model": name, "hidden_size": shape.hidden_size, "num_hidden_layers": shape.num_hidden_layers })
-            }
-        };
-        eprintln!("{line}");
+    match finished {
+        Err(TrainError::Interrupted { stage, step }) if arguments.from.is_some() => {
+            let problem = format!("stopped at stage \"{stage}\", step {step}; everything until there is saved");
+            Err(failure(problem, "the same command without --from goes on from here"))
+        }
+        finished => Ok(finished?),
     }
-    eprintln!("{} stages", recipe.stages.len());
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Curves as inline SVG: small multiples, one number each, with the extremes written out.
 //!
 //! Up to [`POINTS`] points are drawn as they are. More are drawn as bins of neighbouring steps: the line is the mean, the band
-//! behind it reaches from the least to the greatest value, and the caption says so. Points that are not finite leave a gap.
+//! behind it reaches from the least to the greatest value, and the page says so. Points that are not finite leave a gap.
 //!
 //! Read next: [`super::page`].
 
@@ -51,14 +51,13 @@ pub fn figure(curve: &Curve, words: &Words) -> String {
     write!(svg, "<path class=\"line\" d=\"{}\"/>", line(&columns, x, y)).expect("a string takes all");
     write!(svg, "<circle class=\"end\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.2\"/>", x(last.0).min(WIDTH - PAD), y(last.1))
         .expect("a string takes all");
-    let binned = if binned { format!("<em>{}</em>", words.binned) } else { String::new() };
     let (low, high) = (axis(low), axis(high));
     let range = if low == high { low } else { format!("{low} … {high}") };
     let steps = words.steps.replace("{}", &format!("{first_x:.0}–{last_x:.0}"));
     format!(
         "<figure><figcaption><b>{name}</b> <span class=\"num\">{end}</span></figcaption>\
          <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{name}: {from} → {end}\">{svg}</svg>\
-         <div class=\"axis\"><span>{range}</span><span>{steps}</span>{binned}</div></figure>",
+         <div class=\"axis\"><span>{range}</span><span>{steps}</span></div></figure>",
         name = escape(&curve.name),
         from = axis(finite[0].mean),
         end = axis(last.1),
@@ -117,9 +116,9 @@ mod tests {
     }
 
     #[test]
-    fn many_points_are_binned_and_it_is_said() {
+    fn many_points_are_binned() {
         let svg = figure(&curve((0..1000).map(|i| f64::from(i % 10))), Language::English.words());
-        assert!(svg.contains("class=\"band\"") && svg.contains(Language::English.words().binned), "{svg}");
+        assert!(svg.contains("class=\"band\""), "{svg}");
         assert!(svg.contains("0 … 9"), "no extreme is lost: {svg}");
         let nothing = figure(&curve([f64::NAN, f64::NAN]), Language::English.words());
         assert!(nothing.contains(Language::English.words().not_finite));

@@ -1,7 +1,6 @@
 //! What the page shows, gathered from a run.
 //!
-//! Of [`store::StageRow::extra`] these keys are given a place of their own, where a stage wrote them; other numbers are listed:
-//! `calibration` (a list of `{confidence, accuracy, n}`, one for each bin) and `ece`.
+//! Of [`store::StageRow::extra`] `calibration` is given a place of its own, where a stage wrote it; other numbers are listed.
 //!
 //! Read next: [`super::page`].
 
@@ -10,6 +9,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use store::ledger::rows::Opening;
 use store::{BaselineRow, Notice, Rollout, RunView, StageRow, StoreError, VerdictOutcome};
+use train::stats::CalibrationBin;
+use train::watch::SUFFIX;
 
 /// Everything on the page.
 #[derive(Clone, Debug, Default)]
@@ -78,15 +79,19 @@ pub struct Transcript {
     pub pieces: Option<Vec<String>>,
 }
 
-/// One bin of a calibration table.
+/// What a row says of its confidence; see [`train::evaluate::Calibration`].
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-pub struct CalibrationBin {
-    /// Mean confidence in the bin.
-    pub confidence: f64,
-    /// Share that was right.
-    pub accuracy: f64,
-    /// Cases in it.
-    pub n: u64,
+pub struct Calibration {
+    /// Expected calibration error.
+    pub ece: f64,
+    /// The bins that hold a case.
+    pub bins: Vec<CalibrationBin>,
+    /// The accuracy asked of the answers that are given.
+    pub target_accuracy: f64,
+    /// The share of cases that can be answered at it.
+    pub coverage: f64,
+    /// The confidence below which to abstain.
+    pub threshold: Option<f64>,
 }
 
 /// The text of each token of a completion of a stage; none where no tokenizer is at hand.
@@ -115,27 +120,42 @@ impl Report {
             notices: view.ledger().notices()?,
             openings: view.ledger().openings()?,
         };
-        for stage in rollout_stages(view)? {
-            let sampled = sampled_of(view, &stage)?;
-            let entry = report.curves.iter().position(|c| c.stage == stage).unwrap_or_else(|| {
-                report.curves.push(StageCurves { stage: stage.clone(), curves: Vec::new() });
-                report.curves.len() - 1
-            });
-            let curves = &mut report.curves[entry].curves;
-            curves.extend(
-                rollout_curves(&sampled)
-                    .into_iter()
-                    .filter(|new| curves.iter().all(|c| c.name != new.name))
-                    .collect::<Vec<_>>(),
-            );
-            report.transcripts.push(transcripts_of(&stage, sampled, pieces));
+        let stages = rollout_stages(view)?;
+        for stage in &stages {
+            let sampled = sampled_of(view, stage)?;
+            let watched = format!("{stage}{SUFFIX}");
+            if let Some(owner) = stage.strip_suffix(SUFFIX) {
+                report.transcripts.push(transcripts_of(owner, sampled, pieces));
+                continue;
+            }
+            report.add_curves(stage, rollout_curves(&sampled));
+            if !stages.contains(&watched) {
+                report.transcripts.push(transcripts_of(stage, sampled, pieces));
+            }
         }
+        let place = |stage: &str| report.stages.iter().position(|row| row.stage == stage).unwrap_or(usize::MAX);
+        report.curves.sort_by_key(|curves| place(&curves.stage));
+        report.transcripts.sort_by_key(|transcripts| place(&transcripts.stage));
         Ok(report)
     }
 
-    /// The calibration table of a stage, where it wrote one.
-    pub fn calibration(row: &StageRow) -> Vec<CalibrationBin> {
-        row.extra.get("calibration").and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default()
+    /// Adds curves to a stage's, where it has none of that name.
+    fn add_curves(&mut self, stage: &str, more: Vec<Curve>) {
+        let entry = self.curves.iter().position(|c| c.stage == stage).unwrap_or_else(|| {
+            self.curves.push(StageCurves { stage: stage.to_owned(), curves: Vec::new() });
+            self.curves.len() - 1
+        });
+        for curve in more {
+            let curves = &mut self.curves[entry].curves;
+            if curves.iter().all(|c| c.name != curve.name) {
+                curves.push(curve);
+            }
+        }
+    }
+
+    /// The calibration of a stage, where it wrote one.
+    pub fn calibration(row: &StageRow) -> Option<Calibration> {
+        row.extra.get("calibration").and_then(|v| serde_json::from_value(v.clone()).ok())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The ladder: what each stage brought and what it cost, with the baselines above.
 //!
-//! Accuracy is drawn on one scale for all rows, from 0 to 100 %, with its interval. A row whose interval overlaps that of the row before it of
-//! the same model is marked: they are not told apart by this table, whatever the numbers say.
+//! Accuracy is drawn on one scale for all rows, from 0 to 100 %, with its interval. Beside it stands what the row adds to the one before it of the same
+//! model, marked where the paired interval of that difference holds zero: then the two are not told apart, whatever the numbers say.
 //!
 //! Read next: [`super::page`].
 
@@ -11,6 +11,7 @@ use store::StageRow;
 
 use super::data::Report;
 use super::figures::{count, duration, escape, large, percent};
+use super::paired::{Difference, difference};
 use super::words::Words;
 
 /// The whole table.
@@ -30,8 +31,7 @@ pub fn table(report: &Report, words: &Words) -> String {
         .expect("a string takes all");
     }
     for (i, s) in report.stages.iter().enumerate() {
-        write!(rows, "{}", stage_row(s, not_told_apart(&report.stages[..i], s).then_some(words.not_told_apart)))
-            .expect("a string takes all");
+        write!(rows, "{}", stage_row(s, difference(&report.stages, i).as_ref(), words)).expect("a string takes all");
     }
     let head: String = words.columns.iter().map(|c| format!("<th scope=\"col\">{c}</th>")).collect();
     format!(
@@ -40,14 +40,14 @@ pub fn table(report: &Report, words: &Words) -> String {
     )
 }
 
-fn stage_row(s: &StageRow, mark: Option<&str>) -> String {
+fn stage_row(s: &StageRow, difference: Option<&Difference>, words: &Words) -> String {
     let recipe = if s.recipe == s.stage { String::new() } else { format!(" <small>{}</small>", escape(&s.recipe)) };
     let cost = if s.cost == 0.0 { "–".to_owned() } else { format!("{:.2}", s.cost) };
     format!(
         "<tr><th scope=\"row\">{}{recipe}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
          <td>{}</td><td>{}</td><td>{cost}</td></tr>",
         escape(&s.stage),
-        accuracy(s.accuracy, s.low, s.high, s.n, mark),
+        accuracy(s.accuracy, s.low, s.high, s.n, difference.map(|d| change(d, words))),
         escape(&s.model),
         count(s.labels),
         count(s.answers_read),
@@ -59,15 +59,27 @@ fn stage_row(s: &StageRow, mark: Option<&str>) -> String {
     )
 }
 
+/// What the row adds to the one before it of the same model, marked where that is within the noise.
+fn change(difference: &Difference, words: &Words) -> String {
+    let Difference { from, value, low, high, within_noise } = difference;
+    let told = words.change.replace("{}", &escape(from));
+    let interval = format!("{:+.1} [{:+.1}, {:+.1}]", 100.0 * value, 100.0 * low, 100.0 * high);
+    let (class, mark, noise) = match within_noise {
+        true => ("noise", "≈ ", format!(" · {}", words.within_noise)),
+        false => ("told", "", String::new()),
+    };
+    format!("<abbr class=\"{class}\" title=\"{told}: {interval}{noise}\">{mark}{:+.1}</abbr>", 100.0 * value)
+}
+
 /// The accuracy in figures and as a dot with its interval.
-fn accuracy(value: Option<f64>, low: Option<f64>, high: Option<f64>, n: u64, mark: Option<&str>) -> String {
+fn accuracy(value: Option<f64>, low: Option<f64>, high: Option<f64>, n: u64, change: Option<String>) -> String {
     let Some(value) = value else { return "<span class=\"none\">–</span>".to_owned() };
     let (low, high) = (low.unwrap_or(value), high.unwrap_or(value));
     let half = (high - low) / 2.0;
-    let mark = mark.map_or(String::new(), |m| format!(" <abbr title=\"{m}\">≈</abbr>"));
+    let change = change.unwrap_or_default();
     let (x, from, width) = (100.0 * value, 100.0 * low, 100.0 * (high - low));
     format!(
-        "<span class=\"acc\"><b>{}</b> <small>± {}{mark}</small>\
+        "<span class=\"acc\"><b>{}</b> <small>± {}</small><small>{change}</small>\
          <svg viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{} [{}, {}] n = {n}\">\
          <title>{} [{}, {}] · n = {n}</title>\
          <rect class=\"track\" y=\"3.5\" width=\"100\" height=\"1\"/>\
@@ -83,16 +95,6 @@ fn accuracy(value: Option<f64>, low: Option<f64>, high: Option<f64>, n: u64, mar
         percent(high),
         (x - 0.7).clamp(0.0, 98.6),
     )
-}
-
-/// Whether this row's interval overlaps that of the last evaluated row of the same model.
-fn not_told_apart(before: &[StageRow], row: &StageRow) -> bool {
-    let previous = before.iter().rev().find(|b| b.model == row.model && b.accuracy.is_some());
-    let ends = |r: &StageRow| Some((r.low?, r.high?));
-    match (previous.and_then(ends), ends(row)) {
-        (Some((a_low, a_high)), Some((b_low, b_high))) => a_low <= b_high && b_low <= a_high,
-        _ => false,
-    }
 }
 
 /// The sums of what adds up; labels and answers are distinct cases and do not.

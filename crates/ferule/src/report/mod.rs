@@ -13,6 +13,7 @@ pub mod data;
 pub mod figures;
 pub mod ladder;
 pub mod page;
+pub mod paired;
 pub mod transcripts;
 pub mod words;
 
@@ -30,11 +31,19 @@ pub fn summary(view: &RunView) -> Result<Value, StoreError> {
     let folder = |model: &str| {
         Ok::<_, StoreError>(view.final_model(model)?.map(|(_, path)| path.to_string_lossy().into_owned()))
     };
+    let stages = view.ledger().stages()?;
+    let rows = (0..stages.len()).map(|index| {
+        let mut row = json!(stages[index]);
+        if let (Some(difference), Some(row)) = (paired::difference(&stages, index), row.as_object_mut()) {
+            row.insert("change".into(), json!(difference));
+        }
+        row
+    });
     Ok(json!({
         "name": view.name(),
         "seed": data::seed_of(&view.recipe()?),
         "baselines": view.ledger().baselines()?,
-        "stages": view.ledger().stages()?,
+        "stages": rows.collect::<Vec<Value>>(),
         "final": { "student": folder("student")?, "teacher": folder("teacher")? },
     }))
 }

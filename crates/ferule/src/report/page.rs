@@ -8,7 +8,7 @@ use std::fmt::Write;
 use serde_json::Value;
 use store::{Notice, StageRow};
 
-use super::data::Report;
+use super::data::{Curve, Report};
 use super::figures::{axis, count, escape, percent};
 use super::words::Words;
 use super::{Language, chart, ladder, transcripts};
@@ -88,30 +88,61 @@ fn ladder_body(report: &Report, words: &Words) -> String {
     format!("{}<p class=\"note\">{}</p>", ladder::table(report, words), words.ladder_note)
 }
 
+/// What a reader looks for first; the rest stands folded below it.
+const FIRST: [&str; 11] = [
+    "reward",
+    "validation_accuracy",
+    "loss",
+    "divergence",
+    "hidden_error",
+    "closeness",
+    "entropy",
+    "completion_tokens",
+    "unfinished",
+    "groups_all_equal",
+    "kept",
+];
+
 fn curves(report: &Report, words: &Words) -> String {
     let mut out = String::new();
     for stage in report.curves.iter().filter(|s| !s.curves.is_empty()) {
-        let figures: String = stage.curves.iter().map(|c| chart::figure(c, words)).collect();
-        write!(out, "<h3>{}</h3><div class=\"multiples\">{figures}</div>", escape(&stage.stage))
+        let place = |curve: &&Curve| match FIRST.iter().position(|name| *name == curve.name) {
+            None if curve.name.starts_with("rule ") => Some(FIRST.len()),
+            place => place,
+        };
+        let (mut first, rest): (Vec<&Curve>, Vec<&Curve>) = stage.curves.iter().partition(|c| place(c).is_some());
+        first.sort_by_key(place);
+        let figures = |curves: &[&Curve]| curves.iter().map(|c| chart::figure(c, words)).collect::<String>();
+        write!(out, "<h3>{}</h3><div class=\"multiples\">{}</div>", escape(&stage.stage), figures(&first))
             .expect("a string takes all");
+        if !rest.is_empty() {
+            write!(
+                out,
+                "<details class=\"more\"><summary>{}</summary><div class=\"multiples\">{}</div></details>",
+                words.more_curves.replace("{}", &rest.len().to_string()),
+                figures(&rest)
+            )
+            .expect("a string takes all");
+        }
     }
-    out
+    let binned = report.curves.iter().flat_map(|s| &s.curves).any(|c| c.points.len() > chart::POINTS);
+    let note = if binned { format!("<p class=\"note\">{}</p>", words.binned) } else { String::new() };
+    if out.is_empty() { out } else { note + &out }
 }
 
 fn calibration(report: &Report, words: &Words) -> String {
     let mut out = String::new();
     for row in &report.stages {
-        let bins = Report::calibration(row);
-        if bins.is_empty() {
-            continue;
-        }
-        let ece = row
-            .extra
-            .get("ece")
-            .and_then(Value::as_f64)
-            .map_or(String::new(), |e| format!(" <small>ECE {}</small>", percent(e)));
+        let Some(calibration) = Report::calibration(row) else { continue };
+        let answered = words
+            .coverage
+            .replace("{coverage}", &percent(calibration.coverage))
+            .replace("{target}", &percent(calibration.target_accuracy));
+        let threshold = calibration
+            .threshold
+            .map_or(String::new(), |threshold| format!("; {}", words.threshold.replace("{}", &percent(threshold))));
         let head: String = words.calibration_columns.iter().map(|c| format!("<th scope=\"col\">{c}</th>")).collect();
-        let lines: String = bins.iter().map(|b| {
+        let lines: String = calibration.bins.iter().map(|b| {
             format!(
                 "<tr><td>{}</td><td>{}</td><td>{}</td><td class=\"bar\"><svg viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" aria-hidden=\"true\">\
                  <rect class=\"track\" y=\"3.5\" width=\"100\" height=\"1\"/><rect class=\"interval\" y=\"2\" width=\"{:.2}\" height=\"4\"/>\
@@ -121,12 +152,17 @@ fn calibration(report: &Report, words: &Words) -> String {
         }).collect();
         write!(
             out,
-            "<h3>{}{ece}</h3><table class=\"plain\"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>",
-            escape(&row.stage)
+            "<div><h3>{} <small>ECE {}</small></h3><p class=\"note\">{answered}{threshold}</p>\
+             <table class=\"plain\"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>",
+            escape(&row.stage),
+            percent(calibration.ece),
         )
         .expect("a string takes all");
     }
-    if out.is_empty() { out } else { format!("<p class=\"note\">{}</p>{out}", words.calibration_note) }
+    if out.is_empty() {
+        return out;
+    }
+    format!("<p class=\"note\">{}</p><div class=\"pair\">{out}</div>", words.calibration_note)
 }
 
 /// Numbers of [`StageRow::extra`] that have no place of their own, nested ones by their path.
@@ -136,7 +172,7 @@ fn further(report: &Report) -> String {
         report.baselines.iter().map(|b| (&b.name, &b.extra)).chain(report.stages.iter().map(|s| (&s.stage, &s.extra)));
     for (name, extra) in all {
         let mut leaves = Vec::new();
-        extra.iter().filter(|(k, _)| *k != "calibration" && *k != "ece").for_each(|(k, v)| walk(k, v, &mut leaves));
+        extra.iter().filter(|(k, _)| *k != "calibration" && *k != "correct").for_each(|(k, v)| walk(k, v, &mut leaves));
         let cells: String = leaves.iter().map(|(k, v)| format!("<span><i>{}</i> {v}</span> ", escape(k))).collect();
         if !cells.is_empty() {
             write!(rows, "<tr><th scope=\"row\">{}</th><td class=\"loose\">{cells}</td></tr>", escape(name))

@@ -46,8 +46,15 @@ fn prompt(rollout: &Rollout, words: &Words) -> String {
 
 fn completion(entry: &Transcript, words: &Words) -> String {
     let row = &entry.rollout;
-    let reward =
-        row.reward.map_or_else(|| words.no_reward.to_owned(), |r| format!("{} <b>{}</b>", words.reward, axis(r)));
+    let reward = match (row.reward, &row.logprobs_teacher) {
+        (Some(reward), _) => format!("{} <b>{}</b>", words.reward, axis(reward)),
+        (None, Some(teacher)) if !teacher.is_empty() => {
+            let mean = teacher.iter().sum::<f32>() / teacher.len() as f32;
+            format!("{} <b>{}</b>", words.agreement, probability(mean))
+        }
+        (None, _) if row.verdicts.is_empty() => words.not_judged.to_owned(),
+        (None, _) => words.no_reward.to_owned(),
+    };
     let cut = if row.finished { String::new() } else { format!(" · <span class=\"warn\">{}</span>", words.cut_short) };
     let verdicts: String = row.verdicts.iter().map(|v| verdict(v, words)).collect();
     format!(

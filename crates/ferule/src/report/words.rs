@@ -53,14 +53,18 @@ pub struct Words {
     pub columns: [&'static str; 11],
     /// Last row of the ladder.
     pub total: &'static str,
-    /// Mark of overlapping intervals.
-    pub not_told_apart: &'static str,
+    /// Before a change; `{}` is the row before.
+    pub change: &'static str,
+    /// Said of a change that may be none.
+    pub within_noise: &'static str,
     /// Said where nothing is finished yet.
     pub nothing_yet: &'static str,
     /// Heading.
     pub curves: &'static str,
     /// Axis; `{}` is the first and the last step.
     pub steps: &'static str,
+    /// Opens the other curves of a stage; `{}` is their number.
+    pub more_curves: &'static str,
     /// Said of curves with too many points.
     pub binned: &'static str,
     /// Said of a curve without a finite point.
@@ -77,6 +81,10 @@ pub struct Words {
     pub step: &'static str,
     /// Before a reward.
     pub reward: &'static str,
+    /// Where nobody was asked.
+    pub not_judged: &'static str,
+    /// How likely the teacher held the whole completion: its mean probability of a token.
+    pub agreement: &'static str,
     /// Where every rule abstained.
     pub no_reward: &'static str,
     /// After a number of tokens.
@@ -97,6 +105,10 @@ pub struct Words {
     pub calibration: &'static str,
     /// What the table says.
     pub calibration_note: &'static str,
+    /// How much can be answered at a chosen accuracy: `{coverage}` and `{target}` in per cent.
+    pub coverage: &'static str,
+    /// The confidence below which to abstain; `{}` in per cent.
+    pub threshold: &'static str,
     /// Columns of the calibration table.
     pub calibration_columns: [&'static str; 4],
     /// Heading.
@@ -134,8 +146,8 @@ const ENGLISH: Words = Words {
     ],
     ladder: "The ladder",
     ladder_note: "Accuracy on held-out cases in per cent, with its interval. Labels and answers read count distinct cases behind the model of that row: \
-        labels are cases that a person demonstrated or judged, answers read are cases whose known answer a rule looked at. ≈ marks a row whose \
-        interval overlaps that of the row before it of the same model.",
+        labels are cases that a person demonstrated or judged, answers read are cases whose known answer a rule looked at. The last figure is the change \
+        from the row before of the same model, paired case by case; ≈ marks a change within the noise: its 95 % interval holds zero.",
     columns: [
         "stage",
         "accuracy, %",
@@ -150,11 +162,13 @@ const ENGLISH: Words = Words {
         "cost",
     ],
     total: "whole road",
-    not_told_apart: "not told apart from the row before it of the same model: the intervals overlap",
+    change: "change from {}, paired case by case",
+    within_noise: "within the noise: the interval holds zero",
     nothing_yet: "No stage is finished yet.",
     curves: "Curves",
     steps: "steps {}",
-    binned: "line: mean of neighbouring steps; band: least to greatest",
+    more_curves: "{} more",
+    binned: "Where a curve has more than 240 steps, the line is the mean of neighbouring ones and the band reaches from the least to the greatest.",
     not_finite: "no finite value was logged",
     transcripts: "In its own words",
     same_prompt: "the same prompt at several steps",
@@ -162,6 +176,8 @@ const ENGLISH: Words = Words {
     answer: "Known answer:",
     step: "step {}",
     reward: "reward",
+    not_judged: "not judged",
+    agreement: "the teacher’s probability of a token, geometric mean:",
     no_reward: "no reward: every rule abstained",
     tokens: "tokens",
     cut_short: "cut short",
@@ -171,7 +187,10 @@ const ENGLISH: Words = Words {
     student: "student",
     tint_legend: "Probability that the teacher gave to the student’s token:",
     calibration: "Calibration",
-    calibration_note: "Of the cases on which the model was so sure, how many were right.",
+    calibration_note: "Of the held-out cases on which the model was so sure of its answer, how many were right. Confidence is the probability that it \
+        gives to its own answer after its reasoning. ECE: mean distance between the two, in points. The threshold is chosen on these same cases.",
+    coverage: "{coverage} % of the cases can be answered with {target} % of the answers right",
+    threshold: "below a confidence of {} %, ask a person",
     calibration_columns: ["confidence, %", "right, %", "cases", ""],
     further: "Further figures",
     notices: "What was not silent",
@@ -201,14 +220,16 @@ const CHINESE: Words = Words {
     ],
     ladder: "阶梯",
     ladder_note: "准确率为留出案例上的百分比及其区间。“标注”与“读取答案”按该行模型背后的不同案例计数：标注是由人示范或评判过的案例，\
-        读取答案是规则查看过已知答案的案例。≈ 表示该行区间与同一模型的上一行重叠。",
+        读取答案是规则查看过已知答案的案例。末尾的数是较同一模型上一行的变化（逐案配对）；≈ 表示该变化在噪声之内：其 95% 区间包含零。",
     columns: ["阶段", "准确率 %", "模型", "标注", "读取答案", "采样", "教师词元", "训练词元", "FLOPs", "用时", "费用"],
     total: "全程",
-    not_told_apart: "与同一模型的上一行无法区分：两者区间重叠",
+    change: "较 {} 的变化（逐案配对）",
+    within_noise: "在噪声之内：区间包含零",
     nothing_yet: "尚无阶段完成。",
     curves: "曲线",
     steps: "第 {} 步",
-    binned: "线为相邻若干步的均值，带为最小值到最大值",
+    more_curves: "其余 {} 条",
+    binned: "步数超过 240 的曲线，线为相邻若干步的均值，带为最小值到最大值。",
     not_finite: "没有记录到有限的数值",
     transcripts: "模型自己的话",
     same_prompt: "同一提示在不同步的回答",
@@ -216,6 +237,8 @@ const CHINESE: Words = Words {
     answer: "已知答案：",
     step: "第 {} 步",
     reward: "奖励",
+    not_judged: "未评判",
+    agreement: "教师给予每个词元的概率（几何平均）：",
     no_reward: "无奖励：所有规则均弃权",
     tokens: "词元",
     cut_short: "被截断",
@@ -225,7 +248,9 @@ const CHINESE: Words = Words {
     student: "学生",
     tint_legend: "教师给予学生所写词元的概率：",
     calibration: "校准",
-    calibration_note: "在模型有如此把握的案例中，实际答对的比例。",
+    calibration_note: "在模型对答案有如此把握的留出案例中，实际答对的比例。把握是模型在推理之后给予自己答案的概率。ECE 为两者之差的平均，单位为百分点。阈值就在这些案例上选定。",
+    coverage: "若要求所答之中 {target} % 正确，可回答 {coverage} % 的案例",
+    threshold: "把握低于 {} % 时，应交给人判断",
     calibration_columns: ["把握 %", "答对 %", "案例数", ""],
     further: "其他数字",
     notices: "不予沉默之事",

@@ -3,6 +3,8 @@
 // Every test file uses its own part of this.
 #![allow(dead_code)]
 
+pub mod recipe;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -23,8 +25,13 @@ const TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message.role
 
 /// Writes a model of random weights with a trained byte-level tokenizer and a chat template; returns its configuration.
 pub fn tiny_model(folder: &Path, storage: Storage) -> Config {
+    tiny_model_of(folder, storage, TEXT)
+}
+
+/// The same with a tokenizer trained on `text`.
+pub fn tiny_model_of(folder: &Path, storage: Storage, text: &str) -> Config {
     let options = TrainOptions { vocab_size: 280, ..TrainOptions::default() };
-    let tokenizer = Tokenizer::train([TEXT], &options, Path::new("test")).expect("enough text");
+    let tokenizer = Tokenizer::train([text], &options, Path::new("test")).expect("enough text");
     let shape = serde_json::json!({
         "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
         "intermediate_size": 48, "vocab_size": 280, "max_position_embeddings": CONTEXT, "initializer_range": 0.3,

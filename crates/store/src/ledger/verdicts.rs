@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use rusqlite::params;
 
 use super::rows::{Verdict, VerdictKey};
-use super::{Ledger, from_word, signed, to_word, unsigned};
+use super::{Ledger, from_word, signed, to_json, to_word, unsigned};
 use crate::StoreError;
 
 impl Ledger {
@@ -37,6 +37,16 @@ impl Ledger {
                 verdict.reason
             ])
         })
+    }
+
+    /// Forgets the verdicts of every stage but those `kept`: the others are about to be done again.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub(crate) fn forget_verdicts(&self, kept: &[&str]) -> Result<(), StoreError> {
+        let kept = to_json(&kept);
+        let sql = "DELETE FROM verdicts WHERE stage NOT IN (SELECT value FROM json_each(?1))";
+        self.write(|t| t.execute(sql, params![kept])).map(drop)
     }
 
     /// The verdicts of one step, to be replayed before anybody is asked.

@@ -78,6 +78,7 @@ pub fn walk_until(run: &Run, judge: &FickleJudge, steps: u64) -> Result<(), Stor
                     step,
                     blobs,
                     state: json!({"at": step}),
+                    ends_stage: step == n,
                 })?;
                 // Waiting makes the order of operations the same each time, so that every one of them can be made to fail.
                 run.flush()?;

@@ -6,10 +6,13 @@
 //!
 //! Read next: `recipes/judgment.toml` in the repository, then [`crate::road`], which walks it.
 
+mod elsewhere;
 mod paths;
 mod read;
+mod sense;
+mod source;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use lm::config::Shape;
@@ -27,6 +30,7 @@ use crate::schedule::Schedule;
 
 pub use paths::{Paths, located};
 pub use read::{RecipeError, StageFields};
+pub use source::Source;
 
 /// A resolved recipe.
 #[derive(Clone, Debug, Serialize)]
@@ -50,6 +54,9 @@ pub struct Recipe {
     /// The recipe's folder: relative paths start here.
     #[serde(skip)]
     pub folder: PathBuf,
+    /// The file as it was read, so that later messages can name the line.
+    #[serde(skip)]
+    pub source: Source,
 }
 
 /// Where a model's first weights come from.
@@ -82,11 +89,13 @@ pub struct EvalSettings {
     pub max_new_tokens: usize,
     /// Demonstrations that the cheap baselines may learn from.
     pub baseline_demonstrations: usize,
+    /// Examples in the prompt of the base model, a baseline too; 0 to leave it out.
+    pub few_shot_examples: usize,
 }
 
 impl Default for EvalSettings {
     fn default() -> Self {
-        Self { cases: 500, unseen_cases: 0, max_new_tokens: 64, baseline_demonstrations: 200 }
+        Self { cases: 500, unseen_cases: 0, max_new_tokens: 64, baseline_demonstrations: 200, few_shot_examples: 4 }
     }
 }
 
@@ -219,6 +228,34 @@ impl Optimisation {
 }
 
 impl Recipe {
+    /// An error at a key such as `stages[2].epochs`, with the file and the line where it stands.
+    pub fn wrong(&self, key: &str, problem: impl Into<String>, hint: impl Into<String>) -> RecipeError {
+        self.source.wrong(key, problem, hint)
+    }
+
+    /// The stages that what stage `index` makes rests on, itself among them: those that made its weights, its data set, and its teachers.
+    pub fn behind(&self, index: usize) -> BTreeSet<&str> {
+        let mut behind = BTreeSet::new();
+        let mut open = vec![index];
+        while let Some(index) = open.pop() {
+            let stage = &self.stages[index];
+            if !behind.insert(stage.name.as_str()) {
+                continue;
+            }
+            let before = &self.stages[..index];
+            let origin = |model: &str| match self.models.get(model) {
+                Some(ModelSource::Stage { from }) => before.iter().position(|stage| stage.name == *from),
+                _ => None,
+            };
+            let made = |model| before.iter().rposition(|stage| stage.kind.trained() == Some(model)).or(origin(model));
+            open.extend([stage.kind.model(), stage.kind.teacher()].into_iter().flatten().filter_map(made));
+            if let StageKind::Distill(keys) = &stage.kind {
+                open.extend(before.iter().position(|stage| stage.name == keys.data));
+            }
+        }
+        behind
+    }
+
     /// The recipe as TOML, every default written out.
     pub fn resolved(&self) -> String {
         toml::to_string_pretty(self).expect("a recipe is representable in TOML")

@@ -6,37 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{EvalSettings, ModelSource, Optimisation, Recipe, Stage, StageKind};
+use super::elsewhere::ELSEWHERE;
+use super::{EvalSettings, ModelSource, Optimisation, Recipe, Source, Stage, StageKind, sense};
 use crate::suggest;
-
-/// What other trainers call a key, and our name for it.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("lr", "learning_rate"),
-    ("num_generations", "completions_per_prompt"),
-    ("group_size", "completions_per_prompt"),
-    ("n", "completions_per_prompt"),
-    ("rollout_n", "completions_per_prompt"),
-    ("max_completion_length", "max_new_tokens"),
-    ("max_response_length", "max_new_tokens"),
-    ("max_steps", "steps"),
-    ("total_training_steps", "steps"),
-    ("train_batch_size", "prompts_per_step"),
-    ("per_device_train_batch_size", "tokens_per_micro_batch"),
-    ("gradient_accumulation_steps", "tokens_per_micro_batch"),
-    ("num_train_epochs", "epochs"),
-    ("lr_scheduler_type", "schedule"),
-    ("warmup_ratio", "warmup_steps"),
-    ("beta", "kl_coefficient"),
-    ("kl_coef", "kl_coefficient"),
-    ("epsilon", "epsilon_low"),
-    ("clip_ratio", "epsilon_low"),
-    ("max_length", "context"),
-    ("block_size", "context"),
-    ("cutoff_len", "context"),
-    ("model_name_or_path", "path"),
-    ("gradient_checkpointing", "recompute"),
-    ("bf16", "dtype"),
-];
 
 /// What can be wrong with a recipe. Messages name the file, the line where it is known, the key, and the mend.
 #[derive(Debug, thiserror::Error)]
@@ -50,11 +22,13 @@ pub enum RecipeError {
         source: std::io::Error,
     },
     /// It is not TOML.
-    #[error("{path}: {message}")]
+    #[error("{path}:{line}: {message}\nhint: strings stand in quotes, a table is `[name]`, a stage `[[stages]]`")]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// The parser's message, with line and column.
+        /// The line, counted from 1.
+        line: usize,
+        /// The parser's message.
         message: String,
     },
     /// A key or value that cannot be.
@@ -73,9 +47,8 @@ pub enum RecipeError {
     },
 }
 
-struct Reader<'a> {
-    path: &'a Path,
-    text: &'a str,
+struct Reader {
+    source: Source,
 }
 
 impl Recipe {
@@ -87,16 +60,14 @@ impl Recipe {
         let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read { path: path.into(), source })?;
         let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
         let stem = path.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
-        Reader { path, text: &text }.recipe(sets, &stem, folder)
+        let source = Source { path: path.to_path_buf(), text };
+        Reader { source }.recipe(sets, &stem, folder)
     }
 }
 
-impl Reader<'_> {
+impl Reader {
     fn recipe(&self, sets: &[String], stem: &str, folder: PathBuf) -> Result<Recipe, RecipeError> {
-        let mut table: Table = self.text.parse().map_err(|error: toml::de::Error| RecipeError::Syntax {
-            path: self.path.into(),
-            message: error.to_string(),
-        })?;
+        let mut table: Table = self.source.text.parse().map_err(|error| self.source.syntax(&error))?;
         for set in sets {
             self.set(&mut table, set)?;
         }
@@ -117,10 +88,12 @@ impl Reader<'_> {
             models,
             stages,
             folder,
+            source: self.source.clone(),
         };
         if !["f32", "bf16"].contains(&recipe.dtype.as_str()) {
             return Err(self.field("dtype", format!("\"{}\" is no dtype", recipe.dtype), "write \"f32\" or \"bf16\""));
         }
+        sense::check(&recipe)?;
         Ok(recipe)
     }
 
@@ -149,7 +122,8 @@ impl Reader<'_> {
                 self.refuse_unknown(&format!("{key}."), &fields, &["from"])?;
                 self.typed(&key, fields)?
             } else {
-                self.refuse_unknown(&format!("{key}."), &fields, suggest::fields_of::<lm::config::Shape>())?;
+                let known = [suggest::fields_of::<lm::config::Shape>(), &["path", "from"]].concat();
+                self.refuse_unknown(&format!("{key}."), &fields, &known)?;
                 ModelSource::Random(self.typed(&key, fields)?)
             };
             sources.insert(name, source);
@@ -179,12 +153,17 @@ impl Reader<'_> {
                 let hint = "give one of the two a `name`";
                 return Err(self.field(&format!("{place}.name"), format!("a second stage called \"{name}\""), hint));
             }
-            for model in [kind.model(), kind.teacher()].into_iter().flatten() {
-                if !models.contains_key(model) {
-                    let hint = suggest::hint(model, models.keys().map(String::as_str));
-                    return Err(self.field(&format!("{place}.model"), format!("there is no model \"{model}\""), hint));
-                }
-                self.made_before(&place, model, &models[model], &stages)?;
+            for (key, model) in [("model", kind.model()), ("teacher", kind.teacher())] {
+                let Some(model) = model else { continue };
+                let key = format!("{place}.{key}");
+                let Some(source) = models.get(model) else {
+                    let hint = match models.is_empty() {
+                        true => format!("add `[models.{model}]` with a shape, a `path` or `from`"),
+                        false => suggest::hint(model, models.keys().map(String::as_str)),
+                    };
+                    return Err(self.field(&key, format!("there is no model \"{model}\""), hint));
+                };
+                self.made_before(&key, model, source, &stages)?;
             }
             stages.push(Stage { name, kind });
         }
@@ -192,7 +171,7 @@ impl Reader<'_> {
     }
 
     /// A copy of a stage's weights exists only after that stage.
-    fn made_before(&self, place: &str, model: &str, source: &ModelSource, before: &[Stage]) -> Result<(), RecipeError> {
+    fn made_before(&self, key: &str, model: &str, source: &ModelSource, before: &[Stage]) -> Result<(), RecipeError> {
         let ModelSource::Stage { from } = source else { return Ok(()) };
         if before.iter().any(|stage| stage.name == *from && stage.kind.trained().is_some()) {
             return Ok(());
@@ -201,7 +180,7 @@ impl Reader<'_> {
             "model \"{model}\" is a copy of what \"{from}\" makes, and no earlier training stage has that name"
         );
         let makers = before.iter().filter(|stage| stage.kind.trained().is_some()).map(|stage| stage.name.as_str());
-        Err(self.field(&format!("{place}.model"), problem, suggest::hint(from, makers)))
+        Err(self.field(key, problem, suggest::hint(from, makers)))
     }
 
     fn kind(&self, place: &str, kind: &str, fields: Table) -> Result<StageKind, RecipeError> {
@@ -233,6 +212,11 @@ impl Reader<'_> {
             known.extend(suggest::fields_of::<Optimisation>());
         }
         self.refuse_unknown(&format!("{place}."), &fields, &known)?;
+        if trains {
+            // By itself first: inside the flattened field serde forgets which key was wrong.
+            let own = fields.iter().filter(|(key, _)| suggest::fields_of::<Optimisation>().contains(&key.as_str()));
+            self.typed::<Optimisation>(place, own.map(|(key, value)| (key.clone(), value.clone())).collect())?;
+        }
         self.typed(place, fields)
     }
 
@@ -242,8 +226,8 @@ impl Reader<'_> {
             let key = if inner == "." { place.to_string() } else { format!("{place}.{inner}") };
             self.field(
                 &key,
-                error.inner().to_string().trim().to_string(),
-                "see the recipe's documentation for its type",
+                error.inner().message().trim().to_string(),
+                "numbers stand without quotes, words in quotes, lists in brackets",
             )
         })
     }
@@ -251,15 +235,20 @@ impl Reader<'_> {
     fn take<T: DeserializeOwned>(&self, table: &mut Table, key: &str) -> Result<Option<T>, RecipeError> {
         let Some(value) = table.remove(key) else { return Ok(None) };
         value.try_into().map(Some).map_err(|error: toml::de::Error| {
-            self.field(key, error.message().trim().to_string(), "see the recipe's documentation for its type")
+            self.field(
+                key,
+                error.message().trim().to_string(),
+                "numbers stand without quotes, words in quotes, lists in brackets",
+            )
         })
     }
 
     fn refuse_unknown(&self, place: &str, table: &Table, known: &[&str]) -> Result<(), RecipeError> {
         let Some(unknown) = table.keys().find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
-        let elsewhere = ELSEWHERE.iter().find(|(theirs, ours)| theirs == unknown && known.contains(ours));
+        let elsewhere =
+            ELSEWHERE.iter().find(|(ours, theirs)| theirs.contains(&unknown.as_str()) && known.contains(ours));
         let hint = match elsewhere {
-            Some((_, ours)) => format!("here it is called \"{ours}\""),
+            Some((ours, _)) => format!("here it is called \"{ours}\""),
             None => suggest::hint(unknown, known.iter().copied()),
         };
         Err(self.field(&format!("{place}{unknown}"), "unknown key", hint))
@@ -305,32 +294,7 @@ impl Reader<'_> {
     }
 
     fn field(&self, key: &str, problem: impl Into<String>, hint: impl Into<String>) -> RecipeError {
-        RecipeError::Field {
-            path: self.path.into(),
-            line: self.line_of(key),
-            key: key.into(),
-            problem: problem.into(),
-            hint: hint.into(),
-        }
-    }
-
-    /// The line where a key such as `stages[2].epochs` or `eval.cases` stands.
-    fn line_of(&self, key: &str) -> Option<usize> {
-        let (place, last) = key.rsplit_once('.').unwrap_or(("", key));
-        let lines = || self.text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
-        let start = if let Some(index) = place.strip_prefix("stages[").and_then(|rest| rest.strip_suffix(']')) {
-            let index: usize = index.parse().ok()?;
-            lines().filter(|(_, line)| *line == "[[stages]]").nth(index)?.0
-        } else if place.is_empty() {
-            0
-        } else {
-            lines().find(|(_, line)| *line == format!("[{place}]"))?.0
-        };
-        let found = lines()
-            .skip(start)
-            .take_while(|(_, line)| !line.starts_with('['))
-            .find(|(_, line)| line.strip_prefix(last).is_some_and(|rest| rest.trim_start().starts_with('=')));
-        found.map(|(line, _)| line).or((start > 0).then_some(start))
+        self.source.wrong(key, problem, hint)
     }
 }
 

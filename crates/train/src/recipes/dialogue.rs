@@ -27,6 +27,7 @@ use crate::step::{PolicySignal, Signals, SoftLabels, SoftSignal};
 use crate::tasks::{Case, Split};
 use crate::teacher::LocalTeacher;
 use crate::walk::{StepOutcome, Walk};
+use crate::watch::{Judge, Watch};
 
 /// How the teacher's judgement reaches the student.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +83,9 @@ pub struct Dialogue {
     /// Validation cases.
     #[serde(default = "validation_cases")]
     pub validation_cases: usize,
+    /// Prompts whose answers are kept a few times in the stage, for people to read; 0 for none.
+    #[serde(default = "watched_prompts")]
+    pub watched_prompts: usize,
     /// How steps are taken.
     #[serde(flatten)]
     pub optimisation: Optimisation,
@@ -117,6 +121,9 @@ fn reward_clip() -> f32 {
 fn validation_cases() -> usize {
     200
 }
+fn watched_prompts() -> usize {
+    2
+}
 
 impl StageFields for Dialogue {
     const FIELDS: &'static [&'static str] = &[
@@ -134,6 +141,7 @@ impl StageFields for Dialogue {
         "reward_clip",
         "validate_every_steps",
         "validation_cases",
+        "watched_prompts",
     ];
 }
 
@@ -147,11 +155,15 @@ pub fn run<T: Real>(stage: &Dialogue, walk: &mut Walk) -> Result<(), TrainError>
     let mut teacher = LocalTeacher::<T>::new(walk.queue, walk.weights(&stage.teacher));
     let validation =
         validation_of::<T>(stage.validate_every_steps, stage.validation_cases, stage.max_new_tokens, walk)?;
+    let watch = Watch::new(&cases, stage.watched_prompts, stage.steps, stage.max_new_tokens);
     walk.train::<T>(
         &stage.model,
         &stage.optimisation,
         stage.steps,
         |walk, learner, step, rate| {
+            if watch.is_due(step) {
+                watch.look(walk, &mut learner.model, &codec, step, Judge::Teacher(&mut teacher))?;
+            }
             let first = step as usize * stage.prompts_per_step;
             let chosen: Vec<Case> =
                 (0..stage.prompts_per_step).map(|i| cases[(first + i) % cases.len()].clone()).collect();
@@ -196,6 +208,9 @@ pub fn run<T: Real>(stage: &Dialogue, walk: &mut Walk) -> Result<(), TrainError>
             }
             walk.meters.rollouts += (stage.prompts_per_step * stage.completions_per_prompt) as u64;
             let report = learner.update(walk.queue, rate);
+            if step + 1 == stage.steps && watch.is_due(stage.steps) {
+                watch.look(walk, &mut learner.model, &codec, stage.steps, Judge::Teacher(&mut teacher))?;
+            }
             walk.meters.flops +=
                 learner.model.config().training_flops(report.tokens, report.targets, report.attention_pairs);
             let agreement = match stage.objective {

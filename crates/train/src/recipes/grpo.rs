@@ -31,6 +31,7 @@ use crate::step::{Learner, PolicySignal, Signals, StepReport};
 use crate::tasks::{Case, Split};
 use crate::teacher::LocalTeacher;
 use crate::walk::{StepOutcome, Validation, Walk};
+use crate::watch::{Judge, Watch};
 
 /// Keys of a `grpo` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,6 +95,9 @@ pub struct Grpo {
     /// Validation cases.
     #[serde(default = "validation_cases")]
     pub validation_cases: usize,
+    /// Prompts whose answers are kept a few times in the stage, for people to read; 0 for none.
+    #[serde(default = "watched_prompts")]
+    pub watched_prompts: usize,
     /// How steps are taken.
     #[serde(flatten)]
     pub optimisation: Optimisation,
@@ -129,6 +133,9 @@ fn validate_every() -> u64 {
 fn validation_cases() -> usize {
     200
 }
+fn watched_prompts() -> usize {
+    2
+}
 
 impl StageFields for Grpo {
     const FIELDS: &'static [&'static str] = &[
@@ -152,6 +159,7 @@ impl StageFields for Grpo {
         "mask_truncated",
         "validate_every_steps",
         "validation_cases",
+        "watched_prompts",
     ];
 }
 
@@ -178,14 +186,21 @@ pub fn run<T: Real>(stage: &Grpo, walk: &mut Walk) -> Result<(), TrainError> {
     let mut reference =
         (stage.kl_coefficient != 0.0).then(|| LocalTeacher::<T>::new(walk.queue, walk.weights(&stage.model)));
     let validation = validation::<T>(stage, walk)?;
+    let watch = Watch::new(&cases, stage.watched_prompts, stage.steps, stage.max_new_tokens);
     walk.train::<T>(
         &stage.model,
         &stage.optimisation,
         stage.steps,
         |walk, learner, step, rate| {
+            if watch.is_due(step) {
+                watch.look(walk, &mut learner.model, &codec, step, Judge::Rules(&rules))?;
+            }
             let groups = collect(stage, walk, learner, &codec, &rules, &cases, step)?;
             let outcome = learn(stage, walk, learner, &groups.kept, reference.as_mut(), rate);
             walk.run.write_rollouts(walk.stage, step + 1, &groups.rows)?;
+            if step + 1 == stage.steps && watch.is_due(stage.steps) {
+                watch.look(walk, &mut learner.model, &codec, stage.steps, Judge::Rules(&rules))?;
+            }
             let metrics = [groups.metrics, outcome.metrics].concat();
             Ok(StepOutcome { metrics, sample: groups.sample, report: outcome.report })
         },

@@ -27,7 +27,7 @@ use crate::teacher::artefact::{Annotation, Questions, annotate};
 use crate::walk::{StepView, Walk};
 
 /// Cases sampled between two checkpoints.
-const CASES_PER_STEP: usize = 250;
+pub(crate) const CASES_PER_STEP: usize = 250;
 
 /// Keys of a `sample` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -245,6 +245,13 @@ impl Walk<'_> {
     pub(crate) fn commit_step(&self, step: u64) -> Result<(), TrainError> {
         let state = self.state(false, 0, None);
         let stage = self.stage.to_string();
-        Ok(self.run.commit(Checkpoint { stage_index: self.index, stage, step, blobs: Vec::new(), state })?)
+        Ok(self.run.commit(Checkpoint {
+            stage_index: self.index,
+            stage,
+            step,
+            blobs: Vec::new(),
+            state,
+            ends_stage: false,
+        })?)
     }
 }

@@ -66,6 +66,18 @@ pub fn run(stage: &TokenizerStage, walk: &mut Walk) -> Result<Codec, TrainError>
     let prompts = walk.task.cases(Split::Train, stage.prompts, seed)?;
     walk.note_uses("prompt", prompts.iter().map(|case| &case.id))?;
     texts.extend(prompts.iter().map(|case| case.prompt_text()));
+    codec_of(stage, &walk.recipe.name, texts.iter().map(String::as_str))
+}
+
+/// The codec that the stage makes of some texts; `name` is for messages.
+///
+/// # Errors
+/// Texts too poor for the vocabulary.
+pub(crate) fn codec_of<'t>(
+    stage: &TokenizerStage,
+    name: &str,
+    texts: impl IntoIterator<Item = &'t str>,
+) -> Result<Codec, TrainError> {
     let markup = ["<think>", "</think>", "<answer>", "</answer>"];
     let options = TrainOptions {
         vocab_size: stage.vocab_size,
@@ -73,6 +85,6 @@ pub fn run(stage: &TokenizerStage, walk: &mut Walk) -> Result<Codec, TrainError>
         markup_tokens: markup.map(String::from).to_vec(),
         ..TrainOptions::default()
     };
-    let tokenizer = Tokenizer::train(texts.iter().map(String::as_str), &options, Path::new(&walk.recipe.name))?;
+    let tokenizer = Tokenizer::train(texts, &options, Path::new(name))?;
     Codec::new(tokenizer, None, &[])
 }

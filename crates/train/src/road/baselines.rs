@@ -1,20 +1,28 @@
-//! Cheap baselines under every ladder: the constant answer, a linear model over characters, and the nearest cases' answer.
+//! Cheap baselines above every ladder: the constant answer, a linear model over characters, the nearest cases' answer, and the base model with a few
+//! examples.
 //!
-//! All see the same demonstrations' answers as fine-tuning may, and are graded by the same strict grader on the same held-out cases. A ladder
+//! The first three see the same demonstrations' answers as fine-tuning may. The last is the model before any label has moved its weights: as it was
+//! given, or pretrained; a few demonstrations stand in its prompt. All are graded by the same strict grader on the same held-out cases. A ladder
 //! whose models do not beat them has learned nothing worth its compute.
 
 use std::time::Instant;
 
+use kernels::{Queue, Real};
+use lm::generate::Sampling;
+use lm::rng::Key;
+use lm::{Arena, Model, Role};
 use serde_json::json;
 use store::{BaselineRow, Run};
 
 use super::Heldout;
 use crate::baselines::{Neighbours, NgramModel, NgramSettings, commonest};
+use crate::codec::{Codec, EXAMPLE_END};
 use crate::error::TrainError;
 use crate::evaluate::mean_parts;
-use crate::recipe::Recipe;
+use crate::recipe::{ModelSource, Recipe, StageKind};
+use crate::rollout::{Asked, Group, Plan, ask};
 use crate::stats::wilson;
-use crate::tasks::{Case, Completion, Grade, Task, first_written};
+use crate::tasks::{Case, Completion, Grade, Prompt, Task, first_written};
 
 /// Neighbours that vote.
 const NEIGHBOURS: usize = 5;
@@ -65,6 +73,70 @@ fn voted<'a>(task: &dyn Task, demonstrated: &'a [(Case, String)], near: &[(usize
     // `max_by` takes the last of equals: the nearest comes last.
     let supported = answers.rev().map(|answer| (support(answer), answer)).max_by(|a, b| a.0.total_cmp(&b.0));
     supported.map_or("", |(_, answer)| answer)
+}
+
+/// The place of the first stage that tunes, and the base model that it tunes; none where that still has random weights, or none is wanted.
+pub(super) fn base(recipe: &Recipe) -> Option<(usize, &str)> {
+    let tunes = |kind: &StageKind| !matches!(kind, StageKind::Tokenizer(_) | StageKind::Pretrain(_));
+    let place = recipe.stages.iter().position(|stage| tunes(&stage.kind))?;
+    let model = recipe.stages[place].kind.model()?;
+    let pretrained = recipe.stages[..place].iter().any(|stage| stage.kind.trained() == Some(model));
+    let random = matches!(recipe.models.get(model), Some(ModelSource::Random(_)));
+    (recipe.eval.few_shot_examples > 0 && (pretrained || !random)).then_some((place, model))
+}
+
+/// Measures the base model with as many examples in its prompt as are asked for and fit, unless that stands in the ledger. Says whether it stands there
+/// now: where not one example fits, it does not.
+///
+/// # Errors
+/// The task's, the tokenizer's or the ledger's.
+pub(super) fn few_shot<T: Real>(
+    queue: &Queue,
+    recipe: &Recipe,
+    task: &dyn Task,
+    heldout: &Heldout,
+    (weights, codec): (&Arena, &Codec),
+    run: &Run,
+) -> Result<bool, TrainError> {
+    const NAME: &str = "base model, few-shot";
+    if run.ledger().baselines()?.iter().any(|row| row.name == NAME) {
+        return Ok(true);
+    }
+    let began = Instant::now();
+    let written = |case: &Case| task.demonstration(case).or_else(|| task.bare_answer(case));
+    let mut examples = first_written(task, recipe.eval.few_shot_examples, recipe.seed, written)?;
+    let room = weights.config().max_position_embeddings.saturating_sub(recipe.eval.max_new_tokens);
+    let asked = loop {
+        let shown: Vec<(&Prompt, &str)> =
+            examples.iter().map(|(case, answer)| (&case.prompt, answer.as_str())).collect();
+        let asked = |case: &Case| Ok(Asked { id: case.id.clone(), prompt: codec.few_shot(&shown, &case.prompt)? });
+        let asked = heldout.cases.iter().map(asked).collect::<Result<Vec<Asked>, TrainError>>()?;
+        if examples.is_empty() || asked.iter().all(|asked| asked.prompt.len() <= room) {
+            break asked;
+        }
+        examples.pop();
+    };
+    if examples.is_empty() {
+        return Ok(false);
+    }
+    let key = Key::new(recipe.seed).word("few-shot");
+    let max_new_tokens = recipe.eval.max_new_tokens;
+    let plan = Plan { samples: 1, sampling: Sampling::greedy(), max_new_tokens, key };
+    let mut model = Model::<T>::new(queue, weights, Role::Inference);
+    let mut groups = ask(queue, &mut model, codec, asked, &plan)?;
+    // A model that goes on to a next example has ended its own.
+    for rollout in groups.iter_mut().flat_map(|group| &mut group.rollouts) {
+        if let Some(end) = rollout.text.find(EXAMPLE_END) {
+            rollout.text.truncate(end);
+            rollout.finished = true;
+        }
+    }
+    let grade = |(case, group): (&Case, &Group)| task.grade(case, &group.rollouts[0].completion());
+    let grades: Vec<Grade> = heldout.cases.iter().zip(&groups).map(grade).collect();
+    let mut row = row(NAME, &grades, examples.len(), began);
+    row.extra.insert("examples".into(), examples.len().into());
+    run.ledger().record_baseline(&row)?;
+    Ok(true)
 }
 
 fn grades<'a>(task: &dyn Task, cases: &[Case], answer: impl Fn(&Case) -> &'a str) -> Vec<Grade> {

@@ -1,6 +1,6 @@
 //! Where weights come from and where they go: sources, exports, digests.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use kernels::Queue;
@@ -13,9 +13,10 @@ use lm::tokenizer::Tokenizer;
 use store::{ModelDigest, Run};
 
 use super::Models;
+use crate::check::Sources;
 use crate::codec::Codec;
 use crate::error::TrainError;
-use crate::recipe::{ModelSource, Recipe, Stage, StageKind, located};
+use crate::recipe::{ModelSource, Recipe, Stage, StageKind};
 use crate::walk::Walk;
 
 /// The weights and the codec as they stand before stage `first`.
@@ -25,23 +26,13 @@ pub(super) fn restore(
     run: &Run,
     first: usize,
 ) -> Result<(Models, Option<Arc<Codec>>), TrainError> {
+    let sources = Sources::open(recipe)?;
     let mut models = Models::new();
-    let mut codec: Option<(PathBuf, Codec)> = None;
-    for (name, source) in &recipe.models {
-        let ModelSource::Path { path } = source else { continue };
-        let path = located(&recipe.folder, path);
-        let checkpoint = lm::checkpoint::open(&path)?;
-        let ends = checkpoint.generation().eos_token_id.clone();
-        let own = Codec::new(checkpoint.tokenizer()?, checkpoint.template()?, &ends)?;
-        if let Some((other, codec)) = &codec
-            && !same_vocabulary(&codec.tokenizer, &own.tokenizer)
-        {
-            return Err(TrainError::Tokenizers { first: other.clone(), second: path });
-        }
-        models.insert(name.clone(), Arena::load(queue.device(), checkpoint.config(), checkpoint.tensors())?);
-        codec.get_or_insert((path, own));
+    for (name, checkpoint) in &sources.checkpoints {
+        let weights = Arena::load(queue.device(), checkpoint.config(), checkpoint.tensors())?;
+        models.insert(name.clone(), weights);
     }
-    let mut codec = codec.map(|(_, codec)| Arc::new(codec));
+    let mut codec = sources.codec.map(Arc::new);
     let mut made_tokenizer = false;
     for stage in &recipe.stages[..first] {
         let folder = run.model_folder(&stage.name);
@@ -96,10 +87,6 @@ pub(super) fn copy(recipe: &Recipe, stage: &Stage, models: &mut Models) {
             models.insert(name.clone(), models[made].clone());
         }
     }
-}
-
-fn same_vocabulary(a: &Tokenizer, b: &Tokenizer) -> bool {
-    a.vocab_size() == b.vocab_size() && (0..a.vocab_size() as u32).all(|id| a.token_bytes(id) == b.token_bytes(id))
 }
 
 /// Exports a model's weights in f32 as a Hugging Face folder under the stage's name; returns their digest.

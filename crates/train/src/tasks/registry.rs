@@ -10,7 +10,7 @@ use super::countdown::{Countdown, CountdownSettings};
 use super::idiom_chain::IdiomChain;
 use super::jsonl::{Columns, Jsonl, Source};
 use super::judgment::Judgment;
-use super::{Task, TaskError};
+use super::{Task, TaskError, idiom_chain, judgment};
 use crate::recipe::{Paths, located};
 use crate::rewards::RuleConfig;
 use crate::rewards::dictionary::Dictionary;
@@ -95,6 +95,19 @@ pub fn build(table: &toml::Table, folder: &Path) -> Result<Box<dyn Task>, TaskEr
             Ok(Box::new(Jsonl::open(source, &keys.rules, folder)?))
         }
         _ => Err(wrong("task", "name", format!("there is no task \"{name}\""), suggest::hint(name, NAMES))),
+    }
+}
+
+/// A person's own words as the prompt of the task that a `[task]` table describes: facts for `judgment`, an idiom for `idiom_chain`. No file is read.
+pub fn question(table: &toml::Table, text: &str) -> String {
+    match table.get("name").and_then(toml::Value::as_str) {
+        Some("judgment") => judgment::prompt(text),
+        Some("idiom_chain") => idiom_chain::prompt(&[text]),
+        Some("jsonl") => {
+            let template = table.get("template").and_then(toml::Value::as_str).unwrap_or("{prompt}");
+            template.replace("{prompt}", text)
+        }
+        _ => text.to_string(),
     }
 }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use store::{RunOptions, Runs};
 use train::codec::Codec;
-use train::recipe::{EvalSettings, Recipe, Stage, StageKind};
+use train::recipe::{EvalSettings, Recipe, Source, Stage, StageKind};
 use train::recipes::grpo;
 use train::rewards::{Evidence, Reads, Rule, RuleSet, Verdict};
 use train::tasks::{Case, Completion, Grade, Prompt, Split, Task, TaskError};
@@ -120,7 +120,7 @@ pub fn measure<T: Real>(queue: &Queue, weights: Arena, rounds: usize) -> anyhow:
 fn stage(steps: u64) -> anyhow::Result<grpo::Grpo> {
     let keys = json!({
         "model": "policy", "steps": steps, "prompts_per_step": PROMPTS, "completions_per_prompt": GROUP,
-        "max_new_tokens": NEW_TOKENS, "tokens_per_micro_batch": 2048, "validate_every_steps": 0, "checkpoint_every_steps": steps, "learning_rate": 1e-5,
+        "max_new_tokens": NEW_TOKENS, "tokens_per_micro_batch": 2048, "validate_every_steps": 0, "watched_prompts": 0, "checkpoint_every_steps": steps, "learning_rate": 1e-5,
     });
     Ok(serde_json::from_value(keys)?)
 }
@@ -136,6 +136,7 @@ fn recipe(stage: &grpo::Grpo, dtype: &str) -> Recipe {
         eval: EvalSettings::default(),
         stages: vec![Stage { name: "grpo".into(), kind: StageKind::Grpo(stage.clone()) }],
         folder: ".".into(),
+        source: Source::default(),
     }
 }
 

@@ -1,0 +1,48 @@
+//! A run's name in place of a model: `RUN`, `RUN/STAGE` or `RUN/MODEL`.
+//!
+//! `RUN` is its student as the last stage left it, or the last model that it made where none is called so.
+
+use std::path::{Path, PathBuf};
+
+use store::{RunView, Runs};
+
+use super::outcome::failure;
+
+/// The folder of the model that `text` names, where it begins with the name of a run.
+///
+/// # Errors
+/// A run that has made no model, or not the one that is asked for; a ledger that cannot be read.
+pub fn find(runs: &Runs, text: &str) -> anyhow::Result<Option<PathBuf>> {
+    let (run, part) = text.split_once('/').map_or((text, None), |(run, part)| (run, Some(part)));
+    if !runs.names()?.iter().any(|name| name == run) {
+        return Ok(None);
+    }
+    let view = runs.view(run)?;
+    let rows = view.ledger().stages()?;
+    let made: Vec<(&str, PathBuf)> = rows
+        .iter()
+        .filter(|row| row.digest.is_some())
+        .filter_map(|row| Some((row.stage.as_str(), view.model(&row.stage)?)))
+        .collect();
+    let Some((_, last)) = made.last() else {
+        return Err(failure(format!("the run {run} has made no model yet"), "let it finish a stage that trains one"));
+    };
+    let of_model = |name: &str| Ok::<_, anyhow::Error>(view.final_model(name)?.map(|(_, path)| path));
+    let Some(part) = part else { return Ok(Some(of_model("student")?.unwrap_or_else(|| last.clone()))) };
+    let of_stage = made.iter().find(|(stage, _)| *stage == part).map(|(_, path)| path.clone());
+    if let Some(path) = of_stage.map_or_else(|| of_model(part), |path| Ok(Some(path)))? {
+        return Ok(Some(path));
+    }
+    let names: Vec<&str> = made.iter().map(|(stage, _)| *stage).collect();
+    Err(failure(
+        format!("the run {run} has no model of a stage \"{part}\""),
+        format!("it has those of {}", names.join(", ")),
+    ))
+}
+
+/// The `[task]` table of the run in which a model's folder lies; none for models from elsewhere.
+pub fn task_of(model: &Path) -> Option<toml::Table> {
+    let run = model.canonicalize().ok()?.parent()?.parent()?.to_path_buf();
+    let view: RunView = Runs::open(run.parent()?).view(run.file_name()?.to_str()?).ok()?;
+    view.recipe().ok()?.get("task")?.as_table().cloned()
+}

@@ -1,0 +1,85 @@
+//! What a row of the ladder adds to the row before it of the same model, case by case.
+//!
+//! Both rows answered the same held-out cases, so the difference is taken within each case and its interval drawn over cases: it is narrower than
+//! the rows' own intervals suggest. An interval that holds zero is a difference within the noise, and is called so.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use store::StageRow;
+use train::rng::Key;
+use train::stats::{Interval, paired_bootstrap};
+
+/// Bootstrap resamples behind every interval.
+pub const RESAMPLES: usize = 10_000;
+
+/// The difference between two rows, as shares.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    /// The stage of the row before.
+    pub from: String,
+    /// The mean difference.
+    pub value: f64,
+    /// The lower end of its 95 % interval.
+    pub low: f64,
+    /// The upper end.
+    pub high: f64,
+    /// Whether the interval holds zero.
+    pub within_noise: bool,
+}
+
+/// What the row at `index` adds to the last measured row of the same model; none where there is no such row, or it answered other cases.
+pub fn difference(rows: &[StageRow], index: usize) -> Option<Difference> {
+    let row = &rows[index];
+    row.accuracy?;
+    let before = rows[..index].iter().rev().find(|before| before.model == row.model && before.accuracy.is_some())?;
+    let pairs = pairs(&before.extra, &row.extra)?;
+    let interval = paired_bootstrap(&[pairs], RESAMPLES, key());
+    let Interval { value, low, high } = interval;
+    Some(Difference { from: before.stage.clone(), value, low, high, within_noise: interval.holds_zero() })
+}
+
+/// The same cases under two rows: 1 right, 0 wrong. None where they did not answer equally many, or none.
+pub fn pairs(first: &Map<String, Value>, second: &Map<String, Value>) -> Option<Vec<(f64, f64)>> {
+    let (first, second) = (correct(first), correct(second));
+    (first.len() == second.len() && !first.is_empty()).then(|| first.into_iter().zip(second).collect())
+}
+
+/// Each case's headline under a row; empty where it keeps none.
+pub fn correct(extra: &Map<String, Value>) -> Vec<f64> {
+    let kept = extra.get("correct").and_then(Value::as_str).unwrap_or("");
+    kept.chars().map(|c| if c == '1' { 1.0 } else { 0.0 }).collect()
+}
+
+/// The key of every resampling, so that a report can be made again to the last digit.
+pub fn key() -> Key {
+    Key::new(0).word("compare")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(stage: &str, model: &str, correct: &str) -> StageRow {
+        let right = correct.matches('1').count() as f64;
+        let mut row = StageRow { stage: stage.into(), model: model.into(), ..StageRow::default() };
+        row.accuracy = Some(right / correct.len() as f64);
+        row.extra.insert("correct".into(), correct.into());
+        row
+    }
+
+    #[test]
+    fn a_row_is_compared_with_the_last_of_its_model_case_by_case() {
+        let rows = [
+            row("sft", "teacher", &"01".repeat(50)),
+            StageRow { stage: "sample".into(), model: "teacher".into(), ..StageRow::default() },
+            row("distill", "student", &"1".repeat(100)),
+            // The same half right, and four cases more: few, and no case lost.
+            row("grpo", "teacher", &("01".repeat(46) + "11111111")),
+            row("again", "teacher", &("10".repeat(2) + &"01".repeat(44) + "11111111")),
+        ];
+        let grpo = difference(&rows, 3).expect("there is one before");
+        assert_eq!((grpo.from.as_str(), grpo.value, grpo.within_noise), ("sft", 0.04, false));
+        assert!(difference(&rows, 4).expect("there is one before").within_noise, "two gained and two lost");
+        assert!(difference(&rows, 0).is_none() && difference(&rows, 1).is_none() && difference(&rows, 2).is_none());
+    }
+}

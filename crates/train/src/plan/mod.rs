@@ -1,0 +1,157 @@
+//! What a recipe will cost, before anything is spent: steps, tokens, floating-point operations, memory, time.
+//!
+//! Tokens are counted on a few of the task's own texts. Where the recipe trains a tokenizer, a small one is trained for the purpose, in memory.
+//! Operations are counted by the same formulas as a run's meters. Time is operations over the rate that a short probe
+//! reaches now, on this machine, with models of these shapes ([`probe`]). Nothing is written.
+//!
+//! It counts as if every group of a `grpo` stage taught something and every completion were as long as an expert's, or, where there is none to
+//! compare with, as long as it may be: a real run costs less rather than more.
+//!
+//! Read next: [`crate::check`], which has to have passed, and `work.rs`, the formulas.
+
+mod lengths;
+mod memory;
+pub mod probe;
+mod work;
+
+use std::collections::BTreeMap;
+
+use kernels::{Queue, Real};
+use lm::Config;
+
+use crate::check::{Sources, configs};
+use crate::error::TrainError;
+use crate::recipe::{ModelSource, Recipe, Stage};
+use crate::tasks::Task;
+
+pub use lengths::Lengths;
+pub use probe::Speed;
+pub use work::Work;
+
+/// The whole estimate.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The models in the order of their names.
+    pub models: Vec<PlannedModel>,
+    /// Lengths of the task's texts, in tokens.
+    pub lengths: Lengths,
+    /// The stages in order.
+    pub stages: Vec<PlannedStage>,
+    /// Measuring every row of the ladder, all stages together.
+    pub measuring: Cost,
+}
+
+/// A model and what the probe found for its shape.
+#[derive(Clone, Debug)]
+pub struct PlannedModel {
+    /// Its name in the recipe.
+    pub name: String,
+    /// Where its first weights come from.
+    pub source: ModelSource,
+    /// Its shape; the vocabulary is the one asked for where it is yet to be made.
+    pub config: Config,
+    /// What this machine does with such a shape.
+    pub speed: Speed,
+}
+
+/// One stage's estimate.
+#[derive(Clone, Debug)]
+pub struct PlannedStage {
+    /// Its name.
+    pub name: String,
+    /// The model that it trains or that speaks; empty for a tokenizer.
+    pub model: String,
+    /// Optimiser steps, or files of completions; 0 for a tokenizer.
+    pub steps: u64,
+    /// What it does.
+    pub work: Work,
+    /// What it costs.
+    pub cost: Cost,
+    /// Memory at its highest, in bytes, the program itself not counted.
+    pub bytes: u64,
+}
+
+/// Operations and time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// Floating-point operations.
+    pub flops: f64,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+impl Plan {
+    /// Estimates a recipe that [`crate::check::check`] has let pass, in dtype `T`.
+    ///
+    /// # Errors
+    /// What reading the task or a model's files meets.
+    pub fn of<T: Real>(queue: &Queue, recipe: &Recipe, task: &dyn Task) -> Result<Plan, TrainError> {
+        let mut sources = Sources::open(recipe)?;
+        let configs = configs(recipe, &sources, None)?;
+        let lengths = Lengths::of(recipe, task, sources.codec.take())?;
+        // Copies have the shape of what they copy: one probe serves all models of one shape.
+        let mut probed: Vec<(Config, Speed)> = Vec::new();
+        let mut models = Vec::new();
+        for (name, config) in &configs {
+            let known = probed.iter().find(|(shape, _)| shape == config).map(|(_, speed)| *speed);
+            let speed = known.unwrap_or_else(|| probe::measure::<T>(queue, config, &lengths));
+            probed.push((config.clone(), speed));
+            let source = recipe.models[name].clone();
+            models.push(PlannedModel { name: name.clone(), source, config: config.clone(), speed });
+        }
+        let by_name: BTreeMap<&str, &PlannedModel> = models.iter().map(|model| (model.name.as_str(), model)).collect();
+        let stages = recipe.stages.iter().map(|stage| planned::<T>(recipe, stage, &by_name, &lengths)).collect();
+        let measuring = recipe.stages.iter().filter_map(|stage| by_name.get(stage.kind.trained()?));
+        let cases = recipe.eval.cases + recipe.eval.unseen_cases;
+        let measuring = measuring.map(|model| {
+            let flops =
+                work::sampling(&model.config, cases, 1, lengths.prompt, lengths.completion(recipe.eval.max_new_tokens));
+            Cost { flops, seconds: model.speed.sampling_seconds(flops) }
+        });
+        let measuring = measuring.fold(Cost::default(), Cost::plus);
+        Ok(Plan { lengths, stages, measuring, models: models.clone() })
+    }
+
+    /// The road's cost, measuring included.
+    pub fn total(&self) -> Cost {
+        self.stages.iter().map(|stage| stage.cost).fold(self.measuring, Cost::plus)
+    }
+
+    /// Memory at its highest, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.stages.iter().map(|stage| stage.bytes).max().unwrap_or(0)
+    }
+}
+
+impl Cost {
+    fn plus(self, other: Cost) -> Cost {
+        Cost { flops: self.flops + other.flops, seconds: self.seconds + other.seconds }
+    }
+}
+
+fn planned<T: Real>(
+    recipe: &Recipe,
+    stage: &Stage,
+    models: &BTreeMap<&str, &PlannedModel>,
+    lengths: &Lengths,
+) -> PlannedStage {
+    let of = |name: Option<&str>| name.map(|name| models[name]);
+    let (model, teacher) = (of(stage.kind.model()), of(stage.kind.teacher()));
+    let (steps, work) = work::of(recipe, stage, model.map(|m| &m.config), teacher.map(|t| &t.config), lengths);
+    let seconds = match (model, teacher) {
+        (Some(model), teacher) => {
+            model.speed.training_seconds(work.training_flops)
+                + model.speed.sampling_seconds(work.sampling_flops)
+                + teacher.unwrap_or(model).speed.training_seconds(work.reading_flops)
+        }
+        (None, _) => lengths.tokenizer_seconds,
+    };
+    PlannedStage {
+        name: stage.name.clone(),
+        model: stage.kind.model().unwrap_or("").to_string(),
+        steps,
+        cost: Cost { flops: work.flops(), seconds },
+        bytes: memory::of::<T>(stage, models, lengths),
+        work,
+    }
+}

@@ -1,0 +1,117 @@
+//! What this machine does with models of a shape: a step of training and a short round of sampling, timed.
+//!
+//! The probe is at most two layers deep and its vocabulary at most some thousands, so that it is short and small for any model; the rate of operations
+//! hardly depends on either. It takes the best of a few tries: other work on the machine only ever takes away.
+
+use std::path::Path;
+use std::time::Instant;
+
+use kernels::{Queue, Real};
+use lm::generate::{Flow, Limits, Request, Scheduler, generate};
+use lm::optimizer::Hyperparameters;
+use lm::rng::Key;
+use lm::{Arena, Batch, Config, Keep, Model, Role};
+
+use super::lengths::Lengths;
+use crate::codec::plain_sampling;
+use crate::step::{Learner, Signals};
+
+/// Layers of the probe at most.
+const LAYERS: usize = 2;
+/// Parameters of the probe's embedding at most.
+const EMBEDDING: usize = 4 << 20;
+/// Packed tokens of the step.
+const TOKENS: usize = 2048;
+/// Sequences sampled at once, and tokens of each.
+const SEQUENCES: usize = 128;
+const NEW_TOKENS: usize = 24;
+/// Tries of each.
+const TRIES: usize = 3;
+
+/// Rates in floating-point operations a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Speed {
+    /// Forward and backward.
+    pub training: f64,
+    /// Prefill and decode of many sequences.
+    pub sampling: f64,
+}
+
+impl Speed {
+    /// Seconds of operations of training or of reading.
+    pub fn training_seconds(&self, flops: f64) -> f64 {
+        flops / self.training
+    }
+
+    /// Seconds of operations of sampling.
+    pub fn sampling_seconds(&self, flops: f64) -> f64 {
+        flops / self.sampling
+    }
+}
+
+/// Measures a shape.
+pub(super) fn measure<T: Real>(queue: &Queue, config: &Config, lengths: &Lengths) -> Speed {
+    let mut small = config.clone();
+    small.num_hidden_layers = config.num_hidden_layers.min(LAYERS);
+    small.vocab_size = config.vocab_size.min((EMBEDDING / config.hidden_size).max(1024));
+    small.eos_token_id = Vec::new();
+    small.bos_token_id = None;
+    small.pad_token_id = None;
+    small.validate(Path::new("probe")).expect("a smaller model of a valid shape");
+    let longest = small.max_position_embeddings.min(TOKENS);
+    let prompt = (lengths.prompt as usize).clamp(1, (longest - 1).max(1));
+    let length = (lengths.prompt.max(lengths.document) as usize).clamp(2, longest.max(2));
+    Speed { training: training::<T>(queue, &small, length), sampling: sampling::<T>(queue, &small, prompt) }
+}
+
+fn best(mut work: impl FnMut() -> f64) -> f64 {
+    let mut rate = 0.0f64;
+    for _ in 0..TRIES {
+        let began = Instant::now();
+        let flops = work();
+        rate = rate.max(flops / began.elapsed().as_secs_f64());
+    }
+    rate
+}
+
+fn training<T: Real>(queue: &Queue, config: &Config, length: usize) -> f64 {
+    let master = Arena::random(queue.device(), config, Key::new(0).bits(0));
+    let mut learner = Learner::<T>::new(queue, master, Hyperparameters::default(), Keep::Everything);
+    let mut batch = Batch::new();
+    for _ in 0..TOKENS.div_ceil(length) {
+        batch.push(&tokens(config, length), None);
+    }
+    let mut weights = vec![1.0; batch.len()];
+    batch.segments().iter().for_each(|segment| weights[segment.start] = 0.0);
+    best(|| {
+        learner.accumulate(queue, &batch, &Signals::cross_entropy(weights.clone()));
+        let report = learner.update(queue, 0.0);
+        config.training_flops(report.tokens, report.targets, report.attention_pairs)
+    })
+}
+
+fn sampling<T: Real>(queue: &Queue, config: &Config, prompt: usize) -> f64 {
+    let new = NEW_TOKENS.min(config.max_position_embeddings - prompt);
+    let master = Arena::random(queue.device(), config, Key::new(0).bits(0));
+    let mut model = Model::<T>::new(queue, &master, Role::Inference);
+    model.reserve_context(queue, prompt + new);
+    best(|| {
+        let mut scheduler = Scheduler::new(queue, config, Limits::for_sequences(SEQUENCES, prompt + new));
+        let requests = (0..SEQUENCES / 4).map(|index| Request {
+            prompt: tokens(config, prompt),
+            samples: 4,
+            sampling: plain_sampling(1.0),
+            max_new_tokens: new,
+            stop_tokens: Vec::new(),
+            key: Key::new(0).number(index as u64),
+            top_logprobs: 0,
+        });
+        generate(queue, &model, &mut scheduler, requests.collect(), &mut |_, _, _| Flow::Continue);
+        super::work::sampling(config, SEQUENCES / 4, 4, prompt as f64, new as f64)
+    })
+}
+
+fn tokens(config: &Config, count: usize) -> Vec<u32> {
+    let mut draws = Key::new(1).stream();
+    (0..count).map(|_| draws.below(config.vocab_size as u64) as u32).collect()
+}

@@ -1,0 +1,83 @@
+//! A recipe's file as it was read, to say in which line a key stands.
+
+use std::path::PathBuf;
+
+use super::RecipeError;
+
+/// The file and its text.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// The file.
+    pub path: PathBuf,
+    /// What stood in it.
+    pub text: String,
+}
+
+impl Source {
+    /// An error at a key such as `stages[2].epochs` or `eval.cases`.
+    pub(super) fn wrong(&self, key: &str, problem: impl Into<String>, hint: impl Into<String>) -> RecipeError {
+        RecipeError::Field {
+            path: self.path.clone(),
+            line: self.line_of(key),
+            key: key.into(),
+            problem: problem.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// What the parser of TOML found.
+    pub(super) fn syntax(&self, error: &toml::de::Error) -> RecipeError {
+        let before = error.span().map_or("", |span| self.text.get(..span.start).unwrap_or(""));
+        let line = before.matches('\n').count() + 1;
+        RecipeError::Syntax { path: self.path.clone(), line, message: error.message().trim().replace('\n', ", ") }
+    }
+
+    /// The line of a key; the line of its table where the key itself is not written.
+    fn line_of(&self, key: &str) -> Option<usize> {
+        let lines = || self.text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
+        let header = |name: &str| lines().find(|(_, line)| *line == format!("[{name}]")).map(|(line, _)| line);
+        let below = |start: usize, name: &str| {
+            let own = lines().skip(start).take_while(|(_, line)| !line.starts_with('['));
+            let writes = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with('='));
+            own.map(|(at, line)| (at, writes(line))).find_map(|(at, writes)| writes.then_some(at))
+        };
+        if let Some(line) = header(key) {
+            return Some(line);
+        }
+        let (place, last) = key.rsplit_once('.').unwrap_or((key, ""));
+        if let Some(index) = place.strip_prefix("stages[").and_then(|rest| rest.strip_suffix(']')) {
+            let stage = lines().filter(|(_, line)| *line == "[[stages]]").nth(index.parse().ok()?)?.0;
+            return below(stage, last).or(Some(stage));
+        }
+        match header(place) {
+            Some(table) => below(table, last).or(Some(table)),
+            // An inline table stands in the line of its own name.
+            None => below(0, place.split('.').next()?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_in_its_table_and_a_missing_one_at_its_head() {
+        let text = "seed = 1\ntask = { name = \"x\" }\n[eval]\ncases = 2\n[models.a]\npath = \"p\"\n\n[[stages]]\nkind = \"sft\"\n[[stages]]\n  epochs = 3\n";
+        let source = Source { path: PathBuf::new(), text: text.into() };
+        let cases = [
+            ("seed", Some(1)),
+            ("task.path", Some(2)),
+            ("eval.cases", Some(4)),
+            ("eval.seed", Some(3)),
+            ("models.a", Some(5)),
+            ("models.a.path", Some(6)),
+            ("stages[0].epochs", Some(8)),
+            ("stages[1]", Some(10)),
+            ("stages[1].epochs", Some(11)),
+            ("stages[2].epochs", None),
+            ("dtype", None),
+        ];
+        cases.iter().for_each(|(key, line)| assert_eq!(source.line_of(key), *line, "{key}"));
+    }
+}
