@@ -1,6 +1,6 @@
 //! Countdown: reach a target with given numbers and + − × ÷, each number used once. The field's small R1-Zero task.
 //!
-//! The prompt is `用3、5、7得22。`, the completion `<think>3*5=15，15+7=22。</think><answer>3*5+7</answer>`. No case has an answer; the
+//! The prompt is `拿3、5、7凑22。`, the completion `<think>3*5=15，15+7=22。</think><answer>3*5+7</answer>`. No case has an answer; the
 //! rule works from the prompt alone.
 //!
 //! **Splits** go by the content, that is, by the numbers and the target whatever their order. The corpus holds equations in prose and
@@ -25,7 +25,7 @@ const NAME: &str = "countdown";
 const ATTEMPTS: u64 = 20_000;
 
 /// The share of exercises among the corpus's documents.
-const EXERCISES: f64 = 0.6;
+const EXERCISES: f64 = 0.8;
 
 /// How hard the cases are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,7 +197,7 @@ impl Countdown {
     fn exercise(&self, draws: &mut Stream) -> String {
         let Solution { numbers, target, expression, steps } = self.corpus_solution(draws);
         let steps = steps.join("，");
-        match draws.below(4) {
+        match draws.below(6) {
             0 => format!("算一算{expression}。<think>{steps}。</think><answer>{target}</answer>"),
             1 => format!("凑{target}。<think>{steps}。</think><answer>{expression}</answer>"),
             _ => format!("拿{}随便算。<think>{steps}。</think><answer>{expression}</answer>", listed(&numbers)),
@@ -246,7 +246,7 @@ fn listed(numbers: &[i64]) -> String {
 
 /// The prompt for given numbers and a target.
 pub fn prompt(numbers: &[i64], target: i64) -> String {
-    format!("用{}得{target}。", listed(numbers))
+    format!("拿{}凑{target}。", listed(numbers))
 }
 
 /// The same question in words that training never holds.
@@ -370,7 +370,11 @@ mod tests {
         let mut sums = 0;
         for index in 0..2000 {
             let text = task.corpus(index, 5).unwrap();
-            assert!(!text.contains('用') && !text.contains('得'), "the prompt's form stands in the corpus: {text}");
+            let asked = text.split('拿').skip(1).filter_map(|rest| rest.split('。').next());
+            assert!(
+                asked.into_iter().all(|asked| !asked.contains('凑')),
+                "the prompt's form stands in the corpus: {text}"
+            );
             for run in text.split(|c: char| !"0123456789+-*/()".contains(c)).filter(|run| run.contains(['+', '-', '*']))
             {
                 let found = crate::rewards::expression::evaluate(run).unwrap();
