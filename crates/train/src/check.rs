@@ -125,6 +125,7 @@ pub fn check(recipe: &Recipe, task: &dyn Task) -> Result<(), TrainError> {
                 }
             }
             StageKind::Distill(keys) => place.layers(keys, &configs)?,
+            StageKind::Eval(_) => {}
             StageKind::Dialogue(keys) => {
                 cases(Split::Train, 1)?;
                 if keys.validate_every_steps > 0 && keys.validation_cases > 0 {
@@ -311,7 +312,7 @@ fn fits(
     let heldout = longest(Split::Heldout, recipe.eval.cases)?;
     for (index, stage) in recipe.stages.iter().enumerate() {
         let place = Place { recipe, task, index };
-        if let Some(config) = stage.kind.trained().map(|model| &configs[model])
+        if let Some(config) = stage.kind.measured().map(|model| &configs[model])
             && heldout + recipe.eval.max_new_tokens > config.max_position_embeddings
         {
             let limit = config.max_position_embeddings;
@@ -354,6 +355,10 @@ fn fits(
                 place.micro_batch(keys.optimisation.tokens_per_micro_batch, longest)?;
             }
             StageKind::Tokenizer(_) | StageKind::Pretrain(_) | StageKind::Distill(_) => {}
+            StageKind::Eval(keys) => {
+                let prompt = longest(Split::Heldout, keys.cases.unwrap_or(0))?;
+                place.fits(&[&configs[&keys.model]], prompt, recipe.eval.max_new_tokens, None)?;
+            }
         }
     }
     Ok(())

@@ -149,6 +149,8 @@ fn step_of<T: Real>(stage: &Stage, walk: &mut Walk) -> Result<Option<Codec>, Tra
         StageKind::Sample(keys) => recipes::sample::run::<T>(keys, walk)?,
         StageKind::Distill(keys) => recipes::distill::run::<T>(keys, walk)?,
         StageKind::Dialogue(keys) => recipes::dialogue::run::<T>(keys, walk)?,
+        // All that it does is the measurement, below.
+        StageKind::Eval(_) => {}
     }
     Ok(None)
 }
@@ -186,6 +188,9 @@ fn finish<T: Real>(stage: &Stage, walk: &mut Walk, heldout: &Heldout) -> Result<
         if !heldout.unseen.is_empty() {
             unseen = Some(measure(walk, &mut model, &heldout.unseen)?);
         }
+    }
+    if let StageKind::Eval(keys) = &stage.kind {
+        measured = Some(recipes::eval::run::<T>(keys, walk, &heldout.cases)?);
     }
     let metered = walk.run.ledger().metered(&Vec::from_iter(walk.recipe.behind(walk.index as usize)))?;
     let meters = &walk.meters;

@@ -105,6 +105,12 @@ teacher = "teacher"
 steps = 2
 max_new_tokens = 4
 learning_rate = 0.0
+
+[[stages]]
+kind = "eval"
+model = "twin"
+cases = 100
+samples = 8
 "#;
 
 fn recipe(folder: &Path) -> Recipe {
@@ -152,6 +158,10 @@ fn reward_rises_and_an_interrupted_run_ends_in_the_same_bits() {
     let (before, after, student) = (accuracy("sft-teacher"), accuracy("grpo-teacher"), accuracy("dialogue-student"));
     let digest = |stage: &str| rows.iter().find(|row| row.stage == stage).and_then(|row| row.digest.clone());
     assert_eq!(digest("dialogue-twin"), digest("sft-teacher"), "a copy is what the stage made");
+    let drawn = &rows.iter().find(|row| row.stage == "eval-twin").expect("a row");
+    let pass_at_k = drawn.extra["evaluation"]["pass_at_k"].as_f64().expect("samples were drawn");
+    assert_eq!((drawn.n, drawn.rollouts, &drawn.digest), (100, 800, &None));
+    assert!(pass_at_k > drawn.accuracy.expect("measured") + 0.1, "one of eight is right in {pass_at_k}");
     assert!(after > before + 0.2, "reinforcement learning moved accuracy from {before} to {after}");
     assert!(student > 0.5, "the student reached {student}");
     let reward = |step: usize| metrics(whole.path()).into_iter().filter(|m| m.stage == "grpo-teacher").nth(step);
@@ -195,8 +205,8 @@ fn parts_of_a_road_make_the_whole_and_what_is_done_again_ends_in_the_same_bits()
     refused(&only(&["grpo-teacher"]), "\"sft-teacher\" comes before \"grpo-teacher\" and is not done");
     refused(&from("distill-student"), "holds no end of stage \"sample-teacher\"");
     let whole = go_part(folder.path(), &Extent::default()).expect("the rest");
-    assert_eq!(whole.len(), 8);
-    assert_eq!(go_part(folder.path(), &only(&["tokenizer"])).expect("done already").len(), 8);
+    assert_eq!(whole.len(), 9);
+    assert_eq!(go_part(folder.path(), &only(&["tokenizer"])).expect("done already").len(), 9);
 
     let measured = metrics(folder.path());
     let one = Extent { from: Some("sample-teacher".into()), ..only(&["sample-teacher"]) };

@@ -10,14 +10,19 @@ use lm::{Activations, Config, Keep};
 
 use super::PlannedModel;
 use super::lengths::Lengths;
-use crate::recipe::{Optimisation, Stage, StageKind};
+use crate::recipe::{Optimisation, Recipe, Stage, StageKind};
 use crate::rollout::SEQUENCES;
 
 /// Rows that the scheduler computes at once, at the least.
 const SCHEDULER_ROWS: usize = 512;
 
 /// Bytes of a stage. Every model's master weights stand in memory all the time.
-pub(super) fn of<T: Real>(stage: &Stage, models: &BTreeMap<&str, &PlannedModel>, lengths: &Lengths) -> u64 {
+pub(super) fn of<T: Real>(
+    recipe: &Recipe,
+    stage: &Stage,
+    models: &BTreeMap<&str, &PlannedModel>,
+    lengths: &Lengths,
+) -> u64 {
     let masters: usize = models.values().map(|model| 4 * model.config.parameters()).sum();
     let config = |name: Option<&str>| name.map(|name| &models[name].config);
     let Some(model) = config(stage.kind.model()) else { return masters as u64 };
@@ -57,6 +62,10 @@ pub(super) fn of<T: Real>(stage: &Stage, models: &BTreeMap<&str, &PlannedModel>,
             learning(&keys.optimisation)
                 + cache(keys.prompts_per_step, keys.completions_per_prompt, keys.max_new_tokens)
                 + reading(Some(&keys.teacher), keys.optimisation.tokens_per_micro_batch)
+        }
+        StageKind::Eval(keys) => {
+            let cases = keys.cases.unwrap_or(recipe.eval.cases);
+            speaking(cases, keys.samples, recipe.eval.max_new_tokens)
         }
     };
     (masters + own) as u64

@@ -151,7 +151,7 @@ fn planned<T: Real>(
         model: stage.kind.model().unwrap_or("").to_string(),
         steps,
         cost: Cost { flops: work.flops(), seconds },
-        bytes: memory::of::<T>(stage, models, lengths),
+        bytes: memory::of::<T>(recipe, stage, models, lengths),
         work,
     }
 }

@@ -155,6 +155,11 @@ pub(super) fn of(
             validate(&mut work, keys.steps, keys.validate_every_steps, keys.validation_cases, keys.max_new_tokens);
             keys.steps
         }
+        StageKind::Eval(keys) => {
+            let cases = keys.cases.unwrap_or(recipe.eval.cases) as f64;
+            work.sample(config, cases, keys.samples, prompt, lengths.completion(recipe.eval.max_new_tokens));
+            0
+        }
     };
     (steps, work)
 }

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::recipes::dialogue::Dialogue;
 use crate::recipes::distill::Distill;
+use crate::recipes::eval::Eval;
 use crate::recipes::grpo::Grpo;
 use crate::recipes::pretrain::Pretrain;
 use crate::recipes::sample::Sample;
@@ -127,6 +128,8 @@ pub enum StageKind {
     Distill(Distill),
     /// The student speaks, the teacher judges every token.
     Dialogue(Dialogue),
+    /// A measurement alone.
+    Eval(Eval),
 }
 
 impl StageKind {
@@ -140,10 +143,11 @@ impl StageKind {
             StageKind::Sample(_) => "sample",
             StageKind::Distill(_) => "distill",
             StageKind::Dialogue(_) => "dialogue",
+            StageKind::Eval(_) => "eval",
         }
     }
 
-    /// The model that the stage trains or samples from.
+    /// The model that the stage trains, samples from or measures.
     pub fn model(&self) -> Option<&str> {
         match self {
             StageKind::Tokenizer(_) => None,
@@ -153,14 +157,23 @@ impl StageKind {
             StageKind::Sample(stage) => Some(&stage.model),
             StageKind::Distill(stage) => Some(&stage.model),
             StageKind::Dialogue(stage) => Some(&stage.model),
+            StageKind::Eval(stage) => Some(&stage.model),
         }
     }
 
-    /// The model whose weights the stage changes; none for those that only make a tokenizer or a data set.
+    /// The model whose weights the stage changes; none for those that only make a tokenizer or a data set, or measure.
     pub fn trained(&self) -> Option<&str> {
         match self {
-            StageKind::Tokenizer(_) | StageKind::Sample(_) => None,
+            StageKind::Tokenizer(_) | StageKind::Sample(_) | StageKind::Eval(_) => None,
             kind => kind.model(),
+        }
+    }
+
+    /// The model whose accuracy its row shows.
+    pub fn measured(&self) -> Option<&str> {
+        match self {
+            StageKind::Eval(stage) => Some(&stage.model),
+            kind => kind.trained(),
         }
     }
 

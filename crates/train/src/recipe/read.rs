@@ -192,8 +192,9 @@ impl Reader {
             "sample" => StageKind::Sample(self.stage(place, fields, false)?),
             "distill" => StageKind::Distill(self.stage(place, fields, true)?),
             "dialogue" => StageKind::Dialogue(self.stage(place, fields, true)?),
+            "eval" => StageKind::Eval(self.stage(place, fields, false)?),
             _ => {
-                let known = ["tokenizer", "pretrain", "sft", "grpo", "sample", "distill", "dialogue"];
+                let known = ["tokenizer", "pretrain", "sft", "grpo", "sample", "distill", "dialogue", "eval"];
                 let problem = format!("there is no stage \"{kind}\"");
                 return Err(self.field(&format!("{place}.kind"), problem, suggest::hint(kind, known)));
             }

@@ -144,6 +144,9 @@ impl Place<'_> {
                 self.temperature("temperature", keys.temperature)?;
                 self.optimisation(&keys.optimisation)?;
             }
+            StageKind::Eval(keys) => {
+                self.positive(&[("cases", keys.cases.unwrap_or(1)), ("samples", keys.samples)])?;
+            }
         }
         Ok(())
     }
@@ -197,6 +200,7 @@ impl Place<'_> {
         let before = &self.recipe.stages[..self.index];
         let speaker = match &self.stage.kind {
             StageKind::Sample(keys) => Some(("model", keys.model.as_str())),
+            StageKind::Eval(keys) => Some(("model", keys.model.as_str())),
             _ => None,
         };
         for (key, model) in speaker.into_iter().chain(self.stage.kind.teacher().map(|teacher| ("teacher", teacher))) {

@@ -5,6 +5,7 @@
 
 pub mod dialogue;
 pub mod distill;
+pub mod eval;
 pub mod grpo;
 pub mod pretrain;
 pub mod sample;

@@ -77,7 +77,8 @@ fn voted<'a>(task: &dyn Task, demonstrated: &'a [(Case, String)], near: &[(usize
 
 /// The place of the first stage that tunes, and the base model that it tunes; none where that still has random weights, or none is wanted.
 pub(super) fn base(recipe: &Recipe) -> Option<(usize, &str)> {
-    let tunes = |kind: &StageKind| !matches!(kind, StageKind::Tokenizer(_) | StageKind::Pretrain(_));
+    let tunes =
+        |kind: &StageKind| !matches!(kind, StageKind::Tokenizer(_) | StageKind::Pretrain(_) | StageKind::Eval(_));
     let place = recipe.stages.iter().position(|stage| tunes(&stage.kind))?;
     let model = recipe.stages[place].kind.model()?;
     let pretrained = recipe.stages[..place].iter().any(|stage| stage.kind.trained() == Some(model));

@@ -41,7 +41,7 @@ pub(super) fn restore(
                 codec = Some(Arc::new(Codec::new(Tokenizer::open_folder(&folder)?, None, &[])?));
                 made_tokenizer = true;
             }
-            StageKind::Sample(_) => {}
+            StageKind::Sample(_) | StageKind::Eval(_) => {}
             kind => {
                 let checkpoint = lm::checkpoint::open(&folder)?;
                 let weights = Arena::load(queue.device(), checkpoint.config(), checkpoint.tensors())?;
