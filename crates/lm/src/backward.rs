@@ -1,6 +1,6 @@
 //! The decoder's backward pass: `forward.rs` read upwards, by hand.
 //!
-//! Gradients of weights are **accumulated** into the arena they are given; gradients of activations are overwritten, and
+//! Gradients of weights are **accumulated** into what [`Gradients`] names; gradients of activations are overwritten, and
 //! flow through one f32 residual buffer that starts as the gradient of the last residual and ends as that of the
 //! embedding's rows. The reductions over rows run in increasing row order, so that gradients do not depend on the
 //! number of threads, and rows cut into consecutive micro-batches sum in the same order as uncut.
@@ -20,11 +20,12 @@ use kernels::{Buffer, Device, Queue, Real, Scratch, View, ViewMut};
 
 use crate::activations::{Activations, Keep, LayerActivations};
 use crate::batch::Batch;
-use crate::config::Config;
+use crate::config::{Config, Part};
 use crate::forward::{Pass, attend, expand, query_key_value, split_qkv, split_qkv_mut};
+use crate::lora::{Adapters, Matrix};
 use crate::model::{Layer, Model};
 use crate::operand::Operand;
-use crate::params::{LayerWeights, Weights};
+use crate::params::{Arena, Weights};
 
 /// Memory of one backward over at most `capacity` packed tokens.
 pub struct BackwardBuffers<T: Real> {
@@ -72,6 +73,58 @@ pub struct TapGradient<'a> {
     pub gradient: View<'a, f32>,
 }
 
+/// The weights whose gradients are wanted.
+pub enum Gradients<'a, T: Real> {
+    /// Every weight's.
+    Weights(Weights<ViewMut<'a, f32>>),
+    /// Those of adapters, laid out as they are.
+    Adapters(&'a mut Adapters<T>, &'a mut Arena),
+}
+
+impl<T: Real> Gradients<'_, T> {
+    /// Accumulates the gradient of a fused matrix of a layer.
+    fn matrix(
+        &mut self,
+        queue: &Queue,
+        (layer, matrix): (usize, Matrix),
+        (d_out, x): (View<T>, View<T>),
+        scratch: &mut Scratch,
+    ) {
+        match self {
+            Gradients::Weights(weights) => {
+                let into = matrix.of_mut(&mut weights.layers[layer]);
+                matmul_transposed_a(queue, d_out, x, into.reborrow(), true, scratch);
+            }
+            Gradients::Adapters(adapters, gradients) => {
+                adapters.accumulate(queue, (layer, matrix), (d_out, x), gradients, scratch);
+            }
+        }
+    }
+
+    /// Where the head's gradient goes, if it learns: to the embedding where the two are tied.
+    pub fn head(&mut self) -> Option<ViewMut<'_, f32>> {
+        let Gradients::Weights(weights) = self else { return None };
+        Some(weights.head.as_mut().unwrap_or(&mut weights.embedding).reborrow())
+    }
+
+    /// Where the gradient of a norm's scale, `len` wide, goes.
+    fn norm(&mut self, layer: usize, part: Part, len: usize) -> ViewMut<'_, f32> {
+        let weights = match self {
+            Gradients::Weights(weights) => weights,
+            Gradients::Adapters(adapters, _) => return adapters.unread(len),
+        };
+        let of_heads = "the table has norms of heads";
+        match part {
+            Part::FinalNorm => weights.final_norm.reborrow(),
+            Part::InputNorm => weights.layers[layer].input_norm.reborrow(),
+            Part::PostAttentionNorm => weights.layers[layer].post_attention_norm.reborrow(),
+            Part::QueryNorm => weights.layers[layer].qk_norm.as_mut().expect(of_heads).0.reborrow(),
+            Part::KeyNorm => weights.layers[layer].qk_norm.as_mut().expect(of_heads).1.reborrow(),
+            part => unreachable!("{part:?} is no norm"),
+        }
+    }
+}
+
 /// Walks back from `d_hidden` (`[N, C]`, the gradient of the rows the head read) to the embedding, accumulating into
 /// `gradients`.
 ///
@@ -84,7 +137,7 @@ pub fn backward<T: Real>(
     activations: &mut Activations<T>,
     d_hidden: View<f32>,
     taps: &[TapGradient],
-    gradients: &mut Weights<ViewMut<f32>>,
+    gradients: &mut Gradients<T>,
     buffers: &mut BackwardBuffers<T>,
     scratch: &mut Scratch,
 ) {
@@ -103,7 +156,7 @@ pub fn backward<T: Real>(
         final_rstd.matrix(1, rows),
         d_hidden,
         pass.of_mut(&mut buffers.d_residual, config.hidden_size),
-        gradients.final_norm.reborrow(),
+        gradients.norm(count, Part::FinalNorm, config.hidden_size),
     );
     add_taps(&pass, taps, count, buffers);
     for index in (0..count).rev() {
@@ -113,13 +166,14 @@ pub fn backward<T: Real>(
             attend(&pass, model, layer, &residual[index], a, scratch);
             expand(&pass, layer, a);
         }
-        let d_weights = &mut gradients.layers[index];
-        swiglu_half(&pass, layer, a, d_weights, buffers, scratch);
-        attention_half(&pass, model, layer, &residual[index], a, d_weights, buffers, scratch);
+        swiglu_half(&pass, (index, layer), a, gradients, buffers, scratch);
+        attention_half(&pass, model, (index, layer), &residual[index], a, gradients, buffers, scratch);
         add_taps(&pass, taps, index, buffers);
     }
-    let d_embedded = pass.of(&buffers.d_residual, config.hidden_size);
-    embedding_backward(queue, token_ids.matrix(1, rows), d_embedded, gradients.embedding.reborrow());
+    if let Gradients::Weights(weights) = gradients {
+        let d_embedded = pass.of(&buffers.d_residual, config.hidden_size);
+        embedding_backward(queue, token_ids.matrix(1, rows), d_embedded, weights.embedding.reborrow());
+    }
 }
 
 fn add_taps<T: Real>(pass: &Pass, taps: &[TapGradient], layer: usize, buffers: &mut BackwardBuffers<T>) {
@@ -131,23 +185,23 @@ fn add_taps<T: Real>(pass: &Pass, taps: &[TapGradient], layer: usize, buffers: &
 /// Through `x += (silu(g)·u)·Wdᵀ`: `d_residual` becomes the gradient of `a.residual`.
 fn swiglu_half<T: Real>(
     pass: &Pass,
-    layer: &Layer<T>,
+    (index, layer): (usize, &Layer<T>),
     a: &LayerActivations<T>,
-    d_weights: &mut LayerWeights<ViewMut<f32>>,
+    gradients: &mut Gradients<T>,
     buffers: &mut BackwardBuffers<T>,
     scratch: &mut Scratch,
 ) {
     let (queue, hidden, inner) = (pass.queue, pass.config.hidden_size, pass.config.intermediate_size);
     let BackwardBuffers { d_residual, d_normed, d_inner, d_gate_up, operand, .. } = buffers;
     let d_out = operand.of(queue, pass.of(d_residual, hidden));
-    matmul_transposed_a(queue, d_out, pass.of(&a.activated, inner), d_weights.down.reborrow(), true, scratch);
+    gradients.matrix(queue, (index, Matrix::Down), (d_out, pass.of(&a.activated, inner)), scratch);
     matmul(queue, d_out, layer.down.for_backward(), Epilogue::default(), pass.of_mut(d_inner, inner));
     let gate_up = pass.of(&a.gate_up, 2 * inner);
     swiglu_backward(queue, gate_up, pass.of(d_inner, inner), pass.of_mut(d_gate_up, 2 * inner));
 
     let d_gate_up = pass.of(d_gate_up, 2 * inner);
     let normed = pass.of(&a.post_attention_normed, hidden);
-    matmul_transposed_a(queue, d_gate_up, normed, d_weights.gate_up.reborrow(), true, scratch);
+    gradients.matrix(queue, (index, Matrix::GateUp), (d_gate_up, normed), scratch);
     matmul(queue, d_gate_up, layer.gate_up.for_backward(), Epilogue::default(), pass.of_mut(d_normed, hidden));
     rmsnorm_backward(
         queue,
@@ -156,7 +210,7 @@ fn swiglu_half<T: Real>(
         a.post_attention_rstd.matrix(1, normed.rows()),
         pass.of(d_normed, hidden),
         pass.of_mut(d_residual, hidden),
-        d_weights.post_attention_norm.reborrow(),
+        gradients.norm(index, Part::PostAttentionNorm, hidden),
     );
 }
 
@@ -164,10 +218,10 @@ fn swiglu_half<T: Real>(
 fn attention_half<T: Real>(
     pass: &Pass,
     model: &Model<T>,
-    layer: &Layer<T>,
+    (index, layer): (usize, &Layer<T>),
     x: &Buffer<f32>,
     a: &LayerActivations<T>,
-    d_weights: &mut LayerWeights<ViewMut<f32>>,
+    gradients: &mut Gradients<T>,
     buffers: &mut BackwardBuffers<T>,
     scratch: &mut Scratch,
 ) {
@@ -176,7 +230,7 @@ fn attention_half<T: Real>(
     let BackwardBuffers { d_residual, d_normed, d_inner, d_qkv, operand, .. } = buffers;
     let attended = pass.of(&a.attended, queries);
     let d_out = operand.of(queue, pass.of(d_residual, hidden));
-    matmul_transposed_a(queue, d_out, attended, d_weights.output.reborrow(), true, scratch);
+    gradients.matrix(queue, (index, Matrix::Output), (d_out, attended), scratch);
     matmul(queue, d_out, layer.output.for_backward(), Epilogue::default(), pass.of_mut(d_inner, queries));
 
     let (query, key, value) = query_key_value(pass, &a.qkv, &a.qkv_plain);
@@ -203,21 +257,25 @@ fn attention_half<T: Real>(
     let (mut d_query, mut d_key, _) = split_qkv_mut(config, pass.of_mut(d_qkv, qkv));
     rotary_backward(queue, d_query.reborrow(), pass.positions, model.rotary_matrix());
     rotary_backward(queue, d_key.reborrow(), pass.positions, model.rotary_matrix());
-    if let (Some(plain), Some((query_norm, key_norm)), Some((query_rstd, key_rstd)), Some((d_query_norm, d_key_norm))) =
-        (&a.qkv_plain, &layer.qk_norm, &a.qk_rstd, &mut d_weights.qk_norm)
+    if let (Some(plain), Some((query_norm, key_norm)), Some((query_rstd, key_rstd))) =
+        (&a.qkv_plain, &layer.qk_norm, &a.qk_rstd)
     {
         let (query, key, _) = split_qkv(config, pass.of(plain, qkv));
         let query_rstd = pass.of(query_rstd, config.num_attention_heads);
         let key_rstd = pass.of(key_rstd, config.num_key_value_heads);
-        head_norm_backward(queue, query, query_norm.view(), query_rstd, d_query, d_query_norm.reborrow());
-        head_norm_backward(queue, key, key_norm.view(), key_rstd, d_key, d_key_norm.reborrow());
+        let d_norm = gradients.norm(index, Part::QueryNorm, dims);
+        head_norm_backward(queue, query, query_norm.view(), query_rstd, d_query, d_norm);
+        let d_norm = gradients.norm(index, Part::KeyNorm, dims);
+        head_norm_backward(queue, key, key_norm.view(), key_rstd, d_key, d_norm);
     }
-    if let Some(d_bias) = &mut d_weights.qkv_bias {
+    if let Gradients::Weights(weights) = gradients
+        && let Some(d_bias) = &mut weights.layers[index].qkv_bias
+    {
         bias_backward(queue, pass.of(d_qkv, qkv), d_bias.reborrow());
     }
 
     let d_qkv = operand.of(queue, pass.of(d_qkv, qkv));
-    matmul_transposed_a(queue, d_qkv, pass.of(&a.input_normed, hidden), d_weights.qkv.reborrow(), true, scratch);
+    gradients.matrix(queue, (index, Matrix::Qkv), (d_qkv, pass.of(&a.input_normed, hidden)), scratch);
     matmul(queue, d_qkv, layer.qkv.for_backward(), Epilogue::default(), pass.of_mut(d_normed, hidden));
     rmsnorm_backward(
         queue,
@@ -226,6 +284,6 @@ fn attention_half<T: Real>(
         a.input_rstd.matrix(1, attended.rows()),
         pass.of(d_normed, hidden),
         pass.of_mut(d_residual, hidden),
-        d_weights.input_norm.reborrow(),
+        gradients.norm(index, Part::InputNorm, hidden),
     );
 }

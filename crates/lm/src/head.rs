@@ -272,7 +272,8 @@ fn block_statistics<T: Real>(
 /// Both phases in one sweep: statistics, coefficients, gradient.
 ///
 /// # Shapes and units
-/// * `hidden`: `[N, C]`; `d_hidden`: `[N, C]`, **accumulated**; `d_head`: `[V, C]`, **accumulated** (the embedding's when tied).
+/// * `hidden`: `[N, C]`; `d_hidden`: `[N, C]`, **accumulated**; `d_head`: `[V, C]`, **accumulated** (the embedding's when tied); none for
+///   a head that does not learn.
 /// * `coefficient(r, logprob, entropy)`: `d loss / d logprob` of row `r`; −weight for cross-entropy.
 /// * returns the rows' statistics; `divergence` is unweighted.
 pub fn backward<T: Real>(
@@ -284,7 +285,7 @@ pub fn backward<T: Real>(
     mut coefficient: impl FnMut(usize, f32, f32) -> f32,
     soft: Option<&Soft<T>>,
     mut d_hidden: ViewMut<f32>,
-    mut d_head: ViewMut<f32>,
+    mut d_head: Option<ViewMut<f32>>,
     buffers: &mut HeadBuffers<T>,
     scratch: &mut Scratch,
 ) -> RowStatistics {
@@ -313,7 +314,10 @@ pub fn backward<T: Real>(
         let d_logits = buffers.d_operand.of(queue, buffers.d_logits.matrix(count, vocabulary));
         let d_rows = buffers.d_rows.matrix_mut(count, width);
         matmul(queue, d_logits, model.head.for_backward(), Epilogue::default(), d_rows);
-        matmul_transposed_a(queue, d_logits, buffers.gathered.matrix(count, width), d_head.reborrow(), true, scratch);
+        if let Some(d_head) = &mut d_head {
+            let gathered = buffers.gathered.matrix(count, width);
+            matmul_transposed_a(queue, d_logits, gathered, d_head.reborrow(), true, scratch);
+        }
         scatter_add_rows(queue, buffers.d_rows.matrix(count, width), View::of(rows, 1, count), d_hidden.reborrow());
     }
     statistics

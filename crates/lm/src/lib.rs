@@ -16,6 +16,7 @@ mod flops;
 pub mod forward;
 pub mod generate;
 pub mod head;
+pub mod lora;
 pub mod model;
 mod operand;
 pub mod optimizer;

@@ -227,12 +227,22 @@ impl<T: Real> Model<T> {
 
     /// Takes over the master weights, and raises the generation.
     pub fn update(&mut self, queue: &Queue, master: &Arena) {
+        self.update_changed(queue, master, |_, weights, pack| pack(weights));
+    }
+
+    /// As [`Model::update`], each layer's weights changed on their way: `change(index, weights, pack)` gives `pack` what to take over.
+    pub(crate) fn update_changed(
+        &mut self,
+        queue: &Queue,
+        master: &Arena,
+        mut change: impl FnMut(usize, &LayerWeights<View<f32>>, &mut dyn FnMut(&LayerWeights<View<f32>>)),
+    ) {
         self.generation += 1;
         let generation = self.generation;
         let weights: Weights<View<f32>> = master.weights();
         self.embedding_from(queue, weights.embedding);
-        for (layer, weights) in self.layers.iter_mut().zip(&weights.layers) {
-            layer.pack(queue, weights, generation);
+        for (index, (layer, weights)) in self.layers.iter_mut().zip(&weights.layers).enumerate() {
+            change(index, weights, &mut |weights| layer.pack(queue, weights, generation));
         }
         copy(&mut self.final_norm, weights.final_norm);
         self.head.pack(queue, weights.head.unwrap_or(weights.embedding), generation);

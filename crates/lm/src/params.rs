@@ -25,7 +25,11 @@ pub struct Arena {
 impl Arena {
     /// Zeros for every tensor of `config`.
     pub fn zeros(device: Device, config: &Config) -> Arena {
-        let specs = config.tensors();
+        Arena::laid_out(device, config, config.tensors())
+    }
+
+    /// Zeros for every tensor of another table: what is trained beside a model's own weights.
+    pub(crate) fn laid_out(device: Device, config: &Config, specs: Vec<TensorSpec>) -> Arena {
         let mut end = 0;
         let offsets = specs
             .iter()
@@ -129,6 +133,11 @@ impl Arena {
     pub fn tensor_mut(&mut self, index: usize) -> &mut [f32] {
         let (offset, len) = (self.offsets[index], self.specs[index].len());
         &mut self.values.host_mut()[offset..offset + len]
+    }
+
+    /// A multiple of tensor `index`.
+    pub(crate) fn scaled(&self, index: usize, scale: f32) -> Vec<f32> {
+        self.tensor(index).iter().map(|value| scale * value).collect()
     }
 
     /// Where tensor `index` begins in [`Arena::values`].

@@ -5,7 +5,7 @@
 mod models;
 
 use kernels::{Device, Isa, Queue, Real, Scratch, bf16};
-use lm::backward::{BackwardBuffers, backward};
+use lm::backward::{BackwardBuffers, Gradients, backward};
 use lm::forward::forward;
 use lm::head::{self, HeadBuffers, Targets};
 use lm::optimizer::{Hyperparameters, Optimizer};
@@ -74,11 +74,7 @@ impl<T: Real> Bench<T> {
         let share = |r: usize, targets: &Targets, weights: &[f32]| weights[targets.tokens[r] as usize] / total;
         let mut d_hidden = vec![0.0f32; self.batch.len() * config.hidden_size];
         let mut d_hidden = kernels::ViewMut::of(&mut d_hidden, self.batch.len(), config.hidden_size);
-        let mut d_weights = gradients.weights_mut();
-        let d_head = match &mut d_weights.head {
-            Some(head) => head.reborrow(),
-            None => d_weights.embedding.reborrow(),
-        };
+        let mut gradients = Gradients::Weights(gradients.weights_mut());
         let rows = head::backward(
             &self.queue,
             &self.model,
@@ -88,7 +84,7 @@ impl<T: Real> Bench<T> {
             |r, _, _| -share(r, &self.targets, &self.weights),
             None,
             d_hidden.reborrow(),
-            d_head,
+            gradients.head(),
             &mut self.head,
             &mut self.scratch,
         );
@@ -102,7 +98,7 @@ impl<T: Real> Bench<T> {
             &mut self.activations,
             d_hidden.as_view(),
             &[],
-            &mut d_weights,
+            &mut gradients,
             &mut self.buffers,
             &mut self.scratch,
         );

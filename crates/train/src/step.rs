@@ -10,10 +10,12 @@ mod hidden;
 
 use kernels::ops::head::Divergence;
 use kernels::{Buffer, Queue, Real, Scratch, View};
-use lm::backward::{BackwardBuffers, TapGradient, backward};
+use lm::backward::{BackwardBuffers, Gradients, TapGradient, backward};
 use lm::forward::forward;
 use lm::head::{self, HeadBuffers, RowStatistics, Soft, SoftSource, Targets};
+use lm::lora::{Adapters, Rank};
 use lm::optimizer::{Hyperparameters, Optimizer};
+use lm::rng::Key;
 use lm::{Activations, Arena, Batch, Keep, Model, Role};
 
 use crate::policy::{PolicyLoss, PolicyReport, PolicyTokens, coefficients};
@@ -129,10 +131,10 @@ impl StepReport {
 
 /// A model in training.
 pub struct Learner<T: Real> {
-    /// The weights as products read them; always those of `master`.
+    /// The weights as products read them; always those of `master`, with what adapters add.
     pub model: Model<T>,
-    /// The weights, in f32.
-    pub master: Arena,
+    master: Arena,
+    adapters: Option<Adapters<T>>,
     /// The moments.
     pub optimizer: Optimizer,
     gradients: Arena,
@@ -149,12 +151,36 @@ pub struct Learner<T: Real> {
 impl<T: Real> Learner<T> {
     /// A learner of the given weights with zero moments; `keep` trades memory for a second forward.
     pub fn new(queue: &Queue, master: Arena, hyperparameters: Hyperparameters, keep: Keep) -> Self {
+        Self::of(queue, master, None, hyperparameters, keep)
+    }
+
+    /// A learner of fresh adapters on the given weights, which stay as they are. `key` is that of the adapters' first values.
+    pub fn with_adapters(
+        queue: &Queue,
+        master: Arena,
+        rank: Rank,
+        key: Key,
+        hyperparameters: Hyperparameters,
+        keep: Keep,
+    ) -> Self {
+        let adapters = Adapters::new(queue, master.config(), rank, key);
+        Self::of(queue, master, Some(adapters), hyperparameters, keep)
+    }
+
+    fn of(
+        queue: &Queue,
+        master: Arena,
+        adapters: Option<Adapters<T>>,
+        hyperparameters: Hyperparameters,
+        keep: Keep,
+    ) -> Self {
         let config = master.config().clone();
         let device = queue.device();
-        Self {
-            model: Model::new(queue, &master, Role::Training),
-            optimizer: Optimizer::new(device, master.values().len(), hyperparameters),
-            gradients: master.zeros_like(),
+        let trained = adapters.as_ref().map_or(&master, Adapters::weights);
+        let mut learner = Self {
+            model: Model::zeros(queue, &config, Role::Training),
+            optimizer: Optimizer::new(device, trained.values().len(), hyperparameters),
+            gradients: trained.zeros_like(),
             keep,
             activations: Activations::new(device, &config, 0, keep),
             backward: BackwardBuffers::new(device, &config, 0),
@@ -163,7 +189,45 @@ impl<T: Real> Learner<T> {
             matching: Matching::new(queue),
             scratch: Scratch::new(device),
             report: StepReport::default(),
+            adapters,
             master,
+        };
+        learner.repack(queue);
+        learner
+    }
+
+    /// The weights that learn: the model's, or its adapters'.
+    pub fn trained(&self) -> &Arena {
+        self.adapters.as_ref().map_or(&self.master, Adapters::weights)
+    }
+
+    /// The same, for writing; [`Learner::repack`] makes a change felt.
+    pub fn trained_mut(&mut self) -> &mut Arena {
+        self.adapters.as_mut().map_or(&mut self.master, Adapters::weights_mut)
+    }
+
+    /// Takes the weights over into the model.
+    pub fn repack(&mut self, queue: &Queue) {
+        match &mut self.adapters {
+            None => self.model.update(queue, &self.master),
+            Some(adapters) => adapters.pack(queue, &self.master, &mut self.model, &mut self.scratch),
+        }
+    }
+
+    /// The model's weights in the end, with what adapters add.
+    pub fn into_weights(mut self, queue: &Queue) -> Arena {
+        if let Some(adapters) = &self.adapters {
+            adapters.merge_into(queue, &mut self.master, &mut self.scratch);
+        }
+        self.master
+    }
+
+    /// Floating-point operations of the steps that a report speaks of.
+    pub fn flops(&self, report: &StepReport) -> f64 {
+        let (config, counts) = (self.model.config(), (report.tokens, report.targets, report.attention_pairs));
+        match &self.adapters {
+            None => config.training_flops(counts.0, counts.1, counts.2),
+            Some(adapters) => config.adapter_training_flops(adapters.rank(), counts.0, counts.1, counts.2),
         }
     }
 
@@ -206,10 +270,9 @@ impl<T: Real> Learner<T> {
         });
         let cross_entropy = |r: usize| signals.cross_entropy[targets.tokens[r] as usize];
         self.d_hidden.host_mut()[..batch.len() * width].fill(0.0);
-        let mut d_weights = self.gradients.weights_mut();
-        let d_head = match &mut d_weights.head {
-            Some(head) => head.reborrow(),
-            None => d_weights.embedding.reborrow(),
+        let mut gradients = match &mut self.adapters {
+            None => Gradients::Weights(self.gradients.weights_mut()),
+            Some(adapters) => Gradients::Adapters(adapters, &mut self.gradients),
         };
         let rows = head::backward(
             queue,
@@ -220,7 +283,7 @@ impl<T: Real> Learner<T> {
             |r, _, _| policy.as_ref().map_or(0.0, |(coefficients, _)| coefficients[r]) - cross_entropy(r),
             soft.as_ref(),
             self.d_hidden.matrix_mut(batch.len(), width),
-            d_head,
+            gradients.head(),
             &mut self.head,
             &mut self.scratch,
         );
@@ -228,6 +291,7 @@ impl<T: Real> Learner<T> {
         if let Some(hidden) = &signals.hidden {
             let master = self.master.weights();
             let without = "hidden states are matched by a projection: see `Arena::with_projection`";
+            let Gradients::Weights(d_weights) = &mut gradients else { panic!("{without}") };
             let error = self.matching.gradient(
                 queue,
                 hidden,
@@ -247,7 +311,7 @@ impl<T: Real> Learner<T> {
             &mut self.activations,
             self.d_hidden.matrix(batch.len(), width),
             &taps,
-            &mut d_weights,
+            &mut gradients,
             &mut self.backward,
             &mut self.scratch,
         );
@@ -293,8 +357,9 @@ impl<T: Real> Learner<T> {
 
     /// Ends the step: clips, updates, repacks, and clears the gradient.
     pub fn update(&mut self, queue: &Queue, learning_rate: f32) -> StepReport {
-        let gradient_norm = self.optimizer.step(queue, &mut self.master, &self.gradients, learning_rate);
-        self.model.update(queue, &self.master);
+        let trained = self.adapters.as_mut().map_or(&mut self.master, Adapters::weights_mut);
+        let gradient_norm = self.optimizer.step(queue, trained, &self.gradients, learning_rate);
+        self.repack(queue);
         kernels::ops::elementwise::zero(queue, self.gradients.values_mut().view_mut());
         let report = std::mem::take(&mut self.report);
         StepReport { gradient_norm, loss: report.loss + report.hidden_error, ..report }
@@ -307,7 +372,10 @@ impl<T: Real> Learner<T> {
 
     /// Bytes of weights, gradients, moments and activations held now.
     pub fn size_bytes(&self) -> usize {
-        4 * self.master.values().size_bytes()
+        // Gradient and two moments.
+        self.master.values().size_bytes()
+            + 3 * self.gradients.values().size_bytes()
+            + self.adapters.as_ref().map_or(0, Adapters::size_bytes)
             + self.model.size_bytes()
             + self.activations.size_bytes()
             + self.backward.size_bytes()

@@ -1,7 +1,7 @@
 //! What a stage is given to work with, and the loop that every training stage runs.
 //!
 //! [`Walk::train`] knows steps, learning rates, metrics, checkpoints and stopping, and no algorithm; a stage's code is the closure that
-//! makes one step's batches and signals. A checkpoint holds the weights, the moments, the step and the meters; everything else
+//! makes one step's batches and signals. A checkpoint holds the weights that learn, their moments, the step and the meters; everything else
 //! of a step is a function of the recipe, so that a run that was killed goes on bit for bit.
 //!
 //! Read next: [`crate::recipes::sft`], then [`crate::road`], which calls the stages in order.
@@ -176,7 +176,13 @@ impl Walk<'_> {
     ) -> Result<(), TrainError> {
         let master = self.models.remove(model).unwrap_or_else(|| panic!("no model \"{model}\""));
         let keep = if optimisation.recompute { Keep::Residuals } else { Keep::Everything };
-        let mut learner = Learner::<T>::new(self.queue, master, optimisation.hyperparameters(), keep);
+        let mut learner = match optimisation.adapters() {
+            None => Learner::<T>::new(self.queue, master, optimisation.hyperparameters(), keep),
+            Some(rank) => {
+                let key = self.key.word("adapters");
+                Learner::<T>::with_adapters(self.queue, master, rank, key, optimisation.hyperparameters(), keep)
+            }
+        };
         let mut best: Option<(f64, Vec<u8>)> = None;
         let mut start = 0;
         if let Some(committed) = self.resume.take() {
@@ -193,7 +199,7 @@ impl Walk<'_> {
                 let accuracy = (validation.measure)(self, &mut learner)?;
                 outcome.metrics.push(("validation_accuracy".into(), accuracy));
                 if best.as_ref().is_none_or(|(most, _)| accuracy > *most) {
-                    best = Some((accuracy, to_bytes(learner.master.values().host())));
+                    best = Some((accuracy, to_bytes(learner.trained().values().host())));
                 }
             }
             self.log(done, steps, rate, &outcome, began.elapsed().as_secs_f64())?;
@@ -206,11 +212,10 @@ impl Walk<'_> {
                 return Err(TrainError::Interrupted { stage: self.stage.into(), step: done });
             }
         }
-        let mut master = learner.master;
         if let Some((_, bytes)) = best {
-            from_bytes(&bytes, master.values_mut().host_mut());
+            from_bytes(&bytes, learner.trained_mut().values_mut().host_mut());
         }
-        self.models.insert(model.to_string(), master);
+        self.models.insert(model.to_string(), learner.into_weights(self.queue));
         Ok(())
     }
 
@@ -239,7 +244,7 @@ impl Walk<'_> {
 
     fn save<T: Real>(&self, step: u64, learner: &Learner<T>, best: Option<&(f64, Vec<u8>)>) -> Result<(), TrainError> {
         let mut blobs = vec![
-            Blob::bytes("weights", to_bytes(learner.master.values().host())),
+            Blob::bytes("weights", to_bytes(learner.trained().values().host())),
             Blob::bytes("first_moments", to_bytes(learner.optimizer.first.host())),
             Blob::bytes("second_moments", to_bytes(learner.optimizer.second.host())),
         ];
@@ -289,11 +294,11 @@ impl Walk<'_> {
         }
         self.meters = state.meters;
         self.cursor = state.cursor;
-        from_bytes(&committed.read("weights")?, learner.master.values_mut().host_mut());
+        from_bytes(&committed.read("weights")?, learner.trained_mut().values_mut().host_mut());
         from_bytes(&committed.read("first_moments")?, learner.optimizer.first.host_mut());
         from_bytes(&committed.read("second_moments")?, learner.optimizer.second.host_mut());
         learner.optimizer.steps = state.optimizer_steps;
-        learner.model.update(self.queue, &learner.master);
+        learner.repack(self.queue);
         match state.best {
             Some(accuracy) => Ok(Some((accuracy, committed.read("best_weights")?))),
             None => Ok(None),

@@ -95,6 +95,7 @@ model = "student"
 teacher = "teacher"
 steps = 6
 max_new_tokens = 4
+lora_rank = 4
 checkpoint_every_steps = 2
 
 # Without a rate nothing changes: the copy must still be what SFT made, whatever became of the teacher since.

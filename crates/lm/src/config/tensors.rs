@@ -139,7 +139,7 @@ impl Config {
         parts
     }
 
-    fn tensor(&self, part: Part, layer: Option<usize>) -> TensorSpec {
+    pub(crate) fn tensor(&self, part: Part, layer: Option<usize>) -> TensorSpec {
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);
         let (query, key_value) = (self.query_size(), self.key_value_size());
         let shape = match part {

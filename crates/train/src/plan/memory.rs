@@ -34,7 +34,7 @@ pub(super) fn of<T: Real>(
     let speaking = |prompts, samples, max_new_tokens| packed::<T>(model, 1) + cache(prompts, samples, max_new_tokens);
     let learning = |keys: &Optimisation| {
         let keep = if keys.recompute { Keep::Residuals } else { Keep::Everything };
-        learner::<T>(model, keys.tokens_per_micro_batch, keep)
+        learner::<T>(model, keys, keep)
     };
     let reading = |name: Option<&str>, tokens: usize| {
         config(name).map_or(0, |teacher| packed::<T>(teacher, 1) + tokens * activations::<T>(teacher, Keep::Nothing))
@@ -71,12 +71,17 @@ pub(super) fn of<T: Real>(
     (masters + own) as u64
 }
 
-/// A learner beside its master: gradient, moments, both packings, activations, and the copy that a checkpoint writes.
-fn learner<T: Real>(config: &Config, tokens: usize, keep: Keep) -> usize {
+/// A learner beside its master: gradient, moments, both packings, activations, and the copy that a checkpoint writes. Adapters have a state of their
+/// own size, and one layer's sums.
+fn learner<T: Real>(config: &Config, keys: &Optimisation, keep: Keep) -> usize {
+    let tokens = keys.tokens_per_micro_batch;
     let backward = BackwardBuffers::<T>::new(Device::Cpu, config, 1).size_bytes() + 4 * config.hidden_size;
     let head = 2 * HeadBuffers::<T>::new(Device::Cpu, config).size_bytes();
-    let state = 4 * config.parameters();
-    3 * state + 3 * state + packed::<T>(config, 2) + tokens * (activations::<T>(config, keep) + backward) + head
+    let (state, sums) = match keys.adapters() {
+        None => (4 * config.parameters(), 0),
+        Some(rank) => (4 * rank.parameters(config), 4 * config.parameters() / config.num_hidden_layers),
+    };
+    3 * state + 3 * state + sums + packed::<T>(config, 2) + tokens * (activations::<T>(config, keep) + backward) + head
 }
 
 /// The copies that products read, of one or both directions, and the embedding.

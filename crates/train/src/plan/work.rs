@@ -3,7 +3,7 @@
 use lm::Config;
 
 use super::lengths::Lengths;
-use crate::recipe::{Recipe, Stage, StageKind};
+use crate::recipe::{Optimisation, Recipe, Stage, StageKind};
 
 /// What one stage does.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -63,6 +63,13 @@ pub(super) fn of(
     let Some(config) = model else { return (0, work) };
     let prompt = lengths.prompt;
     let count = |x: f64| x.round() as usize;
+    let training = |keys: &Optimisation, tokens: f64, targets: f64, pairs: f64| {
+        let (tokens, targets, pairs) = (count(tokens), count(targets), count(pairs));
+        match keys.adapters() {
+            None => config.training_flops(tokens, targets, pairs),
+            Some(rank) => config.adapter_training_flops(rank, tokens, targets, pairs),
+        }
+    };
     let validate = |work: &mut Work, steps: u64, every: u64, cases: usize, max_new_tokens: usize| {
         let times = if every == 0 { 0 } else { steps.div_ceil(every) };
         work.sample(config, (times * cases as u64) as f64, 1, prompt, lengths.completion(max_new_tokens));
@@ -75,7 +82,7 @@ pub(super) fn of(
             let segment = whole.clamp(1.0, keys.context as f64);
             let tokens = keys.tokens as f64;
             work.train_tokens = tokens;
-            work.training_flops = config.training_flops(count(tokens), count(tokens), count(tokens * segment / 2.0));
+            work.training_flops = training(&keys.optimisation, tokens, tokens, tokens * segment / 2.0);
             keys.tokens.div_ceil(keys.tokens_per_step as u64)
         }
         StageKind::Sft(keys) => {
@@ -83,11 +90,8 @@ pub(super) fn of(
             let completion = if keys.bare_answers { 0.0 } else { lengths.completion(usize::MAX) };
             let length = prompt + if completion.is_finite() { completion } else { 0.0 };
             work.train_tokens = seen * length;
-            work.training_flops = config.training_flops(
-                count(seen * length),
-                count(seen * (length - prompt)),
-                count(seen * length * length / 2.0),
-            );
+            let pairs = seen * length * length / 2.0;
+            work.training_flops = training(&keys.optimisation, seen * length, seen * (length - prompt), pairs);
             (keys.demonstrations.div_ceil(keys.demonstrations_per_step) as u64) * keys.epochs
         }
         StageKind::Grpo(keys) => {
@@ -98,7 +102,7 @@ pub(super) fn of(
             let targets = keys.completions_per_prompt as f64 * completion;
             let updates = groups * keys.updates_per_batch as f64;
             work.train_tokens = updates * tokens;
-            work.training_flops = updates * config.training_flops(count(tokens), count(targets), count(pairs));
+            work.training_flops = updates * training(&keys.optimisation, tokens, targets, pairs);
             if keys.kl_coefficient != 0.0 {
                 work.reading_flops = groups * config.forward_flops(count(tokens), count(targets), count(pairs));
             }
@@ -129,12 +133,12 @@ pub(super) fn of(
             let (kept, completion) =
                 data.map_or((0, 0.0), |data| (data.cases * data.samples, lengths.completion(data.max_new_tokens)));
             let (seen, length) = ((kept as u64 * keys.epochs) as f64, prompt + completion);
-            let sizes = (count(seen * length), count(seen * completion), count(seen * length * length / 2.0));
+            let sizes = (seen * length, seen * completion, seen * length * length / 2.0);
             work.train_tokens = seen * length;
-            work.training_flops = config.training_flops(sizes.0, sizes.1, sizes.2);
+            work.training_flops = training(&keys.optimisation, sizes.0, sizes.1, sizes.2);
             if let Some(teacher) = teacher.filter(|_| keys.soft_weight != 0.0 || keys.hidden_weight != 0.0) {
                 work.teacher_tokens = seen * length;
-                work.reading_flops = teacher.forward_flops(sizes.0, sizes.1, sizes.2);
+                work.reading_flops = teacher.forward_flops(count(sizes.0), count(sizes.1), count(sizes.2));
             }
             kept.div_ceil(keys.completions_per_step) as u64 * keys.epochs
         }
@@ -143,15 +147,13 @@ pub(super) fn of(
             let completion = lengths.completion(keys.max_new_tokens);
             work.sample(config, groups, keys.completions_per_prompt, prompt, completion);
             let (tokens, pairs) = packed(keys.completions_per_prompt, prompt, completion);
-            let sizes = (
-                count(groups * tokens),
-                count(groups * keys.completions_per_prompt as f64 * completion),
-                count(groups * pairs),
-            );
+            let targets = groups * keys.completions_per_prompt as f64 * completion;
+            let sizes = (groups * tokens, targets, groups * pairs);
             work.train_tokens = groups * tokens;
             work.teacher_tokens = groups * tokens;
-            work.training_flops = config.training_flops(sizes.0, sizes.1, sizes.2);
-            work.reading_flops = teacher.unwrap_or(config).forward_flops(sizes.0, sizes.1, sizes.2);
+            work.training_flops = training(&keys.optimisation, sizes.0, sizes.1, sizes.2);
+            work.reading_flops =
+                teacher.unwrap_or(config).forward_flops(count(sizes.0), count(sizes.1), count(sizes.2));
             validate(&mut work, keys.steps, keys.validate_every_steps, keys.validation_cases, keys.max_new_tokens);
             keys.steps
         }

@@ -52,6 +52,7 @@ pub(super) const ELSEWHERE: &[(&str, &[&str])] = &[
     ("teacher", &["teacher_model", "teacher_model_name_or_path", "ref_model"]),
     ("jsd_beta", &["beta"]),
     ("kind", &["stage", "algorithm", "trainer"]),
+    ("lora_rank", &["lora_r", "r", "peft_config", "use_peft", "lora"]),
     ("recompute", &["gradient_checkpointing", "enable_gradient_checkpointing"]),
     ("dtype", &["bf16", "fp16", "torch_dtype", "precision"]),
     ("weight_decay", &["wd"]),

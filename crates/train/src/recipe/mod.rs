@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use lm::config::Shape;
+use lm::lora::Rank;
 use lm::optimizer::Hyperparameters;
 use serde::{Deserialize, Serialize};
 
@@ -210,6 +211,10 @@ pub struct Optimisation {
     pub checkpoint_every_steps: u64,
     /// Recompute layers in backward: slower, a fraction of the memory.
     pub recompute: bool,
+    /// Width of low-rank adapters that learn in place of the weights (LoRA); 0 for none.
+    pub lora_rank: usize,
+    /// What adapters add is weighed by `lora_alpha / lora_rank`.
+    pub lora_alpha: f32,
 }
 
 impl Default for Optimisation {
@@ -224,11 +229,18 @@ impl Default for Optimisation {
             tokens_per_micro_batch: 4096,
             checkpoint_every_steps: 25,
             recompute: false,
+            lora_rank: 0,
+            lora_alpha: 16.0,
         }
     }
 }
 
 impl Optimisation {
+    /// The adapters that learn in place of the weights, where there are any.
+    pub fn adapters(&self) -> Option<Rank> {
+        (self.lora_rank > 0).then_some(Rank { rank: self.lora_rank, alpha: self.lora_alpha })
+    }
+
     /// The optimiser's part.
     pub fn hyperparameters(&self) -> Hyperparameters {
         Hyperparameters {

@@ -130,6 +130,11 @@ impl Place<'_> {
                 if keys.hidden_weight != 0.0 && keys.teacher.is_none() {
                     return self.wrong("teacher", "hidden states need a teacher", "name it with `teacher = \"…\"`");
                 }
+                if keys.hidden_weight != 0.0 && keys.optimisation.lora_rank > 0 {
+                    let problem =
+                        "adapters learn alone, and hidden states need a projection that learns beside the model";
+                    return self.wrong("lora_rank", problem, "leave one of `hidden_weight` and `lora_rank` out");
+                }
                 self.optimisation(&keys.optimisation)?;
             }
             StageKind::Dialogue(keys) => {
@@ -172,6 +177,9 @@ impl Place<'_> {
         }
         if keys.max_grad_norm.is_nan() || keys.max_grad_norm <= 0.0 {
             return self.wrong("max_grad_norm", format!("{} is not above 0", keys.max_grad_norm), "1.0 is the default");
+        }
+        if !(keys.lora_alpha.is_finite() && keys.lora_alpha > 0.0) {
+            return self.wrong("lora_alpha", format!("{} is not above 0", keys.lora_alpha), "16 is the default");
         }
         let sizes = [
             ("tokens_per_micro_batch", keys.tokens_per_micro_batch),

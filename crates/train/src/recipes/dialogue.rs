@@ -211,8 +211,7 @@ pub fn run<T: Real>(stage: &Dialogue, walk: &mut Walk) -> Result<(), TrainError>
             if step + 1 == stage.steps && watch.is_due(stage.steps) {
                 watch.look(walk, &mut learner.model, &codec, stage.steps, Judge::Teacher(&mut teacher))?;
             }
-            walk.meters.flops +=
-                learner.model.config().training_flops(report.tokens, report.targets, report.attention_pairs);
+            walk.meters.flops += learner.flops(&report);
             let agreement = match stage.objective {
                 Objective::Divergence => ("divergence".to_string(), report.divergence),
                 Objective::PolicyGradient => ("closeness".to_string(), closeness / made.max(1) as f64),

@@ -179,8 +179,7 @@ pub fn run<T: Real>(stage: &Distill, walk: &mut Walk) -> Result<(), TrainError> 
                 learner.accumulate(walk.queue, &batch, &signals);
             }
             let report = learner.update(walk.queue, rate);
-            walk.meters.flops +=
-                learner.model.config().training_flops(report.tokens, report.targets, report.attention_pairs);
+            walk.meters.flops += learner.flops(&report);
             let of = |name: &str, weight: f32, value: f64| {
                 (weight != 0.0).then(|| (name.to_string(), value / f64::from(weight)))
             };

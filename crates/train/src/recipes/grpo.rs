@@ -378,8 +378,7 @@ fn learn<T: Real>(
             learner.accumulate(walk.queue, batch, &signals);
         }
         report = learner.update(walk.queue, rate);
-        walk.meters.flops +=
-            learner.model.config().training_flops(report.tokens, report.targets, report.attention_pairs);
+        walk.meters.flops += learner.flops(&report);
     }
     StepOutcome { metrics: vec![("updates".into(), stage.updates_per_batch as f64)], ..report.into() }
 }

@@ -82,8 +82,7 @@ pub fn run<T: Real>(stage: &Pretrain, walk: &mut Walk) -> Result<(), TrainError>
             };
             let per_micro_batch = stage.optimisation.tokens_per_micro_batch;
             let report = cross_entropy_step(walk.queue, learner, &sequences, per_micro_batch, rate);
-            walk.meters.flops +=
-                learner.model.config().training_flops(report.tokens, report.targets, report.attention_pairs);
+            walk.meters.flops += learner.flops(&report);
             Ok(report.into())
         },
         None,

@@ -73,8 +73,7 @@ pub fn run<T: Real>(stage: &Sft, walk: &mut Walk) -> Result<(), TrainError> {
             let chosen = order.iter().skip(first).take(stage.demonstrations_per_step);
             let sequences: Vec<Sequence> = chosen.map(|&i| examples[i].clone()).collect();
             let report = cross_entropy_step(walk.queue, learner, &sequences, optimisation.tokens_per_micro_batch, rate);
-            walk.meters.flops +=
-                learner.model.config().training_flops(report.tokens, report.targets, report.attention_pairs);
+            walk.meters.flops += learner.flops(&report);
             Ok(report.into())
         },
         None,
