@@ -46,6 +46,7 @@ for seed in $seeds; do
     walk bench/claims/student.toml student "$seed" \
         --set "models.teacher-sft.path=$made/sft" --set "models.teacher-grpo.path=$made/grpo"
     walk recipes/countdown.toml countdown "$seed"
+    walk recipes/idiom_chain.toml idiom_chain "$seed"
 done
 
 echo "(a) GRPO adds to the fine-tuned model it starts from"
@@ -56,8 +57,10 @@ compare teacher sft-100 grpo
 compare teacher sft-300 grpo
 compare teacher sft grpo-free
 echo "(c) from the pretrained base, no label and no answer read"
-compare countdown pretrain-policy grpo-policy
-for seed in $seeds; do pass64 countdown "$seed"; done
+for task in countdown idiom_chain; do
+    compare "$task" pretrain-policy grpo-policy
+    for seed in $seeds; do pass64 "$task" "$seed"; done
+done
 echo "(d) transfer from the raw teacher < GRPO on the student < transfer from the taught teacher"
 compare student transfer-from-sft student-grpo
 compare student student-grpo transfer-from-grpo

@@ -115,7 +115,7 @@ fn wrong_recipes_end_in_one_message() {
         (
             "demonstrations = 4",
             "cutoff_len = 4",
-            "r.toml:22: stages[0].cutoff_len: unknown key\nhint: known are model, demonstrations, epochs, demonstrations_per_step, bare_answers, learning_rate, schedule, warmup_steps, weight_decay, beta2, max_grad_norm, tokens_per_micro_batch, checkpoint_every_steps, recompute",
+            "r.toml:22: stages[0].cutoff_len: unknown key\nhint: known are model, demonstrations, epochs, demonstrations_per_step, bare_answers, learning_rate, schedule, warmup_steps, weight_decay, beta2, max_grad_norm, tokens_per_micro_batch, checkpoint_every_steps, recompute, lora_rank, lora_alpha",
         ),
         (
             "path = \"teacher\"",
@@ -180,6 +180,18 @@ fn wrong_recipes_end_in_one_message() {
             "completions_per_prompt = 4",
             "completions_per_prompt = 1",
             "r.toml:28: stages[1].completions_per_prompt: a group of fewer than 2\nhint: a reward is relative to its group; set it to 4 or more",
+        ),
+        (
+            "steps = 2",
+            "turns = 3",
+            "r.toml:27: stages[1].turns: the task \"jsonl\" has no games\nhint: idiom_chain has; leave it out for one completion a case",
+        ),
+        ("steps = 2", "lora_r = 8", "r.toml:27: stages[1].lora_r: unknown key\nhint: here it is called \"lora_rank\""),
+        ("steps = 2", "lora_alpha = 0.0", "r.toml:27: stages[1].lora_alpha: 0 is not above 0\nhint: 16 is the default"),
+        (
+            "soft_weight = 1.0",
+            "hidden_weight = 1.0\nlora_rank = 4",
+            "r.toml:43: stages[3].lora_rank: adapters learn alone, and hidden states need a projection that learns beside the model\nhint: leave one of `hidden_weight` and `lora_rank` out",
         ),
         (
             "soft_weight = 1.0",

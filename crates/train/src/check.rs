@@ -11,6 +11,7 @@ use std::path::Path;
 use lm::FormatError;
 use lm::checkpoint::Checkpoint;
 use lm::config::{Config, Shape};
+use lm::rng::Key;
 
 use crate::codec::Codec;
 use crate::error::TrainError;
@@ -39,6 +40,9 @@ impl Recipe {
         })
     }
 }
+
+/// Room for what an environment says between two turns, in tokens.
+const REPLY_TOKENS: usize = 32;
 
 /// The models that come from files, opened, and the codec that they share.
 pub(crate) struct Sources {
@@ -113,7 +117,20 @@ pub fn check(recipe: &Recipe, task: &dyn Task) -> Result<(), TrainError> {
             }
             StageKind::Sft(keys) => place.labels(keys)?,
             StageKind::Grpo(keys) => {
-                place.rules(&keys.rules, keys.cases)?;
+                match keys.turns {
+                    1 => place.rules(&keys.rules, keys.cases)?,
+                    turns => {
+                        let first = cases(Split::Train, 1)?;
+                        if first.first().is_none_or(|case| task.game(case, turns, Key::new(0)).is_none()) {
+                            let problem = format!("the task \"{}\" has no games", task.name());
+                            return place.wrong(
+                                "turns",
+                                problem,
+                                "idiom_chain has; leave it out for one completion a case",
+                            );
+                        }
+                    }
+                }
                 if keys.validate_every_steps > 0 && keys.validation_cases > 0 {
                     cases(Split::Validation, 1)?;
                 }
@@ -329,7 +346,8 @@ fn fits(
             StageKind::Grpo(keys) => {
                 let prompt = longest(Split::Train, keys.cases)?;
                 let micro_batch = keys.optimisation.tokens_per_micro_batch;
-                place.fits(&[&configs[&keys.model]], prompt, keys.max_new_tokens, Some(micro_batch))?;
+                let whole = keys.turns * keys.max_new_tokens + (keys.turns - 1) * REPLY_TOKENS;
+                place.fits(&[&configs[&keys.model]], prompt, whole, Some(micro_batch))?;
             }
             StageKind::Sample(keys) => {
                 let models: Vec<&Config> = [Some(&keys.model), keys.teacher.as_ref()]

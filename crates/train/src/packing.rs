@@ -109,12 +109,16 @@ impl PackedGroups {
         for Continuation { rollout, advantage, weight } in continuations {
             self.batch.push(&[&[last], rollout.tokens.as_slice()].concat(), parent);
             self.sampled.push(false);
-            self.sampled.resize(self.batch.len(), true);
+            let first = self.sampled.len();
+            self.sampled.resize(self.batch.len(), false);
             let tokens = &mut self.tokens;
-            let (start, end) = (tokens.weight.len(), tokens.weight.len() + rollout.tokens.len());
+            let (start, end) = (tokens.weight.len(), tokens.weight.len() + rollout.said_tokens());
             tokens.weight.resize(end, *weight);
             tokens.advantage.resize(end, *advantage);
-            tokens.logprobs_sampler.extend_from_slice(&rollout.logprobs);
+            for said in rollout.said() {
+                tokens.logprobs_sampler.extend_from_slice(&rollout.logprobs[said.clone()]);
+                self.sampled[first + said.start..first + said.end].fill(true);
+            }
             tokens.completions.push(start..end);
         }
     }
@@ -139,6 +143,7 @@ mod tests {
     fn a_group_stands_behind_its_prompt_which_is_there_once() {
         let rollout = |tokens: &[u32]| Rollout {
             tokens: tokens.to_vec(),
+            given: Vec::new(),
             logprobs: tokens.iter().map(|&token| -(token as f32)).collect(),
             entropy: 0.0,
             text: String::new(),
@@ -173,5 +178,17 @@ mod tests {
         assert_eq!(tokens.advantage, [1.0, 1.0, -1.0, 2.0, 2.0, 2.0]);
         assert_eq!(tokens.weight, [0.5, 0.5, 0.25, 0.125, 0.125, 0.125]);
         assert_eq!(packed_groups(groups(), 10).len(), 2, "a group is never cut");
+
+        let mut game = a.clone();
+        game.go_on(vec![30, 31], " given ", c.clone());
+        let [packed] = packed_groups([(&[1, 2][..], vec![of(&game, 1.0, 0.5)])], 99).try_into().ok().expect("one");
+        assert_eq!(packed.batch.tokens(), [1, 2, 10, 11, 30, 31, 20, 21, 22]);
+        assert_eq!(
+            packed.sampled,
+            [false, false, true, true, false, false, true, true, true],
+            "what was given is read alone"
+        );
+        assert_eq!(packed.tokens.logprobs_sampler, [-10.0, -11.0, -20.0, -21.0, -22.0]);
+        assert_eq!(packed.tokens.completions, [0..5]);
     }
 }

@@ -1,8 +1,8 @@
 //! Episodes of several turns: a model and an environment speak in turn, and the environment says who held out.
 //!
 //! An episode is token ids end to end: what the model said is kept as it was sampled, end token included, and what the
-//! environment replies is encoded once and put behind it. Nothing is trained here, so no token of the environment can be. All open
-//! episodes take a turn together. Every turn reads its whole prefix again; the cache is not kept between turns.
+//! environment replies is encoded once and put behind it, marked as given, so that it is never trained. All open episodes take a turn
+//! together. Every turn reads its whole prefix again; the cache is not kept between turns.
 //!
 //! Read next: [`crate::tasks::environment`].
 
@@ -14,7 +14,8 @@ use serde::Serialize;
 
 use crate::codec::Codec;
 use crate::error::TrainError;
-use crate::rollout::{Asked, Plan, ask};
+use crate::rewards::{Judged, Verdict};
+use crate::rollout::{Asked, Group, Plan, Rollout, ask};
 use crate::stats::wilson;
 use crate::tasks::environment::{Environment, Reply};
 use crate::tasks::{Case, Prompt, Task};
@@ -38,17 +39,54 @@ pub struct Games {
     pub endings: Vec<(String, usize)>,
 }
 
-/// An open episode.
+/// An episode, over or not.
 struct Episode {
     case: usize,
+    /// Which of the case's episodes it is.
+    sample: usize,
     environment: Box<dyn Environment>,
-    tokens: Vec<u32>,
+    /// All that was said after the prompt.
+    rollout: Rollout,
+    /// What the environment said last, and the policy has not answered yet.
+    asked: String,
+    /// Turns that were taken.
+    turn: usize,
+    /// The reward, and why it ended.
+    ended: Option<(f64, String)>,
+}
+
+/// Plays `plan.samples` games of `turns` for every case; a group for each case, and what its games were worth.
+///
+/// # Errors
+/// A task without games, a prompt that cannot be encoded, a game too long for the model.
+pub fn games<T: Real>(
+    queue: &Queue,
+    model: &mut Model<T>,
+    codec: &Codec,
+    task: &dyn Task,
+    cases: &[Case],
+    turns: usize,
+    plan: &Plan,
+) -> Result<Vec<(Group, Vec<Judged>)>, TrainError> {
+    let judged = |episode: &Episode| {
+        let (reward, ending) = episode.ended.clone().expect("every episode ends");
+        let reason = format!("turn {}: {ending}", episode.turn);
+        Judged { reward: Some(reward), verdicts: vec![("game".to_string(), Verdict::score(reward, reason))] }
+    };
+    let (prompts, episodes) = episodes(queue, model, codec, task, cases, turns, plan)?;
+    let mut episodes = episodes.into_iter();
+    let group = |(case, prompt)| {
+        let own: Vec<Episode> = episodes.by_ref().take(plan.samples).collect();
+        let judged = own.iter().map(judged).collect();
+        (Group { case, prompt, rollouts: own.into_iter().map(|episode| episode.rollout).collect() }, judged)
+    };
+    Ok(prompts.into_iter().enumerate().map(group).collect())
 }
 
 /// Plays one game of `turns` for every case, greedily.
 ///
 /// # Errors
-/// A task without games, a prompt that cannot be encoded, a game too long for the model.
+/// As [`games`].
 pub fn play<T: Real>(
     queue: &Queue,
     model: &mut Model<T>,
@@ -59,42 +97,13 @@ pub fn play<T: Real>(
     max_new_tokens: usize,
     key: Key,
 ) -> Result<Games, TrainError> {
-    let mut open = Vec::with_capacity(cases.len());
-    for (case, asked) in cases.iter().enumerate() {
-        let Some(environment) = task.game(asked, turns, key.word(&asked.id)) else {
-            let hint = "idiom_chain has games; leave the turns out for one answer a case";
-            return Err(TrainError::stage("games", format!("{} has no games", task.name()), hint));
-        };
-        let tokens = codec.prompt(&Prompt::Text(environment.prompt()))?;
-        open.push(Episode { case, environment, tokens });
-    }
-    let (mut rewards, mut endings) = (vec![0.0; cases.len()], std::collections::BTreeMap::<String, usize>::new());
-    for turn in 1.. {
-        if open.is_empty() {
-            break;
-        }
-        let plan =
-            Plan { samples: 1, sampling: Sampling::greedy(), max_new_tokens, key: key.word("turn").number(turn) };
-        let asked = open
-            .iter()
-            .map(|episode| Asked { id: cases[episode.case].id.clone(), prompt: episode.tokens.clone() })
-            .collect();
-        let said = ask(queue, model, codec, asked, &plan)?;
-        let mut going_on = Vec::new();
-        for (mut episode, group) in open.into_iter().zip(said) {
-            match episode.environment.reply(&group.rollouts[0].completion()) {
-                Reply::Say(text) => {
-                    episode.tokens.extend(&group.rollouts[0].tokens);
-                    episode.tokens.extend(codec.tokenizer.encode_user(&text));
-                    going_on.push(episode);
-                }
-                Reply::Done { reward, ending } => {
-                    rewards[episode.case] = reward;
-                    *endings.entry(format!("turn {turn}: {ending}")).or_default() += 1;
-                }
-            }
-        }
-        open = going_on;
+    let plan = Plan { samples: 1, sampling: Sampling::greedy(), max_new_tokens, key };
+    let (_, episodes) = episodes(queue, model, codec, task, cases, turns, &plan)?;
+    let (mut rewards, mut endings) = (Vec::new(), std::collections::BTreeMap::<String, usize>::new());
+    for Episode { turn, ended, .. } in episodes {
+        let (reward, ending) = ended.expect("every episode ends");
+        rewards.push(reward);
+        *endings.entry(format!("turn {turn}: {ending}")).or_default() += 1;
     }
     let won = rewards.iter().filter(|&&reward| reward == 1.0).count();
     let n = rewards.len();
@@ -110,4 +119,72 @@ pub fn play<T: Real>(
         mean_reward: rewards.iter().sum::<f64>() / n.max(1) as f64,
         endings,
     })
+}
+
+/// Each case's prompt, and its episodes side by side. All open ones take a turn together; in the first, a case's episodes share its prompt.
+fn episodes<T: Real>(
+    queue: &Queue,
+    model: &mut Model<T>,
+    codec: &Codec,
+    task: &dyn Task,
+    cases: &[Case],
+    turns: usize,
+    plan: &Plan,
+) -> Result<(Vec<Vec<u32>>, Vec<Episode>), TrainError> {
+    let begin = |case: &Case, sample: usize| {
+        task.game(case, turns, plan.key.word(&case.id).number(sample as u64)).ok_or_else(|| {
+            let hint = "idiom_chain has games; leave the turns out for one answer a case";
+            TrainError::stage("games", format!("{} has no games", task.name()), hint)
+        })
+    };
+    let mut asked = Vec::with_capacity(cases.len());
+    for case in cases {
+        let prompt = codec.prompt(&Prompt::Text(begin(case, 0)?.prompt()))?;
+        asked.push(Asked { id: case.id.clone(), prompt });
+    }
+    let mut all = Vec::with_capacity(cases.len() * plan.samples);
+    let groups = ask(queue, model, codec, asked, plan)?;
+    let mut prompts = Vec::with_capacity(groups.len());
+    for group in groups {
+        for (sample, rollout) in group.rollouts.into_iter().enumerate() {
+            let environment = begin(&cases[group.case], sample)?;
+            let mut episode =
+                Episode { case: group.case, sample, environment, rollout, asked: String::new(), turn: 0, ended: None };
+            episode.hear(&episode.rollout.clone());
+            all.push(episode);
+        }
+        prompts.push(group.prompt);
+    }
+    for turn in 2.. {
+        let mut open: Vec<&mut Episode> = all.iter_mut().filter(|episode| episode.ended.is_none()).collect();
+        if open.is_empty() {
+            break;
+        }
+        let given: Vec<Vec<u32>> =
+            open.iter().map(|episode| codec.tokenizer.encode_user(&episode.asked).to_vec()).collect();
+        let asked = open.iter().zip(&given).map(|(episode, given)| Asked {
+            id: format!("{}/{}", cases[episode.case].id, episode.sample),
+            prompt: [&prompts[episode.case], &episode.rollout.tokens[..], given].concat(),
+        });
+        let plan = Plan { samples: 1, key: plan.key.word("turn").number(turn), ..plan.clone() };
+        let said = ask(queue, model, codec, asked.collect(), &plan)?;
+        for ((episode, given), mut group) in open.iter_mut().zip(given).zip(said) {
+            let said = group.rollouts.remove(0);
+            let text = std::mem::take(&mut episode.asked);
+            episode.rollout.go_on(given, &text, said.clone());
+            episode.hear(&said);
+        }
+    }
+    Ok((prompts, all))
+}
+
+impl Episode {
+    /// Lets the environment answer what was said in a turn.
+    fn hear(&mut self, said: &Rollout) {
+        self.turn += 1;
+        match self.environment.reply(&said.completion()) {
+            Reply::Say(text) => self.asked = text,
+            Reply::Done { reward, ending } => self.ended = Some((reward, ending)),
+        }
+    }
 }

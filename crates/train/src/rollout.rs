@@ -4,6 +4,7 @@
 //! does not depend on which others were sampled beside it. A record that is asked twice at once draws other numbers the second time.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use kernels::{Queue, Real};
 use lm::Model;
@@ -17,12 +18,14 @@ use crate::tasks::{Case, Completion};
 /// Sequences sampled at a time.
 pub(crate) const SEQUENCES: usize = 256;
 
-/// One sampled completion.
+/// One sampled completion, or all that was said in a game.
 #[derive(Clone, Debug)]
 pub struct Rollout {
     /// Token ids, the end token included.
     pub tokens: Vec<u32>,
-    /// Log-probability of each under the sampler, in nats.
+    /// The tokens among them that an environment said, in order: they are read and never trained.
+    pub given: Vec<Range<usize>>,
+    /// Log-probability of each under the sampler, in nats; 0 where it was given.
     pub logprobs: Vec<f32>,
     /// Mean entropy of the distributions drawn from, in nats.
     pub entropy: f32,
@@ -43,7 +46,34 @@ impl Rollout {
             text,
             finished: ended && generated.finish == Finish::StopToken,
             tokens,
+            given: Vec::new(),
         }
+    }
+
+    /// How many of its tokens the model said.
+    pub fn said_tokens(&self) -> usize {
+        self.tokens.len() - self.given.iter().map(ExactSizeIterator::len).sum::<usize>()
+    }
+
+    /// The tokens that the model said, in order.
+    pub fn said(&self) -> impl Iterator<Item = Range<usize>> {
+        let starts = std::iter::once(0).chain(self.given.iter().map(|given| given.end));
+        let ends = self.given.iter().map(|given| given.start).chain([self.tokens.len()]);
+        starts.zip(ends).map(|(start, end)| start..end)
+    }
+
+    /// Puts behind it what an environment gave and the model then said.
+    pub(crate) fn go_on(&mut self, given: Vec<u32>, text: &str, then: Rollout) {
+        let (before, after) = (self.said_tokens() as f32, then.said_tokens() as f32);
+        self.entropy = (self.entropy * before + then.entropy * after) / (before + after).max(1.0);
+        self.given.push(self.tokens.len()..self.tokens.len() + given.len());
+        self.logprobs.resize(self.tokens.len() + given.len(), 0.0);
+        self.tokens.extend(given);
+        self.tokens.extend(then.tokens);
+        self.logprobs.extend(then.logprobs);
+        self.text += text;
+        self.text += &then.text;
+        self.finished = then.finished;
     }
 
     /// As a rule sees it.

@@ -5,16 +5,19 @@ use std::sync::{Arc, Mutex};
 
 use kernels::{Device, Isa, Queue};
 use lm::generate::Sampling;
+use lm::head::Targets;
 use lm::tokenizer::{Tokenizer, TrainOptions};
 use lm::{Arena, Config, Model, Role};
-use train::codec::Codec;
+use train::codec::{Codec, plain_sampling};
 use train::error::TrainError;
-use train::play::play;
+use train::packing::{Continuation, packed_groups};
+use train::play::{games, play};
 use train::rewards::RuleSet;
 use train::rng::Key;
 use train::rollout::{Asked, Plan, ask};
 use train::tasks::environment::{Environment, Reply};
 use train::tasks::{Case, Completion, Grade, Prompt, Split, Task, TaskError};
+use train::teacher::LocalTeacher;
 
 const NEW_TOKENS: usize = 6;
 
@@ -86,13 +89,17 @@ fn codec() -> Codec {
 }
 
 fn model(queue: &Queue, codec: &Codec) -> Model<f32> {
+    Model::new(queue, &weights(codec), Role::Inference)
+}
+
+fn weights(codec: &Codec) -> Arena {
     let shape = serde_json::json!({
         "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 20,
         "max_position_embeddings": 64, "initializer_range": 0.6,
     });
     let shape = serde_json::from_value(shape).unwrap();
     let config = Config::from_shape(&shape, Some(codec.tokenizer.vocab_size()), Path::new("test")).unwrap();
-    Model::new(queue, &Arena::random(Device::Cpu, &config, 5), Role::Inference)
+    Arena::random(Device::Cpu, &config, 5)
 }
 
 #[test]
@@ -102,9 +109,9 @@ fn every_turn_sees_what_both_said_before_it() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let task = Recording(told.clone());
     let cases = task.cases(Split::Heldout, 1, 0).unwrap();
-    let games = play(&queue, &mut model, &codec, &task, &cases, 3, NEW_TOKENS, Key::new(1)).unwrap();
-    assert_eq!((games.n, games.won, games.mean_reward), (1, 1.0, 1.0));
-    assert_eq!(games.endings, [("turn 3: held".to_string(), 1)]);
+    let counted = play(&queue, &mut model, &codec, &task, &cases, 3, NEW_TOKENS, Key::new(1)).unwrap();
+    assert_eq!((counted.n, counted.won, counted.mean_reward), (1, 1.0, 1.0));
+    assert_eq!(counted.endings, [("turn 3: held".to_string(), 1)]);
 
     let plan = Plan { samples: 1, sampling: Sampling::greedy(), max_new_tokens: NEW_TOKENS, key: Key::new(2) };
     let mut tokens = codec.prompt(&cases[0].prompt).unwrap();
@@ -122,14 +129,45 @@ fn every_turn_sees_what_both_said_before_it() {
 }
 
 #[test]
+fn what_was_said_in_a_game_is_what_a_trainer_reads() {
+    let (queue, codec) = (Queue::cpu(2, Isa::available()[0]), codec());
+    let task = Recording(Arc::default());
+    let cases = task.cases(Split::Heldout, 2, 0).unwrap();
+    let plan = Plan { samples: 3, sampling: plain_sampling(1.0), max_new_tokens: NEW_TOKENS, key: Key::new(3) };
+    let played = games(&queue, &mut model(&queue, &codec), &codec, &task, &cases, 3, &plan).unwrap();
+    let given = [codec.tokenizer.encode_user("1?"), codec.tokenizer.encode_user("2?")];
+    for ((group, judged), worth) in played.iter().zip([1.0, 0.5]) {
+        assert_eq!((group.rollouts.len(), judged.len()), (3, 3));
+        assert!(judged.iter().all(|judged| judged.reward == Some(worth)));
+        for rollout in &group.rollouts {
+            let heard: Vec<&[u32]> = rollout.given.iter().map(|given| &rollout.tokens[given.clone()]).collect();
+            assert_eq!(heard, given);
+            assert_eq!(rollout.said_tokens(), rollout.said().map(|said| said.len()).sum::<usize>());
+        }
+    }
+    let (first, second) = (&played[0].0.rollouts[0], &played[0].0.rollouts[1]);
+    assert_ne!(first.tokens, second.tokens, "two games of one case draw other numbers");
+
+    let continuations = played.iter().map(|(group, _)| {
+        let of = |rollout| Continuation { rollout, advantage: 1.0, weight: 1.0 };
+        (group.prompt.as_slice(), group.rollouts.iter().map(of).collect())
+    });
+    let [packed] = packed_groups(continuations, 4096).try_into().ok().expect("one micro-batch");
+    let targets = Targets::of(&packed.batch, |t| packed.sampled[t]);
+    let mut reader = LocalTeacher::<f32>::new(&queue, &weights(&codec));
+    let read = reader.logprobs(&queue, &packed.batch, &targets, 1.0);
+    assert_eq!(read, packed.tokens.logprobs_sampler, "sampler and trainer, over every turn");
+}
+
+#[test]
 fn games_are_counted_and_tasks_without_them_named() {
     let (queue, codec) = (Queue::cpu(1, Isa::available()[0]), codec());
     let mut model = model(&queue, &codec);
     let task = Recording(Arc::default());
     let cases = task.cases(Split::Heldout, 3, 0).unwrap();
-    let mut games = |cases: &[Case]| play(&queue, &mut model, &codec, &task, cases, 2, NEW_TOKENS, Key::new(1));
-    let two = games(&cases[..2]).unwrap();
+    let mut played = |cases: &[Case]| play(&queue, &mut model, &codec, &task, cases, 2, NEW_TOKENS, Key::new(1));
+    let two = played(&cases[..2]).unwrap();
     assert_eq!((two.won, two.mean_reward, two.endings.len()), (0.5, 0.75, 2));
-    let error: TrainError = games(&cases).unwrap_err();
+    let error: TrainError = played(&cases).unwrap_err();
     assert!(error.to_string().contains("recording has no games"), "{error}");
 }

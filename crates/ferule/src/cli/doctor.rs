@@ -8,6 +8,7 @@ use std::path::Path;
 use kernels::{DType, Isa, Queue};
 use lm::Config;
 use lm::config::Shape;
+use lm::lora::Rank;
 use serde::Serialize;
 
 use super::machine::{self, readable};
@@ -19,6 +20,8 @@ use crate::hub::Cache;
 const EFFICIENCY: f64 = 0.5;
 /// Tokens of a micro-batch in the estimates of training.
 const MICRO_BATCH: usize = 2048;
+/// The adapters that the column on LoRA speaks of.
+const LORA: Rank = Rank { rank: 16, alpha: 16.0 };
 /// Positions of cache in the estimate of serving.
 const SERVED_TOKENS: usize = 4096;
 /// Positions of cache in the estimate of reinforcement learning: 32 completions of a thousand tokens at once.
@@ -172,6 +175,8 @@ fn size(name: &'static str, config: &Config, peaks: &Peaks, available: Option<u6
     let working = activations + (24 << 20);
     let packed_for_training = weights + 2 * active as u64;
     let master = 4 * parameters as u64;
+    let adapters = 4 * LORA.parameters(config) as u64;
+    let lora_flops = config.adapter_training_flops(LORA, MICRO_BATCH, MICRO_BATCH, 0);
 
     let compute = EFFICIENCY * peaks.bf16_gflops * 1e9;
     let decode_one = EFFICIENCY * peaks.memory_gb_per_s * 1e9 / (2 * active) as f64;
@@ -186,7 +191,7 @@ fn size(name: &'static str, config: &Config, peaks: &Peaks, available: Option<u6
         name,
         parameters,
         serve: using(weights + cache(SERVED_TOKENS), decode_one),
-        lora: using(packed_for_training + working, compute / (4 * active) as f64),
+        lora: using(master + 4 * adapters + packed_for_training + working, compute * MICRO_BATCH as f64 / lora_flops),
         full: using(4 * master + packed_for_training + working, train),
         rl: using(
             4 * master + packed_for_training + working + cache(ROLLOUT_TOKENS),
@@ -218,7 +223,6 @@ fn advice(queue: &Queue, isa_available: &[&'static str], available: Option<u64>)
     if Cache::from_environment().is_err() {
         advice.push("there is no place for the cache of `ferule pull`: set HF_HOME to a folder".into());
     }
-    advice.push("LoRA is not in this build; its column says what it would ask for".into());
     advice.push("a GPU is not used by this build, on any machine".into());
     advice
 }
@@ -270,8 +274,9 @@ fn text(report: &Report) -> String {
         );
     }
     text += &format!(
-        "\nServing: one sequence, a cache of {SERVED_TOKENS} tokens. Training: {MICRO_BATCH} tokens at a time, AdamW in f32.\n\
-         RL: rollouts of 32 sequences and the step on them. `ferule bench` measures instead of estimating.\n\n"
+        "\nServing: one sequence, a cache of {SERVED_TOKENS} tokens. Training: {MICRO_BATCH} tokens at a time, AdamW in f32; LoRA of rank {}.\n\
+         RL: rollouts of 32 sequences and the step on them. `ferule bench` measures instead of estimating.\n\n",
+        LORA.rank
     );
     for line in &report.advice {
         text += &format!("note: {line}\n");

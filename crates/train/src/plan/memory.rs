@@ -47,7 +47,7 @@ pub(super) fn of<T: Real>(
             let tokens = keys.optimisation.tokens_per_micro_batch;
             let reference = (keys.kl_coefficient != 0.0).then_some(keys.model.as_str());
             learning(&keys.optimisation)
-                + cache(keys.prompts_per_step, keys.completions_per_prompt, keys.max_new_tokens)
+                + cache(keys.prompts_per_step, keys.completions_per_prompt, keys.turns * keys.max_new_tokens)
                 + reading(reference, tokens)
         }
         StageKind::Sample(keys) => {

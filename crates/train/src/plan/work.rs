@@ -97,6 +97,8 @@ pub(super) fn of(
         StageKind::Grpo(keys) => {
             let groups = (keys.steps as usize * keys.prompts_per_step) as f64;
             let completion = lengths.completion(keys.max_new_tokens);
+            // A game counts as one long completion.
+            let completion = keys.turns as f64 * completion;
             work.sample(config, groups, keys.completions_per_prompt, prompt, completion);
             let (tokens, pairs) = packed(keys.completions_per_prompt, prompt, completion);
             let targets = keys.completions_per_prompt as f64 * completion;

@@ -108,8 +108,13 @@ impl Place<'_> {
                     ("prompts_per_step", keys.prompts_per_step),
                     ("max_new_tokens", keys.max_new_tokens),
                     ("updates_per_batch", keys.updates_per_batch as usize),
+                    ("turns", keys.turns),
                 ];
                 self.positive(&sizes)?;
+                if keys.turns > 1 && keys.overlong_margin_tokens > 0 {
+                    let problem = "it counts the tokens of one completion, and a game has several";
+                    return self.wrong("overlong_margin_tokens", problem, "leave it out, or set `turns = 1`");
+                }
                 if keys.completions_per_prompt < 2 {
                     let hint = "a reward is relative to its group; set it to 4 or more";
                     return self.wrong("completions_per_prompt", "a group of fewer than 2", hint);

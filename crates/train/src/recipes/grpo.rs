@@ -10,7 +10,8 @@
 //!    an update by a gradient of zeros would go on along the last steps' moments, and shrink them.
 //! 4. A completion without a reward (a rule abstained or failed) leaves its group; it is counted, never scored 0.
 //! 5. The best weights by a validation split are kept, since reward goes on rising after accuracy has turned.
-//! 6. Completions of a group share their prompt's rows in training as in sampling.
+//! 6. With `turns` the completion is a game: the task's environment answers, and says in the end what the game was worth.
+//! 7. Completions of a group share their prompt's rows in training as in sampling.
 
 use kernels::Real;
 use lm::Batch;
@@ -22,6 +23,7 @@ use crate::codec::{Codec, plain_sampling};
 use crate::error::TrainError;
 use crate::evaluate::evaluate;
 use crate::packing::{Continuation, PackedGroups, packed_groups};
+use crate::play::games;
 use crate::policy::{Aggregate, PolicyLoss, Ratio};
 use crate::recipe::{Optimisation, StageFields};
 use crate::rewards::{Judged, RuleSet};
@@ -56,6 +58,10 @@ pub struct Grpo {
     /// Divides the logits, in sampling and in training.
     #[serde(default = "one")]
     pub temperature: f32,
+    /// Turns of a game with the task's environment, whose reward takes the rules' place; with 1, the default, a completion is judged by the
+    /// rules.
+    #[serde(default = "one_turn")]
+    pub turns: usize,
     /// An arm of the task (`answers`, `answer_free`), or a list of rules.
     #[serde(default)]
     pub rules: Rules,
@@ -121,6 +127,9 @@ fn max_new_tokens() -> usize {
 fn one() -> f32 {
     1.0
 }
+fn one_turn() -> usize {
+    1
+}
 fn epsilon() -> f32 {
     0.2
 }
@@ -146,6 +155,7 @@ impl StageFields for Grpo {
         "completions_per_prompt",
         "max_new_tokens",
         "temperature",
+        "turns",
         "rules",
         "estimator",
         "aggregate",
@@ -181,25 +191,26 @@ pub fn run<T: Real>(stage: &Grpo, walk: &mut Walk) -> Result<(), TrainError> {
         return Err(TrainError::stage(walk.stage, "completions_per_prompt is below 2", hint));
     }
     let codec = walk.codec()?;
-    let rules = stage.rules.build(walk.task, &walk.recipe.folder)?;
+    let rules = (stage.turns == 1).then(|| stage.rules.build(walk.task, &walk.recipe.folder)).transpose()?;
     let cases = walk.task.cases(Split::Train, stage.cases, walk.recipe.seed)?;
     let mut reference =
         (stage.kl_coefficient != 0.0).then(|| LocalTeacher::<T>::new(walk.queue, walk.weights(&stage.model)));
     let validation = validation::<T>(stage, walk)?;
-    let watch = Watch::new(&cases, stage.watched_prompts, stage.steps, stage.max_new_tokens);
+    let watched = if rules.is_some() { stage.watched_prompts } else { 0 };
+    let watch = Watch::new(&cases, watched, stage.steps, stage.max_new_tokens);
     walk.train::<T>(
         &stage.model,
         &stage.optimisation,
         stage.steps,
         |walk, learner, step, rate| {
-            if watch.is_due(step) {
-                watch.look(walk, &mut learner.model, &codec, step, Judge::Rules(&rules))?;
+            if let Some(rules) = rules.as_ref().filter(|_| watch.is_due(step)) {
+                watch.look(walk, &mut learner.model, &codec, step, Judge::Rules(rules))?;
             }
-            let groups = collect(stage, walk, learner, &codec, &rules, &cases, step)?;
+            let groups = collect(stage, walk, learner, &codec, rules.as_ref(), &cases, step)?;
             let outcome = learn(stage, walk, learner, &groups.kept, reference.as_mut(), rate);
             walk.run.write_rollouts(walk.stage, step + 1, &groups.rows)?;
-            if step + 1 == stage.steps && watch.is_due(stage.steps) {
-                watch.look(walk, &mut learner.model, &codec, stage.steps, Judge::Rules(&rules))?;
+            if let Some(rules) = rules.as_ref().filter(|_| step + 1 == stage.steps && watch.is_due(stage.steps)) {
+                watch.look(walk, &mut learner.model, &codec, stage.steps, Judge::Rules(rules))?;
             }
             let metrics = [groups.metrics, outcome.metrics].concat();
             Ok(StepOutcome { metrics, sample: groups.sample, report: outcome.report })
@@ -230,7 +241,7 @@ impl Tally {
     fn count(&mut self, rollout: &Rollout, reward: Option<f64>) {
         self.sampled += 1;
         self.unfinished += usize::from(!rollout.finished);
-        self.tokens += rollout.tokens.len();
+        self.tokens += rollout.said_tokens();
         self.entropy += f64::from(rollout.entropy);
         self.reward += reward.unwrap_or(0.0);
     }
@@ -255,7 +266,7 @@ fn collect<T: Real>(
     walk: &mut Walk,
     learner: &mut Learner<T>,
     codec: &Codec,
-    rules: &RuleSet,
+    rules: Option<&RuleSet>,
     cases: &[Case],
     step: u64,
 ) -> Result<Collected, TrainError> {
@@ -275,16 +286,26 @@ fn collect<T: Real>(
         let chosen: Vec<Case> = next_prompts(walk, cases, wanted);
         // A small pool gives a later attempt the same prompts again: its draws must be others.
         let key = if attempt == 0 { plan.key } else { plan.key.word("attempt").number(attempt) };
-        let groups = sample(walk.queue, &mut learner.model, codec, &chosen, &Plan { key, ..plan.clone() })?;
+        let plan = Plan { key, ..plan.clone() };
+        let model = &mut learner.model;
+        let groups = match rules {
+            Some(rules) => sample(walk.queue, model, codec, &chosen, &plan)?
+                .into_iter()
+                .map(|group| {
+                    let judged = judge(rules, &chosen[group.case], &group);
+                    (group, judged)
+                })
+                .collect(),
+            None => games(walk.queue, model, codec, walk.task, &chosen, stage.turns, &plan)?,
+        };
         walk.note_uses("prompt", chosen.iter().map(|case| &case.id))?;
-        if rules.reads_answers() {
+        if rules.is_some_and(RuleSet::reads_answers) {
             let ids: Vec<&str> = chosen.iter().map(|case| case.id.as_str()).collect();
             walk.run.ledger().meter_answers(walk.stage, &ids)?;
         }
-        for group in groups {
+        for (group, judged) in groups {
             walk.meters.flops += sampling_flops(learner, &group);
             let case = &chosen[group.case];
-            let judged = judge(rules, case, &group);
             let rewards = rewards(stage, &group, &judged);
             group.rollouts.iter().zip(&rewards).for_each(|(rollout, reward)| tally.count(rollout, *reward));
             let informative = tally.census.count(&rewards);
@@ -345,7 +366,11 @@ fn sampling_flops<T: Real>(learner: &Learner<T>, group: &Group) -> f64 {
     let prompt = group.prompt.len();
     let pairs = prompt * prompt / 2
         + group.rollouts.iter().map(|r| r.tokens.len() * (prompt + r.tokens.len() / 2)).sum::<usize>();
-    config.forward_flops(prompt + made, made, pairs)
+    // In a game every turn but the first reads again what was said before.
+    let turns = group.rollouts.iter().flat_map(|rollout| &rollout.given);
+    let read = turns.map(|given| prompt + given.end).map(|length| (length, length * length / 2));
+    let (again, pairs_again) = read.fold((0, 0), |sum, turn| (sum.0 + turn.0, sum.1 + turn.1));
+    config.forward_flops(prompt + made + again, made, pairs + pairs_again)
 }
 
 /// One or more updates on the groups of a step.
@@ -392,7 +417,7 @@ fn micro_batches(stage: &Grpo, groups: &[JudgedGroup]) -> Vec<(Batch, PolicySign
     let lengths: Vec<usize> = groups
         .iter()
         .flat_map(|group| (0..group.rewards.len()).map(move |i| (group, i)))
-        .map(|(group, i)| if trains(group, i) { group.group.rollouts[i].tokens.len() } else { 0 })
+        .map(|(group, i)| if trains(group, i) { group.group.rollouts[i].said_tokens() } else { 0 })
         .collect();
     let mut weights = stage.aggregate.token_weights(&lengths, stage.max_new_tokens).into_iter();
     let loss = PolicyLoss {
