@@ -15,6 +15,15 @@ use tfidf::{Features, Tfidf};
 
 pub use tfidf::Neighbours;
 
+/// The ledger's name of the constant answer.
+pub const CONSTANT: &str = "constant answer";
+/// The ledger's name of the linear model.
+pub const NGRAMS: &str = "character n-grams, linear";
+/// The ledger's name of the vote of the nearest texts.
+pub const NEAREST: &str = "character TF-IDF, 5 nearest";
+/// The ledger's name of the base model with examples in its prompt.
+pub const FEW_SHOT: &str = "base model, few-shot";
+
 /// The commonest label: what a constant answer would be. Of equally common ones the first in order; `None` for no labels.
 ///
 /// ```

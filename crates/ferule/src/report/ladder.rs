@@ -22,7 +22,7 @@ pub fn table(report: &Report, words: &Words) -> String {
             rows,
             "<tr class=\"baseline\"><th scope=\"row\">{}</th><td>{}</td><td></td><td>{}</td><td>{}</td>\
              <td></td><td></td><td></td><td></td><td>{}</td><td></td></tr>",
-            escape(&b.name),
+            escape(words.baseline(&b.name)),
             accuracy(Some(b.accuracy), Some(b.low), Some(b.high), b.n, None),
             count(b.labels),
             count(b.answers_read),

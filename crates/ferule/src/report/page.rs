@@ -26,7 +26,7 @@ pub fn html(report: &Report, language: Language) -> String {
             &report.transcripts.iter().map(|t| transcripts::section(t, words)).collect::<String>(),
         ),
         section("calibration", words.calibration, &calibration(report, words)),
-        section("further", words.further, &further(report)),
+        section("further", words.further, &further(report, words)),
         section("notices", words.notices, &notices(&report.notices, words)),
         section("weights", words.provenance, &provenance(report, words)),
         section("recipe", words.recipe, &recipe(report, words)),
@@ -166,10 +166,10 @@ fn calibration(report: &Report, words: &Words) -> String {
 }
 
 /// Numbers of [`StageRow::extra`] that have no place of their own, nested ones by their path.
-fn further(report: &Report) -> String {
+fn further(report: &Report, words: &Words) -> String {
     let mut rows = String::new();
-    let all =
-        report.baselines.iter().map(|b| (&b.name, &b.extra)).chain(report.stages.iter().map(|s| (&s.stage, &s.extra)));
+    let baselines = report.baselines.iter().map(|b| (words.baseline(&b.name), &b.extra));
+    let all = baselines.chain(report.stages.iter().map(|s| (s.stage.as_str(), &s.extra)));
     for (name, extra) in all {
         let mut leaves = Vec::new();
         extra.iter().filter(|(k, _)| *k != "calibration" && *k != "correct").for_each(|(k, v)| walk(k, v, &mut leaves));

@@ -4,6 +4,8 @@
 //!
 //! Read next: [`super::page`].
 
+use train::baselines;
+
 /// The page's language.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Language {
@@ -51,6 +53,8 @@ pub struct Words {
     pub ladder_note: &'static str,
     /// The ladder's columns.
     pub columns: [&'static str; 11],
+    /// What the baselines are called here, by their names in the ledger.
+    pub baselines: &'static [(&'static str, &'static str)],
     /// Last row of the ladder.
     pub total: &'static str,
     /// Before a change; `{}` is the row before.
@@ -127,6 +131,13 @@ pub struct Words {
     pub recipe: &'static str,
 }
 
+impl Words {
+    /// What a baseline is called here.
+    pub fn baseline<'a>(&self, name: &'a str) -> &'a str {
+        self.baselines.iter().find(|(ledger, _)| *ledger == name).map_or(name, |(_, here)| here)
+    }
+}
+
 const ENGLISH: Words = Words {
     code: "en",
     report: "Report of the run",
@@ -161,6 +172,7 @@ const ENGLISH: Words = Words {
         "time",
         "cost",
     ],
+    baselines: &[],
     total: "whole road",
     change: "change from {}, paired case by case",
     within_noise: "within the noise: the interval holds zero",
@@ -222,6 +234,12 @@ const CHINESE: Words = Words {
     ladder_note: "准确率为留出案例上的百分比及其区间。“标注”与“读取答案”按该行模型背后的不同案例计数：标注是由人示范或评判过的案例，\
         读取答案是规则查看过已知答案的案例。末尾的数是较同一模型上一行的变化（逐案配对）；≈ 表示该变化在噪声之内：其 95% 区间包含零。",
     columns: ["阶段", "准确率 %", "模型", "标注", "读取答案", "采样", "教师词元", "训练词元", "FLOPs", "用时", "费用"],
+    baselines: &[
+        (baselines::CONSTANT, "恒定答案"),
+        (baselines::NGRAMS, "字符 n-gram 线性模型"),
+        (baselines::NEAREST, "字符 TF-IDF 最近五例"),
+        (baselines::FEW_SHOT, "基座模型，少量示例"),
+    ],
     total: "全程",
     change: "较 {} 的变化（逐案配对）",
     within_noise: "在噪声之内：区间包含零",

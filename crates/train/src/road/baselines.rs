@@ -15,7 +15,7 @@ use serde_json::json;
 use store::{BaselineRow, Run};
 
 use super::Heldout;
-use crate::baselines::{Neighbours, NgramModel, NgramSettings, commonest};
+use crate::baselines::{CONSTANT, FEW_SHOT, NEAREST, NGRAMS, Neighbours, NgramModel, NgramSettings, commonest};
 use crate::codec::{Codec, EXAMPLE_END};
 use crate::error::TrainError;
 use crate::evaluate::mean_parts;
@@ -47,19 +47,19 @@ pub(super) fn record(recipe: &Recipe, task: &dyn Task, heldout: &Heldout, run: &
     };
     let began = Instant::now();
     if let Some(answer) = commonest(pairs.iter().map(|(_, answer)| *answer)) {
-        record("constant answer", grades(task, &heldout.cases, |_| answer), began)?;
+        record(CONSTANT, grades(task, &heldout.cases, |_| answer), began)?;
     }
     let began = Instant::now();
     let model = NgramModel::train(&pairs, NgramSettings::default());
     let graded = grades(task, &heldout.cases, |case| model.predict(&case.prompt_text()));
-    record("character n-grams, linear", graded, began)?;
+    record(NGRAMS, graded, began)?;
     let began = Instant::now();
     let texts: Vec<&str> = pairs.iter().map(|(text, _)| *text).collect();
     let neighbours = Neighbours::of(&texts, NEIGHBOUR_NGRAM);
     let graded = grades(task, &heldout.cases, |case| {
         voted(task, &demonstrated, &neighbours.nearest(&case.prompt_text(), NEIGHBOURS))
     });
-    record("character TF-IDF, 5 nearest", graded, began)
+    record(NEAREST, graded, began)
 }
 
 /// Of the neighbours' answers, the one that is right for most of them, by the task's own grading and weighted by nearness; the nearest
@@ -99,8 +99,7 @@ pub(super) fn few_shot<T: Real>(
     (weights, codec): (&Arena, &Codec),
     run: &Run,
 ) -> Result<bool, TrainError> {
-    const NAME: &str = "base model, few-shot";
-    if run.ledger().baselines()?.iter().any(|row| row.name == NAME) {
+    if run.ledger().baselines()?.iter().any(|row| row.name == FEW_SHOT) {
         return Ok(true);
     }
     let began = Instant::now();
@@ -134,7 +133,7 @@ pub(super) fn few_shot<T: Real>(
     }
     let grade = |(case, group): (&Case, &Group)| task.grade(case, &group.rollouts[0].completion());
     let grades: Vec<Grade> = heldout.cases.iter().zip(&groups).map(grade).collect();
-    let mut row = row(NAME, &grades, examples.len(), began);
+    let mut row = row(FEW_SHOT, &grades, examples.len(), began);
     row.extra.insert("examples".into(), examples.len().into());
     run.ledger().record_baseline(&row)?;
     Ok(true)
