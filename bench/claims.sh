@@ -61,6 +61,7 @@ for task in countdown idiom_chain; do
     compare "$task" pretrain-policy grpo-policy
     for seed in $seeds; do pass64 "$task" "$seed"; done
 done
+# The taught teacher has read 1,000 answers: rows of its students, which take its weights from a folder, do not say so again.
 echo "(d) transfer from the raw teacher < GRPO on the student < transfer from the taught teacher"
 compare student transfer-from-sft student-grpo
 compare student student-grpo transfer-from-grpo
@@ -68,3 +69,5 @@ echo "(e) hard against soft labels on the same completions"
 compare student hard-from-grpo soft-from-grpo
 echo "(f) dialogue against GRPO on the student; its FLOPs count sampling and the teacher"
 compare student student-grpo student-dialogue
+echo "    and after a warm-up, to whose FLOPs those of said-grpo and soft-from-grpo are to be added"
+compare student student-grpo warmed-dialogue

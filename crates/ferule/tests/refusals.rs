@@ -186,6 +186,11 @@ fn wrong_recipes_end_in_one_message() {
             "turns = 3",
             "r.toml:27: stages[1].turns: the task \"jsonl\" has no games\nhint: idiom_chain has; leave it out for one completion a case",
         ),
+        (
+            "steps = 2",
+            "turns = 3\nrules = \"answer_free\"",
+            "r.toml:28: stages[1].rules: in a game the task's environment says what it was worth, and no rule is asked\nhint: leave them out, or set `turns = 1`",
+        ),
         ("steps = 2", "lora_r = 8", "r.toml:27: stages[1].lora_r: unknown key\nhint: here it is called \"lora_rank\""),
         ("steps = 2", "lora_alpha = 0.0", "r.toml:27: stages[1].lora_alpha: 0 is not above 0\nhint: 16 is the default"),
         (

@@ -4,7 +4,7 @@
 //! recomputation. The head counts for the rows it is asked for, the embedding not at all.
 
 use crate::config::{Config, Part};
-use crate::lora::Rank;
+use crate::lora::LoraConfig;
 
 impl Config {
     /// Weights in the matrices of all layers, and in the head.
@@ -29,7 +29,13 @@ impl Config {
     }
 
     /// The same where only adapters learn: no gradient of a matrix is made, and each weight of a pair is met twice in its place.
-    pub fn adapter_training_flops(&self, rank: Rank, tokens: usize, targets: usize, attention_pairs: usize) -> f64 {
+    pub fn adapter_training_flops(
+        &self,
+        rank: LoraConfig,
+        tokens: usize,
+        targets: usize,
+        attention_pairs: usize,
+    ) -> f64 {
         let of_matrices = self.forward_flops(tokens, targets, 0);
         let of_pairs = 4.0 * rank.parameters(self) as f64 * tokens as f64;
         self.training_flops(tokens, targets, attention_pairs) - of_matrices + of_pairs

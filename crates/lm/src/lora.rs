@@ -14,6 +14,7 @@
 //! Read next: `backward.rs`, which hands over the operands of each weight's gradient.
 
 use kernels::gemm::{Epilogue, Packed, matmul, matmul_transposed_a};
+use kernels::ops::elementwise::convert;
 use kernels::{Buffer, Queue, Real, Scratch, View, ViewMut};
 
 use crate::config::{Config, Part, TensorSpec};
@@ -26,14 +27,14 @@ const ADAPTED: [Part; 7] = [Part::Query, Part::Key, Part::Value, Part::Output, P
 
 /// How wide adapters are, and how much they weigh.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rank {
+pub struct LoraConfig {
     /// Width of the pair.
     pub rank: usize,
     /// The sum enters with `alpha / rank`.
     pub alpha: f32,
 }
 
-impl Rank {
+impl LoraConfig {
     fn scale(&self) -> f32 {
         self.alpha / self.rank as f32
     }
@@ -88,14 +89,14 @@ impl Matrix {
 /// A pair as products read it.
 struct Pair<T: Real> {
     /// `s·A`, packed to multiply by its transpose: rows `[N, in]` become `[N, r]`.
-    narrow: Packed<T>,
+    a: Packed<T>,
     /// `s·Bᵀ`, packed likewise: a gradient `[N, out]` becomes one of `[N, r]`.
-    widen: Packed<T>,
+    b: Packed<T>,
 }
 
 /// The adapters of a model in training: the weights that learn, and their copies that backward reads.
 pub struct Adapters<T: Real> {
-    rank: Rank,
+    config: LoraConfig,
     /// `A` and `Bᵀ` of each projection, in turn.
     weights: Arena,
     pairs: Vec<[Pair<T>; ADAPTED.len()]>,
@@ -103,30 +104,39 @@ pub struct Adapters<T: Real> {
     inner: Buffer<T>,
     /// Where gradients of frozen vectors go.
     unread: Buffer<f32>,
+    /// The sums of one layer, on their way to be packed.
+    sums: [Buffer<f32>; Matrix::ALL.len()],
 }
 
 impl<T: Real> Adapters<T> {
     /// Fresh adapters, which change nothing yet.
-    pub fn new(queue: &Queue, config: &Config, rank: Rank, key: Key) -> Self {
+    pub fn new(queue: &Queue, model: &Config, config: LoraConfig, key: Key) -> Self {
         let device = queue.device();
-        let mut weights = Arena::laid_out(device, config, specs(config, rank.rank));
+        let mut weights = Arena::laid_out(device, model, specs(model, config.rank));
         for index in (0..weights.specs().len()).step_by(2) {
             let spec = weights.specs()[index].clone();
             let (bound, mut draws) = (1.0 / (spec.shape[1] as f64).sqrt(), key.word(&spec.name).stream());
             weights.tensor_mut(index).iter_mut().for_each(|a| *a = (bound * (2.0 * draws.unit() - 1.0)) as f32);
         }
         let pair = |part: Part| {
-            let [outputs, inputs] = shape(config, part);
-            Pair { narrow: Packed::zeros(device, inputs, rank.rank), widen: Packed::zeros(device, outputs, rank.rank) }
+            let [outputs, inputs] = shape(model, part);
+            Pair { a: Packed::zeros(device, inputs, config.rank), b: Packed::zeros(device, outputs, config.rank) }
         };
-        let pairs = (0..config.num_hidden_layers).map(|_| ADAPTED.map(pair)).collect();
-        let widest = config.hidden_size.max(config.head_dim);
-        Self { rank, weights, pairs, inner: Buffer::zeros(device, 0), unread: Buffer::zeros(device, widest) }
+        let pairs = (0..model.num_hidden_layers).map(|_| ADAPTED.map(pair)).collect();
+        let widest = model.hidden_size.max(model.head_dim);
+        Self {
+            config,
+            weights,
+            pairs,
+            inner: Buffer::zeros(device, 0),
+            unread: Buffer::zeros(device, widest),
+            sums: Matrix::ALL.map(|_| Buffer::zeros(device, 0)),
+        }
     }
 
     /// How wide they are, and how much they weigh.
-    pub fn rank(&self) -> Rank {
-        self.rank
+    pub fn config(&self) -> LoraConfig {
+        self.config
     }
 
     /// `A` and `Bᵀ` of every projection.
@@ -141,14 +151,14 @@ impl<T: Real> Adapters<T> {
 
     /// Packs `base + s·B·A` into `model`, and the pairs for backward.
     pub fn pack(&mut self, queue: &Queue, base: &Arena, model: &mut Model<T>, scratch: &mut Scratch) {
-        let mut sums = Matrix::ALL.map(|_| Buffer::<f32>::zeros(queue.device(), 0));
+        let mut sums = std::mem::replace(&mut self.sums, Matrix::ALL.map(|_| Buffer::zeros(queue.device(), 0)));
         model.update_changed(queue, base, |layer, frozen, pack| {
             let mut sum_of = Matrix::ALL.into_iter().zip(&mut sums).map(|(matrix, sum)| {
                 let from = matrix.of(frozen);
                 if sum.is_empty() {
                     *sum = Buffer::zeros(queue.device(), from.rows() * from.cols());
                 }
-                sum.host_mut().copy_from_slice(from.host());
+                convert(queue, from, sum.matrix_mut(from.rows(), from.cols()));
                 self.add(queue, (layer, matrix), sum.matrix_mut(from.rows(), from.cols()), scratch);
                 sum.matrix(from.rows(), from.cols())
             });
@@ -156,14 +166,15 @@ impl<T: Real> Adapters<T> {
             let (qkv, output, gate_up, down) = (next(), next(), next(), next());
             pack(&LayerWeights { qkv, output, gate_up, down, ..*frozen });
         });
-        let (rank, generation) = (self.rank.rank, model.generation());
+        self.sums = sums;
+        let (rank, generation) = (self.config.rank, model.generation());
         for (index, pair) in self.pairs.iter_mut().flatten().enumerate() {
             let (a, b) = (
-                self.weights.scaled(2 * index, self.rank.scale()),
-                self.weights.scaled(2 * index + 1, self.rank.scale()),
+                self.weights.scaled(2 * index, self.config.scale()),
+                self.weights.scaled(2 * index + 1, self.config.scale()),
             );
-            pair.narrow.pack(queue, View::of(&a, rank, a.len() / rank), generation);
-            pair.widen.pack(queue, View::of(&b, rank, b.len() / rank), generation);
+            pair.a.pack(queue, View::of(&a, rank, a.len() / rank), generation);
+            pair.b.pack(queue, View::of(&b, rank, b.len() / rank), generation);
         }
     }
 
@@ -178,10 +189,10 @@ impl<T: Real> Adapters<T> {
 
     /// Adds `s·B·A` of a fused matrix's parts to it.
     fn add(&self, queue: &Queue, (layer, matrix): (usize, Matrix), mut into: ViewMut<f32>, scratch: &mut Scratch) {
-        let (rank, inputs, mut start) = (self.rank.rank, into.cols(), 0);
+        let (rank, inputs, mut start) = (self.config.rank, into.cols(), 0);
         for part in matrix.parts() {
             let index = 2 * (layer * ADAPTED.len() + part);
-            let (a, b) = (self.weights.tensor(index), self.weights.scaled(index + 1, self.rank.scale()));
+            let (a, b) = (self.weights.tensor(index), self.weights.scaled(index + 1, self.config.scale()));
             let rows = b.len() / rank;
             let own = into.reborrow().row_range(start..start + rows);
             matmul_transposed_a(queue, View::of(&b, rank, rows), View::of(a, rank, inputs), own, true, scratch);
@@ -200,22 +211,22 @@ impl<T: Real> Adapters<T> {
         gradients: &mut Arena,
         scratch: &mut Scratch,
     ) {
-        let (rank, rows, mut start) = (self.rank.rank, x.rows(), 0);
+        let (rank, rows, mut start) = (self.config.rank, x.rows(), 0);
         if self.inner.len() < rows * rank {
             self.inner = Buffer::zeros(queue.device(), rows * rank);
         }
         for part in matrix.parts() {
             let pair = &self.pairs[layer][part];
-            let d_out = d_out.col_range(start..start + pair.widen.k());
-            start += pair.widen.k();
+            let d_out = d_out.col_range(start..start + pair.b.k());
+            start += pair.b.k();
             let at = 2 * (layer * ADAPTED.len() + part);
             // d_B = d_out · (s·A·x)ᵀ, of B as it lies in memory.
-            matmul(queue, x, &pair.narrow, Epilogue::default(), self.inner.matrix_mut(rows, rank));
-            let d_b = ViewMut::of(gradients.tensor_mut(at + 1), rank, pair.widen.k());
+            matmul(queue, x, &pair.a, Epilogue::default(), self.inner.matrix_mut(rows, rank));
+            let d_b = ViewMut::of(gradients.tensor_mut(at + 1), rank, pair.b.k());
             matmul_transposed_a(queue, self.inner.matrix(rows, rank), d_out, d_b, true, scratch);
             // d_A = (s·Bᵀ·d_out) · xᵀ
-            matmul(queue, d_out, &pair.widen, Epilogue::default(), self.inner.matrix_mut(rows, rank));
-            let d_a = ViewMut::of(gradients.tensor_mut(at), rank, pair.narrow.k());
+            matmul(queue, d_out, &pair.b, Epilogue::default(), self.inner.matrix_mut(rows, rank));
+            let d_a = ViewMut::of(gradients.tensor_mut(at), rank, pair.a.k());
             matmul_transposed_a(queue, self.inner.matrix(rows, rank), x, d_a, true, scratch);
         }
     }
@@ -227,8 +238,12 @@ impl<T: Real> Adapters<T> {
 
     /// Bytes of memory, the weights included.
     pub fn size_bytes(&self) -> usize {
-        let pairs = self.pairs.iter().flatten().map(|pair| pair.narrow.size_bytes() + pair.widen.size_bytes());
-        self.weights.values().size_bytes() + pairs.sum::<usize>() + self.inner.size_bytes() + self.unread.size_bytes()
+        let pairs = self.pairs.iter().flatten().map(|pair| pair.a.size_bytes() + pair.b.size_bytes());
+        self.weights.values().size_bytes()
+            + pairs.sum::<usize>()
+            + self.inner.size_bytes()
+            + self.unread.size_bytes()
+            + self.sums.iter().map(Buffer::size_bytes).sum::<usize>()
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `completion`       | string                                                      | decoded once, for people; the tokens count  |
 //! | `tokens`           | list of uint32                                              | the completion's token ids                  |
 //! | `logprobs`         | list of float32                                             | the sampler's, of each token, in nats       |
+//! | `given`            | list of bool, nullable                                      | whether an environment said the token; none where the model said all |
 //! | `logprobs_teacher` | list of float32, nullable                                   | a teacher's, where one listened             |
 //! | `reward`           | float64, nullable                                           | none where every rule abstained             |
 //! | `advantage`        | float32, nullable                                           | none where no policy was trained            |
@@ -30,8 +31,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float32Builder, Float64Array, Float64Builder, Int64Array,
-    ListBuilder, RecordBatch, StringArray, StringBuilder, StructArray, StructBuilder, UInt32Array, UInt32Builder,
+    Array, ArrayRef, AsArray, BooleanArray, BooleanBuilder, Float32Array, Float32Builder, Float64Array, Float64Builder,
+    Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder, StructArray, StructBuilder, UInt32Array,
+    UInt32Builder,
 };
 use arrow::datatypes::{DataType, Field, Fields, Float32Type, Float64Type, Schema, UInt32Type};
 use parquet::arrow::ArrowWriter;
@@ -63,6 +65,8 @@ pub struct Rollout {
     pub tokens: Vec<u32>,
     /// The sampler's log-probability of each token, in nats; as long as `tokens`.
     pub logprobs: Vec<f32>,
+    /// Whether an environment, and not the model, said each token, in a game of several turns; as long as `tokens`. None where the model said all.
+    pub given: Option<Vec<bool>>,
     /// A teacher's log-probability of each token, where one listened; as long as `tokens`.
     pub logprobs_teacher: Option<Vec<f32>>,
     /// A teacher's soft labels, where some were kept; as long as `tokens`.
@@ -149,6 +153,7 @@ fn schema() -> Schema {
         Field::new("completion", DataType::Utf8, false),
         list_of(DataType::UInt32, false, "tokens"),
         list_of(DataType::Float32, false, "logprobs"),
+        list_of(DataType::Boolean, true, "given"),
         list_of(DataType::Float32, true, "logprobs_teacher"),
         Field::new("reward", DataType::Float64, true),
         Field::new("advantage", DataType::Float32, true),
@@ -163,6 +168,7 @@ fn to_batch(stage: &str, step: u64, rows: &[Rollout]) -> Result<RecordBatch, Par
     let strings = |get: fn(&Rollout) -> &str| Arc::new(StringArray::from_iter_values(rows.iter().map(get))) as ArrayRef;
     let mut tokens = ListBuilder::new(UInt32Builder::new()).with_field(element(DataType::UInt32));
     let mut logprobs = ListBuilder::new(Float32Builder::new()).with_field(element(DataType::Float32));
+    let mut given = ListBuilder::new(BooleanBuilder::new()).with_field(element(DataType::Boolean));
     let mut logprobs_teacher = ListBuilder::new(Float32Builder::new()).with_field(element(DataType::Float32));
     for row in rows {
         let n = row.tokens.len();
@@ -171,6 +177,11 @@ fn to_batch(stage: &str, step: u64, rows: &[Rollout]) -> Result<RecordBatch, Par
         tokens.append(true);
         logprobs.values().append_slice(&row.logprobs);
         logprobs.append(true);
+        if let Some(by_environment) = &row.given {
+            assert_eq!(n, by_environment.len(), "tokens and given of case {} sample {}", row.case_id, row.sample);
+            given.values().append_slice(by_environment);
+        }
+        given.append(row.given.is_some());
         if let Some(teacher) = &row.logprobs_teacher {
             assert_eq!(n, teacher.len(), "tokens and logprobs_teacher of case {} sample {}", row.case_id, row.sample);
             logprobs_teacher.values().append_slice(teacher);
@@ -187,6 +198,7 @@ fn to_batch(stage: &str, step: u64, rows: &[Rollout]) -> Result<RecordBatch, Par
         strings(|r| &r.completion),
         Arc::new(tokens.finish()),
         Arc::new(logprobs.finish()),
+        Arc::new(given.finish()),
         Arc::new(logprobs_teacher.finish()),
         Arc::new(Float64Array::from_iter(rows.iter().map(|r| r.reward))),
         Arc::new(Float32Array::from_iter(rows.iter().map(|r| r.advantage))),
@@ -251,7 +263,10 @@ fn from_batch(batch: &RecordBatch, rows: &mut Vec<Rollout>) -> Result<(), String
     let advantage = column("advantage")?.as_primitive_opt::<Float32Type>().ok_or_else(|| wrong("advantage"))?;
     let finished = column("finished")?.as_boolean_opt().ok_or_else(|| wrong("finished"))?;
     let (tokens, logprobs) = (list("tokens")?, list("logprobs")?);
-    let (logprobs_teacher, verdicts) = (list("logprobs_teacher")?, list("verdicts")?);
+    let (given, logprobs_teacher, verdicts) = (list("given")?, list("logprobs_teacher")?, list("verdicts")?);
+    let flags = |values: &dyn Array| {
+        values.as_boolean_opt().map(|v| v.values().iter().collect::<Vec<bool>>()).ok_or_else(|| wrong("given"))
+    };
     let soft = soft::Columns::of(batch)?;
     for i in 0..batch.num_rows() {
         let ids = tokens.value(i);
@@ -265,6 +280,7 @@ fn from_batch(batch: &RecordBatch, rows: &mut Vec<Rollout>) -> Result<(), String
             completion: completion.value(i).to_owned(),
             tokens: ids.as_primitive_opt::<UInt32Type>().ok_or_else(|| wrong("tokens"))?.values().to_vec(),
             logprobs: f32s("logprobs", &logprobs.value(i))?,
+            given: given.is_valid(i).then(|| flags(&given.value(i))).transpose()?,
             logprobs_teacher: logprobs_teacher
                 .is_valid(i)
                 .then(|| f32s("logprobs_teacher", &logprobs_teacher.value(i)))

@@ -14,6 +14,7 @@ fn rollout() -> Rollout {
         completion: "<think>…</think><answer>盗窃罪</answer>".into(),
         tokens: vec![5, 0, u32::MAX],
         logprobs: vec![-0.1, -1e-30, f32::NEG_INFINITY],
+        given: Some(vec![false, true, false]),
         logprobs_teacher: Some(vec![-0.2, -0.3, -0.4]),
         soft: Some(SoftLabels {
             temperature: 2.0,
@@ -43,7 +44,7 @@ fn rollouts_come_back_as_they_were_and_equal_ones_give_equal_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("step.parquet");
     let bare = Rollout { case_id: "empty".into(), ..Rollout::default() };
-    let some = Rollout { logprobs_teacher: None, soft: None, answer: None, reward: None, ..rollout() };
+    let some = Rollout { given: None, logprobs_teacher: None, soft: None, answer: None, reward: None, ..rollout() };
     let rows = [rollout(), bare, some, rollout()];
     let bytes = rollouts::encode(&path, "grpo", 12, &rows).unwrap();
     assert_eq!(bytes, rollouts::encode(&path, "grpo", 12, &rows).unwrap());

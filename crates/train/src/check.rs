@@ -15,6 +15,7 @@ use lm::rng::Key;
 
 use crate::codec::Codec;
 use crate::error::TrainError;
+use crate::play::REPLY_TOKENS;
 use crate::recipe::{ModelSource, Recipe, RecipeError, StageKind, located};
 use crate::recipes::distill::Distill;
 use crate::recipes::sft::Sft;
@@ -40,9 +41,6 @@ impl Recipe {
         })
     }
 }
-
-/// Room for what an environment says between two turns, in tokens.
-const REPLY_TOKENS: usize = 32;
 
 /// The models that come from files, opened, and the codec that they share.
 pub(crate) struct Sources {
@@ -326,7 +324,7 @@ fn fits(
         }
         Ok(longest)
     };
-    let heldout = longest(Split::Heldout, recipe.eval.cases)?;
+    let heldout = longest(Split::Heldout, recipe.heldout_cases())?;
     for (index, stage) in recipe.stages.iter().enumerate() {
         let place = Place { recipe, task, index };
         if let Some(config) = stage.kind.measured().map(|model| &configs[model])
@@ -372,11 +370,7 @@ fn fits(
                 place.context(&configs[&keys.model], "demonstrations", longest)?;
                 place.micro_batch(keys.optimisation.tokens_per_micro_batch, longest)?;
             }
-            StageKind::Tokenizer(_) | StageKind::Pretrain(_) | StageKind::Distill(_) => {}
-            StageKind::Eval(keys) => {
-                let prompt = longest(Split::Heldout, keys.cases.unwrap_or(0))?;
-                place.fits(&[&configs[&keys.model]], prompt, recipe.eval.max_new_tokens, None)?;
-            }
+            StageKind::Tokenizer(_) | StageKind::Pretrain(_) | StageKind::Distill(_) | StageKind::Eval(_) => {}
         }
     }
     Ok(())

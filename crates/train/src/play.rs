@@ -20,6 +20,11 @@ use crate::stats::wilson;
 use crate::tasks::environment::{Environment, Reply};
 use crate::tasks::{Case, Prompt, Task};
 
+/// The verdict's name under which a game's worth is stored, where others have a rule's.
+pub const GAME: &str = "game";
+/// Room for what an environment says between two turns, in tokens.
+pub(crate) const REPLY_TOKENS: usize = 32;
+
 /// How a model did in games.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Games {
@@ -71,7 +76,7 @@ pub fn games<T: Real>(
     let judged = |episode: &Episode| {
         let (reward, ending) = episode.ended.clone().expect("every episode ends");
         let reason = format!("turn {}: {ending}", episode.turn);
-        Judged { reward: Some(reward), verdicts: vec![("game".to_string(), Verdict::score(reward, reason))] }
+        Judged { reward: Some(reward), verdicts: vec![(GAME.to_string(), Verdict::score(reward, reason))] }
     };
     let (prompts, episodes) = episodes(queue, model, codec, task, cases, turns, plan)?;
     let mut episodes = episodes.into_iter();

@@ -201,8 +201,11 @@ fn finish<T: Real>(stage: &Stage, walk: &mut Walk, heldout: &Heldout) -> Result<
         let calibration = figures.as_object_mut().and_then(|figures| figures.remove("calibration"));
         extra.insert("evaluation".into(), figures);
         extra.insert("calibration".into(), calibration.unwrap_or_default());
-        let correct: String = evaluation.correct.iter().map(|&right| if right { '1' } else { '0' }).collect();
-        extra.insert("correct".into(), correct.into());
+        // Rows are paired by greedy answers; one of several samples would stand for nothing that the row shows.
+        if evaluation.k == 1 {
+            let correct: String = evaluation.correct.iter().map(|&right| if right { '1' } else { '0' }).collect();
+            extra.insert("correct".into(), correct.into());
+        }
     }
     if let Some(evaluation) = &unseen {
         extra.insert("unseen".into(), json!(evaluation));

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use kernels::{Queue, Real};
-use lm::Model;
 use lm::generate::{Completion as Generated, Finish, Flow, Limits, Request, Sampling, Scheduler, generate};
 use lm::rng::Key;
+use lm::{Config, Model};
 
 use crate::codec::Codec;
 use crate::error::TrainError;
@@ -62,6 +62,13 @@ impl Rollout {
         starts.zip(ends).map(|(start, end)| start..end)
     }
 
+    /// Whether each of its tokens was given.
+    pub fn given_mask(&self) -> Vec<bool> {
+        let mut mask = vec![false; self.tokens.len()];
+        self.given.iter().for_each(|given| mask[given.clone()].fill(true));
+        mask
+    }
+
     /// Puts behind it what an environment gave and the model then said.
     pub(crate) fn go_on(&mut self, given: Vec<u32>, text: &str, then: Rollout) {
         let (before, after) = (self.said_tokens() as f32, then.said_tokens() as f32);
@@ -90,6 +97,21 @@ pub struct Group {
     pub prompt: Vec<u32>,
     /// Its completions.
     pub rollouts: Vec<Rollout>,
+}
+
+impl Group {
+    /// Floating-point operations of sampling it: the prompt once, every token that was said, and in a game all that came before each further turn.
+    pub fn sampling_flops(&self, config: &Config) -> f64 {
+        let (prompt, made) = (self.prompt.len(), self.rollouts.iter().map(Rollout::said_tokens).sum::<usize>());
+        let own = self.rollouts.iter().map(|rollout| rollout.said_tokens() * (prompt + rollout.tokens.len() / 2));
+        let again = self.rollouts.iter().flat_map(|rollout| &rollout.given).map(|given| prompt + given.end);
+        let (mut tokens, mut pairs) = (prompt + made, prompt * prompt / 2 + own.sum::<usize>());
+        for length in again {
+            tokens += length;
+            pairs += length * length / 2;
+        }
+        config.forward_flops(tokens, made, pairs)
+    }
 }
 
 /// What to sample.

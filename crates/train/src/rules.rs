@@ -59,6 +59,7 @@ pub(crate) fn rows(
         completion: rollout.text.clone(),
         tokens: rollout.tokens.clone(),
         logprobs: rollout.logprobs.clone(),
+        given: (!rollout.given.is_empty()).then(|| rollout.given_mask()),
         logprobs_teacher: None,
         soft: None,
         reward: rewards[i],

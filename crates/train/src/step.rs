@@ -13,7 +13,7 @@ use kernels::{Buffer, Queue, Real, Scratch, View};
 use lm::backward::{BackwardBuffers, Gradients, TapGradient, backward};
 use lm::forward::forward;
 use lm::head::{self, HeadBuffers, RowStatistics, Soft, SoftSource, Targets};
-use lm::lora::{Adapters, Rank};
+use lm::lora::{Adapters, LoraConfig};
 use lm::optimizer::{Hyperparameters, Optimizer};
 use lm::rng::Key;
 use lm::{Activations, Arena, Batch, Keep, Model, Role};
@@ -158,7 +158,7 @@ impl<T: Real> Learner<T> {
     pub fn with_adapters(
         queue: &Queue,
         master: Arena,
-        rank: Rank,
+        rank: LoraConfig,
         key: Key,
         hyperparameters: Hyperparameters,
         keep: Keep,
@@ -227,7 +227,7 @@ impl<T: Real> Learner<T> {
         let (config, counts) = (self.model.config(), (report.tokens, report.targets, report.attention_pairs));
         match &self.adapters {
             None => config.training_flops(counts.0, counts.1, counts.2),
-            Some(adapters) => config.adapter_training_flops(adapters.rank(), counts.0, counts.1, counts.2),
+            Some(adapters) => config.adapter_training_flops(adapters.config(), counts.0, counts.1, counts.2),
         }
     }
 

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use kernels::{Device, Isa, Queue, Real, bf16};
-use lm::lora::Rank;
+use lm::lora::LoraConfig;
 use lm::optimizer::Hyperparameters;
 use lm::{Arena, Batch, Config, Keep};
 use train::rng::Key;
 use train::step::{Learner, Signals};
 
-const RANK: Rank = Rank { rank: 3, alpha: 6.0 };
+const RANK: LoraConfig = LoraConfig { rank: 3, alpha: 6.0 };
 
 fn queue(threads: usize) -> Queue {
     Queue::cpu(threads, Isa::available()[0])

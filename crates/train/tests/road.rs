@@ -96,6 +96,8 @@ teacher = "teacher"
 steps = 6
 max_new_tokens = 4
 lora_rank = 4
+validate_every_steps = 2
+validation_cases = 20
 checkpoint_every_steps = 2
 
 # Without a rate nothing changes: the copy must still be what SFT made, whatever became of the teacher since.

@@ -8,7 +8,7 @@ use std::path::Path;
 use kernels::{DType, Isa, Queue};
 use lm::Config;
 use lm::config::Shape;
-use lm::lora::Rank;
+use lm::lora::LoraConfig;
 use serde::Serialize;
 
 use super::machine::{self, readable};
@@ -21,7 +21,7 @@ const EFFICIENCY: f64 = 0.5;
 /// Tokens of a micro-batch in the estimates of training.
 const MICRO_BATCH: usize = 2048;
 /// The adapters that the column on LoRA speaks of.
-const LORA: Rank = Rank { rank: 16, alpha: 16.0 };
+const LORA: LoraConfig = LoraConfig { rank: 16, alpha: 16.0 };
 /// Positions of cache in the estimate of serving.
 const SERVED_TOKENS: usize = 4096;
 /// Positions of cache in the estimate of reinforcement learning: 32 completions of a thousand tokens at once.

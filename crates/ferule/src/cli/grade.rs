@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use store::Runs;
+use train::play::GAME;
 use train::recipe::Recipe;
 use train::rules::Rules;
 use train::tasks::Completion;
 
+use super::outcome::failure;
 use super::output::Output;
 
 /// What `ferule grade` reads.
@@ -38,6 +40,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut output = Output::stdout();
     for step in view.rollout_steps(&arguments.stage)? {
         let rows = view.rollouts(&arguments.stage, step)?;
+        if rows.iter().any(|row| row.verdicts.iter().any(|verdict| verdict.rule == GAME)) {
+            let problem =
+                format!("stage {} played games, which their environment judged turn by turn", arguments.stage);
+            return Err(failure(problem, "grade a stage whose completions rules have judged"));
+        }
         let (mut old, mut new, mut changed) = (0.0, 0.0, 0);
         for row in &rows {
             let completion = Completion { text: &row.completion, finished: row.finished, tokens: row.tokens.len() };

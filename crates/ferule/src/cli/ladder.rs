@@ -34,7 +34,21 @@ pub fn text(baselines: &[BaselineRow], rows: &[StageRow]) -> String {
     if differences.iter().flatten().any(|difference| difference.within_noise) {
         text += "≈ within the noise: the paired 95% interval of the change from the row before of the same model holds zero\n";
     }
+    rows.iter().filter_map(sampled).for_each(|line| text += &format!("{line}\n"));
     text
+}
+
+/// What several samples a case came to.
+fn sampled(row: &StageRow) -> Option<String> {
+    let evaluation = row.extra.get("evaluation")?;
+    let k = evaluation["k"].as_u64().filter(|&k| k > 1)?;
+    let share = |name: &str| {
+        let ends = &evaluation[format!("{name}_interval")];
+        let of = |value: &serde_json::Value| value.as_f64().map(percent).unwrap_or_default();
+        format!("{} ({} to {})", of(&evaluation[name]), of(&ends[0]), of(&ends[1]))
+    };
+    let (pass, majority) = (share("pass_at_k"), share("majority_at_k"));
+    Some(format!("{}: pass@{k} {pass}, maj@{k} {majority}", row.stage))
 }
 
 /// One stage in a sentence, for the log.
@@ -45,7 +59,8 @@ pub fn line(row: &StageRow) -> String {
         }
         _ => String::new(),
     };
-    format!("{} done in {}{accuracy}", row.stage, duration(row.seconds))
+    let sampled = sampled(row).map(|line| format!("\n{line}")).unwrap_or_default();
+    format!("{} done in {}{accuracy}{sampled}", row.stage, duration(row.seconds))
 }
 
 fn baseline(row: &BaselineRow) -> Vec<String> {

@@ -27,12 +27,13 @@ pub struct Difference {
     pub within_noise: bool,
 }
 
-/// What the row at `index` adds to the last measured row of the same model; none where there is no such row, or it answered other cases.
+/// What the row at `index` adds to the last row of the same model that answered the same cases; none where there is no such row.
 pub fn difference(rows: &[StageRow], index: usize) -> Option<Difference> {
     let row = &rows[index];
     row.accuracy?;
-    let before = rows[..index].iter().rev().find(|before| before.model == row.model && before.accuracy.is_some())?;
-    let pairs = pairs(&before.extra, &row.extra)?;
+    let of_model = rows[..index].iter().rev().filter(|before| before.model == row.model);
+    let paired = |before: &'_ StageRow| pairs(&before.extra, &row.extra);
+    let (before, pairs) = of_model.filter_map(|before| Some((before, paired(before)?))).next()?;
     let interval = paired_bootstrap(&[pairs], RESAMPLES, key());
     let Interval { value, low, high } = interval;
     Some(Difference { from: before.stage.clone(), value, low, high, within_noise: interval.holds_zero() })

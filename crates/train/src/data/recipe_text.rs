@@ -134,7 +134,11 @@ fn road(out: &mut String, found: &Findings, model: &str) -> std::fmt::Result {
             "demonstrations = {budget}    # the label budget; the training part holds about {demonstrations}"
         )?;
         writeln!(out, "epochs = 3")?;
-        writeln!(out, "learning_rate = 2e-5    # tune this first: it moves the baseline more than anything else\n")?;
+        writeln!(out, "learning_rate = 2e-5    # tune this first: it moves the baseline more than anything else")?;
+        writeln!(
+            out,
+            "# lora_rank = 16        # where memory is short: adapters learn in place of the weights, at ten times the rate\n"
+        )?;
     }
     if found.answers > 0 || demonstrations == 0 {
         writeln!(out, "[[stages]]")?;

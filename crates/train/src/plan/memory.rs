@@ -10,6 +10,7 @@ use lm::{Activations, Config, Keep};
 
 use super::PlannedModel;
 use super::lengths::Lengths;
+use crate::play::REPLY_TOKENS;
 use crate::recipe::{Optimisation, Recipe, Stage, StageKind};
 use crate::rollout::SEQUENCES;
 
@@ -47,7 +48,11 @@ pub(super) fn of<T: Real>(
             let tokens = keys.optimisation.tokens_per_micro_batch;
             let reference = (keys.kl_coefficient != 0.0).then_some(keys.model.as_str());
             learning(&keys.optimisation)
-                + cache(keys.prompts_per_step, keys.completions_per_prompt, keys.turns * keys.max_new_tokens)
+                + cache(
+                    keys.prompts_per_step,
+                    keys.completions_per_prompt,
+                    keys.turns * (keys.max_new_tokens + REPLY_TOKENS),
+                )
                 + reading(reference, tokens)
         }
         StageKind::Sample(keys) => {
@@ -77,11 +82,20 @@ fn learner<T: Real>(config: &Config, keys: &Optimisation, keep: Keep) -> usize {
     let tokens = keys.tokens_per_micro_batch;
     let backward = BackwardBuffers::<T>::new(Device::Cpu, config, 1).size_bytes() + 4 * config.hidden_size;
     let head = 2 * HeadBuffers::<T>::new(Device::Cpu, config).size_bytes();
-    let (state, sums) = match keys.adapters() {
+    let (state, adapters) = match keys.adapters() {
         None => (4 * config.parameters(), 0),
-        Some(rank) => (4 * rank.parameters(config), 4 * config.parameters() / config.num_hidden_layers),
+        Some(lora) => {
+            let (learns, embedding) = (lora.parameters(config), config.vocab_size * config.hidden_size);
+            let layer = (config.parameters() - embedding) / config.num_hidden_layers;
+            (4 * learns, (4 + size_of::<T>()) * learns + 4 * layer)
+        }
     };
-    3 * state + 3 * state + sums + packed::<T>(config, 2) + tokens * (activations::<T>(config, keep) + backward) + head
+    3 * state
+        + 3 * state
+        + adapters
+        + packed::<T>(config, 2)
+        + tokens * (activations::<T>(config, keep) + backward)
+        + head
 }
 
 /// The copies that products read, of one or both directions, and the embedding.

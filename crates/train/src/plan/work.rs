@@ -3,6 +3,7 @@
 use lm::Config;
 
 use super::lengths::Lengths;
+use crate::play::REPLY_TOKENS;
 use crate::recipe::{Optimisation, Recipe, Stage, StageKind};
 
 /// What one stage does.
@@ -97,9 +98,15 @@ pub(super) fn of(
         StageKind::Grpo(keys) => {
             let groups = (keys.steps as usize * keys.prompts_per_step) as f64;
             let completion = lengths.completion(keys.max_new_tokens);
-            // A game counts as one long completion.
-            let completion = keys.turns as f64 * completion;
             work.sample(config, groups, keys.completions_per_prompt, prompt, completion);
+            // Every further turn of a game reads all before it again.
+            for turn in 1..keys.turns {
+                let before = prompt + turn as f64 * (completion + REPLY_TOKENS as f64);
+                let games = groups * keys.completions_per_prompt as f64;
+                work.sampled_tokens += games * completion;
+                work.sampling_flops += games * sampling(config, 1, 1, before, completion);
+            }
+            let completion = keys.turns as f64 * completion + (keys.turns - 1) as f64 * REPLY_TOKENS as f64;
             let (tokens, pairs) = packed(keys.completions_per_prompt, prompt, completion);
             let targets = keys.completions_per_prompt as f64 * completion;
             let updates = groups * keys.updates_per_batch as f64;

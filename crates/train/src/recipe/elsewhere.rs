@@ -4,7 +4,7 @@
 pub(super) const ELSEWHERE: &[(&str, &[&str])] = &[
     ("learning_rate", &["lr", "actor_lr"]),
     ("completions_per_prompt", &["num_generations", "group_size", "n", "rollout_n", "num_return_sequences"]),
-    ("samples", &["num_generations", "n", "num_return_sequences"]),
+    ("samples", &["num_generations", "n", "num_return_sequences", "k"]),
     ("max_new_tokens", &["max_completion_length", "max_response_length", "response_length", "max_tokens"]),
     ("steps", &["max_steps", "total_training_steps"]),
     ("prompts_per_step", &["train_batch_size", "ppo_mini_batch_size", "generation_batch_size", "rollout_batch_size"]),

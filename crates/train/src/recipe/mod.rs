@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use lm::config::Shape;
-use lm::lora::Rank;
+use lm::lora::LoraConfig;
 use lm::optimizer::Hyperparameters;
 use serde::{Deserialize, Serialize};
 
@@ -178,6 +178,18 @@ impl StageKind {
         }
     }
 
+    /// How its steps are taken, where it trains.
+    pub fn optimisation(&self) -> Option<&Optimisation> {
+        match self {
+            StageKind::Pretrain(stage) => Some(&stage.optimisation),
+            StageKind::Sft(stage) => Some(&stage.optimisation),
+            StageKind::Grpo(stage) => Some(&stage.optimisation),
+            StageKind::Distill(stage) => Some(&stage.optimisation),
+            StageKind::Dialogue(stage) => Some(&stage.optimisation),
+            StageKind::Tokenizer(_) | StageKind::Sample(_) | StageKind::Eval(_) => None,
+        }
+    }
+
     /// The teacher that it reads, if any.
     pub fn teacher(&self) -> Option<&str> {
         match self {
@@ -237,8 +249,8 @@ impl Default for Optimisation {
 
 impl Optimisation {
     /// The adapters that learn in place of the weights, where there are any.
-    pub fn adapters(&self) -> Option<Rank> {
-        (self.lora_rank > 0).then_some(Rank { rank: self.lora_rank, alpha: self.lora_alpha })
+    pub fn adapters(&self) -> Option<LoraConfig> {
+        (self.lora_rank > 0).then_some(LoraConfig { rank: self.lora_rank, alpha: self.lora_alpha })
     }
 
     /// The optimiser's part.
@@ -279,6 +291,15 @@ impl Recipe {
             }
         }
         behind
+    }
+
+    /// Held-out cases that any of its measurements may ask for.
+    pub fn heldout_cases(&self) -> usize {
+        let own = self.stages.iter().filter_map(|stage| match &stage.kind {
+            StageKind::Eval(keys) => keys.cases,
+            _ => None,
+        });
+        own.fold(self.eval.cases.max(self.eval.unseen_cases), usize::max)
     }
 
     /// The recipe as TOML, every default written out.

@@ -4,6 +4,7 @@
 
 use super::{ModelSource, Optimisation, Recipe, RecipeError, Stage, StageKind};
 use crate::recipes::sample::Sample;
+use crate::rules::Rules;
 use crate::suggest;
 
 /// Refuses what cannot be.
@@ -111,6 +112,10 @@ impl Place<'_> {
                     ("turns", keys.turns),
                 ];
                 self.positive(&sizes)?;
+                if keys.turns > 1 && keys.rules != Rules::default() {
+                    let problem = "in a game the task's environment says what it was worth, and no rule is asked";
+                    return self.wrong("rules", problem, "leave them out, or set `turns = 1`");
+                }
                 if keys.turns > 1 && keys.overlong_margin_tokens > 0 {
                     let problem = "it counts the tokens of one completion, and a game has several";
                     return self.wrong("overlong_margin_tokens", problem, "leave it out, or set `turns = 1`");
@@ -214,13 +219,18 @@ impl Place<'_> {
         let speaker = match &self.stage.kind {
             StageKind::Sample(keys) => Some(("model", keys.model.as_str())),
             StageKind::Eval(keys) => Some(("model", keys.model.as_str())),
+            // Adapters leave embedding, head and norms as they are: those must have learned something too.
+            kind if kind.optimisation().is_some_and(|keys| keys.lora_rank > 0) => {
+                kind.model().map(|m| ("lora_rank", m))
+            }
             _ => None,
         };
         for (key, model) in speaker.into_iter().chain(self.stage.kind.teacher().map(|teacher| ("teacher", teacher))) {
             let random = matches!(self.recipe.models.get(model), Some(ModelSource::Random(_)));
             let trains = |stage: &&Stage| stage.kind.trained() == Some(model);
             if random && !before.iter().any(|stage| trains(&stage)) {
-                let hint = match self.recipe.stages.iter().find(trains) {
+                let hint = match self.recipe.stages.iter().find(|stage| trains(stage) && stage.name != self.stage.name)
+                {
                     Some(later) => format!("put \"{}\", which trains it, before \"{}\"", later.name, self.stage.name),
                     None => "train it in an earlier stage, or give it a `path`".to_string(),
                 };

@@ -2,17 +2,22 @@
 //!
 //! Every training stage ends in a greedy measurement of its own, so most recipes need no such stage.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use kernels::Real;
+use lm::generate::Sampling;
 use lm::{Model, Role};
 use serde::{Deserialize, Serialize};
 
+use crate::codec::plain_sampling;
 use crate::error::TrainError;
-use crate::evaluate::{Evaluation, evaluate};
+use crate::evaluate::Evaluation;
 use crate::recipe::StageFields;
+use crate::recipes::sample::CASES_PER_STEP;
+use crate::rollout::{Group, Plan, sample};
 use crate::tasks::{Case, Split};
-use crate::walk::Walk;
+use crate::walk::{StepView, Walk};
 
 /// Keys of an `eval` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,23 +43,33 @@ impl StageFields for Eval {
 /// Runs the stage; `heldout` are the cases behind every row.
 ///
 /// # Errors
-/// As [`evaluate`].
+/// As [`sample`]; [`TrainError::Interrupted`] when the user asked to stop: nothing of a measurement is kept.
 pub fn run<T: Real>(stage: &Eval, walk: &mut Walk, heldout: &[Case]) -> Result<Evaluation, TrainError> {
-    let began = Instant::now();
-    walk.observer.stage(walk.stage, "eval", 0);
     let own = stage.cases.map(|n| walk.task.cases(Split::Heldout, n, walk.recipe.seed)).transpose()?;
     let cases = own.as_deref().unwrap_or(heldout);
     let codec = walk.codec()?;
     let mut model = Model::<T>::new(walk.queue, walk.weights(&stage.model), Role::Inference);
+    let sampling = if stage.samples == 1 { Sampling::greedy() } else { plain_sampling(1.0) };
     let max_new_tokens = walk.recipe.eval.max_new_tokens;
-    let measured = evaluate(walk.queue, &mut model, &codec, walk.task, cases, stage.samples, max_new_tokens, walk.key)?;
-    for case in cases {
-        let prompt = codec.prompt(&case.prompt)?.len();
-        let made = measured.tokens / cases.len();
-        let pairs = prompt * prompt / 2 + made * (prompt + made / (2 * stage.samples));
-        walk.meters.flops += model.config().forward_flops(prompt + made, made, pairs);
+    let plan = Plan { samples: stage.samples, sampling, max_new_tokens, key: walk.key };
+    let steps = cases.len().div_ceil(CASES_PER_STEP) as u64;
+    walk.observer.stage(walk.stage, "eval", 0);
+    let mut groups: Vec<Group> = Vec::with_capacity(cases.len());
+    for (step, chunk) in (1..).zip(cases.chunks(CASES_PER_STEP)) {
+        if walk.stop.load(Ordering::Relaxed) {
+            return Err(TrainError::Interrupted { stage: walk.stage.into(), step: step - 1 });
+        }
+        let began = Instant::now();
+        let before = groups.len();
+        let sampled = sample(walk.queue, &mut model, &codec, chunk, &plan)?;
+        groups.extend(sampled.into_iter().map(|group| Group { case: before + group.case, ..group }));
+        let seconds = began.elapsed().as_secs_f64();
+        walk.meters.seconds += seconds;
+        walk.observer.step(&StepView { stage: walk.stage, step, steps, metrics: &[], sample: None, seconds });
     }
-    walk.meters.rollouts += (cases.len() * stage.samples) as u64;
-    walk.meters.seconds += began.elapsed().as_secs_f64();
-    Ok(measured)
+    for group in &groups {
+        walk.meters.rollouts += group.rollouts.len() as u64;
+        walk.meters.flops += group.sampling_flops(model.config());
+    }
+    Ok(Evaluation::of(&codec, walk.task, cases, &groups, walk.key))
 }

@@ -23,7 +23,7 @@ use crate::codec::{Codec, plain_sampling};
 use crate::error::TrainError;
 use crate::evaluate::evaluate;
 use crate::packing::{Continuation, PackedGroups, packed_groups};
-use crate::play::games;
+use crate::play::{games, play};
 use crate::policy::{Aggregate, PolicyLoss, Ratio};
 use crate::recipe::{Optimisation, StageFields};
 use crate::rewards::{Judged, RuleSet};
@@ -52,7 +52,7 @@ pub struct Grpo {
     /// Completions of each prompt.
     #[serde(default = "completions_per_prompt")]
     pub completions_per_prompt: usize,
-    /// Longest completion, in tokens.
+    /// Longest completion, in tokens; in a game, of each turn.
     #[serde(default = "max_new_tokens")]
     pub max_new_tokens: usize,
     /// Divides the logits, in sampling and in training.
@@ -101,7 +101,7 @@ pub struct Grpo {
     /// Validation cases.
     #[serde(default = "validation_cases")]
     pub validation_cases: usize,
-    /// Prompts whose answers are kept a few times in the stage, for people to read; 0 for none.
+    /// Prompts whose answers are kept a few times in the stage, for people to read; 0 for none. Games are kept with the rollouts alone.
     #[serde(default = "watched_prompts")]
     pub watched_prompts: usize,
     /// How steps are taken.
@@ -304,7 +304,7 @@ fn collect<T: Real>(
             walk.run.ledger().meter_answers(walk.stage, &ids)?;
         }
         for (group, judged) in groups {
-            walk.meters.flops += sampling_flops(learner, &group);
+            walk.meters.flops += group.sampling_flops(learner.model.config());
             let case = &chosen[group.case];
             let rewards = rewards(stage, &group, &judged);
             group.rollouts.iter().zip(&rewards).for_each(|(rollout, reward)| tally.count(rollout, *reward));
@@ -363,19 +363,6 @@ fn judge(rules: &RuleSet, case: &Case, group: &Group) -> Vec<Judged> {
     group.rollouts.iter().map(|rollout| rules.judge(&prompt, answer, &rollout.completion())).collect()
 }
 
-fn sampling_flops<T: Real>(learner: &Learner<T>, group: &Group) -> f64 {
-    let config = learner.model.config();
-    let made: usize = group.rollouts.iter().map(|rollout| rollout.tokens.len()).sum();
-    let prompt = group.prompt.len();
-    let pairs = prompt * prompt / 2
-        + group.rollouts.iter().map(|r| r.tokens.len() * (prompt + r.tokens.len() / 2)).sum::<usize>();
-    // In a game every turn but the first reads again what was said before.
-    let turns = group.rollouts.iter().flat_map(|rollout| &rollout.given);
-    let read = turns.map(|given| prompt + given.end).map(|length| (length, length * length / 2));
-    let (again, pairs_again) = read.fold((0, 0), |sum, turn| (sum.0 + turn.0, sum.1 + turn.1));
-    config.forward_flops(prompt + made + again, made, pairs + pairs_again)
-}
-
 /// One or more updates on the groups of a step.
 fn learn<T: Real>(
     stage: &Grpo,
@@ -422,7 +409,7 @@ fn micro_batches(stage: &Grpo, groups: &[JudgedGroup]) -> Vec<(Batch, PolicySign
         .flat_map(|group| (0..group.rewards.len()).map(move |i| (group, i)))
         .map(|(group, i)| if trains(group, i) { group.group.rollouts[i].said_tokens() } else { 0 })
         .collect();
-    let mut weights = stage.aggregate.token_weights(&lengths, stage.max_new_tokens).into_iter();
+    let mut weights = stage.aggregate.token_weights(&lengths, stage.turns * stage.max_new_tokens).into_iter();
     let loss = PolicyLoss {
         ratio: stage.ratio,
         epsilon_low: stage.epsilon_low,
@@ -444,12 +431,22 @@ fn micro_batches(stage: &Grpo, groups: &[JudgedGroup]) -> Vec<(Batch, PolicySign
         .collect()
 }
 
-/// Greedy accuracy on the validation split. The answers it reads are metered like any other; a case without one costs nothing.
+/// Greedy accuracy on the validation split, or the share of games won there. The answers it reads are metered like any other; a case without one costs nothing.
 pub(crate) fn validation<'a, T: Real>(
     stage: &'a Grpo,
     walk: &mut Walk,
 ) -> Result<Option<Validation<'a, T>>, TrainError> {
-    validation_of(stage.validate_every_steps, stage.validation_cases, stage.max_new_tokens, walk)
+    let (every_steps, cases) = (stage.validate_every_steps, stage.validation_cases);
+    if stage.turns == 1 || every_steps == 0 || cases == 0 {
+        return validation_of(every_steps, cases, stage.max_new_tokens, walk);
+    }
+    let (codec, cases) = (walk.codec()?, walk.task.cases(Split::Validation, cases, walk.recipe.seed)?);
+    let measure = move |walk: &mut Walk, learner: &mut Learner<T>| {
+        let key = walk.key.word("validation");
+        let (model, turns) = (&mut learner.model, stage.turns);
+        play(walk.queue, model, &codec, walk.task, &cases, turns, stage.max_new_tokens, key).map(|games| games.won)
+    };
+    Ok(Some(Validation { every_steps, measure: Box::new(measure) }))
 }
 
 /// As [`validation`], for any stage.

@@ -153,9 +153,8 @@ pub fn run<T: Real>(stage: &Sample, walk: &mut Walk) -> Result<(), TrainError> {
                 .collect();
             rows.extend(rules::rows(case, group, &judged, &rewards, &kept));
             let made: usize = group.rollouts.iter().map(|rollout| rollout.tokens.len()).sum();
-            let pairs = group.prompt.len().pow(2) / 2 + made * group.prompt.len();
             walk.meters.teacher_tokens += if stage.teacher.is_none() { made as u64 } else { 0 };
-            walk.meters.flops += model.config().forward_flops(group.prompt.len() + made, made, pairs);
+            walk.meters.flops += group.sampling_flops(model.config());
         }
         if let Some(annotation) = annotation {
             // Tokens that the teacher has made itself are its tokens already.
