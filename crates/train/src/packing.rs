@@ -189,6 +189,6 @@ mod tests {
             "what was given is read alone"
         );
         assert_eq!(packed.tokens.logprobs_sampler, [-10.0, -11.0, -20.0, -21.0, -22.0]);
-        assert_eq!(packed.tokens.completions, [0..5]);
+        assert_eq!((packed.tokens.completions.len(), packed.tokens.completions[0].clone()), (1, 0..5));
     }
 }
