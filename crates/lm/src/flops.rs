@@ -23,21 +23,19 @@ impl Config {
         2.0 * (layers * tokens as f64 + head * targets as f64) + attention
     }
 
-    /// Floating-point operations of forward and backward: three times forward.
-    pub fn training_flops(&self, tokens: usize, targets: usize, attention_pairs: usize) -> f64 {
-        3.0 * self.forward_flops(tokens, targets, attention_pairs)
-    }
-
-    /// The same where only adapters learn: no gradient of a matrix is made, and each weight of a pair is met twice in its place.
-    pub fn adapter_training_flops(
+    /// Floating-point operations of forward and backward: three times forward. Where only adapters learn, no gradient of a matrix is made, and
+    /// each weight of a pair is met twice in its place.
+    pub fn training_flops(
         &self,
-        rank: LoraConfig,
+        adapters: Option<LoraConfig>,
         tokens: usize,
         targets: usize,
         attention_pairs: usize,
     ) -> f64 {
-        let of_matrices = self.forward_flops(tokens, targets, 0);
-        let of_pairs = 4.0 * rank.parameters(self) as f64 * tokens as f64;
-        self.training_flops(tokens, targets, attention_pairs) - of_matrices + of_pairs
+        let whole = 3.0 * self.forward_flops(tokens, targets, attention_pairs);
+        let saved = |lora: LoraConfig| {
+            self.forward_flops(tokens, targets, 0) - 4.0 * lora.parameters(self) as f64 * tokens as f64
+        };
+        whole - adapters.map_or(0.0, saved)
     }
 }

@@ -176,7 +176,7 @@ impl Census {
 /// # Shapes and units
 /// * `length_tokens`: of the completion; `max_tokens`: where sampling stops; `margin_tokens`: the stretch before
 ///   `max_tokens` over which the punishment grows.
-/// * returns 0 up to `max − margin`, then falling linearly to −1 at `max`, and −1 beyond; in units of reward.
+/// * returns 0 without a margin; otherwise 0 up to `max − margin`, then falling linearly to −1 at `max`, and −1 beyond; in units of reward.
 ///
 /// # Panics
 /// When `margin_tokens` is greater than `max_tokens`.
@@ -187,6 +187,7 @@ pub fn overlong_penalty(length_tokens: usize, max_tokens: usize, margin_tokens: 
     assert!(margin_tokens <= max_tokens, "overlong margin {margin_tokens} exceeds the limit {max_tokens}");
     let start = max_tokens - margin_tokens;
     match length_tokens {
+        _ if margin_tokens == 0 => 0.0,
         length if length <= start => 0.0,
         length if length >= max_tokens => -1.0,
         length => -((length - start) as f64) / margin_tokens as f64,
@@ -287,7 +288,8 @@ mod tests {
         assert_eq!(overlong_penalty(80, 100, 20), 0.0);
         assert_eq!(overlong_penalty(85, 100, 20), -0.25);
         assert_eq!(overlong_penalty(100, 100, 20), -1.0);
-        assert_eq!(overlong_penalty(101, 100, 0), -1.0);
+        assert_eq!(overlong_penalty(101, 100, 20), -1.0);
+        assert_eq!(overlong_penalty(101, 100, 0), 0.0, "no margin, no penalty");
         assert_eq!(overlong_penalty(99, 100, 0), 0.0);
     }
 }

@@ -96,10 +96,14 @@ pub fn evaluate<T: Real>(
     max_new_tokens: usize,
     key: Key,
 ) -> Result<Evaluation, TrainError> {
-    let sampling = if k == 1 { Sampling::greedy() } else { plain_sampling(1.0) };
-    let plan = Plan { samples: k, sampling, max_new_tokens, key };
-    let groups = sample(queue, model, codec, cases, &plan)?;
+    let groups = sample(queue, model, codec, cases, &plan(k, max_new_tokens, key))?;
     Ok(Evaluation::of(codec, task, cases, &groups, key))
+}
+
+/// How cases are answered for a measurement: greedily for `k` = 1, else `k` times at temperature 1.
+pub(crate) fn plan(k: usize, max_new_tokens: usize, key: Key) -> Plan {
+    let sampling = if k == 1 { Sampling::greedy() } else { plain_sampling(1.0) };
+    Plan { samples: k, sampling, max_new_tokens, key }
 }
 
 impl Evaluation {

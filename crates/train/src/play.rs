@@ -60,7 +60,8 @@ struct Episode {
     ended: Option<(f64, String)>,
 }
 
-/// Plays `plan.samples` games of `turns` for every case; a group for each case, and what its games were worth.
+/// Plays `plan.samples` games of `turns` for every case; a group for each case, and what its games were worth. All open games take a turn
+/// together; in the first, a case's games share its prompt.
 ///
 /// # Errors
 /// A task without games, a prompt that cannot be encoded, a game too long for the model.
@@ -73,22 +74,50 @@ pub fn games<T: Real>(
     turns: usize,
     plan: &Plan,
 ) -> Result<Vec<(Group, Vec<Judged>)>, TrainError> {
-    let judged = |episode: &Episode| {
-        let (reward, ending) = episode.ended.clone().expect("every episode ends");
-        let reason = format!("turn {}: {ending}", episode.turn);
-        Judged { reward: Some(reward), verdicts: vec![(GAME.to_string(), Verdict::score(reward, reason))] }
+    let begin = |case: &Case, sample: usize| {
+        task.game(case, turns, plan.key.word(&case.id).number(sample as u64)).ok_or_else(|| {
+            let hint = "idiom_chain has games; leave the turns out for one answer a case";
+            TrainError::stage("games", format!("{} has no games", task.name()), hint)
+        })
     };
-    let (prompts, episodes) = episodes(queue, model, codec, task, cases, turns, plan)?;
+    let mut asked = Vec::with_capacity(cases.len());
+    for case in cases {
+        let prompt = codec.prompt(&Prompt::Text(begin(case, 0)?.prompt()))?;
+        asked.push(Asked { id: case.id.clone(), prompt });
+    }
+    let (mut prompts, mut episodes) = (Vec::with_capacity(cases.len()), Vec::with_capacity(cases.len() * plan.samples));
+    for group in ask(queue, model, codec, asked, plan)? {
+        for (sample, rollout) in group.rollouts.into_iter().enumerate() {
+            episodes.push(Episode::begin(group.case, sample, begin(&cases[group.case], sample)?, rollout));
+        }
+        prompts.push(group.prompt);
+    }
+    for turn in 2.. {
+        let mut open: Vec<&mut Episode> = episodes.iter_mut().filter(|episode| episode.ended.is_none()).collect();
+        if open.is_empty() {
+            break;
+        }
+        let given: Vec<Vec<u32>> =
+            open.iter().map(|episode| codec.tokenizer.encode_user(&episode.asked).to_vec()).collect();
+        let asked = open.iter().zip(&given).map(|(episode, given)| Asked {
+            id: format!("{}/{}", cases[episode.case].id, episode.sample),
+            prompt: [&prompts[episode.case], &episode.rollout.tokens[..], given].concat(),
+        });
+        let plan = Plan { samples: 1, key: plan.key.word("turn").number(turn), ..plan.clone() };
+        let said = ask(queue, model, codec, asked.collect(), &plan)?;
+        for ((episode, given), mut group) in open.iter_mut().zip(given).zip(said) {
+            episode.go_on(given, group.rollouts.remove(0));
+        }
+    }
     let mut episodes = episodes.into_iter();
     let group = |(case, prompt)| {
-        let own: Vec<Episode> = episodes.by_ref().take(plan.samples).collect();
-        let judged = own.iter().map(judged).collect();
-        (Group { case, prompt, rollouts: own.into_iter().map(|episode| episode.rollout).collect() }, judged)
+        let (rollouts, judged) = episodes.by_ref().take(plan.samples).map(Episode::end).unzip();
+        (Group { case, prompt, rollouts }, judged)
     };
     Ok(prompts.into_iter().enumerate().map(group).collect())
 }
 
-/// Plays one game of `turns` for every case, greedily.
+/// Plays one game of `turns` for every case, greedily, and counts.
 ///
 /// # Errors
 /// As [`games`].
@@ -103,12 +132,11 @@ pub fn play<T: Real>(
     key: Key,
 ) -> Result<Games, TrainError> {
     let plan = Plan { samples: 1, sampling: Sampling::greedy(), max_new_tokens, key };
-    let (_, episodes) = episodes(queue, model, codec, task, cases, turns, &plan)?;
     let (mut rewards, mut endings) = (Vec::new(), std::collections::BTreeMap::<String, usize>::new());
-    for Episode { turn, ended, .. } in episodes {
-        let (reward, ending) = ended.expect("every episode ends");
-        rewards.push(reward);
-        *endings.entry(format!("turn {turn}: {ending}")).or_default() += 1;
+    for (_, judged) in games(queue, model, codec, task, cases, turns, &plan)? {
+        let (_, verdict) = &judged[0].verdicts[0];
+        rewards.push(judged[0].reward.expect("a game has a worth"));
+        *endings.entry(verdict.reason().to_string()).or_default() += 1;
     }
     let won = rewards.iter().filter(|&&reward| reward == 1.0).count();
     let n = rewards.len();
@@ -126,70 +154,35 @@ pub fn play<T: Real>(
     })
 }
 
-/// Each case's prompt, and its episodes side by side. All open ones take a turn together; in the first, a case's episodes share its prompt.
-fn episodes<T: Real>(
-    queue: &Queue,
-    model: &mut Model<T>,
-    codec: &Codec,
-    task: &dyn Task,
-    cases: &[Case],
-    turns: usize,
-    plan: &Plan,
-) -> Result<(Vec<Vec<u32>>, Vec<Episode>), TrainError> {
-    let begin = |case: &Case, sample: usize| {
-        task.game(case, turns, plan.key.word(&case.id).number(sample as u64)).ok_or_else(|| {
-            let hint = "idiom_chain has games; leave the turns out for one answer a case";
-            TrainError::stage("games", format!("{} has no games", task.name()), hint)
-        })
-    };
-    let mut asked = Vec::with_capacity(cases.len());
-    for case in cases {
-        let prompt = codec.prompt(&Prompt::Text(begin(case, 0)?.prompt()))?;
-        asked.push(Asked { id: case.id.clone(), prompt });
-    }
-    let mut all = Vec::with_capacity(cases.len() * plan.samples);
-    let groups = ask(queue, model, codec, asked, plan)?;
-    let mut prompts = Vec::with_capacity(groups.len());
-    for group in groups {
-        for (sample, rollout) in group.rollouts.into_iter().enumerate() {
-            let environment = begin(&cases[group.case], sample)?;
-            let mut episode =
-                Episode { case: group.case, sample, environment, rollout, asked: String::new(), turn: 0, ended: None };
-            episode.hear(&episode.rollout.clone());
-            all.push(episode);
-        }
-        prompts.push(group.prompt);
-    }
-    for turn in 2.. {
-        let mut open: Vec<&mut Episode> = all.iter_mut().filter(|episode| episode.ended.is_none()).collect();
-        if open.is_empty() {
-            break;
-        }
-        let given: Vec<Vec<u32>> =
-            open.iter().map(|episode| codec.tokenizer.encode_user(&episode.asked).to_vec()).collect();
-        let asked = open.iter().zip(&given).map(|(episode, given)| Asked {
-            id: format!("{}/{}", cases[episode.case].id, episode.sample),
-            prompt: [&prompts[episode.case], &episode.rollout.tokens[..], given].concat(),
-        });
-        let plan = Plan { samples: 1, key: plan.key.word("turn").number(turn), ..plan.clone() };
-        let said = ask(queue, model, codec, asked.collect(), &plan)?;
-        for ((episode, given), mut group) in open.iter_mut().zip(given).zip(said) {
-            let said = group.rollouts.remove(0);
-            let text = std::mem::take(&mut episode.asked);
-            episode.rollout.go_on(given, &text, said.clone());
-            episode.hear(&said);
-        }
-    }
-    Ok((prompts, all))
-}
-
 impl Episode {
-    /// Lets the environment answer what was said in a turn.
-    fn hear(&mut self, said: &Rollout) {
+    /// An episode after its first turn.
+    fn begin(case: usize, sample: usize, environment: Box<dyn Environment>, rollout: Rollout) -> Episode {
+        let mut episode = Episode { case, sample, environment, rollout, asked: String::new(), turn: 1, ended: None };
+        let reply = episode.environment.reply(&episode.rollout.completion());
+        episode.hear(reply);
+        episode
+    }
+
+    /// A further turn: what the environment asked, as tokens, and what was said to it.
+    fn go_on(&mut self, given: Vec<u32>, said: Rollout) {
         self.turn += 1;
-        match self.environment.reply(&said.completion()) {
+        let reply = self.environment.reply(&said.completion());
+        self.rollout.go_on(given, &std::mem::take(&mut self.asked), said);
+        self.hear(reply);
+    }
+
+    fn hear(&mut self, reply: Reply) {
+        match reply {
             Reply::Say(text) => self.asked = text,
             Reply::Done { reward, ending } => self.ended = Some((reward, ending)),
         }
+    }
+
+    /// All that was said, and what it was worth.
+    fn end(self) -> (Rollout, Judged) {
+        let (reward, ending) = self.ended.expect("every episode ends");
+        let reason = format!("turn {}: {ending}", self.turn);
+        let verdicts = vec![(GAME.to_string(), Verdict::score(reward, reason))];
+        (self.rollout, Judged { reward: Some(reward), verdicts })
     }
 }

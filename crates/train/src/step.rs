@@ -158,12 +158,12 @@ impl<T: Real> Learner<T> {
     pub fn with_adapters(
         queue: &Queue,
         master: Arena,
-        rank: LoraConfig,
+        lora: LoraConfig,
         key: Key,
         hyperparameters: Hyperparameters,
         keep: Keep,
     ) -> Self {
-        let adapters = Adapters::new(queue, master.config(), rank, key);
+        let adapters = Adapters::new(queue, master.config(), lora, key);
         Self::of(queue, master, Some(adapters), hyperparameters, keep)
     }
 
@@ -224,11 +224,8 @@ impl<T: Real> Learner<T> {
 
     /// Floating-point operations of the steps that a report speaks of.
     pub fn flops(&self, report: &StepReport) -> f64 {
-        let (config, counts) = (self.model.config(), (report.tokens, report.targets, report.attention_pairs));
-        match &self.adapters {
-            None => config.training_flops(counts.0, counts.1, counts.2),
-            Some(adapters) => config.adapter_training_flops(adapters.config(), counts.0, counts.1, counts.2),
-        }
+        let adapters = self.adapters.as_ref().map(Adapters::config);
+        self.model.config().training_flops(adapters, report.tokens, report.targets, report.attention_pairs)
     }
 
     /// Adds the gradient of one micro-batch. Weights in `signals` are those of the whole step: nothing is averaged here.

@@ -178,9 +178,9 @@ impl Walk<'_> {
         let keep = if optimisation.recompute { Keep::Residuals } else { Keep::Everything };
         let mut learner = match optimisation.adapters() {
             None => Learner::<T>::new(self.queue, master, optimisation.hyperparameters(), keep),
-            Some(rank) => {
+            Some(lora) => {
                 let key = self.key.word("adapters");
-                Learner::<T>::with_adapters(self.queue, master, rank, key, optimisation.hyperparameters(), keep)
+                Learner::<T>::with_adapters(self.queue, master, lora, key, optimisation.hyperparameters(), keep)
             }
         };
         let mut best: Option<(f64, Vec<u8>)> = None;

@@ -9,7 +9,7 @@ use lm::{Arena, Batch, Config, Keep};
 use train::rng::Key;
 use train::step::{Learner, Signals};
 
-const RANK: LoraConfig = LoraConfig { rank: 3, alpha: 6.0 };
+const LORA: LoraConfig = LoraConfig { rank: 3, alpha: 6.0 };
 
 fn queue(threads: usize) -> Queue {
     Queue::cpu(threads, Isa::available()[0])
@@ -37,7 +37,7 @@ fn batch() -> (Batch, Vec<f32>) {
 /// A learner whose adapters are not at their beginning, where `B` is zero.
 fn adapted<T: Real>(queue: &Queue, base: &Arena, keep: Keep) -> Learner<T> {
     let key = Key::new(7);
-    let mut learner = Learner::with_adapters(queue, base.clone(), RANK, key, Hyperparameters::default(), keep);
+    let mut learner = Learner::with_adapters(queue, base.clone(), LORA, key, Hyperparameters::default(), keep);
     let mut draws = key.word("moved").stream();
     learner.trained_mut().values_mut().host_mut().iter_mut().for_each(|value| *value += 0.1 * draws.normal() as f32);
     learner.repack(queue);
@@ -65,14 +65,14 @@ fn gradients_of_a_pair_are_those_of_the_merged_matrix() {
             let at = base.specs().iter().position(|spec| spec.name == name).expect("a weight of the model");
             let (outputs, inputs) = (base.specs()[at].shape[0], base.specs()[at].shape[1]);
             let (a, b, d_w) = (pairs.tensor(index), pairs.tensor(index + 1), whole.gradient().tensor(at));
-            let scale = RANK.alpha / RANK.rank as f32;
+            let scale = LORA.alpha / LORA.rank as f32;
             // d_A = s·Bᵀ·d_W and d_B = s·d_W·Aᵀ, with B held as its transpose.
             let sum = |n: usize, of: &dyn Fn(usize) -> f32| scale * (0..n).map(of).sum::<f32>();
-            let d_a = (0..RANK.rank * inputs).map(|i| {
+            let d_a = (0..LORA.rank * inputs).map(|i| {
                 let (r, input) = (i / inputs, i % inputs);
                 sum(outputs, &|out| b[r * outputs + out] * d_w[out * inputs + input])
             });
-            let d_b = (0..RANK.rank * outputs).map(|i| {
+            let d_b = (0..LORA.rank * outputs).map(|i| {
                 let (r, out) = (i / outputs, i % outputs);
                 sum(inputs, &|input| a[r * inputs + input] * d_w[out * inputs + input])
             });
@@ -85,6 +85,28 @@ fn gradients_of_a_pair_are_those_of_the_merged_matrix() {
             }
         }
     }
+}
+
+#[test]
+fn the_merged_matrix_is_the_sum_and_what_is_trained_is_what_is_left_behind() {
+    let (queue, base) = (queue(2), base("Qwen2ForCausalLM"));
+    let learner = adapted::<f32>(&queue, &base, Keep::Everything);
+    let (pairs, scale) = (learner.trained().clone(), LORA.alpha / LORA.rank as f32);
+    let loss = accumulated(&queue, learner).update(&queue, 0.0).loss;
+    let merged = adapted::<f32>(&queue, &base, Keep::Everything).into_weights(&queue);
+    for index in (0..pairs.specs().len()).step_by(2) {
+        let name = pairs.specs()[index].name.replace(".lora_A", ".weight");
+        let at = base.specs().iter().position(|spec| spec.name == name).expect("a weight of the model");
+        let (outputs, inputs) = (base.specs()[at].shape[0], base.specs()[at].shape[1]);
+        let (a, b) = (pairs.tensor(index), pairs.tensor(index + 1));
+        for (i, (&found, &frozen)) in merged.tensor(at).iter().zip(base.tensor(at)).enumerate() {
+            let (out, input) = (i / inputs, i % inputs);
+            let sum: f32 = (0..LORA.rank).map(|r| b[r * outputs + out] * a[r * inputs + input]).sum();
+            assert!((found - (frozen + scale * sum)).abs() < 1e-5, "{name}[{out}, {input}]: {found}");
+        }
+    }
+    let plain = Learner::<f32>::new(&queue, merged, Hyperparameters::default(), Keep::Everything);
+    assert_eq!(loss, accumulated(&queue, plain).update(&queue, 0.0).loss);
 }
 
 #[test]
@@ -107,12 +129,12 @@ fn fresh_adapters_change_nothing_and_only_projections_learn() {
     let mut learner = Learner::<f32>::with_adapters(
         &queue,
         base.clone(),
-        RANK,
+        LORA,
         Key::new(7),
         Hyperparameters::default(),
         Keep::Everything,
     );
-    assert_eq!(learner.trained().values().len(), RANK.parameters(base.config()));
+    assert_eq!(learner.trained().values().len(), LORA.parameters(base.config()));
     let mut losses = Vec::new();
     for _ in 0..40 {
         learner = accumulated(&queue, learner);

@@ -110,6 +110,19 @@ max_new_tokens = 4
 learning_rate = 0.0
 
 [[stages]]
+kind = "grpo"
+name = "game"
+model = "twin"
+turns = 2
+steps = 12
+prompts_per_step = 16
+max_new_tokens = 4
+learning_rate = 5e-3
+checkpoint_every_steps = 5
+validate_every_steps = 4
+validation_cases = 20
+
+[[stages]]
 kind = "eval"
 model = "twin"
 cases = 100
@@ -161,6 +174,9 @@ fn reward_rises_and_an_interrupted_run_ends_in_the_same_bits() {
     let (before, after, student) = (accuracy("sft-teacher"), accuracy("grpo-teacher"), accuracy("dialogue-student"));
     let digest = |stage: &str| rows.iter().find(|row| row.stage == stage).and_then(|row| row.digest.clone());
     assert_eq!(digest("dialogue-twin"), digest("sft-teacher"), "a copy is what the stage made");
+    let won = |step: usize| metrics(whole.path()).into_iter().filter(|m| m.stage == "game").nth(step);
+    let (first, last) = (won(0).unwrap().get("reward").unwrap(), won(11).unwrap().get("reward").unwrap());
+    assert!(last > first, "what games were worth went from {first} to {last}");
     let drawn = &rows.iter().find(|row| row.stage == "eval-twin").expect("a row");
     let pass_at_k = drawn.extra["evaluation"]["pass_at_k"].as_f64().expect("samples were drawn");
     assert_eq!((drawn.n, drawn.rollouts, &drawn.digest), (100, 800, &None));
@@ -208,8 +224,8 @@ fn parts_of_a_road_make_the_whole_and_what_is_done_again_ends_in_the_same_bits()
     refused(&only(&["grpo-teacher"]), "\"sft-teacher\" comes before \"grpo-teacher\" and is not done");
     refused(&from("distill-student"), "holds no end of stage \"sample-teacher\"");
     let whole = go_part(folder.path(), &Extent::default()).expect("the rest");
-    assert_eq!(whole.len(), 9);
-    assert_eq!(go_part(folder.path(), &only(&["tokenizer"])).expect("done already").len(), 9);
+    assert_eq!(whole.len(), 10);
+    assert_eq!(go_part(folder.path(), &only(&["tokenizer"])).expect("done already").len(), 10);
 
     let measured = metrics(folder.path());
     let one = Extent { from: Some("sample-teacher".into()), ..only(&["sample-teacher"]) };

@@ -176,7 +176,7 @@ fn size(name: &'static str, config: &Config, peaks: &Peaks, available: Option<u6
     let packed_for_training = weights + 2 * active as u64;
     let master = 4 * parameters as u64;
     let adapters = 4 * LORA.parameters(config) as u64;
-    let lora_flops = config.adapter_training_flops(LORA, MICRO_BATCH, MICRO_BATCH, 0);
+    let lora_flops = config.training_flops(Some(LORA), MICRO_BATCH, MICRO_BATCH, 0);
 
     let compute = EFFICIENCY * peaks.bf16_gflops * 1e9;
     let decode_one = EFFICIENCY * peaks.memory_gb_per_s * 1e9 / (2 * active) as f64;

@@ -102,3 +102,23 @@ fn stage(row: &StageRow, difference: Option<&Difference>) -> Vec<String> {
 fn interval(low: f64, high: f64) -> String {
     format!("{} – {}", percent(low), percent(high))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_samples_are_told_in_a_line_of_their_own() {
+        let mut row = StageRow { stage: "eval-policy".into(), seconds: 3.0, ..StageRow::default() };
+        let evaluation = serde_json::json!({
+            "k": 8, "pass_at_k": 0.5, "pass_at_k_interval": [0.4, 0.6],
+            "majority_at_k": 0.25, "majority_at_k_interval": [0.2, 0.3],
+        });
+        row.extra.insert("evaluation".into(), evaluation);
+        let told = "eval-policy: pass@8 50.0 (40.0 to 60.0), maj@8 25.0 (20.0 to 30.0)";
+        assert_eq!(line(&row), format!("eval-policy done in 3.0 s\n{told}"));
+        assert!(text(&[], std::slice::from_ref(&row)).ends_with(&format!("{told}\n")));
+        row.extra["evaluation"]["k"] = 1.into();
+        assert_eq!(line(&row), "eval-policy done in 3.0 s");
+    }
+}

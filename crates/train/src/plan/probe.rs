@@ -86,7 +86,7 @@ fn training<T: Real>(queue: &Queue, config: &Config, length: usize) -> f64 {
     best(|| {
         learner.accumulate(queue, &batch, &Signals::cross_entropy(weights.clone()));
         let report = learner.update(queue, 0.0);
-        config.training_flops(report.tokens, report.targets, report.attention_pairs)
+        config.training_flops(None, report.tokens, report.targets, report.attention_pairs)
     })
 }
 

@@ -65,11 +65,7 @@ pub(super) fn of(
     let prompt = lengths.prompt;
     let count = |x: f64| x.round() as usize;
     let training = |keys: &Optimisation, tokens: f64, targets: f64, pairs: f64| {
-        let (tokens, targets, pairs) = (count(tokens), count(targets), count(pairs));
-        match keys.adapters() {
-            None => config.training_flops(tokens, targets, pairs),
-            Some(rank) => config.adapter_training_flops(rank, tokens, targets, pairs),
-        }
+        config.training_flops(keys.adapters(), count(tokens), count(targets), count(pairs))
     };
     let validate = |work: &mut Work, steps: u64, every: u64, cases: usize, max_new_tokens: usize| {
         let times = if every == 0 { 0 } else { steps.div_ceil(every) };

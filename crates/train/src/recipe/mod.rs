@@ -299,7 +299,7 @@ impl Recipe {
             StageKind::Eval(keys) => keys.cases,
             _ => None,
         });
-        own.fold(self.eval.cases.max(self.eval.unseen_cases), usize::max)
+        own.fold(self.eval.cases, usize::max)
     }
 
     /// The recipe as TOML, every default written out.

@@ -6,16 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use kernels::Real;
-use lm::generate::Sampling;
 use lm::{Model, Role};
 use serde::{Deserialize, Serialize};
 
-use crate::codec::plain_sampling;
 use crate::error::TrainError;
-use crate::evaluate::Evaluation;
+use crate::evaluate::{Evaluation, plan};
 use crate::recipe::StageFields;
 use crate::recipes::sample::CASES_PER_STEP;
-use crate::rollout::{Group, Plan, sample};
+use crate::rollout::{Group, sample};
 use crate::tasks::{Case, Split};
 use crate::walk::{StepView, Walk};
 
@@ -49,9 +47,7 @@ pub fn run<T: Real>(stage: &Eval, walk: &mut Walk, heldout: &[Case]) -> Result<E
     let cases = own.as_deref().unwrap_or(heldout);
     let codec = walk.codec()?;
     let mut model = Model::<T>::new(walk.queue, walk.weights(&stage.model), Role::Inference);
-    let sampling = if stage.samples == 1 { Sampling::greedy() } else { plain_sampling(1.0) };
-    let max_new_tokens = walk.recipe.eval.max_new_tokens;
-    let plan = Plan { samples: stage.samples, sampling, max_new_tokens, key: walk.key };
+    let plan = plan(stage.samples, walk.recipe.eval.max_new_tokens, walk.key);
     let steps = cases.len().div_ceil(CASES_PER_STEP) as u64;
     walk.observer.stage(walk.stage, "eval", 0);
     let mut groups: Vec<Group> = Vec::with_capacity(cases.len());

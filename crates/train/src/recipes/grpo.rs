@@ -328,10 +328,7 @@ fn collect<T: Real>(
 /// What the rules said, less what too great a length costs.
 fn rewards(stage: &Grpo, group: &Group, judged: &[Judged]) -> Vec<Option<f64>> {
     let margin = stage.overlong_margin_tokens;
-    let penalty = |rollout: &Rollout| match margin {
-        0 => 0.0,
-        _ => overlong_penalty(rollout.tokens.len(), stage.max_new_tokens, margin),
-    };
+    let penalty = |rollout: &Rollout| overlong_penalty(rollout.tokens.len(), stage.max_new_tokens, margin);
     let of = |(judged, rollout): (&Judged, &Rollout)| judged.reward.map(|reward| reward + penalty(rollout));
     judged.iter().zip(&group.rollouts).map(of).collect()
 }

@@ -20,7 +20,8 @@ pub(super) fn kept(paths: &[PathBuf], walk: &mut Walk) -> Result<Vec<Text>, Trai
     if let Some(text) = found.texts.iter().find(|text| walk.run.withdrawn_since().contains(&text.id)) {
         return Err(TaskError::Withdrawn { id: text.id.clone() }.into());
     }
-    let held_out = HeldOut::of(walk.task.kept_out(walk.recipe.heldout_cases(), walk.recipe.seed)?);
+    let cases = walk.recipe.heldout_cases().max(walk.recipe.eval.unseen_cases);
+    let held_out = HeldOut::of(walk.task.kept_out(cases, walk.recipe.seed)?);
     let all = found.texts.len();
     let kept: Vec<Text> = found.texts.into_iter().filter(|text| !held_out.is_in(&text.text)).collect();
     if kept.is_empty() {

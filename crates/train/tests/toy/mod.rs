@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use store::StageRow;
 use train::rewards::{Evidence, Reads, Rule, RuleSet, Verdict};
 use train::rng::Key;
+use train::tasks::environment::{Environment, Reply};
 use train::tasks::{Case, Completion, Grade, Prompt, Split, Task, TaskError};
 use train::walk::{Observer, StepView};
 
@@ -65,8 +66,33 @@ impl Task for SecondLetter {
         let correct = completion.finished && Some(completion.text) == self.demonstration(case).as_deref();
         Grade { correct, parts: BTreeMap::new(), reason: String::new(), answer_key: Some(completion.text.to_string()) }
     }
+    fn game(&self, case: &Case, turns: usize, _: Key) -> Option<Box<dyn Environment>> {
+        Some(Box::new(Again { prompt: case.prompt_text(), right: self.demonstration(case)?, turn: 0, turns }))
+    }
     fn rules(&self, _: &str) -> Result<RuleSet, TaskError> {
         Ok(RuleSet::new().with(Arc::new(IsSecond), 1.0))
+    }
+}
+
+/// Asks the same again until an answer is wrong.
+struct Again {
+    prompt: String,
+    right: String,
+    turn: usize,
+    turns: usize,
+}
+
+impl Environment for Again {
+    fn prompt(&self) -> String {
+        self.prompt.clone()
+    }
+    fn reply(&mut self, completion: &Completion) -> Reply {
+        let done = |turn, ending: &str| Reply::Done { reward: turn as f64 / self.turns as f64, ending: ending.into() };
+        if !completion.finished || completion.text != self.right {
+            return done(self.turn, "wrong");
+        }
+        self.turn += 1;
+        if self.turn == self.turns { done(self.turn, "held") } else { Reply::Say(self.prompt.clone()) }
     }
 }
 
