@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 
 use crate::device::Device;
 use crate::dtype::Element;
-use crate::memory::Memory;
+use crate::memory::{Memory, Region};
 
 /// Owned, 64-byte aligned, zero-initialised memory on one device.
 pub struct Buffer<T: Element> {
@@ -31,10 +31,21 @@ impl<T: Element> Buffer<T> {
     /// # Panics
     /// When `len` elements exceed `isize::MAX` bytes: sizes are validated before they reach an allocation.
     pub fn zeros(device: Device, len: usize) -> Self {
-        let bytes = len.checked_mul(size_of::<T>());
-        let bytes = bytes.unwrap_or_else(|| panic!("a buffer of {len} elements exceeds the address space"));
         // Zero bits are a valid `T` by the contract of `Element`.
-        Self { memory: Memory::zeros(bytes), len, device, life: PhantomData }
+        Self { memory: Memory::zeros(Self::bytes(len)), len, device, life: PhantomData }
+    }
+
+    /// `len` zeros beside the other buffers of a region.
+    ///
+    /// # Panics
+    /// As [`Buffer::zeros`].
+    pub fn within(region: &mut Region, len: usize) -> Self {
+        Self { memory: Memory::within(region, Self::bytes(len)), len, device: region.device(), life: PhantomData }
+    }
+
+    fn bytes(len: usize) -> usize {
+        let bytes = len.checked_mul(size_of::<T>());
+        bytes.unwrap_or_else(|| panic!("a buffer of {len} elements exceeds the address space"))
     }
 
     /// A copy of host memory.

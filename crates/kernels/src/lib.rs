@@ -25,4 +25,5 @@ pub use buffer::{Buffer, View, ViewMut};
 pub use device::{Device, Isa, Queue};
 pub use dtype::{DType, Element, Real, bf16};
 pub use mapping::Mapping;
+pub use memory::Region;
 pub use scratch::Scratch;

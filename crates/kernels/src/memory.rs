@@ -5,14 +5,44 @@
 //! look-ahead stops at every page's end.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ops::Range;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use memmap2::MmapMut;
+
+use crate::device::Device;
 
 /// One cache line, and one 512-bit vector.
 const ALIGNMENT_BYTES: usize = 64;
 /// From here on memory is a mapping of its own: the size of one huge page.
 const MAPPED_FROM_BYTES: usize = 2 << 20;
+
+/// What a [`Region`] maps at a time. Of a mapping only the pages that are written to take memory.
+const REGION_BYTES: usize = 16 << 20;
+
+/// Room for buffers that are read in turn and kept together, such as the panels of a model.
+///
+/// They lie side by side in a large mapping, so that those too small for a huge page of their own share one. A mapping
+/// goes back when the last buffer in it does.
+pub struct Region {
+    device: Device,
+    mapping: Arc<Memory>,
+    /// Bytes of the mapping that nobody has taken.
+    free: Range<usize>,
+}
+
+impl Region {
+    /// A region that maps memory when it is first asked for some.
+    pub fn new(device: Device) -> Region {
+        Region { device, mapping: Arc::new(Memory::zeros(0)), free: 0..0 }
+    }
+
+    /// Where the memory is.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+}
 
 /// Owned bytes on the host; see the module.
 pub(crate) struct Memory {
@@ -24,6 +54,8 @@ enum Place {
     Heap(Layout),
     /// Held for its release alone.
     Mapped(#[allow(dead_code)] MmapMut),
+    /// A part of a region's mapping, likewise: it stays as long as one of its parts.
+    Part(#[allow(dead_code)] Arc<Memory>),
 }
 
 // SAFETY: it owns its bytes as a `Vec` does.
@@ -57,6 +89,22 @@ impl Memory {
         Memory { start, place: Place::Heap(layout) }
     }
 
+    /// `bytes` zeros of a region.
+    ///
+    /// # Panics
+    /// As [`Memory::zeros`].
+    pub fn within(region: &mut Region, bytes: usize) -> Memory {
+        let taken = bytes.next_multiple_of(ALIGNMENT_BYTES);
+        if taken > region.free.len() {
+            let size = taken.max(REGION_BYTES);
+            (region.mapping, region.free) = (Arc::new(Memory::zeros(size)), 0..size);
+        }
+        // SAFETY: `free` lies inside the mapping and is at least as long as what is taken.
+        let start = unsafe { region.mapping.start.add(region.free.start) };
+        region.free.start += taken;
+        Memory { start, place: Place::Part(region.mapping.clone()) }
+    }
+
     /// The first byte, at a multiple of 64.
     pub fn start(&self) -> NonNull<u8> {
         self.start
@@ -86,6 +134,21 @@ mod tests {
             // SAFETY: the memory holds that many bytes.
             let content = unsafe { std::slice::from_raw_parts(memory.start().as_ptr(), bytes) };
             assert!(content.iter().all(|&byte| byte == 0), "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn parts_of_a_region_are_aligned_zero_and_disjoint() {
+        let sizes = [0, 1, 64, 65, REGION_BYTES - 192, REGION_BYTES + 1, 4096];
+        let mut region = Region::new(Device::Cpu);
+        let parts = sizes.map(|bytes| (Memory::within(&mut region, bytes), bytes));
+        drop(region);
+        for (number, (part, bytes)) in (1..).zip(&parts) {
+            assert_eq!(part.start().as_ptr() as usize % ALIGNMENT_BYTES, 0, "{bytes} bytes");
+            // SAFETY: the part holds that many bytes, and nobody else knows of them.
+            let content = unsafe { std::slice::from_raw_parts_mut(part.start().as_ptr(), *bytes) };
+            assert!(content.iter().all(|&byte| byte == 0), "{bytes} bytes");
+            content.fill(number);
         }
     }
 }

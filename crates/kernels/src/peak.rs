@@ -5,14 +5,17 @@
 //! runs: other work on the machine only ever takes away.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::buffer::Buffer;
 use crate::device::Queue;
 use crate::dtype::{DType, bf16};
 use crate::simd::{Kernel, Simd};
 
-const RUNS: usize = 200;
+/// How long the rate of multiply-add is sought: longer than a system may leave a fresh thread on its maker's processor.
+const SEARCH: Duration = Duration::from_millis(200);
+/// Passes over memory.
+const PASSES: usize = 20;
 /// Independent sums: two multiply-adds a cycle of a latency of four or five would need ten.
 const SUMS: usize = 12;
 const ITERATIONS: usize = 20_000;
@@ -66,7 +69,7 @@ pub fn bandwidth(queue: &Queue, bytes: usize) -> f64 {
     buffer.host_mut().fill(bf16::ONE);
     let parts = buffer.len() * 2 / READ_BYTES;
     let mut best = f64::INFINITY;
-    for _ in 0..RUNS / 10 {
+    for _ in 0..PASSES {
         let start = Instant::now();
         queue.parallel(parts, |part| {
             let from = buffer.host()[part * READ_BYTES / 2..][..READ_BYTES / 2].as_ptr();
@@ -107,7 +110,8 @@ impl Kernel for Read {
 /// Runs `work` on every thread at once, and gives the best total of the operations it returns, in 10⁹ a second.
 fn best_rate(queue: &Queue, work: impl Fn() -> usize + Sync) -> f64 {
     let mut best = 0.0f64;
-    for _ in 0..RUNS {
+    let begin = Instant::now();
+    while begin.elapsed() < SEARCH {
         let start = Instant::now();
         let operations = std::sync::atomic::AtomicUsize::new(0);
         queue.parallel(queue.threads(), |_| {

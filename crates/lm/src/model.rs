@@ -8,7 +8,7 @@
 
 use kernels::gemm::Packed;
 use kernels::ops::rotary::rotary_table;
-use kernels::{Buffer, Queue, Real, View};
+use kernels::{Buffer, Queue, Real, Region, View};
 
 use crate::checkpoint::{self, TensorSource};
 use crate::config::{Config, Part, TensorSpec};
@@ -36,9 +36,9 @@ pub struct Projection<T: Real> {
 }
 
 impl<T: Real> Projection<T> {
-    fn zeros(queue: &Queue, role: Role, outputs: usize, inputs: usize) -> Self {
-        let backward = (role == Role::Training).then(|| Packed::zeros(queue.device(), outputs, inputs));
-        Self { forward: Packed::zeros(queue.device(), inputs, outputs), backward }
+    fn within(region: &mut Region, role: Role, outputs: usize, inputs: usize) -> Self {
+        let forward = Packed::within(region, inputs, outputs);
+        Self { forward, backward: (role == Role::Training).then(|| Packed::within(region, outputs, inputs)) }
     }
 
     fn pack(&mut self, queue: &Queue, w: View<f32>, generation: u64) {
@@ -102,18 +102,19 @@ impl<T: Real> Model<T> {
     /// A model of zeros, to be filled by [`Model::update`].
     pub fn zeros(queue: &Queue, config: &Config, role: Role) -> Model<T> {
         let device = queue.device();
+        let panels = &mut Region::new(device);
         let (hidden, inner, dims) = (config.hidden_size, config.intermediate_size, config.head_dim);
         let (queries, qkv) = (config.query_size(), config.query_size() + 2 * config.key_value_size());
         let layers = (0..config.num_hidden_layers)
             .map(|_| Layer {
                 input_norm: Buffer::zeros(device, hidden),
-                qkv: Projection::zeros(queue, role, qkv, hidden),
+                qkv: Projection::within(panels, role, qkv, hidden),
                 qkv_bias: config.qkv_bias().then(|| Buffer::zeros(device, qkv)),
                 qk_norm: config.qk_norm().then(|| (Buffer::zeros(device, dims), Buffer::zeros(device, dims))),
-                output: Projection::zeros(queue, role, hidden, queries),
+                output: Projection::within(panels, role, hidden, queries),
                 post_attention_norm: Buffer::zeros(device, hidden),
-                gate_up: Projection::zeros(queue, role, 2 * inner, hidden),
-                down: Projection::zeros(queue, role, hidden, inner),
+                gate_up: Projection::within(panels, role, 2 * inner, hidden),
+                down: Projection::within(panels, role, hidden, inner),
             })
             .collect();
         Model {
@@ -123,7 +124,7 @@ impl<T: Real> Model<T> {
             embedding: Buffer::zeros(device, config.vocab_size * hidden),
             layers,
             final_norm: Buffer::zeros(device, hidden),
-            head: Projection::zeros(queue, role, config.vocab_size, hidden),
+            head: Projection::within(panels, role, config.vocab_size, hidden),
             rotary: rotary_table(
                 queue.device(),
                 &config.rotary_frequencies(),

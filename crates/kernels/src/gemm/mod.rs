@@ -27,6 +27,7 @@ use std::ptr::{null, null_mut};
 use crate::buffer::{Buffer, View, ViewMut};
 use crate::device::{Device, Queue};
 use crate::dtype::Real;
+use crate::memory::Region;
 use crate::scratch::Scratch;
 use blocks::Product;
 use pack::{PanelFromColumns, PanelFromRows, panel_len};
@@ -45,7 +46,16 @@ pub struct Packed<T: Real> {
 impl<T: Real> Packed<T> {
     /// An operand `[k, n]` of zeros, of no generation.
     pub fn zeros(device: Device, k: usize, n: usize) -> Self {
-        Self { panels: Buffer::zeros(device, n.div_ceil(PANEL) * panel_len::<T>(k)), k, n, generation: None }
+        Self { panels: Buffer::zeros(device, Self::len(k, n)), k, n, generation: None }
+    }
+
+    /// As [`Packed::zeros`], beside the other operands of a region.
+    pub fn within(region: &mut Region, k: usize, n: usize) -> Self {
+        Self { panels: Buffer::within(region, Self::len(k, n)), k, n, generation: None }
+    }
+
+    fn len(k: usize, n: usize) -> usize {
+        n.div_ceil(PANEL) * panel_len::<T>(k)
     }
 
     /// Depth of the product: columns of A.
