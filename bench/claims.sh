@@ -69,5 +69,3 @@ echo "(e) hard against soft labels on the same completions"
 compare student hard-from-grpo soft-from-grpo
 echo "(f) dialogue against GRPO on the student; its FLOPs count sampling and the teacher"
 compare student student-grpo student-dialogue
-echo "    and after a warm-up, to whose FLOPs those of said-grpo and soft-from-grpo are to be added"
-compare student student-grpo warmed-dialogue
