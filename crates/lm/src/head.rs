@@ -126,7 +126,10 @@ pub struct HeadBuffers<T: Real> {
     logits: Buffer<f32>,
     logits_teacher: Buffer<f32>,
     gathered_teacher: Buffer<T>,
-    d_logits: Buffer<f32>,
+    /// What products read, where nothing is added to it.
+    d_logits: Buffer<T>,
+    /// A sum with the gradients of soft targets, and what products read of it.
+    d_logits_sum: Buffer<f32>,
     d_operand: Operand<T>,
     d_rows: Buffer<f32>,
 }
@@ -143,6 +146,7 @@ impl<T: Real> HeadBuffers<T> {
             logits_teacher: Buffer::zeros(device, 0),
             gathered_teacher: Buffer::zeros(device, 0),
             d_logits: Buffer::zeros(device, 0),
+            d_logits_sum: Buffer::zeros(device, 0),
             d_operand: Operand::new(device, 0),
             d_rows: Buffer::zeros(device, 0),
         }
@@ -153,11 +157,15 @@ impl<T: Real> HeadBuffers<T> {
         (0..rows.div_ceil(per_block)).map(move |i| i * per_block..((i + 1) * per_block).min(rows))
     }
 
-    fn reserve_backward(&mut self, device: Device, config: &Config) {
-        if self.d_logits.is_empty() {
-            self.d_logits = Buffer::zeros(device, self.rows_per_block * config.vocab_size);
-            self.d_operand = Operand::new(device, self.rows_per_block * config.vocab_size);
+    fn reserve_backward(&mut self, device: Device, config: &Config, soft: bool) {
+        let logits = self.rows_per_block * config.vocab_size;
+        if self.d_rows.is_empty() {
             self.d_rows = Buffer::zeros(device, self.rows_per_block * config.hidden_size);
+        }
+        if soft && self.d_logits_sum.is_empty() {
+            (self.d_logits_sum, self.d_operand) = (Buffer::zeros(device, logits), Operand::new(device, logits));
+        } else if !soft && self.d_logits.is_empty() {
+            self.d_logits = Buffer::zeros(device, logits);
         }
     }
 
@@ -165,7 +173,8 @@ impl<T: Real> HeadBuffers<T> {
     pub fn size_bytes(&self) -> usize {
         self.gathered.size_bytes()
             + self.gathered_teacher.size_bytes()
-            + [&self.logits, &self.logits_teacher, &self.d_logits, &self.d_rows]
+            + self.d_logits.size_bytes()
+            + [&self.logits, &self.logits_teacher, &self.d_logits_sum, &self.d_rows]
                 .iter()
                 .map(|b| b.size_bytes())
                 .sum::<usize>()
@@ -290,7 +299,7 @@ pub fn backward<T: Real>(
     scratch: &mut Scratch,
 ) -> RowStatistics {
     let (width, vocabulary) = (model.config().hidden_size, model.config().vocab_size);
-    buffers.reserve_backward(queue.device(), model.config());
+    buffers.reserve_backward(queue.device(), model.config(), soft.is_some());
     let mut statistics = RowStatistics::zeros(targets.len());
     for block in buffers.blocks(targets.len()) {
         let count = block.len();
@@ -299,19 +308,19 @@ pub fn backward<T: Real>(
         block_statistics(queue, model, targets, temperature, block.clone(), &buffers.logits, &mut statistics);
         let coefficients: Vec<f32> =
             block.clone().map(|r| coefficient(r, statistics.logprob[r], statistics.entropy[r])).collect();
-        head_gradient(
-            queue,
-            buffers.logits.matrix(count, vocabulary),
-            View::of(&targets.ids[block.clone()], 1, count),
-            View::of(&statistics.logsumexp[block.clone()], 1, count),
-            View::of(&coefficients, 1, count),
-            temperature,
-            buffers.d_logits.matrix_mut(count, vocabulary),
-        );
-        if let Some(soft) = soft {
+        let (ids, coefficients) = (View::of(&targets.ids[block.clone()], 1, count), View::of(&coefficients, 1, count));
+        let logsumexp = View::of(&statistics.logsumexp[block.clone()], 1, count);
+        let logits = buffers.logits.matrix(count, vocabulary);
+        let d_logits = if let Some(soft) = soft {
+            let d_logits = buffers.d_logits_sum.matrix_mut(count, vocabulary);
+            head_gradient(queue, logits, ids, logsumexp, coefficients, temperature, d_logits);
             soften(queue, soft, rows, block, buffers, &mut statistics, vocabulary);
-        }
-        let d_logits = buffers.d_operand.of(queue, buffers.d_logits.matrix(count, vocabulary));
+            buffers.d_operand.of(queue, buffers.d_logits_sum.matrix(count, vocabulary))
+        } else {
+            let d_logits = buffers.d_logits.matrix_mut(count, vocabulary);
+            head_gradient(queue, logits, ids, logsumexp, coefficients, temperature, d_logits);
+            buffers.d_logits.matrix(count, vocabulary)
+        };
         let d_rows = buffers.d_rows.matrix_mut(count, width);
         matmul(queue, d_logits, model.head.for_backward(), Epilogue::default(), d_rows);
         if let Some(d_head) = &mut d_head {
@@ -323,7 +332,7 @@ pub fn backward<T: Real>(
     statistics
 }
 
-/// Adds a block's soft targets to `d_logits`.
+/// Adds a block's soft targets to `d_logits_sum`.
 fn soften<T: Real>(
     queue: &Queue,
     soft: &Soft<T>,
@@ -353,7 +362,7 @@ fn soften<T: Real>(
                 soft.temperature,
                 weight,
                 value,
-                buffers.d_logits.matrix_mut(count, vocabulary),
+                buffers.d_logits_sum.matrix_mut(count, vocabulary),
             );
         }
         SoftSource::TopK { ids, logprobs } => sparse_forward_kl_rows(
@@ -364,7 +373,7 @@ fn soften<T: Real>(
             soft.temperature,
             weight,
             value,
-            buffers.d_logits.matrix_mut(count, vocabulary),
+            buffers.d_logits_sum.matrix_mut(count, vocabulary),
         ),
     }
 }

@@ -66,8 +66,7 @@ pub(crate) struct Pool {
 impl Pool {
     /// A pool of `threads` threads: the submitting one and `threads - 1` workers.
     pub(crate) fn new(threads: usize) -> Pool {
-        let seat =
-            || Seat { taken: AtomicU64::new(0), presence: AtomicU64::new(0), parked: AtomicBool::new(false) };
+        let seat = || Seat { taken: AtomicU64::new(0), presence: AtomicU64::new(0), parked: AtomicBool::new(false) };
         let shared = Arc::new(Shared {
             job: Job { number: AtomicU64::new(0), work: UnsafeCell::new(None), stop: AtomicBool::new(false) },
             seats: (0..threads).map(|_| seat()).collect(),
@@ -205,10 +204,7 @@ impl Seat {
     fn join(&self, number: u64) -> bool {
         let before = self.presence.load(Ordering::Relaxed);
         before < 2 * number
-            && self
-                .presence
-                .compare_exchange(before, 2 * number + 1, Ordering::Acquire, Ordering::Relaxed)
-                .is_ok()
+            && self.presence.compare_exchange(before, 2 * number + 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Waits for the thread if it has joined, and sees to it that it no longer can otherwise.
@@ -224,7 +220,11 @@ impl Seat {
                 continue;
             }
             spins += 1;
-            if spins > SPINS_BEFORE_PARK { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if spins > SPINS_BEFORE_PARK {
+                std::thread::yield_now()
+            } else {
+                std::hint::spin_loop()
+            }
             presence = self.presence.load(Ordering::Acquire);
         }
     }
@@ -285,6 +285,21 @@ mod tests {
             });
             assert_eq!(sum.into_inner(), 6 * job);
         }
+    }
+
+    #[test]
+    fn what_one_thread_has_not_begun_others_take_over() {
+        let (pool, done) = (Pool::new(2), AtomicUsize::new(0));
+        pool.run(8, &|i| {
+            let begin = std::time::Instant::now();
+            // The first task ends last: the other thread has the rest of both shares to do.
+            while i == 0 && done.load(Ordering::Relaxed) != 7 {
+                assert!(begin.elapsed().as_secs() < 60, "tasks lie about");
+                std::thread::yield_now();
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(done.into_inner(), 8);
     }
 
     #[test]

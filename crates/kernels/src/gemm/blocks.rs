@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::pack::{BlockFromColumns, BlockFromRows};
 use super::tile::{
-    BLOCK_ROWS, BLOCK_WORDS, COLUMN_WORDS, Finish, PANEL, ROW_WORDS, TALLEST, Tile, panels_at_once, run, step_depth,
+    BLOCK_ROWS, BLOCK_WORDS, COLUMN_WORDS, Finish, PANEL, ROW_WORDS, TALLEST, Tile, panels_at_once, step_depth,
     step_words, tile_rows,
 };
 use crate::device::{Device, Isa, Queue};
@@ -179,24 +179,21 @@ impl<T: Real, O: Real> Product<T, O> {
                         (_, 1) => (next.wrapping_add(steps * line), 0, line),
                         _ => (from, 0, line),
                     };
-                    run::<T, _>(
-                        isa,
-                        Tile::<T, TRANSPOSED> {
-                            a: block.wrapping_add(offset),
-                            b: from,
-                            ahead,
-                            ahead_line,
-                            ahead_step,
-                            panel_stride: self.panel_stride,
-                            panels: group,
-                            steps,
-                            rows: part.rows,
-                            c,
-                            c_row,
-                            c_panel,
-                            from_zero,
-                        },
-                    );
+                    isa.run_on::<T, _>(Tile::<T, TRANSPOSED> {
+                        a: block.wrapping_add(offset),
+                        b: from,
+                        ahead,
+                        ahead_line,
+                        ahead_step,
+                        panel_stride: self.panel_stride,
+                        panels: group,
+                        steps,
+                        rows: part.rows,
+                        c,
+                        c_row,
+                        c_panel,
+                        from_zero,
+                    });
                     if b + 1 == blocks && !direct {
                         for g in 0..group {
                             self.finish(isa, &Part { panel: panel + g, ..part }, c.wrapping_add(g * c_panel));
@@ -212,10 +209,10 @@ impl<T: Real, O: Real> Product<T, O> {
         let stride = self.a_stride;
         if TRANSPOSED {
             let from = self.a.wrapping_add(k * stride + rows.start);
-            run::<T, _>(isa, BlockFromColumns { from, stride, rows: rows.len(), k: depth, to });
+            isa.run_on::<T, _>(BlockFromColumns { from, stride, rows: rows.len(), k: depth, to });
         } else {
             let from = self.a.wrapping_add(rows.start * stride + k);
-            run::<T, _>(isa, BlockFromRows { from, stride, rows: rows.len(), k: depth, to });
+            isa.run_on::<T, _>(BlockFromRows { from, stride, rows: rows.len(), k: depth, to });
         }
     }
 
@@ -250,7 +247,7 @@ impl<T: Real, O: Real> Product<T, O> {
     fn finish(&self, isa: Isa, part: &Part, c: *const f32) {
         let column = part.panel * PANEL;
         let at = |x: *const f32, offset: usize| if x.is_null() { x } else { x.wrapping_add(offset) };
-        isa.run_without_pairs(Finish {
+        isa.run_on::<O, _>(Finish {
             c,
             rows: part.rows,
             cols: PANEL.min(self.cols - column),

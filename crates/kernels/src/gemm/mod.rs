@@ -31,7 +31,7 @@ use crate::memory::Region;
 use crate::scratch::Scratch;
 use blocks::Product;
 use pack::{PanelFromColumns, PanelFromRows, panel_len};
-use tile::{PANEL, run};
+use tile::PANEL;
 
 /// The right operand B `[K, N]` of [`matmul`], copied into panels of 32 columns (the last one completed by zeros).
 ///
@@ -83,7 +83,7 @@ impl<T: Real> Packed<T> {
         let (from, stride) = (w.as_ptr() as usize, w.stride());
         self.fill(queue, generation, |panel, cols, to| {
             let from = (from as *const f32).wrapping_add(panel * PANEL * stride);
-            run::<T, _>(queue.isa(), PanelFromColumns { from, stride, k, cols, to });
+            queue.isa().run_on::<T, _>(PanelFromColumns { from, stride, k, cols, to });
         });
     }
 
@@ -97,7 +97,7 @@ impl<T: Real> Packed<T> {
         let (from, stride) = (w.as_ptr() as usize, w.stride());
         self.fill(queue, generation, |panel, cols, to| {
             let from = (from as *const f32).wrapping_add(panel * PANEL);
-            run::<T, _>(queue.isa(), PanelFromRows { from, stride, k, cols, to });
+            queue.isa().run_on::<T, _>(PanelFromRows { from, stride, k, cols, to });
         });
     }
 
@@ -219,7 +219,7 @@ pub fn matmul_transposed_a<T: Real>(
             let cols = PANEL.min(k - panel * PANEL);
             let from = rows_b.as_ptr().wrapping_add(panel * PANEL);
             let to = to.at(panel * len);
-            run::<T, _>(queue.isa(), PanelFromRows { from, stride: rows_b.stride(), k: rows, cols, to });
+            queue.isa().run_on::<T, _>(PanelFromRows { from, stride: rows_b.stride(), k: rows, cols, to });
         });
         let go_on = accumulate || start > 0;
         Product {

@@ -46,12 +46,6 @@ pub(super) const fn tile_rows(isa: Isa) -> usize {
     }
 }
 
-/// Runs a kernel over operands of type T. Those of f32 know no pairs, so that both paths of AVX-512 share them.
-#[inline]
-pub(super) fn run<T: Real, K: Kernel>(isa: Isa, kernel: K) -> K::Output {
-    if const { matches!(T::DTYPE, DType::F32) } { isa.run_without_pairs(kernel) } else { isa.run(kernel) }
-}
-
 /// How many panels a tile of so few rows takes at once, so that there are enough independent sums to hide the latency of FMA.
 pub(super) fn panels_at_once(isa: Isa, rows: usize) -> usize {
     match (isa, rows) {

@@ -39,8 +39,7 @@ fn mask(count: usize) -> __mmask16 {
 }
 
 impl<const NATIVE_BF16: bool> Avx512<NATIVE_BF16> {
-    /// The bf16 value of each lane in its upper 16 bits, the lower ones zero. Integer arithmetic: `vcvtneps2bf16` would
-    /// flush subnormal numbers, and so differ from `Real::from_f32`.
+    /// The bf16 value of each lane in its upper 16 bits, the lower ones zero.
     #[inline(always)]
     fn rounded(self, a: __m512) -> __m512i {
         on_avx512!({
@@ -55,6 +54,16 @@ impl<const NATIVE_BF16: bool> Avx512<NATIVE_BF16> {
 
     #[inline(always)]
     fn narrow(self, a: __m512) -> __m256i {
+        if NATIVE_BF16 {
+            return on_avx512!({
+                const SUBNORMAL: i32 = 0x20;
+                if _mm512_fpclass_ps_mask::<SUBNORMAL>(a) == 0 {
+                    std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(a))
+                } else {
+                    _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(self.rounded(a)))
+                }
+            });
+        }
         on_avx512!(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(self.rounded(a))))
     }
 

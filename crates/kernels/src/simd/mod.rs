@@ -255,8 +255,18 @@ impl Isa {
         }
     }
 
+    /// As [`Isa::run`], for kernels whose operands or results are of type `T`. Those of f32 know neither pairs nor rounding, so
+    /// that both paths of AVX-512 share them.
+    ///
+    /// # Panics
+    /// When the machine cannot run this path.
+    #[inline]
+    pub(crate) fn run_on<T: Real, K: Kernel>(self, kernel: K) -> K::Output {
+        if const { matches!(T::DTYPE, DType::F32) } { self.run_without_pairs(kernel) } else { self.run(kernel) }
+    }
+
     /// As [`Isa::run`], for kernels without [`Simd::Pairs`]: what differs between the two AVX-512 paths does not concern
-    /// them, so that they are compiled once for both.
+    /// them, or little where they only store a few bf16, so that they are compiled once for both.
     ///
     /// # Panics
     /// When the machine cannot run this path.

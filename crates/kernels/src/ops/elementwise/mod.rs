@@ -18,7 +18,7 @@ pub fn convert<T: Real>(queue: &Queue, x: View<f32>, out: ViewMut<T>) {
     let (x, out) = if together { (x.reshape(1, count(&x)), flat(out)) } else { (x, out) };
     by_elements(queue, x.rows(), x.cols(), |i, range| {
         let out = row_mut(&out, i).wrapping_add(range.start);
-        queue.isa().run_without_pairs(Convert { x: &x.row(i)[range], out });
+        queue.isa().run_on::<T, _>(Convert { x: &x.row(i)[range], out });
     });
 }
 

@@ -78,15 +78,7 @@ pub fn head_gradient<T: Real>(
     let (targets, logsumexp, coefficient) = (targets.row(0), logsumexp.row(0), coefficient.row(0));
     by_rows(queue, r, logits.cols(), |rows| {
         let d_logits = &d_logits;
-        queue.isa().run_without_pairs(Gradient {
-            logits,
-            targets,
-            logsumexp,
-            coefficient,
-            temperature,
-            d_logits,
-            rows,
-        });
+        queue.isa().run_on::<T, _>(Gradient { logits, targets, logsumexp, coefficient, temperature, d_logits, rows });
     });
 }
 

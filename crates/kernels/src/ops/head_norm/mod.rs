@@ -31,7 +31,7 @@ pub fn head_norm_forward<T: Real>(
     assert_eq!((out.rows(), out.cols()), (n, x.cols()), "head_norm_forward: out against x");
     assert_eq!((rstd.rows(), rstd.cols() * d), (n, x.cols()), "head_norm_forward: rstd against x");
     by_rows(queue, n, x.cols(), |rows| {
-        queue.isa().run_without_pairs(Forward { x, weight, eps, out: &out, rstd: &rstd, rows });
+        queue.isa().run_on::<T, _>(Forward { x, weight, eps, out: &out, rstd: &rstd, rows });
     });
 }
 

@@ -34,7 +34,7 @@ pub fn rmsnorm_forward<T: Real>(
     assert_eq!((out.rows(), out.cols()), (n, c), "rmsnorm_forward: out against x");
     assert_eq!((weight.cols(), rstd.cols()), (c, n), "rmsnorm_forward: weight and rstd against x");
     by_rows(queue, n, c, |rows| {
-        queue.isa().run_without_pairs(Forward { x, weight, eps, out: &out, rstd: &rstd, rows });
+        queue.isa().run_on::<T, _>(Forward { x, weight, eps, out: &out, rstd: &rstd, rows });
     });
 }
 

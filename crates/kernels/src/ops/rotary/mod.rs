@@ -68,7 +68,7 @@ fn rotate<T: Real>(queue: &Queue, x: ViewMut<T>, positions: View<u32>, cos_sin: 
     let last = positions.iter().copied().max().unwrap_or(0) as usize;
     assert!(last < cos_sin.rows(), "rotary: position {last} of a table of {}", cos_sin.rows());
     by_rows(queue, x.rows(), x.cols(), |rows| {
-        queue.isa().run_without_pairs(Rotate { x: &x, positions, cos_sin, direction, rows });
+        queue.isa().run_on::<T, _>(Rotate { x: &x, positions, cos_sin, direction, rows });
     });
 }
 

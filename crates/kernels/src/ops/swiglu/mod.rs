@@ -22,7 +22,7 @@ pub fn swiglu_forward<T: Real>(queue: &Queue, gate_up: View<T>, out: ViewMut<T>)
     let f = out.cols();
     assert_eq!((gate_up.rows(), gate_up.cols()), (out.rows(), 2 * f), "swiglu_forward: gate_up against out");
     by_rows(queue, out.rows(), f, |rows| {
-        queue.isa().run_without_pairs(Forward { gate_up, out: &out, rows });
+        queue.isa().run_on::<T, _>(Forward { gate_up, out: &out, rows });
     });
 }
 
@@ -38,7 +38,7 @@ pub fn swiglu_backward<T: Real>(queue: &Queue, gate_up: View<T>, d_out: View<f32
     assert_eq!((gate_up.rows(), gate_up.cols()), (n, 2 * f), "swiglu_backward: gate_up against d_out");
     assert_eq!((d_gate_up.rows(), d_gate_up.cols()), (n, 2 * f), "swiglu_backward: d_gate_up against d_out");
     by_rows(queue, n, f, |rows| {
-        queue.isa().run_without_pairs(Backward { gate_up, d_out, d_gate_up: &d_gate_up, rows });
+        queue.isa().run_on::<T, _>(Backward { gate_up, d_out, d_gate_up: &d_gate_up, rows });
     });
 }
 
