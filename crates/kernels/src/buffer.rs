@@ -110,7 +110,7 @@ impl<T: Element> Buffer<T> {
     /// # Panics
     /// When the buffer is smaller.
     pub fn matrix(&self, rows: usize, cols: usize) -> View<'_, T> {
-        assert!(rows * cols <= self.len, "a {rows}×{cols} view of a buffer of {}", self.len);
+        assert!(area(rows, cols) <= self.len, "a {rows}×{cols} view of a buffer of {}", self.len);
         View { ptr: self.ptr().as_ptr(), rows, cols, stride: cols, device: self.device, life: PhantomData }
     }
 
@@ -119,9 +119,14 @@ impl<T: Element> Buffer<T> {
     /// # Panics
     /// When the buffer is smaller.
     pub fn matrix_mut(&mut self, rows: usize, cols: usize) -> ViewMut<'_, T> {
-        assert!(rows * cols <= self.len, "a {rows}×{cols} view of a buffer of {}", self.len);
+        assert!(area(rows, cols) <= self.len, "a {rows}×{cols} view of a buffer of {}", self.len);
         ViewMut { ptr: self.ptr().as_ptr(), rows, cols, stride: cols, device: self.device, life: PhantomData }
     }
+}
+
+/// Elements of a matrix: a product that wrapped would let a view reach beyond its memory.
+fn area(rows: usize, cols: usize) -> usize {
+    rows.checked_mul(cols).unwrap_or_else(|| panic!("a {rows}×{cols} view exceeds the address space"))
 }
 
 impl<T: Element> Clone for Buffer<T> {
@@ -213,7 +218,7 @@ impl<'a, T: Element> View<'a, T> {
     /// # Panics
     /// When `values` does not hold exactly `rows × cols` elements.
     pub fn of(values: &'a [T], rows: usize, cols: usize) -> Self {
-        assert_eq!(values.len(), rows * cols, "a {rows}×{cols} view of {} values", values.len());
+        assert_eq!(values.len(), area(rows, cols), "a {rows}×{cols} view of {} values", values.len());
         Self { ptr: values.as_ptr(), rows, cols, stride: cols, device: Device::Cpu, life: PhantomData }
     }
 
@@ -235,7 +240,7 @@ impl<'a, T: Element> View<'a, T> {
     /// When the view is not contiguous or the count differs.
     pub fn reshape(self, rows: usize, cols: usize) -> Self {
         assert!(
-            self.is_contiguous() && rows * cols == self.rows * self.cols,
+            self.is_contiguous() && area(rows, cols) == self.rows * self.cols,
             "reshape {}×{} to {rows}×{cols}",
             self.rows,
             self.cols
@@ -278,7 +283,7 @@ impl<'a, T: Element> ViewMut<'a, T> {
     /// # Panics
     /// When `values` does not hold exactly `rows × cols` elements.
     pub fn of(values: &'a mut [T], rows: usize, cols: usize) -> Self {
-        assert_eq!(values.len(), rows * cols, "a {rows}×{cols} view of {} values", values.len());
+        assert_eq!(values.len(), area(rows, cols), "a {rows}×{cols} view of {} values", values.len());
         Self { ptr: values.as_mut_ptr(), rows, cols, stride: cols, device: Device::Cpu, life: PhantomData }
     }
 
@@ -317,7 +322,7 @@ impl<'a, T: Element> ViewMut<'a, T> {
     /// When the view is not contiguous or the count differs.
     pub fn reshape(self, rows: usize, cols: usize) -> Self {
         assert!(
-            self.is_contiguous() && rows * cols == self.rows * self.cols,
+            self.is_contiguous() && area(rows, cols) == self.rows * self.cols,
             "reshape {}×{} to {rows}×{cols}",
             self.rows,
             self.cols

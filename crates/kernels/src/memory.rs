@@ -94,7 +94,8 @@ impl Memory {
     /// # Panics
     /// As [`Memory::zeros`].
     pub fn within(region: &mut Region, bytes: usize) -> Memory {
-        let taken = bytes.next_multiple_of(ALIGNMENT_BYTES);
+        let taken = bytes.checked_next_multiple_of(ALIGNMENT_BYTES);
+        let taken = taken.unwrap_or_else(|| panic!("{bytes} bytes exceed the address space"));
         if taken > region.free.len() {
             let size = taken.max(REGION_BYTES);
             (region.mapping, region.free) = (Arc::new(Memory::zeros(size)), 0..size);

@@ -129,7 +129,8 @@ impl Queue {
         self.pool.threads()
     }
 
-    /// Runs `task(0) … task(tasks - 1)`, in any order, on all threads; returns when all have finished.
+    /// Runs `task(0) … task(tasks - 1)`, in any order, on all threads; returns when all have finished. A task must
+    /// not run tasks in turn: its thread belongs to the job.
     ///
     /// # Panics
     /// When a task panics.

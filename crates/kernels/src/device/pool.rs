@@ -147,7 +147,7 @@ impl Shared {
             let mut spins = 0u32;
             let mut number = self.job.number.load(Ordering::Acquire);
             while number == seen {
-                spins += 1;
+                spins = spins.saturating_add(1);
                 if spins < SPINS_BEFORE_PARK {
                     std::hint::spin_loop();
                 } else {
@@ -172,8 +172,10 @@ impl Shared {
             if let Some((task, tasks)) = work {
                 // SAFETY: the submitter keeps the closure alive until this worker has left.
                 let task = unsafe { &*task };
-                if catch_unwind(AssertUnwindSafe(|| self.take_tasks(own, number, task, tasks))).is_err() {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take_tasks(own, number, task, tasks))) {
                     self.panicked.store(true, Ordering::Relaxed);
+                    // Its message has been printed; dropping what it carries might panic again.
+                    std::mem::forget(panic);
                 }
             }
             seat.presence.store(2 * number, Ordering::Release);
@@ -219,7 +221,7 @@ impl Seat {
                 }
                 continue;
             }
-            spins += 1;
+            spins = spins.saturating_add(1);
             if spins > SPINS_BEFORE_PARK {
                 std::thread::yield_now()
             } else {

@@ -43,7 +43,11 @@ impl<X: Real, T: Real> Kernel for PanelFromRows<X, T> {
                         } else {
                             s.zero()
                         };
-                        let pairs = s.pairs(s.round_to_bf16(first), s.round_to_bf16(second));
+                        let pairs = if X::DTYPE == DType::F32 {
+                            s.pairs(s.round_to_bf16(first), s.round_to_bf16(second))
+                        } else {
+                            s.pairs(first, second)
+                        };
                         s.store_pairs(to.cast::<bf16>(), pairs);
                     }
                 }

@@ -10,6 +10,9 @@ use super::cpu::{Pages, Rows, RowsMut, padded, page_elements};
 use super::{KEY_BLOCK, Run, attend, push_runs};
 use crate::{Buffer, Device, Queue, Real, Scratch, View, ViewMut};
 
+/// Keys, and as many values, that a task of [`cache_write`] writes at least.
+const WRITES_PER_TASK: usize = 1024;
+
 /// Keys and values of one layer, stored in the dtype that training attends over.
 pub struct PagedCache<T: Real> {
     memory: Buffer<T>,
@@ -74,8 +77,7 @@ pub fn cache_write<T: Real>(queue: &Queue, k: View<T>, v: View<T>, slots: &[(u32
     }
     let memory = cache.memory.host_mut().as_mut_ptr();
     let pages = Pages { memory, kv_heads, head_dim: d };
-    // A task takes all rows of one kv head, so that two rows for one slot are written in order.
-    queue.parallel(kv_heads, |head| {
+    let write = |head: usize| {
         for (i, &(page, offset)) in slots.iter().enumerate() {
             let (keys, values) = pages.head(page as usize, head);
             let (k, v) = (&k.row(i)[head * d..][..d], &v.row(i)[head * d..][..d]);
@@ -87,6 +89,11 @@ pub fn cache_write<T: Real>(queue: &Queue, k: View<T>, v: View<T>, slots: &[(u32
                 }
             }
         }
+    };
+    // A task takes all rows of its kv heads, so that two rows for one slot are written in order; few rows are not worth a fork.
+    let together = (WRITES_PER_TASK / (slots.len() * d).max(1)).clamp(1, kv_heads);
+    queue.parallel(kv_heads.div_ceil(together), |task| {
+        (task * together..kv_heads.min((task + 1) * together)).for_each(write);
     });
 }
 
