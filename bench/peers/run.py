@@ -40,6 +40,8 @@ FLOORS = {
     ("grpo", "f32", None): 2.5,
     ("grpo", "bf16", None): 4.0,
 }
+# Steps of a training round, of which every contestant gives the median.
+TRAINING_STEPS = 12
 MEMORY_CEILINGS = {"train": 1 / 3, "grpo": 1 / 4}
 
 
@@ -105,20 +107,18 @@ def add_ferule_decode(figures, topic, bench):
 def round_of(arguments, figures):
     """One round: Ferule, then each peer, for every topic asked for."""
     shape = ["--shape", HERE / "reference.json"]
-    if {"train", "decode"} & set(arguments.only):
-        bench = ferule_bench(arguments, *shape)
-        if "train" in arguments.only:
-            for row in bench["train"]:
-                figures.add(("train", row["dtype"], None), "ferule", row["tokens_per_s"], row["peak_bytes"])
-            for model in ("plain", "transformers"):
-                for dtype in ("f32", "bf16"):
-                    (row,) = peer("train.py", "--model", model, "--dtype", dtype)
-                    figures.add(("train", dtype, None), f"torch, {model}", row["tokens_per_s"], row["peak_bytes"])
-        if "decode" in arguments.only:
-            add_ferule_decode(figures, "decode", bench)
-            for model in ("plain", "transformers"):
-                for row in peer("decode.py", "--model", model):
-                    figures.add(("decode", row["dtype"], row["batch"]), f"torch, {model}", row["tokens_per_s"])
+    if "train" in arguments.only:
+        for row in ferule_bench(arguments, *shape, "--only", "train", "--rounds", str(TRAINING_STEPS))["train"]:
+            figures.add(("train", row["dtype"], None), "ferule", row["tokens_per_s"], row["peak_bytes"])
+        for model in ("plain", "transformers"):
+            for dtype in ("f32", "bf16"):
+                (row,) = peer("train.py", "--model", model, "--dtype", dtype, "--steps", TRAINING_STEPS)
+                figures.add(("train", dtype, None), f"torch, {model}", row["tokens_per_s"], row["peak_bytes"])
+    if "decode" in arguments.only:
+        add_ferule_decode(figures, "decode", ferule_bench(arguments, *shape, "--only", "decode"))
+        for model in ("plain", "transformers"):
+            for row in peer("decode.py", "--model", model):
+                figures.add(("decode", row["dtype"], row["batch"]), f"torch, {model}", row["tokens_per_s"])
     if "llama" in arguments.only:
         if not arguments.smollm2 or not arguments.gguf:
             raise SystemExit("the llama topic needs --smollm2 FOLDER and --gguf FILES\nhint: README.md says how to make them")
