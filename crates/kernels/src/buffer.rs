@@ -366,3 +366,16 @@ impl<'a, T: Element> ViewMut<'a, T> {
         self.ptr
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_wrap_are_refused() {
+        let refused = |make: fn() -> usize| assert!(std::panic::catch_unwind(make).is_err());
+        refused(|| Buffer::<f32>::zeros(Device::Cpu, 4).matrix(1 << 32, 1 << 32).rows());
+        refused(|| View::<f32>::of(&[], 1 << 32, 1 << 32).rows());
+        refused(|| Buffer::<i8>::within(&mut Region::new(Device::Cpu), usize::MAX).len());
+    }
+}

@@ -54,15 +54,10 @@ impl<const NATIVE_BF16: bool> Avx512<NATIVE_BF16> {
 
     #[inline(always)]
     fn narrow(self, a: __m512) -> __m256i {
-        if NATIVE_BF16 {
-            return on_avx512!({
-                const SUBNORMAL: i32 = 0x20;
-                if _mm512_fpclass_ps_mask::<SUBNORMAL>(a) == 0 {
-                    std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(a))
-                } else {
-                    _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(self.rounded(a)))
-                }
-            });
+        const SUBNORMAL: i32 = 0x20;
+        // `vcvtneps2bf16` rounds as `Real::from_f32` does, but for subnormal numbers, which it flushes.
+        if NATIVE_BF16 && on_avx512!(_mm512_fpclass_ps_mask::<SUBNORMAL>(a)) == 0 {
+            return on_avx512!(std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(a)));
         }
         on_avx512!(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(self.rounded(a))))
     }
