@@ -44,7 +44,7 @@ impl<X: Real, T: Real> Kernel for PanelFromRows<X, T> {
                             s.zero()
                         };
                         let pairs = if X::DTYPE == DType::F32 {
-                            s.pairs(s.round_to_bf16(first), s.round_to_bf16(second))
+                            s.rounded_pairs(first, second)
                         } else {
                             s.pairs(first, second)
                         };

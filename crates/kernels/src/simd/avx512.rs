@@ -208,6 +208,26 @@ impl<const NATIVE_BF16: bool> Simd for Avx512<NATIVE_BF16> {
         on_avx512!(_mm512_castsi512_ps(self.rounded(a)))
     }
     #[inline(always)]
+    fn rounded_pairs(self, first: __m512, second: __m512) -> __m512i {
+        /// The first of each pair from the lower half, the second from the upper.
+        const INTERLEAVED: [u16; 32] = {
+            let mut order = [0; 32];
+            let mut lane = 0;
+            while lane < 32 {
+                order[lane] = (lane / 2 + lane % 2 * 16) as u16;
+                lane += 1;
+            }
+            order
+        };
+        if !NATIVE_BF16 {
+            return self.pairs(self.round_to_bf16(first), self.round_to_bf16(second));
+        }
+        on_avx512!({
+            let halves = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
+            _mm512_permutexvar_epi16(_mm512_loadu_si512(INTERLEAVED.as_ptr().cast()), halves)
+        })
+    }
+    #[inline(always)]
     unsafe fn store_pairs(self, to: *mut bf16, pairs: __m512i) {
         on_avx512!(_mm512_storeu_si512(to.cast(), pairs))
     }

@@ -119,6 +119,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn pairs(self, first: Self::F, second: Self::F) -> Self::Pairs;
     /// Each lane rounded to the nearest bf16 value exactly as [`Real::from_f32`] does, and still an f32.
     fn round_to_bf16(self, a: Self::F) -> Self::F;
+    /// Pairs for [`Simd::dot_bf16`] alone: two vectors, rounded. Subnormal numbers may become zero where that
+    /// takes them for zero.
+    #[inline(always)]
+    fn rounded_pairs(self, first: Self::F, second: Self::F) -> Self::Pairs {
+        self.pairs(self.round_to_bf16(first), self.round_to_bf16(second))
+    }
     /// Writes `LANES` pairs.
     unsafe fn store_pairs(self, to: *mut bf16, pairs: Self::Pairs);
     /// Writes the first `count <= LANES` pairs.

@@ -26,7 +26,7 @@ pub use segments::{Segment, first_positions};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::{Queue, Real, Scratch, View, ViewMut};
+use crate::{DType, Isa, Queue, Real, Scratch, View, ViewMut};
 use cpu::backward::{Differentiate, Passes, scratch_elements};
 use cpu::forward::{Attend, FillPage};
 use cpu::{MAX_HEAD_DIM, Pages, Rows, RowsMut, page_elements};
@@ -152,7 +152,8 @@ pub fn attention_backward<T: Real>(
     let kv_heads = heads / group;
     let tasks = trees.len() * kv_heads;
     let workers = queue.threads().min(tasks);
-    let largest = trees.iter().map(|tree| scratch_elements(tree.rows, group, head_dim)).max().unwrap_or(0);
+    let largest = trees.iter().map(|tree| scratch_elements(tree, segments, group, head_dim)).max().unwrap_or(0);
+    let pairs = T::DTYPE == DType::Bf16 && queue.isa() == Isa::Avx512Bf16;
     let scratch = SendPtr(scratch.elements::<f32>(workers * largest).as_mut_ptr());
     let next = AtomicUsize::new(0);
     let passes = Passes {
@@ -179,7 +180,11 @@ pub fn attention_backward<T: Real>(
                 return;
             }
             let (tree, kv_head) = (&trees[task / kv_heads], task % kv_heads);
-            queue.isa().run_without_pairs(Differentiate { of: &passes, tree, kv_head, scratch });
+            if pairs {
+                queue.isa().run(Differentiate::<true> { of: &passes, tree, kv_head, scratch });
+            } else {
+                queue.isa().run_without_pairs(Differentiate::<false> { of: &passes, tree, kv_head, scratch });
+            }
         }
     });
 }

@@ -35,11 +35,11 @@ impl Kernel for FillPage<'_> {
         // which it is the only writer. The values' place serves the keys first.
         unsafe {
             for j in 0..self.rows.len() {
-                self.keys.widen(s, self.rows[j] as usize, self.kv_head * d, d, 1.0, self.to.1.add(j * width));
+                self.keys.copy(s, self.rows[j] as usize, self.kv_head * d, d, 1.0, self.to.1.add(j * width));
             }
             transpose(self.to.1, width, self.rows.len(), d, self.to.0, KEY_BLOCK);
             for j in 0..self.rows.len() {
-                self.values.widen(s, self.rows[j] as usize, self.kv_head * d, d, 1.0, self.to.1.add(j * width));
+                self.values.copy(s, self.rows[j] as usize, self.kv_head * d, d, 1.0, self.to.1.add(j * width));
             }
         }
     }
@@ -127,7 +127,7 @@ impl<P: Real> Attend<'_, P> {
             visible[m] = self.positions[row] as usize + 1;
             // SAFETY: the row and head exist; the tile has room for M padded rows.
             unsafe {
-                self.q.widen(s, row, head * d, d, self.scale, q.add(m * MAX_HEAD_DIM));
+                self.q.copy(s, row, head * d, d, self.scale, q.add(m * MAX_HEAD_DIM));
                 let mut at = 0;
                 while at < padded(d) {
                     s.store(out.add(m * MAX_HEAD_DIM + at), s.zero());
@@ -191,7 +191,7 @@ impl<P: Real> Attend<'_, P> {
             // SAFETY: `seen` weights a row, as many rows of values in the page, padded rows of output in the tile.
             unsafe {
                 let (values, out) = ((values.cast_const(), padded(d)), (out, MAX_HEAD_DIM));
-                add_product::<S, P, M, V>(s, seen, scores, (KEY_BLOCK, 1), values, out, padded(d));
+                add_product::<S, P, false, M, V>(s, seen, scores, (KEY_BLOCK, 1), values, out, padded(d));
             }
         }
         for m in 0..M.min(queries - first) {
@@ -233,7 +233,7 @@ impl<P: Real> Attend<'_, P> {
     ) -> usize {
         let mut acc = [[s.zero(); W]; M];
         // SAFETY: the caller's.
-        unsafe { product(s, self.pages.head_dim, q, (MAX_HEAD_DIM, 1), keys, KEY_BLOCK, &mut acc) };
+        unsafe { product::<S, P, false, M, W>(s, self.pages.head_dim, q, (MAX_HEAD_DIM, 1), keys, KEY_BLOCK, &mut acc) };
         for m in 0..M {
             for w in 0..W {
                 let at = w * S::LANES;

@@ -53,10 +53,12 @@ impl<P: Real> Pages<P> {
 
 /// `acc[m][w] += Σ_{i < depth} a[m·a_row + i·a_step] · b[i·b_row + w·LANES ..]`, in increasing `i`.
 ///
+/// With PAIRS both operands are words of two bf16, and each `·` adds the two products of a word ([`Simd::dot_bf16`]).
+///
 /// # Safety
 /// The elements named must be readable.
 #[inline(always)]
-pub(super) unsafe fn product<S: Simd, B: Real, const M: usize, const W: usize>(
+pub(super) unsafe fn product<S: Simd, B: Real, const PAIRS: bool, const M: usize, const W: usize>(
     s: S,
     depth: usize,
     a: *const f32,
@@ -66,6 +68,21 @@ pub(super) unsafe fn product<S: Simd, B: Real, const M: usize, const W: usize>(
     acc: &mut [[S::F; W]; M],
 ) {
     for i in 0..depth {
+        if PAIRS {
+            let mut lanes = [s.splat_pair(0); W];
+            for w in 0..W {
+                // SAFETY: the caller's.
+                lanes[w] = unsafe { s.load_pairs(b.add(i * b_row + w * S::LANES).cast()) };
+            }
+            for m in 0..M {
+                // SAFETY: the caller's.
+                let x = s.splat_pair(unsafe { a.add(m * a_row + i * a_step).cast::<u32>().read() });
+                for w in 0..W {
+                    acc[m][w] = s.dot_bf16(acc[m][w], x, lanes[w]);
+                }
+            }
+            continue;
+        }
         let mut lanes = [s.zero(); W];
         for w in 0..W {
             // SAFETY: the caller's.
@@ -86,7 +103,7 @@ pub(super) unsafe fn product<S: Simd, B: Real, const M: usize, const W: usize>(
 /// # Safety
 /// The elements named must be readable, and those of `c` writable.
 #[inline(always)]
-unsafe fn add_product<S: Simd, B: Real, const M: usize, const W: usize>(
+unsafe fn add_product<S: Simd, B: Real, const PAIRS: bool, const M: usize, const W: usize>(
     s: S,
     depth: usize,
     a: *const f32,
@@ -99,11 +116,11 @@ unsafe fn add_product<S: Simd, B: Real, const M: usize, const W: usize>(
     // SAFETY: columns stay below `cols`; the rest is the caller's.
     unsafe {
         while col + W * S::LANES <= cols {
-            add_block::<S, B, M, W>(s, depth, a, a_strides, (b.add(col), b_row), (c.add(col), c_row));
+            add_block::<S, B, PAIRS, M, W>(s, depth, a, a_strides, (b.add(col), b_row), (c.add(col), c_row));
             col += W * S::LANES;
         }
         while col < cols {
-            add_block::<S, B, M, 1>(s, depth, a, a_strides, (b.add(col), b_row), (c.add(col), c_row));
+            add_block::<S, B, PAIRS, M, 1>(s, depth, a, a_strides, (b.add(col), b_row), (c.add(col), c_row));
             col += S::LANES;
         }
     }
@@ -112,7 +129,7 @@ unsafe fn add_product<S: Simd, B: Real, const M: usize, const W: usize>(
 /// # Safety
 /// As [`add_product`].
 #[inline(always)]
-unsafe fn add_block<S: Simd, B: Real, const M: usize, const W: usize>(
+unsafe fn add_block<S: Simd, B: Real, const PAIRS: bool, const M: usize, const W: usize>(
     s: S,
     depth: usize,
     a: *const f32,
@@ -128,7 +145,7 @@ unsafe fn add_block<S: Simd, B: Real, const M: usize, const W: usize>(
                 acc[m][w] = s.load(c.add(m * c_row + w * S::LANES));
             }
         }
-        product(s, depth, a, a_strides, b, b_row, &mut acc);
+        product::<S, B, PAIRS, M, W>(s, depth, a, a_strides, b, b_row, &mut acc);
         for m in 0..M {
             for w in 0..W {
                 s.store(c.add(m * c_row + w * S::LANES), acc[m][w]);
@@ -172,12 +189,12 @@ impl Rows {
         }
     }
 
-    /// Widens `head_dim` elements from `(row, col)`, times `scale`, and zeros up to the padded length.
+    /// Copies `head_dim` elements from `(row, col)`, times `scale`, as O, and zeros up to the padded length.
     ///
     /// # Safety
     /// Those elements must exist, and the padded number be writable.
     #[inline(always)]
-    unsafe fn widen<S: Simd>(self, s: S, row: usize, col: usize, head_dim: usize, scale: f32, to: *mut f32) {
+    unsafe fn copy<S: Simd, O: Real>(self, s: S, row: usize, col: usize, head_dim: usize, scale: f32, to: *mut O) {
         let mut d = 0;
         while d < padded(head_dim) {
             // SAFETY: `d` stays below the padded length, and the count within `head_dim`.
