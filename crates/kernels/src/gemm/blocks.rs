@@ -68,6 +68,8 @@ struct Cut {
     panels: usize,
 }
 
+/// With fewer rows in a block, a panel of B would hardly pay for its way into the first cache.
+const FEWEST_ROWS: usize = 48;
 /// Below this a fork costs more than it brings.
 const SMALLEST_TASK_NS: usize = 2_000;
 
@@ -79,7 +81,10 @@ fn cut<T: Real>(isa: Isa, threads: usize, rows: usize, panels: usize, depth: usi
     // mean that A is copied less often.
     let deep = depth.div_ceil(step_depth::<T>()) * step_words::<T>(isa) > BLOCK_WORDS;
     let most = if rows <= 2 * tall || !deep { panels } else { 16 };
-    let row_blocks = rows.div_ceil(BLOCK_ROWS / tall * tall);
+    let mut row_blocks = rows.div_ceil(BLOCK_ROWS / tall * tall);
+    if deep || rows >= 4 * threads * FEWEST_ROWS {
+        row_blocks = row_blocks.max((rows / FEWEST_ROWS).min(4 * threads));
+    }
     if row_blocks >= 4 * threads {
         // There is enough for everyone: equal row blocks over as many columns as may be, so that A is copied least.
         return Cut { rows: rows.div_ceil(row_blocks.next_multiple_of(threads)), panels: most };

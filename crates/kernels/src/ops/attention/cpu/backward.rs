@@ -27,6 +27,8 @@ const BLOCK: usize = 48;
 const STRIP: usize = 48;
 /// The same where causality hides a part of the block: shorter, so that less is computed in vain.
 const DIAGONAL_STRIP: usize = 24;
+/// How many rows ahead of their copying rows are asked for.
+const AHEAD: usize = 12;
 
 /// What all tasks of one backward pass share; see `attention_backward`.
 pub(in super::super) struct Passes<'a> {
@@ -200,6 +202,9 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
                 for row in segment.start..segment.start + segment.len {
                     for head in self.kv_head * self.of.group..(self.kv_head + 1) * self.of.group {
                         let at = query * words;
+                        for matrix in [self.of.q, self.of.d_out, self.of.out] {
+                            matrix.expect(row + AHEAD, head * d, d);
+                        }
                         self.copy(s, self.of.q, row, head, room.q.add(at));
                         self.copy(s, self.of.d_out, row, head, room.d_out.add(at));
                         let (mut delta, mut i) = (s.zero(), 0);
@@ -270,6 +275,8 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
         // SAFETY: the rows exist; the room holds a block. The keys' place serves the values first.
         unsafe {
             for j in 0..keys {
+                self.of.v.expect(row + j + BLOCK, self.kv_head * self.of.head_dim, self.of.head_dim);
+                self.of.k.expect(row + j + BLOCK, self.kv_head * self.of.head_dim, self.of.head_dim);
                 self.copy(s, self.of.v, row + j, self.kv_head, room.rows.add(j * words));
             }
             transpose(room.rows, words, keys, words, room.v_columns, BLOCK);

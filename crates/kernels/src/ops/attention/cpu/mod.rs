@@ -11,7 +11,7 @@ pub(super) mod backward;
 pub(super) mod forward;
 
 use super::KEY_BLOCK;
-use crate::simd::Simd;
+use crate::simd::{Simd, prefetch};
 use crate::{DType, Real, View, ViewMut, bf16};
 
 /// The longest head: tiles keep their rows on the stack.
@@ -186,6 +186,16 @@ impl Rows {
                 DType::F32 => s.load_partial(self.start.cast::<f32>().add(at), count),
                 _ => s.load_partial(self.start.cast::<bf16>().add(at), count),
             }
+        }
+    }
+
+    /// Asks for `count` elements from `(row, col)`, which need not exist.
+    #[inline(always)]
+    fn expect(self, row: usize, col: usize, count: usize) {
+        let size = if self.dtype == DType::F32 { 4 } else { 2 };
+        let at = self.start.wrapping_add((row * self.stride + col) * size);
+        for line in (0..count * size).step_by(64) {
+            prefetch(at.wrapping_add(line));
         }
     }
 
