@@ -16,7 +16,7 @@ use super::tile::{
 use crate::device::{Device, Isa, Queue};
 use crate::dtype::{DType, Real};
 use crate::scratch::Scratch;
-use crate::simd::prefetch_to_write;
+use crate::simd::{prefetch, prefetch_to_write};
 
 /// A product whose B is packed. Made of pointers, since tasks write disjoint parts of one output.
 pub(super) struct Product<T, O> {
@@ -174,6 +174,11 @@ impl<T: Real, O: Real> Product<T, O> {
                             self.load_sums(&Part { panel: panel + g, ..part }, c.wrapping_add(g * c_panel));
                         }
                     }
+                    if b + 1 < blocks {
+                        let tile = (panel - panels.start) / at_once * count + t;
+                        let parts = (panels.len().div_ceil(at_once)) * count;
+                        self.expect_block::<TRANSPOSED>(&rows, (b + 1) * block_steps * step, depth, tile, parts);
+                    }
                     let from = self.b.wrapping_add(panel * self.panel_stride + first_step * step * PANEL);
                     // A lone tile asks for its own panel, two kilobytes ahead; of several, the first two ask for
                     // halves of the next panel, while their own is in the cache.
@@ -218,6 +223,29 @@ impl<T: Real, O: Real> Product<T, O> {
         } else {
             let from = self.a.wrapping_add(rows.start * stride + k);
             isa.run_on::<T, _>(BlockFromRows { from, stride, rows: rows.len(), k: depth, to });
+        }
+    }
+
+    /// Asks for one of `parts` parts of the block of A that is copied next, so that its copying does not wait.
+    fn expect_block<const TRANSPOSED: bool>(
+        &self,
+        rows: &Range<usize>,
+        k: usize,
+        depth: usize,
+        part: usize,
+        parts: usize,
+    ) {
+        let depth = depth.min(self.depth - k);
+        let (first, lines, len) = if TRANSPOSED {
+            (k * self.a_stride + rows.start, depth, rows.len())
+        } else {
+            (rows.start * self.a_stride + k, rows.len(), depth)
+        };
+        for line in part * lines / parts..(part + 1) * lines / parts {
+            let line = self.a.wrapping_add(first + line * self.a_stride);
+            for at in (0..len).step_by(64 / size_of::<T>()) {
+                prefetch(line.wrapping_add(at));
+            }
         }
     }
 
