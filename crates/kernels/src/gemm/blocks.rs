@@ -254,12 +254,16 @@ impl<T: Real, O: Real> Product<T, O> {
         self.out.wrapping_add(part.row * self.out_stride + part.panel * PANEL)
     }
 
-    /// Asks for the lines that a tile will write: they arrive while it is computed.
+    /// Asks for the lines that a tile will write and add: they arrive while it is computed.
     fn expect_output(&self, part: &Part) {
         for row in 0..part.rows {
             let line = self.output(part).wrapping_add(row * self.out_stride);
             for at in (0..PANEL).step_by(64 / size_of::<O>()) {
                 prefetch_to_write(line.wrapping_add(at));
+            }
+            if !self.addend.is_null() {
+                let line = self.addend.wrapping_add((part.row + row) * self.addend_stride + part.panel * PANEL);
+                (0..PANEL).step_by(64 / size_of::<f32>()).for_each(|at| prefetch(line.wrapping_add(at)));
             }
         }
     }
