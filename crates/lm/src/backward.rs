@@ -37,8 +37,6 @@ pub struct BackwardBuffers<T: Real> {
     d_inner: Buffer<f32>,
     /// `[N, (H + 2K)·D]`.
     d_qkv: Buffer<f32>,
-    /// `[N, 2F]`.
-    d_gate_up: Buffer<T>,
     operand: Operand<T>,
 }
 
@@ -52,7 +50,6 @@ impl<T: Real> BackwardBuffers<T> {
             d_normed: Buffer::zeros(device, capacity * config.hidden_size),
             d_inner: Buffer::zeros(device, capacity * inner),
             d_qkv: Buffer::zeros(device, capacity * qkv),
-            d_gate_up: Buffer::zeros(device, capacity * 2 * config.intermediate_size),
             operand: Operand::new(device, capacity * qkv.max(config.hidden_size)),
         }
     }
@@ -60,7 +57,6 @@ impl<T: Real> BackwardBuffers<T> {
     /// Bytes of memory.
     pub fn size_bytes(&self) -> usize {
         [&self.d_residual, &self.d_normed, &self.d_inner, &self.d_qkv].iter().map(|b| b.size_bytes()).sum::<usize>()
-            + self.d_gate_up.size_bytes()
             + self.operand.size_bytes()
     }
 }
@@ -126,10 +122,10 @@ impl<T: Real> Gradients<'_, T> {
 }
 
 /// Walks back from `d_hidden` (`[N, C]`, the gradient of the rows the head read) to the embedding, accumulating into
-/// `gradients`.
+/// `gradients`. It takes some of the activations for its own memory, so that a forward serves one backward.
 ///
 /// # Panics
-/// When the activations hold another batch's forward or none, or the model was built for inference.
+/// When the activations hold another batch's forward, none, or one that was walked back already, or the model was built for inference.
 pub fn backward<T: Real>(
     queue: &Queue,
     model: &Model<T>,
@@ -144,6 +140,7 @@ pub fn backward<T: Real>(
     let (config, rows) = (model.config(), batch.len());
     assert_eq!(activations.tokens, rows, "the activations are of another batch");
     assert!(activations.keep != Keep::Nothing, "forward kept nothing for backward");
+    activations.tokens = 0;
     let Activations { residual, layers, positions, token_ids, final_rstd, keep, .. } = activations;
     let pass = Pass { queue, config, segments: batch.segments(), positions: positions.matrix(1, rows) };
     let count = config.num_hidden_layers;
@@ -182,24 +179,23 @@ fn add_taps<T: Real>(pass: &Pass, taps: &[TapGradient], layer: usize, buffers: &
     }
 }
 
-/// Through `x += (silu(g)·u)·Wdᵀ`: `d_residual` becomes the gradient of `a.residual`.
+/// Through `x += (silu(g)·u)·Wdᵀ`: `d_residual` becomes the gradient of `a.residual`, and `a.gate_up` its own.
 fn swiglu_half<T: Real>(
     pass: &Pass,
     (index, layer): (usize, &Layer<T>),
-    a: &LayerActivations<T>,
+    a: &mut LayerActivations<T>,
     gradients: &mut Gradients<T>,
     buffers: &mut BackwardBuffers<T>,
     scratch: &mut Scratch,
 ) {
     let (queue, hidden, inner) = (pass.queue, pass.config.hidden_size, pass.config.intermediate_size);
-    let BackwardBuffers { d_residual, d_normed, d_inner, d_gate_up, operand, .. } = buffers;
+    let BackwardBuffers { d_residual, d_normed, d_inner, operand, .. } = buffers;
     let d_out = operand.of(queue, pass.of(d_residual, hidden));
     gradients.matrix(queue, (index, Matrix::Down), (d_out, pass.of(&a.activated, inner)), scratch);
     matmul(queue, d_out, layer.down.for_backward(), Epilogue::default(), pass.of_mut(d_inner, inner));
-    let gate_up = pass.of(&a.gate_up, 2 * inner);
-    swiglu_backward(queue, gate_up, pass.of(d_inner, inner), pass.of_mut(d_gate_up, 2 * inner));
+    swiglu_backward(queue, pass.of(d_inner, inner), pass.of_mut(&mut a.gate_up, 2 * inner));
 
-    let d_gate_up = pass.of(d_gate_up, 2 * inner);
+    let d_gate_up = pass.of(&a.gate_up, 2 * inner);
     let normed = pass.of(&a.post_attention_normed, hidden);
     gradients.matrix(queue, (index, Matrix::GateUp), (d_gate_up, normed), scratch);
     matmul(queue, d_gate_up, layer.gate_up.for_backward(), Epilogue::default(), pass.of_mut(d_normed, hidden));

@@ -176,7 +176,7 @@ impl<T: Real, O: Real> Product<T, O> {
                     }
                     if b + 1 < blocks {
                         let tile = (panel - panels.start) / at_once * count + t;
-                        let parts = (panels.len().div_ceil(at_once)) * count;
+                        let parts = panels.len().div_ceil(at_once) * count;
                         self.expect_block::<TRANSPOSED>(&rows, (b + 1) * block_steps * step, depth, tile, parts);
                     }
                     let from = self.b.wrapping_add(panel * self.panel_stride + first_step * step * PANEL);

@@ -42,9 +42,8 @@ impl<T: Real> Kernel for Forward<'_, '_, T> {
 
 /// A range of rows.
 pub(super) struct Backward<'a, 'b, T: Real> {
-    pub gate_up: View<'a, T>,
     pub d_out: View<'a, f32>,
-    pub d_gate_up: &'a ViewMut<'b, T>,
+    pub gate_up: &'a ViewMut<'b, T>,
     pub rows: Range<usize>,
 }
 
@@ -54,17 +53,17 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
     fn run<S: Simd>(self, s: S) {
         let (f, one) = (self.d_out.cols(), s.splat(1.0));
         for i in self.rows.start..self.rows.end {
-            let (from, d_out, to) = (row(&self.gate_up, i), row(&self.d_out, i), row_mut(self.d_gate_up, i));
+            let (d_out, both) = (row(&self.d_out, i), row_mut(self.gate_up, i));
             let mut j = 0;
             while j < f {
                 let left = f - j;
-                // SAFETY: rows have 2F and F columns; this task alone writes these rows.
+                // SAFETY: rows have 2F and F columns; this task alone reads and writes these rows of gates and ups.
                 unsafe {
-                    let (gate, up) = (load(s, from.add(j), left), load(s, from.add(f + j), left));
+                    let (gate, up) = (load(s, both.add(j), left), load(s, both.add(f + j), left));
                     let (d, sigmoid) = (load(s, d_out.add(j), left), sigmoid(s, gate));
                     let slope = s.mul(sigmoid, s.fma(gate, s.sub(one, sigmoid), one));
-                    store(s, to.add(j), s.mul(s.mul(d, up), slope), left);
-                    store(s, to.add(f + j), s.mul(d, s.mul(gate, sigmoid)), left);
+                    store(s, both.add(j), s.mul(s.mul(d, up), slope), left);
+                    store(s, both.add(f + j), s.mul(d, s.mul(gate, sigmoid)), left);
                 }
                 j += S::LANES;
             }

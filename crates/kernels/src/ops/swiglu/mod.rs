@@ -26,19 +26,18 @@ pub fn swiglu_forward<T: Real>(queue: &Queue, gate_up: View<T>, out: ViewMut<T>)
     });
 }
 
-/// Gradient of [`swiglu_forward`].
+/// Gradient of [`swiglu_forward`], in place: gates and ups are read for the last time here, and are the widest rows there are.
 ///
 /// # Shapes
-/// * `gate_up`: `[N, 2F]` as in the forward pass; `d_out`: `[N, F]`; `d_gate_up`: `[N, 2F]`, overwritten.
+/// * `d_out`: `[N, F]`; `gate_up`: `[N, 2F]` as in the forward pass, overwritten by its gradient.
 ///
 /// # Panics
 /// When shapes disagree.
-pub fn swiglu_backward<T: Real>(queue: &Queue, gate_up: View<T>, d_out: View<f32>, d_gate_up: ViewMut<T>) {
+pub fn swiglu_backward<T: Real>(queue: &Queue, d_out: View<f32>, gate_up: ViewMut<T>) {
     let (n, f) = (d_out.rows(), d_out.cols());
     assert_eq!((gate_up.rows(), gate_up.cols()), (n, 2 * f), "swiglu_backward: gate_up against d_out");
-    assert_eq!((d_gate_up.rows(), d_gate_up.cols()), (n, 2 * f), "swiglu_backward: d_gate_up against d_out");
     by_rows(queue, n, f, |rows| {
-        queue.isa().run_on::<T, _>(Backward { gate_up, d_out, d_gate_up: &d_gate_up, rows });
+        queue.isa().run_on::<T, _>(Backward { d_out, gate_up: &gate_up, rows });
     });
 }
 
@@ -66,8 +65,8 @@ mod tests {
             let view = View::of(&gate_up, n, 2 * f);
             swiglu_forward(&queue, view, ViewMut::of(&mut out, n, f));
             assert_close("out", &out, &wanted, tolerance::<T>());
-            let mut d_gate_up = vec![T::from_f32(9.0); n * 2 * f];
-            swiglu_backward(&queue, view, View::of(&d_out, n, f), ViewMut::of(&mut d_gate_up, n, 2 * f));
+            let mut d_gate_up = gate_up.clone();
+            swiglu_backward(&queue, View::of(&d_out, n, f), ViewMut::of(&mut d_gate_up, n, 2 * f));
             assert_close("d_gate_up", &d_gate_up, &d_wanted, tolerance::<T>());
         }
     }

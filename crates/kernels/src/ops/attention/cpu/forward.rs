@@ -233,7 +233,9 @@ impl<P: Real> Attend<'_, P> {
     ) -> usize {
         let mut acc = [[s.zero(); W]; M];
         // SAFETY: the caller's.
-        unsafe { product::<S, P, false, M, W>(s, self.pages.head_dim, q, (MAX_HEAD_DIM, 1), keys, KEY_BLOCK, &mut acc) };
+        unsafe {
+            product::<S, P, false, M, W>(s, self.pages.head_dim, q, (MAX_HEAD_DIM, 1), keys, KEY_BLOCK, &mut acc)
+        };
         for m in 0..M {
             for w in 0..W {
                 let at = w * S::LANES;
