@@ -138,7 +138,7 @@ pub fn backward<T: Real>(
     scratch: &mut Scratch,
 ) {
     let (config, rows) = (model.config(), batch.len());
-    assert_eq!(activations.tokens, rows, "the activations are of another batch");
+    assert_eq!(activations.tokens, rows, "the activations are of another batch, or walked back already");
     assert!(activations.keep != Keep::Nothing, "forward kept nothing for backward");
     activations.tokens = 0;
     let Activations { residual, layers, positions, token_ids, final_rstd, keep, .. } = activations;

@@ -4,7 +4,7 @@
 
 mod models;
 
-use kernels::{Device, Isa, Queue, Real, Scratch, bf16};
+use kernels::{Device, Isa, Queue, Real, Scratch, View, ViewMut, bf16};
 use lm::backward::{BackwardBuffers, Gradients, backward};
 use lm::forward::forward;
 use lm::head::{self, HeadBuffers, Targets};
@@ -62,6 +62,21 @@ impl<T: Real> Bench<T> {
         }
     }
 
+    /// Walks back over what the last forward left.
+    fn backward(&mut self, d_hidden: View<f32>, gradients: &mut Gradients<T>) {
+        backward(
+            &self.queue,
+            &self.model,
+            &self.batch,
+            &mut self.activations,
+            d_hidden,
+            &[],
+            gradients,
+            &mut self.buffers,
+            &mut self.scratch,
+        );
+    }
+
     fn forward(&mut self) {
         forward(&self.queue, &self.model, &self.batch, &mut self.activations, &mut self.scratch);
     }
@@ -73,7 +88,7 @@ impl<T: Real> Bench<T> {
         let total: f32 = self.targets.tokens.iter().map(|&t| self.weights[t as usize]).sum();
         let share = |r: usize, targets: &Targets, weights: &[f32]| weights[targets.tokens[r] as usize] / total;
         let mut d_hidden = vec![0.0f32; self.batch.len() * config.hidden_size];
-        let mut d_hidden = kernels::ViewMut::of(&mut d_hidden, self.batch.len(), config.hidden_size);
+        let mut d_hidden = ViewMut::of(&mut d_hidden, self.batch.len(), config.hidden_size);
         let mut gradients = Gradients::Weights(gradients.weights_mut());
         let rows = head::backward(
             &self.queue,
@@ -91,17 +106,7 @@ impl<T: Real> Bench<T> {
         let loss = (0..rows.logprob.len())
             .map(|r| -f64::from(rows.logprob[r]) * f64::from(share(r, &self.targets, &self.weights)))
             .sum();
-        backward(
-            &self.queue,
-            &self.model,
-            &self.batch,
-            &mut self.activations,
-            d_hidden.as_view(),
-            &[],
-            &mut gradients,
-            &mut self.buffers,
-            &mut self.scratch,
-        );
+        self.backward(d_hidden.as_view(), &mut gradients);
         loss
     }
 }
@@ -158,6 +163,22 @@ fn every_gradient_is_that_of_autograd() {
                 }
             }
         }
+    }
+}
+
+#[test]
+#[should_panic(expected = "walked back already")]
+fn a_forward_serves_one_backward() {
+    let (golden, _) = golden(MODELS[0]);
+    let arena = weights(&golden);
+    let mut gradients = Arena::zeros(Device::Cpu, arena.config());
+    let queue = Queue::cpu(1, Isa::available()[0]);
+    let mut bench = Bench::<f32>::new(queue, &arena, &golden, Keep::Everything);
+    bench.forward();
+    let zeros = vec![0.0; bench.batch.len() * arena.config().hidden_size];
+    let d_hidden = View::of(&zeros, bench.batch.len(), arena.config().hidden_size);
+    for _ in 0..2 {
+        bench.backward(d_hidden, &mut Gradients::Weights(gradients.weights_mut()));
     }
 }
 

@@ -219,6 +219,42 @@ impl Kernel for Narrow<'_> {
     }
 }
 
+/// Two halves of a list as pairs, in memory.
+#[derive(Clone)]
+struct RoundedPairs<'a>(&'a [f32]);
+
+impl Kernel for RoundedPairs<'_> {
+    type Output = Vec<bf16>;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Self::Output {
+        let half = self.0.len() / 2;
+        let mut pairs = vec![bf16::ZERO; self.0.len()];
+        for start in (0..half).step_by(S::LANES) {
+            // SAFETY: half the length is a multiple of 16, and so of every `LANES`.
+            unsafe {
+                let (first, second) = (s.load(self.0[start..].as_ptr()), s.load(self.0[half + start..].as_ptr()));
+                s.store_pairs(pairs[2 * start..].as_mut_ptr(), s.rounded_pairs(first, second));
+            }
+        }
+        pairs
+    }
+}
+
+#[test]
+fn rounded_pairs_are_rounded_and_lie_first_second() {
+    let numbers = (0..1u32 << 16).map(|i| f32::from_bits(i.wrapping_mul(0x9e37_79b9)));
+    // Subnormal numbers may become zero.
+    let values: Vec<f32> = numbers.map(|x| if x.is_subnormal() { 0.0 } else { x }).collect();
+    let half = values.len() / 2;
+    on_every_path(RoundedPairs(&values), |isa, pairs| {
+        for (i, &x) in values.iter().enumerate() {
+            let found = pairs[if i < half { 2 * i } else { 2 * (i - half) + 1 }];
+            let wanted = <bf16 as Real>::from_f32(x);
+            assert_eq!(found.to_bits(), wanted.to_bits(), "{x}, {i} on {}", isa.name());
+        }
+    });
+}
+
 #[derive(Clone)]
 struct Lanes;
 
