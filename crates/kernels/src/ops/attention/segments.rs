@@ -25,6 +25,11 @@ impl Segment {
     pub fn rows(&self) -> Range<usize> {
         self.start..self.start + self.len
     }
+
+    /// Rows it takes where the next segment has to begin at an even one.
+    pub(super) fn even_len(&self) -> usize {
+        self.len.next_multiple_of(2)
+    }
 }
 
 /// Position of each segment's first token: the total length of its chain of parents.
@@ -83,7 +88,7 @@ impl PagePlan {
 pub(super) struct Tree {
     /// Indices of its segments, parents before children.
     pub segments: Vec<usize>,
-    /// Number of its rows.
+    /// Rows they take where each begins at an even one.
     pub rows: usize,
 }
 
@@ -97,7 +102,7 @@ pub(super) fn trees(segments: &[Segment]) -> Vec<Tree> {
             trees.push(Tree { segments: Vec::new(), rows: 0 });
         }
         trees[tree].segments.push(i);
-        trees[tree].rows += segment.len;
+        trees[tree].rows += segment.even_len();
         tree_of.push(tree);
     }
     trees
@@ -143,7 +148,7 @@ mod tests {
         let trees = trees(&segments);
         assert_eq!(
             trees.iter().map(|t| (t.segments.clone(), t.rows)).collect::<Vec<_>>(),
-            [(vec![0, 2, 3], 5), (vec![1], 2)]
+            [(vec![0, 2, 3], 6), (vec![1], 2)]
         );
         assert!(descends(&segments, 3, 0) && descends(&segments, 3, 2) && !descends(&segments, 2, 1));
     }

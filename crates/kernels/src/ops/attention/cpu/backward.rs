@@ -56,16 +56,10 @@ pub(in super::super) struct Differentiate<'a, const PAIRS: bool> {
     pub scratch: *mut f32,
 }
 
-/// Elements of scratch for a tree.
-pub(in super::super) fn scratch_elements(tree: &Tree, segments: &[Segment], group: usize, head_dim: usize) -> usize {
-    let rows: usize = tree.segments.iter().map(|&part| rows_of(&segments[part])).sum();
+/// Elements of scratch for a tree that takes `rows` rows.
+pub(in super::super) fn scratch_elements(rows: usize, group: usize, head_dim: usize) -> usize {
     let room = Room::new::<false>(std::ptr::null_mut(), rows * group, head_dim);
     room.end.addr() / size_of::<f32>()
-}
-
-/// Rows of the scratch that a segment takes.
-fn rows_of(segment: &Segment) -> usize {
-    segment.len.next_multiple_of(2)
 }
 
 /// Where things lie in the scratch. What is said to be in words along something has half as many there with PAIRS.
@@ -151,8 +145,7 @@ impl<const PAIRS: bool> Kernel for Differentiate<'_, PAIRS> {
         // one that writes these rows of this kv head's gradients and this scratch.
         unsafe {
             let parts = &self.tree.segments;
-            let rows: usize = parts.iter().map(|&part| rows_of(&self.of.segments[part])).sum();
-            let room = Room::new::<PAIRS>(self.scratch, rows * self.of.group, self.of.head_dim);
+            let room = Room::new::<PAIRS>(self.scratch, self.tree.rows * self.of.group, self.of.head_dim);
             self.gather_queries(s, room);
             let mut first = 0;
             for order in 0..parts.len() {
@@ -171,12 +164,12 @@ impl<const PAIRS: bool> Kernel for Differentiate<'_, PAIRS> {
                         } else if descends(self.of.segments, parts[later], parts[order]) {
                             self.strips(s, room, begin, end, keys, false);
                         }
-                        begin += rows_of(part);
+                        begin += part.even_len();
                     }
                     self.close_block(s, room, segment.start + start, keys);
                     start += BLOCK;
                 }
-                first += rows_of(&segment);
+                first += segment.even_len();
             }
             self.scatter_queries(s, room);
         }
@@ -220,7 +213,7 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
                         query += 1;
                     }
                 }
-                let end = query + (rows_of(&segment) - segment.len) * self.of.group;
+                let end = query + (segment.even_len() - segment.len) * self.of.group;
                 self.clear_queries(s, room, query, end);
                 query = end;
             }
@@ -440,7 +433,7 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
                     }
                 }
             }
-            from = from.wrapping_add((rows_of(&segment) - segment.len) * self.of.group * padded(d));
+            from = from.wrapping_add((segment.even_len() - segment.len) * self.of.group * padded(d));
         }
     }
 }
