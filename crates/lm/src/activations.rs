@@ -25,6 +25,8 @@ pub struct Activations<T: Real> {
     pub(crate) keep: Keep,
     /// Number of packed tokens of the last forward.
     pub(crate) tokens: usize,
+    /// Whether backward has used that forward up: gates and ups are then their own gradients.
+    pub(crate) walked_back: bool,
     /// `[N, C]` before each layer, and after the last.
     pub(crate) residual: Vec<Buffer<f32>>,
     pub(crate) layers: Vec<LayerActivations<T>>,
@@ -72,6 +74,7 @@ impl<T: Real> Activations<T> {
             capacity,
             keep,
             tokens: 0,
+            walked_back: false,
             residual: (0..residuals).map(|_| Buffer::zeros(device, wide)).collect(),
             layers: (0..insides).map(|_| LayerActivations::new(device, config, capacity)).collect(),
             final_rstd: Buffer::zeros(device, capacity),

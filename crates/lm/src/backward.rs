@@ -138,9 +138,10 @@ pub fn backward<T: Real>(
     scratch: &mut Scratch,
 ) {
     let (config, rows) = (model.config(), batch.len());
-    assert_eq!(activations.tokens, rows, "the activations are of another batch, or walked back already");
+    assert_eq!(activations.tokens, rows, "the activations are of another batch");
+    assert!(!activations.walked_back, "the activations were walked back already");
     assert!(activations.keep != Keep::Nothing, "forward kept nothing for backward");
-    activations.tokens = 0;
+    activations.walked_back = true;
     let Activations { residual, layers, positions, token_ids, final_rstd, keep, .. } = activations;
     let pass = Pass { queue, config, segments: batch.segments(), positions: positions.matrix(1, rows) };
     let count = config.num_hidden_layers;

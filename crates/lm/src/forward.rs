@@ -44,6 +44,7 @@ pub fn forward<T: Real>(
     assert!(rows <= capacity, "{rows} tokens in activations for {capacity}");
     assert!(batch.context_len() <= context, "a sequence of {} in a context of {context}", batch.context_len());
     activations.tokens = rows;
+    activations.walked_back = false;
     activations.token_ids.host_mut()[..rows].copy_from_slice(batch.tokens());
     activations.positions.host_mut()[..rows].copy_from_slice(batch.positions());
 

@@ -152,8 +152,8 @@ pub fn attention_backward<T: Real>(
     let kv_heads = heads / group;
     let tasks = trees.len() * kv_heads;
     let workers = queue.threads().min(tasks);
-    let largest = trees.iter().map(|tree| scratch_elements(tree.rows, group, head_dim)).max().unwrap_or(0);
     let pairs = T::DTYPE == DType::Bf16 && queue.isa() == Isa::Avx512Bf16;
+    let largest = trees.iter().map(|tree| scratch_elements(pairs, tree.rows, group, head_dim)).max().unwrap_or(0);
     let scratch = SendPtr(scratch.elements::<f32>(workers * largest).as_mut_ptr());
     let next = AtomicUsize::new(0);
     let passes = Passes {

@@ -57,8 +57,10 @@ pub(in super::super) struct Differentiate<'a, const PAIRS: bool> {
 }
 
 /// Elements of scratch for a tree that takes `rows` rows.
-pub(in super::super) fn scratch_elements(rows: usize, group: usize, head_dim: usize) -> usize {
-    let room = Room::new::<false>(std::ptr::null_mut(), rows * group, head_dim);
+pub(in super::super) fn scratch_elements(pairs: bool, rows: usize, group: usize, head_dim: usize) -> usize {
+    let (start, queries) = (std::ptr::null_mut(), rows * group);
+    let room =
+        if pairs { Room::new::<true>(start, queries, head_dim) } else { Room::new::<false>(start, queries, head_dim) };
     room.end.addr() / size_of::<f32>()
 }
 
@@ -95,7 +97,6 @@ struct Room {
 }
 
 impl Room {
-    /// With PAIRS it is no larger than without.
     fn new<const PAIRS: bool>(start: *mut f32, queries: usize, head_dim: usize) -> Room {
         let depth = if PAIRS { 2 } else { 1 };
         let mut next = start;
