@@ -28,8 +28,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::{DType, Isa, Queue, Real, Scratch, View, ViewMut};
 use cpu::backward::{Differentiate, Passes, scratch_elements};
-use cpu::forward::{Attend, FillPage};
-use cpu::{MAX_HEAD_DIM, Pages, Rows, RowsMut, page_elements};
+use cpu::forward::{Attend, Attention, FillPage, heads_together};
+use cpu::{MAX_HEAD_DIM, Pages, Rows, RowsMut};
 use segments::{PagePlan, trees};
 
 /// Keys in one block of the online softmax, and positions in one page of the cache.
@@ -38,7 +38,7 @@ pub const KEY_BLOCK: usize = 64;
 /// Attends within each sequence of a packed batch.
 ///
 /// # Shapes
-/// * `q`: `[N, H·D]`; `k`, `v`: `[N, K·D]`; any strides. `head_dim`: D; `scale` multiplies `q·k`, usually `1/√D`.
+/// * `q`: `[N, H·D]`; `k`, `v`: `[N, K·D]`; any strides. `head_dim`: D; `scale` multiplies `q·k`, usually `1/√D`; it is positive.
 /// * `segments`: which rows belong together; rows in no segment are left as they are.
 /// * `out`: `[N, H·D]`, overwritten; `lse`: `[N, H]`, overwritten: log Σ exp(scale · q·k), kept for the backward pass.
 ///
@@ -62,13 +62,17 @@ pub fn attention_forward<T: Real>(
     let kv_heads = heads / group;
     let first = first_positions(segments);
     let plan = PagePlan::new(segments, &first);
-    let memory = scratch.elements::<f32>(plan.pages.len() * page_elements(kv_heads, head_dim));
-    let pages = Pages { memory: memory.as_mut_ptr(), kv_heads, head_dim };
+    let page_elements = PagedCache::<T>::page_bytes(kv_heads, head_dim) / size_of::<T>();
+    let memory = scratch.elements::<T>(plan.pages.len() * page_elements);
+    let pages = Pages::of(memory.as_mut_ptr(), kv_heads, head_dim);
     let (keys, values) = (Rows::of(k), Rows::of(v));
     queue.parallel(plan.pages.len() * kv_heads, |task| {
         let (page, kv_head) = (task / kv_heads, task % kv_heads);
         let (rows, to) = (&plan.pages[page], pages.head(page, kv_head));
-        queue.isa().run_without_pairs(FillPage { keys, values, rows, kv_head, head_dim, to });
+        match T::DTYPE {
+            DType::Bf16 => queue.isa().run(FillPage::<true> { keys, values, rows, kv_head, head_dim, to }),
+            _ => queue.isa().run_without_pairs(FillPage::<false> { keys, values, rows, kv_head, head_dim, to }),
+        }
     });
     let mut positions = vec![0; q.rows()];
     let mut runs = Vec::new();
@@ -79,10 +83,11 @@ pub fn attention_forward<T: Real>(
         push_runs(&mut runs, segment.rows(), &plan.tables[i]);
     }
     let (out, lse) = (RowsMut::of(&out), RowsMut::of(&lse));
-    attend(queue, Rows::of(q), out, Some(lse), &runs, &positions, pages, group, scale);
+    let attention = Attention { q: Rows::of(q), out, lse: Some(lse), positions: &positions, pages, group, scale };
+    attend::<T>(queue, &attention, &runs);
 }
 
-/// Rows of one sequence that one task takes for one kv head.
+/// Rows of one sequence that one task takes for one kv head, or for several if the rows are few.
 struct Run<'a> {
     rows: Range<usize>,
     table: &'a [u32],
@@ -97,22 +102,23 @@ fn push_runs<'a>(runs: &mut Vec<Run<'a>>, rows: Range<usize>, table: &'a [u32]) 
     }
 }
 
-/// Attends for runs of rows over pages: the one body of [`attention_forward`] and [`attention_paged`].
-fn attend<P: Real>(
-    queue: &Queue,
-    q: Rows,
-    out: RowsMut,
-    lse: Option<RowsMut>,
-    runs: &[Run],
-    positions: &[u32],
-    pages: Pages<P>,
-    group: usize,
-    scale: f32,
-) {
-    queue.parallel(runs.len() * pages.kv_heads, |task| {
-        let Run { rows, table } = &runs[task / pages.kv_heads];
-        let (rows, kv_head) = (rows.clone(), task % pages.kv_heads);
-        queue.isa().run_without_pairs(Attend { q, out, lse, rows, positions, table, pages, kv_head, group, scale });
+/// Attends for runs of rows over pages of T: the one body of [`attention_forward`] and [`attention_paged`].
+fn attend<T: Real>(queue: &Queue, attention: &Attention, runs: &[Run]) {
+    let kv_heads = attention.pages.kv_heads;
+    // A few tasks for each thread, so that none waits long for another.
+    let fair = (runs.len() * kv_heads).div_ceil(8 * queue.threads()).min(kv_heads);
+    let mut tasks = Vec::with_capacity(runs.len());
+    for run in runs {
+        let most = heads_together(run.rows.len() * attention.group).min(fair);
+        tasks.extend((0..kv_heads).step_by(most).map(|head| (run, head..kv_heads.min(head + most))));
+    }
+    queue.parallel(tasks.len(), |task| {
+        let (Run { rows, table }, kv_heads) = tasks[task].clone();
+        let rows = rows.clone();
+        match T::DTYPE {
+            DType::Bf16 => queue.isa().run(Attend::<true> { of: attention, rows, kv_heads, table }),
+            _ => queue.isa().run_without_pairs(Attend::<false> { of: attention, rows, kv_heads, table }),
+        }
     });
 }
 

@@ -2,16 +2,18 @@
 //!
 //! A page holds [`KEY_BLOCK`] positions of one sequence, for all kv heads. Which pages a sequence has, and when they are
 //! shared or freed, is the caller's business. In a page each head's keys lie transposed (`[D, KEY_BLOCK]`), so that one
-//! vector holds the same coordinate of consecutive keys; its values lie as `[KEY_BLOCK, D]`, D padded to 16.
+//! vector holds the same coordinate of consecutive keys; its values lie behind them as `[KEY_BLOCK, D]`, D padded to 16.
+//! In bf16 two coordinates of a key are one word, and so are two keys' values of one coordinate.
 //!
 //! Read next: `ops/attention/mod.rs`.
 
-use super::cpu::{Pages, Rows, RowsMut, padded, page_elements};
+use super::cpu::forward::Attention;
+use super::cpu::{Pages, Rows, RowsMut, padded};
 use super::{KEY_BLOCK, Run, attend, push_runs};
 use crate::{Buffer, Device, Queue, Real, Scratch, View, ViewMut};
 
-/// Keys, and as many values, that a task of [`cache_write`] writes at least.
-const WRITES_PER_TASK: usize = 1024;
+/// Keys, and as many values, from which on [`cache_write`] divides its work.
+const WORTH_A_FORK: usize = 2048;
 
 /// Keys and values of one layer, stored in the dtype that training attends over.
 pub struct PagedCache<T: Real> {
@@ -24,13 +26,13 @@ pub struct PagedCache<T: Real> {
 impl<T: Real> PagedCache<T> {
     /// `pages` pages of zeros.
     pub fn new(device: Device, pages: usize, kv_heads: usize, head_dim: usize) -> Self {
-        let elements = page_elements(kv_heads, head_dim);
+        let elements = Self::page_bytes(kv_heads, head_dim) / size_of::<T>();
         Self { memory: Buffer::zeros(device, pages * elements), pages, kv_heads, head_dim }
     }
 
     /// Size of one page in memory.
     pub fn page_bytes(kv_heads: usize, head_dim: usize) -> usize {
-        page_elements(kv_heads, head_dim) * size_of::<T>()
+        Pages::of(std::ptr::null_mut::<T>(), kv_heads, head_dim).words() * size_of::<f32>()
     }
 
     /// Number of pages.
@@ -54,19 +56,22 @@ impl<T: Real> PagedCache<T> {
     }
 
     /// Its memory, to be read, or to be written by whoever holds it exclusively.
-    fn layout(&self) -> Pages<T> {
-        let memory = self.memory.host().as_ptr().cast_mut();
-        Pages { memory, kv_heads: self.kv_heads, head_dim: self.head_dim }
+    fn layout(&self) -> Pages {
+        Pages::of(self.memory.host().as_ptr().cast_mut(), self.kv_heads, self.head_dim)
     }
 }
 
 /// Stores keys and values: row i goes to the page and the offset within it that `slots[i]` names.
 ///
 /// # Shapes
-/// * `k`, `v`: `[R, K·D]`, any stride; `slots`: R pairs (page, offset); `cache`: those places overwritten.
+/// * `k`, `v`: `[R, K·D]`, any stride; `slots`: R pairs (page, offset), those of one page in succession; `cache`: those places
+///   overwritten.
+///
+/// In bf16 the values of an odd offset share words with those of the even one before it, which clears them: a
+/// sequence is written in the order of its positions.
 ///
 /// # Panics
-/// When shapes disagree or a slot is outside the cache.
+/// When shapes disagree, a slot is outside the cache, or slots of one page are apart from each other.
 pub fn cache_write<T: Real>(queue: &Queue, k: View<T>, v: View<T>, slots: &[(u32, u32)], cache: &mut PagedCache<T>) {
     let (kv_heads, d) = (cache.kv_heads, cache.head_dim);
     assert_eq!((k.rows(), k.cols()), (slots.len(), kv_heads * d), "cache_write: k against slots and cache");
@@ -75,26 +80,52 @@ pub fn cache_write<T: Real>(queue: &Queue, k: View<T>, v: View<T>, slots: &[(u32
         let inside = (page as usize) < cache.pages && (offset as usize) < KEY_BLOCK;
         assert!(inside, "cache_write: slot ({page}, {offset}) of {} pages", cache.pages);
     }
-    let memory = cache.memory.host_mut().as_mut_ptr();
-    let pages = Pages { memory, kv_heads, head_dim: d };
-    let write = |head: usize| {
-        for (i, &(page, offset)) in slots.iter().enumerate() {
-            let (keys, values) = pages.head(page as usize, head);
-            let (k, v) = (&k.row(i)[head * d..][..d], &v.row(i)[head * d..][..d]);
-            for (j, (k, v)) in k.iter().zip(v).enumerate() {
-                // SAFETY: the slot is inside the cache, which is borrowed exclusively; tasks write different heads.
-                unsafe {
-                    *keys.add(j * KEY_BLOCK + offset as usize) = *k;
-                    *values.add(offset as usize * padded(d) + j) = *v;
-                }
+    let groups: Vec<&[(u32, u32)]> = slots.chunk_by(|a, b| a.0 == b.0).collect();
+    let mut named: Vec<u32> = groups.iter().map(|group| group[0].0).collect();
+    named.sort_unstable();
+    assert!(named.windows(2).all(|pair| pair[0] < pair[1]), "cache_write: rows of one page apart from each other");
+    let pages = Pages::of(cache.memory.host_mut().as_mut_ptr(), kv_heads, d);
+    let first_rows: Vec<usize> =
+        groups.iter().scan(0, |next, group| Some(std::mem::replace(next, *next + group.len()))).collect();
+    let write = |group: usize| {
+        for (row, &(page, offset)) in (first_rows[group]..).zip(groups[group]) {
+            for head in 0..kv_heads {
+                let (k, v) = (&k.row(row)[head * d..][..d], &v.row(row)[head * d..][..d]);
+                // SAFETY: the slot is inside the cache, which is borrowed exclusively; no other task writes to this page.
+                unsafe { write_key_and_value(k, v, pages.head(page as usize, head), offset as usize) };
             }
         }
     };
-    // A task takes all rows of its kv heads, so that two rows for one slot are written in order; few rows are not worth a fork.
-    let together = (WRITES_PER_TASK / (slots.len() * d).max(1)).clamp(1, kv_heads);
-    queue.parallel(kv_heads.div_ceil(together), |task| {
-        (task * together..kv_heads.min((task + 1) * together)).for_each(write);
-    });
+    // Few rows are not worth a fork. Otherwise the pages go to threads as in attention, which reads them next.
+    match slots.len() * kv_heads * d < WORTH_A_FORK {
+        true => (0..groups.len()).for_each(write),
+        false => queue.parallel(groups.len(), write),
+    }
+}
+
+/// Writes one head's key and value to the place that begins at `keys` and `values`.
+///
+/// # Safety
+/// They must be those of a head of a page of T that nobody else uses.
+unsafe fn write_key_and_value<T: Real>(k: &[T], v: &[T], (keys, values): (*mut f32, *mut f32), offset: usize) {
+    let depth = size_of::<f32>() / size_of::<T>();
+    let (keys, values) = (keys.cast::<T>(), values.cast::<T>());
+    for (i, word) in k.chunks(depth).enumerate() {
+        for (j, k) in word.iter().enumerate() {
+            // SAFETY: the caller's: D lies below the words of keys.
+            unsafe { *keys.add((i * KEY_BLOCK + offset) * depth + j) = *k };
+        }
+    }
+    let row = offset / depth * padded(v.len());
+    for (i, v) in v.iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe {
+            if offset.is_multiple_of(depth) {
+                (1..depth).for_each(|next| *values.add((row + i) * depth + next) = T::default());
+            }
+            *values.add((row + i) * depth + offset % depth) = *v;
+        }
+    }
 }
 
 /// Copies a page: what a sequence does before it writes into a page that it shares with another.
@@ -105,7 +136,7 @@ pub fn cache_copy_page<T: Real>(queue: &Queue, cache: &mut PagedCache<T>, from: 
     let _ = queue;
     let (from, to) = (from as usize, to as usize);
     assert!(from < cache.pages && to < cache.pages, "cache_copy_page: {from} to {to} of {}", cache.pages);
-    let elements = page_elements(cache.kv_heads, cache.head_dim);
+    let elements = PagedCache::<T>::page_bytes(cache.kv_heads, cache.head_dim) / size_of::<T>();
     cache.memory.host_mut().copy_within(from * elements..(from + 1) * elements, to * elements);
 }
 
@@ -163,6 +194,11 @@ pub fn attention_paged<T: Real>(
         push_runs(&mut runs, start..start + len, tables[sequence]);
         start += len;
     }
-    let group = q.cols() / width;
-    attend(queue, Rows::of(q), RowsMut::of(&out), None, &runs, &positions, cache.layout(), group, scale);
+    let (group, pages) = (q.cols() / width, cache.layout());
+    let out = RowsMut::of(&out);
+    attend::<T>(
+        queue,
+        &Attention { q: Rows::of(q), out, lse: None, positions: &positions, pages, group, scale },
+        &runs,
+    );
 }

@@ -267,3 +267,29 @@ fn sequences_of_a_decode_step_do_not_touch_each_other() {
     cache_copy_page(&queue, &mut cache, 2, 3);
     assert_same_bits("copied", &both[..d], &step(&[&[3]], &[row(0, 1)], &cache));
 }
+
+#[test]
+fn a_page_that_is_used_again_shows_nothing_of_what_it_held() {
+    for queue in queues() {
+        let d = 20;
+        let mut cache = PagedCache::<bf16>::new(Device::Cpu, 1, 1, d);
+        let [broken, kv] = [vec![bf16::INFINITY; 2 * d], random(3, d)];
+        let view = View::of(&broken, 2, d);
+        cache_write(&queue, view, view, &[(0, 0), (0, 1)], &mut cache);
+        let view = View::of(&kv, 1, d);
+        cache_write(&queue, view, view, &[(0, 0)], &mut cache);
+        let (row, mut out) = (PagedRow { sequence: 0, position: 0 }, vec![bf16::ZERO; d]);
+        let (q, out_view, mut scratch) = (View::of(&kv, 1, d), ViewMut::of(&mut out, 1, d), Scratch::new(Device::Cpu));
+        attention_paged(&queue, q, &[row], &[&[0]], &cache, d, 0.3, out_view, &mut scratch);
+        assert_same_bits(queue.isa().name(), &out, &kv);
+    }
+}
+
+#[test]
+#[should_panic(expected = "rows of one page apart from each other")]
+fn rows_of_one_page_are_written_together() {
+    let mut cache = PagedCache::<f32>::new(Device::Cpu, 2, 1, 1);
+    let view = View::of(&[1.0; 3], 3, 1);
+    let queue = Queue::cpu(1, crate::Isa::available()[0]);
+    cache_write(&queue, view, view, &[(0, 0), (1, 0), (0, 1)], &mut cache);
+}

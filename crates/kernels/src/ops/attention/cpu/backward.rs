@@ -5,8 +5,7 @@
 //! d_k += dSᵀ·q and d_q += dS·k. One task owns all the gradients it adds to and takes blocks and strips in order, so that
 //! no sum depends on the number of threads.
 //!
-//! Operands lie in 4-byte *words*: f32, or, for bf16 where `vdpbf16ps` exists (PAIRS), two bf16 that are neighbours along the
-//! sum. P, dS and d_out are then rounded to bf16, as FlashAttention does. What is summed along the head and along rows
+//! Words are pairs of bf16 for bf16 where `vdpbf16ps` exists (PAIRS). P, dS and d_out are then rounded to bf16, as FlashAttention does. What is summed along the head and along rows
 //! exists in both orders.
 //!
 //! Rows are taken six at a time, also beyond the last: P and dS are zero there, and the scratch has room. Segments
@@ -254,9 +253,9 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
         // SAFETY: the row and head exist, and the room holds a row.
         unsafe {
             if PAIRS {
-                from.copy(s, row, head * d, d, 1.0, to.cast::<bf16>());
+                from.copy(s, row, head * d, d, to.cast::<bf16>());
             } else {
-                from.copy(s, row, head * d, d, 1.0, to);
+                from.copy(s, row, head * d, d, to);
             }
         }
     }
@@ -348,8 +347,8 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
             unsafe {
                 let (q, d_out) = (room.q.add(query * words), room.d_out.add(query * words));
                 let (k, v) = (room.k_columns.add(at), room.v_columns.add(at));
-                product::<S, f32, PAIRS, TILE, W>(s, words, q, (words, 1), k, BLOCK, &mut score);
-                product::<S, f32, PAIRS, TILE, W>(s, words, d_out, (words, 1), v, BLOCK, &mut d_p);
+                product::<S, PAIRS, TILE, W>(s, words, q, (words, 1), k, BLOCK, &mut score);
+                product::<S, PAIRS, TILE, W>(s, words, d_out, (words, 1), v, BLOCK, &mut d_p);
                 for m in 0..TILE {
                     let (lse, delta) = (s.splat(-*room.lse.add(query + m)), s.splat(*room.delta.add(query + m)));
                     for w in 0..W {
@@ -398,7 +397,7 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
                 let mut row = 0;
                 while row < rows {
                     let (a, c) = (a.add(row * a_strides.0), c.add(row * width));
-                    add_product::<S, f32, PAIRS, TILE, 2>(s, depth, a, a_strides, (b, width), (c, width), width);
+                    add_product::<S, PAIRS, TILE, 2>(s, depth, a, a_strides, (b, width), (c, width), width);
                     row += TILE;
                 }
             }

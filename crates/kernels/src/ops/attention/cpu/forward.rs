@@ -1,7 +1,13 @@
-//! The forward pass over pages: a tile of a few queries goes through the pages of its sequence, one block at a time.
+//! The forward pass over pages: a slab of queries goes through the pages of its sequence, one block at a time, in tiles.
 //!
 //! Scores come out with keys in the lanes, since keys lie transposed; outputs with the coordinates of values in the
-//! lanes. Between the two, the tile's scores (a few rows of [`KEY_BLOCK`]) lie on the stack.
+//! lanes. Between the two, a tile's scores (a few rows of [`KEY_BLOCK`]) lie on the stack, as does the slab's state.
+//!
+//! A block is read to its end before the next one: by all queries of one head, or, where a sequence has few, by all heads in
+//! turn, as they lie in the page. In a decode step, which waits for memory, a page is so one stream of reads.
+//!
+//! Operands lie in *words*, as in `backward.rs`: f32, or (PAIRS) two bf16 that are neighbours along the sum. The weights of
+//! the values are then rounded to bf16, as in FlashAttention; their sum is not.
 //!
 //! Read next: `backward.rs`.
 
@@ -9,15 +15,17 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::super::KEY_BLOCK;
-use super::{MAX_HEAD_DIM, Pages, Rows, RowsMut, add_product, padded, product, transpose};
-use crate::Real;
+use super::{MAX_HEAD_DIM, MAX_LANES, Pages, Rows, RowsMut, add_product, padded, product, transpose};
+use crate::bf16;
 use crate::simd::{Kernel, Simd, exp};
 
 /// Most queries in one tile.
 const TILE: usize = 6;
+/// Most queries in one slab: whole tiles.
+const SLAB: usize = 48;
 
-/// Writes one kv head of one page from rows of keys and values, widened.
-pub(in super::super) struct FillPage<'a> {
+/// Writes one kv head of one page from rows of keys and values.
+pub(in super::super) struct FillPage<'a, const PAIRS: bool> {
     pub keys: Rows,
     pub values: Rows,
     pub rows: &'a [u32],
@@ -26,216 +34,358 @@ pub(in super::super) struct FillPage<'a> {
     pub to: (*mut f32, *mut f32),
 }
 
-impl Kernel for FillPage<'_> {
+impl<const PAIRS: bool> Kernel for FillPage<'_, PAIRS> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (d, width) = (self.head_dim, padded(self.head_dim));
+        let (d, width, col) = (self.head_dim, padded(self.head_dim), self.kv_head * self.head_dim);
+        let (keys, values) = self.to;
+        let row = |j: usize| self.rows[j] as usize;
         // SAFETY: whoever makes this task names existing rows, at most `KEY_BLOCK` of them, and points at a page's head of
         // which it is the only writer. The values' place serves the keys first.
         unsafe {
+            let depth = if PAIRS { 2 } else { 1 };
             for j in 0..self.rows.len() {
-                self.keys.copy(s, self.rows[j] as usize, self.kv_head * d, d, 1.0, self.to.1.add(j * width));
+                if PAIRS {
+                    self.keys.copy(s, row(j), col, d, values.cast::<bf16>().add(j * width));
+                } else {
+                    self.keys.copy(s, row(j), col, d, values.add(j * width));
+                }
             }
-            transpose(self.to.1, width, self.rows.len(), d, self.to.0, KEY_BLOCK);
-            for j in 0..self.rows.len() {
-                self.values.copy(s, self.rows[j] as usize, self.kv_head * d, d, 1.0, self.to.1.add(j * width));
+            transpose(values, width / depth, self.rows.len(), d.div_ceil(depth), keys, KEY_BLOCK);
+            let mut j = 0;
+            while j < self.rows.len() {
+                if !PAIRS {
+                    self.values.copy(s, row(j), col, d, values.add(j * width));
+                } else {
+                    let mut i = 0;
+                    while i < width {
+                        let (at, count) = (col + i.min(d), d.saturating_sub(i).min(S::LANES));
+                        let first = self.values.load(s, row(j), at, count);
+                        // The last key's neighbour, whose weight is zero, must be a number.
+                        let exists = j + 1 < self.rows.len();
+                        let second = if exists { self.values.load(s, row(j + 1), at, count) } else { s.zero() };
+                        s.store_pairs(values.add(j / 2 * width + i).cast(), s.pairs(first, second));
+                        i += S::LANES;
+                    }
+                }
+                j += depth;
             }
         }
     }
 }
 
-/// A few consecutive rows of one sequence and the query heads of one kv head.
-pub(in super::super) struct Attend<'a, P> {
+/// What all tasks of one pass share; see `attention_forward`.
+pub(in super::super) struct Attention<'a> {
     pub q: Rows,
     pub out: RowsMut,
     /// Log-sum-exp, if it is wanted.
     pub lse: Option<RowsMut>,
-    pub rows: Range<usize>,
     /// Position of each of the batch's rows.
     pub positions: &'a [u32],
-    pub table: &'a [u32],
-    pub pages: Pages<P>,
-    pub kv_head: usize,
+    pub pages: Pages,
     /// Query heads of a kv head.
     pub group: usize,
     pub scale: f32,
 }
 
-/// What a tile keeps on the stack.
-#[repr(align(64))]
-struct Tile {
-    q: [f32; TILE * MAX_HEAD_DIM],
-    scores: [f32; TILE * KEY_BLOCK],
-    out: [f32; TILE * MAX_HEAD_DIM],
+/// A few consecutive rows of one sequence and the query heads of some kv heads.
+pub(in super::super) struct Attend<'a, const PAIRS: bool> {
+    pub of: &'a Attention<'a>,
+    pub rows: Range<usize>,
+    pub kv_heads: Range<usize>,
+    pub table: &'a [u32],
 }
 
-impl<P: Real> Kernel for Attend<'_, P> {
+/// How many kv heads with `queries` queries each fit one slab; at least one.
+pub(in super::super) fn heads_together(queries: usize) -> usize {
+    (SLAB / whole_tiles(queries.clamp(1, SLAB))).max(1)
+}
+
+/// Queries with those that fill the last tile: of six, of three or of one.
+#[inline(always)]
+fn whole_tiles(queries: usize) -> usize {
+    queries / TILE * TILE + [0, 1, 3, 3, 6, 6][queries % TILE]
+}
+
+/// Queries of consecutive kv heads that go through the blocks together: of each head, those from `first`, `count` of them.
+#[derive(Clone, Copy)]
+struct Slab {
+    head: usize,
+    heads: usize,
+    first: usize,
+    count: usize,
+}
+
+/// What a slab keeps on the stack: rows of queries, in words, and of outputs lie as close as the head allows.
+#[repr(align(64))]
+struct State {
+    q: [f32; SLAB * MAX_HEAD_DIM],
+    out: [f32; SLAB * MAX_HEAD_DIM],
+    /// Sum of the weights so far, by lane.
+    sum: [f32; SLAB * MAX_LANES],
+    /// Greatest score so far.
+    highest: [f32; SLAB],
+    /// How many keys a query sees.
+    visible: [usize; SLAB],
+    scores: [f32; TILE * KEY_BLOCK],
+}
+
+/// Where the parts of a [`State`] lie.
+#[derive(Clone, Copy)]
+struct Places {
+    q: *mut f32,
+    out: *mut f32,
+    sum: *mut f32,
+    highest: *mut f32,
+    visible: *mut usize,
+    scores: *mut f32,
+}
+
+impl<const PAIRS: bool> Kernel for Attend<'_, PAIRS> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         // Zeroing it would cost a tenth of one token's decode; every element is written before it is read.
-        let mut tile = MaybeUninit::<Tile>::uninit();
-        let tile = tile.as_mut_ptr();
-        let queries = self.rows.len() * self.group;
-        let mut first = 0;
-        while first < queries {
-            // SAFETY: whoever makes this task points at rows and pages that hold the positions, and it is the only
-            // writer of the heads of its rows.
-            first += unsafe {
-                match queries - first {
-                    4.. => self.tile::<S, 6, 2, 2>(s, first, queries, tile),
-                    2.. => self.tile::<S, 3, 2, 2>(s, first, queries, tile),
-                    // A single query waits for its chains of additions: as many as its head allows.
-                    _ if padded(self.pages.head_dim) >= 4 * S::LANES => {
-                        self.tile::<S, 1, 4, 4>(s, first, queries, tile)
-                    }
-                    _ => self.tile::<S, 1, 4, 2>(s, first, queries, tile),
+        let mut state = MaybeUninit::<State>::uninit();
+        let state = state.as_mut_ptr();
+        // SAFETY: places inside the state; no reference is made to what is not yet written.
+        let places = unsafe {
+            Places {
+                q: (&raw mut (*state).q).cast(),
+                out: (&raw mut (*state).out).cast(),
+                sum: (&raw mut (*state).sum).cast(),
+                highest: (&raw mut (*state).highest).cast(),
+                visible: (&raw mut (*state).visible).cast(),
+                scores: (&raw mut (*state).scores).cast(),
+            }
+        };
+        let queries = self.rows.len() * self.of.group;
+        let together = heads_together(queries);
+        let mut head = self.kv_heads.start;
+        while head < self.kv_heads.end {
+            let heads = together.min(self.kv_heads.end - head);
+            let mut first = 0;
+            while first < queries {
+                let slab = Slab { head, heads, first, count: SLAB.min(queries - first) };
+                // SAFETY: whoever makes this task points at rows and pages that hold the positions, and it is the only
+                // writer of the heads of its rows. The slab fits the state.
+                unsafe {
+                    let longest = self.open(s, slab, places);
+                    self.attend(s, slab, longest, places);
+                    self.close(s, slab, places);
                 }
-            };
+                first += slab.count;
+            }
+            head += heads;
         }
     }
 }
 
-impl<P: Real> Attend<'_, P> {
+impl<const PAIRS: bool> Attend<'_, PAIRS> {
+    /// Elements in a word.
+    const DEPTH: usize = if PAIRS { 2 } else { 1 };
+
     /// Row and head of a query: rows outermost, so that a tile's queries see nearly the same keys.
     #[inline(always)]
-    fn query(&self, index: usize) -> (usize, usize) {
-        (self.rows.start + index / self.group, self.kv_head * self.group + index % self.group)
+    fn query(&self, kv_head: usize, index: usize) -> (usize, usize) {
+        (self.rows.start + index / self.of.group, kv_head * self.of.group + index % self.of.group)
     }
 
-    /// Attends for M queries from `first`, with W vectors of keys and V of coordinates at a time; returns M. Beyond the last
-    /// of `queries` it computes that one again, and writes nothing.
+    /// Copies a slab's queries and empties its sums; returns how many keys it sees. Behind a head's last query that one
+    /// stands again until the tile is full.
     ///
     /// # Safety
-    /// As in `run`; the tile is the caller's alone.
+    /// As in `run`; the state is the caller's alone. So below.
+    #[inline(always)]
+    unsafe fn open<S: Simd>(&self, s: S, slab: Slab, state: Places) -> usize {
+        let (d, width) = (self.of.pages.head_dim, padded(self.of.pages.head_dim));
+        let (mut longest, mut at) = (0, 0);
+        for head in slab.head..slab.head + slab.heads {
+            for i in 0..whole_tiles(slab.count) {
+                let (row, head) = self.query(head, slab.first + i.min(slab.count - 1));
+                let visible = self.of.positions[row] as usize + 1;
+                longest = longest.max(visible);
+                // SAFETY: the row and head exist, and the state has room for whole tiles.
+                unsafe {
+                    let q = state.q.add(at * width / Self::DEPTH);
+                    if PAIRS {
+                        self.of.q.copy(s, row, head * d, d, q.cast::<bf16>());
+                    } else {
+                        self.of.q.copy(s, row, head * d, d, q);
+                    }
+                    let mut i = 0;
+                    while i < width {
+                        s.store(state.out.add(at * width + i), s.zero());
+                        i += S::LANES;
+                    }
+                    s.store(state.sum.add(at * S::LANES), s.zero());
+                    *state.highest.add(at) = f32::NEG_INFINITY;
+                    *state.visible.add(at) = visible;
+                }
+                at += 1;
+            }
+        }
+        longest
+    }
+
+    /// Takes a slab through the blocks.
+    #[inline(always)]
+    unsafe fn attend<S: Simd>(&self, s: S, slab: Slab, longest: usize, state: Places) {
+        for block in 0..longest.div_ceil(KEY_BLOCK) {
+            let (page, start) = (self.table[block] as usize, block * KEY_BLOCK);
+            let mut at = 0;
+            for head in slab.head..slab.head + slab.heads {
+                let page = self.of.pages.head(page, head);
+                let mut left = slab.count;
+                while left > 0 {
+                    // SAFETY: as in `run`.
+                    let tile = unsafe {
+                        match left {
+                            4.. => self.tile::<S, 6, 2, 2>(s, at, start, page, state),
+                            2.. => self.tile::<S, 3, 2, 2>(s, at, start, page, state),
+                            // A single query waits for its chains of additions: as many as its head allows.
+                            _ if padded(self.of.pages.head_dim) >= 4 * S::LANES => {
+                                self.tile::<S, 1, 4, 4>(s, at, start, page, state)
+                            }
+                            _ => self.tile::<S, 1, 4, 2>(s, at, start, page, state),
+                        }
+                    };
+                    at += tile;
+                    left = left.saturating_sub(tile);
+                }
+            }
+        }
+    }
+
+    /// Attends for the M queries from `at` of the slab over the block from position `start`, with W vectors of keys and V of
+    /// coordinates at a time; returns M.
     #[inline(always)]
     unsafe fn tile<S: Simd, const M: usize, const W: usize, const V: usize>(
         &self,
         s: S,
-        first: usize,
-        queries: usize,
-        tile: *mut Tile,
+        at: usize,
+        start: usize,
+        (keys, values): (*mut f32, *mut f32),
+        state: Places,
     ) -> usize {
-        let d = self.pages.head_dim;
-        // SAFETY: the caller's; no reference is made to what is not yet written.
-        let (q, scores, out) = unsafe { (&raw mut (*tile).q, &raw mut (*tile).scores, &raw mut (*tile).out) };
-        let (q, scores, out) = (q.cast::<f32>(), scores.cast::<f32>(), out.cast::<f32>());
-        let mut visible = [0usize; M];
+        let (width, scale) = (padded(self.of.pages.head_dim), self.of.scale);
+        let words = width / Self::DEPTH;
+        // SAFETY: the state holds M queries from `at`.
+        let (q, out) = unsafe { (state.q.add(at * words), state.out.add(at * width)) };
+        let (mut visible, mut longest) = ([0; M], 0);
         for m in 0..M {
-            let (row, head) = self.query((first + m).min(queries - 1));
-            visible[m] = self.positions[row] as usize + 1;
-            // SAFETY: the row and head exist; the tile has room for M padded rows.
-            unsafe {
-                self.q.copy(s, row, head * d, d, self.scale, q.add(m * MAX_HEAD_DIM));
-                let mut at = 0;
-                while at < padded(d) {
-                    s.store(out.add(m * MAX_HEAD_DIM + at), s.zero());
-                    at += S::LANES;
-                }
-            }
-        }
-        let mut longest = 0;
-        for m in 0..M {
+            // SAFETY: as above.
+            visible[m] = unsafe { *state.visible.add(at + m) };
             longest = longest.max(visible[m]);
         }
-        let mut highest = [f32::NEG_INFINITY; M];
-        let mut sum = [s.zero(); M];
-        for block in 0..longest.div_ceil(KEY_BLOCK) {
-            let (page, start) = (self.table[block], block * KEY_BLOCK);
-            let seen = KEY_BLOCK.min(longest - start);
-            let (keys, values) = self.pages.head(page as usize, self.kv_head);
-            let vectors = seen.div_ceil(S::LANES);
-            let mut top = [s.splat(f32::NEG_INFINITY); M];
-            let mut vector = 0;
-            while vector < vectors {
-                let at = vector * S::LANES;
-                // SAFETY: the vectors lie within the block's keys and the tile's scores.
-                let (keys, scores) = unsafe { (keys.add(at), scores.add(at)) };
-                // SAFETY: as above.
-                vector += unsafe {
-                    if vector + W <= vectors {
-                        self.scores::<S, M, W>(s, q, keys, start + at, &visible, scores, &mut top)
-                    } else {
-                        self.scores::<S, M, 1>(s, q, keys, start + at, &visible, scores, &mut top)
-                    }
-                };
-            }
-            for m in 0..M {
+        if longest <= start {
+            return M;
+        }
+        let seen = KEY_BLOCK.min(longest - start);
+        let vectors = seen.div_ceil(S::LANES);
+        let mut top = [s.splat(f32::NEG_INFINITY); M];
+        let mut vector = 0;
+        while vector < vectors {
+            let from = vector * S::LANES;
+            // SAFETY: the vectors lie within the block's keys and the tile's scores.
+            vector += unsafe {
+                let (q, keys, scores) = ((q.cast_const(), words), keys.add(from), state.scores.add(from));
+                if vector + W <= vectors {
+                    self.scores::<S, M, W>(s, q, keys, start + from, &visible, scores, &mut top)
+                } else {
+                    self.scores::<S, M, 1>(s, q, keys, start + from, &visible, scores, &mut top)
+                }
+            };
+        }
+        for m in 0..M {
+            // SAFETY: inside the state; a row of scores holds `KEY_BLOCK`, and more weights that are half as long.
+            unsafe {
+                let (highest, sum) = (state.highest.add(at + m), state.sum.add((at + m) * S::LANES));
+                let mut total = s.load(sum);
                 let top = s.reduce_max(top[m]);
-                if top > highest[m] {
-                    if block > 0 {
-                        let shrink = exp(s, s.splat(highest[m] - top));
-                        sum[m] = s.mul(sum[m], shrink);
-                        let mut at = 0;
-                        while at < padded(d) {
-                            let out = out.wrapping_add(m * MAX_HEAD_DIM + at);
-                            // SAFETY: inside the tile's row.
-                            unsafe { s.store(out, s.mul(s.load(out), shrink)) };
-                            at += S::LANES;
+                if top > *highest {
+                    if start > 0 {
+                        let shrink = exp(s, s.splat((*highest - top) * scale));
+                        total = s.mul(total, shrink);
+                        let mut i = 0;
+                        while i < width {
+                            let out = out.add(m * width + i);
+                            s.store(out, s.mul(s.load(out), shrink));
+                            i += S::LANES;
                         }
                     }
-                    highest[m] = top;
+                    *highest = top;
                 }
-                let shift = s.splat(highest[m]);
+                let (scale, shift) = (s.splat(scale), s.splat(-*highest * scale));
+                let scores = state.scores.add(m * KEY_BLOCK);
                 for vector in 0..vectors {
-                    let score = scores.wrapping_add(m * KEY_BLOCK + vector * S::LANES);
-                    // SAFETY: a row of scores holds `KEY_BLOCK`.
-                    unsafe {
-                        let weight = exp(s, s.sub(s.load(score), shift));
-                        sum[m] = s.add(sum[m], weight);
-                        s.store(score, weight);
+                    let weight = exp(s, s.fma(s.load(scores.add(vector * S::LANES)), scale, shift));
+                    total = s.add(total, weight);
+                    if PAIRS {
+                        s.store(scores.cast::<bf16>().add(vector * S::LANES), weight);
+                    } else {
+                        s.store(scores.add(vector * S::LANES), weight);
                     }
                 }
-            }
-            // SAFETY: `seen` weights a row, as many rows of values in the page, padded rows of output in the tile.
-            unsafe {
-                let (values, out) = ((values.cast_const(), padded(d)), (out, MAX_HEAD_DIM));
-                add_product::<S, P, false, M, V>(s, seen, scores, (KEY_BLOCK, 1), values, out, padded(d));
+                s.store(sum, total);
             }
         }
-        for m in 0..M.min(queries - first) {
-            let (row, head) = self.query(first + m);
-            let total = s.reduce_add(sum[m]);
-            let inverse = s.splat(1.0 / total);
-            let mut at = 0;
-            while at < d {
-                // SAFETY: the count keeps the store within the head.
-                unsafe {
-                    // Adding zero makes the sign of a zero independent of how many keys of weight zero were passed.
-                    let x = s.add(s.mul(s.load(out.add(m * MAX_HEAD_DIM + at)), inverse), s.zero());
-                    self.out.store(s, row, head * d + at, x, S::LANES.min(d - at));
-                }
-                at += S::LANES;
-            }
-            if let Some(lse) = self.lse {
-                // SAFETY: the row and head exist.
-                unsafe { lse.store(s, row, head, s.splat(highest[m] + total.ln()), 1) };
-            }
+        // SAFETY: weights for `seen` keys a row, as many rows of values in the page (with PAIRS an even number), and padded
+        // rows of output in the state.
+        unsafe {
+            let (depth, weights) = (seen.div_ceil(Self::DEPTH), state.scores);
+            add_product::<S, PAIRS, M, V>(s, depth, weights, (KEY_BLOCK, 1), (values, width), (out, width), width);
         }
         M
     }
 
-    /// W vectors of scores from the keys at position `start` on, masked, and the greatest so far; returns W.
-    ///
-    /// # Safety
-    /// As in `run`; W vectors of keys and of scores must exist.
+    /// Writes a slab's outputs and log-sum-exps.
+    #[inline(always)]
+    unsafe fn close<S: Simd>(&self, s: S, slab: Slab, state: Places) {
+        let (d, width) = (self.of.pages.head_dim, padded(self.of.pages.head_dim));
+        for part in 0..slab.heads {
+            for i in 0..slab.count {
+                let (row, head) = self.query(slab.head + part, slab.first + i);
+                let at = part * whole_tiles(slab.count) + i;
+                // SAFETY: the row and head exist; the count keeps the store within the head.
+                unsafe {
+                    let total = s.reduce_add(s.load(state.sum.add(at * S::LANES)));
+                    let inverse = s.splat(1.0 / total);
+                    let mut i = 0;
+                    while i < d {
+                        // Adding zero makes the sign of a zero independent of how many keys of weight zero were passed.
+                        let x = s.add(s.mul(s.load(state.out.add(at * width + i)), inverse), s.zero());
+                        self.of.out.store(s, row, head * d + i, x, S::LANES.min(d - i));
+                        i += S::LANES;
+                    }
+                    if let Some(lse) = self.of.lse {
+                        let log = *state.highest.add(at) * self.of.scale + total.ln();
+                        lse.store(s, row, head, s.splat(log), 1);
+                    }
+                }
+            }
+        }
+    }
+
+    /// W vectors of scores, not yet scaled, from the keys at position `start` on, masked, and the greatest so far; returns W.
     #[inline(always)]
     unsafe fn scores<S: Simd, const M: usize, const W: usize>(
         &self,
         s: S,
-        q: *const f32,
-        keys: *const P,
+        (q, q_row): (*const f32, usize),
+        keys: *const f32,
         start: usize,
         visible: &[usize; M],
         scores: *mut f32,
         top: &mut [S::F; M],
     ) -> usize {
         let mut acc = [[s.zero(); W]; M];
-        // SAFETY: the caller's.
+        // SAFETY: as in `run`: W vectors of keys and of scores exist.
         unsafe {
-            product::<S, P, false, M, W>(s, self.pages.head_dim, q, (MAX_HEAD_DIM, 1), keys, KEY_BLOCK, &mut acc)
-        };
+            let depth = self.of.pages.head_dim.div_ceil(Self::DEPTH);
+            product::<S, PAIRS, M, W>(s, depth, q, (q_row, 1), keys, KEY_BLOCK, &mut acc);
+        }
         for m in 0..M {
             for w in 0..W {
                 let at = w * S::LANES;
@@ -245,7 +395,7 @@ impl<P: Real> Attend<'_, P> {
                     score = s.select(mask, score, s.splat(f32::NEG_INFINITY));
                 }
                 top[m] = s.max(top[m], score);
-                // SAFETY: the caller's.
+                // SAFETY: as above.
                 unsafe { s.store(scores.add(m * KEY_BLOCK + at), score) };
             }
         }

@@ -5,6 +5,8 @@
 //! maximum and sum. Each element of C is one accumulator that grows in increasing `i`: how rows are gathered in
 //! tiles never changes a bit.
 //!
+//! Operands lie in 4-byte *words*: f32, or two bf16 that are neighbours along the sum.
+//!
 //! Read next: `forward.rs`, then `backward.rs`.
 
 pub(super) mod backward;
@@ -17,53 +19,68 @@ use crate::{DType, Real, View, ViewMut, bf16};
 /// The longest head: tiles keep their rows on the stack.
 pub(super) const MAX_HEAD_DIM: usize = 256;
 
+/// The most lanes of any path.
+const MAX_LANES: usize = 16;
+
 /// Columns of a row of values: D padded to a multiple of every path's lanes.
 pub(super) fn padded(head_dim: usize) -> usize {
-    head_dim.next_multiple_of(16)
+    head_dim.next_multiple_of(MAX_LANES)
 }
 
-/// Elements of a page: for each kv head keys `[D, KEY_BLOCK]`, then for each kv head values `[KEY_BLOCK, padded D]`.
-pub(super) fn page_elements(kv_heads: usize, head_dim: usize) -> usize {
-    kv_heads * KEY_BLOCK * (head_dim + padded(head_dim))
-}
-
-/// Pages in memory.
+/// Pages in memory: in each, for one kv head after the other, keys `[D, KEY_BLOCK]` in words along D, and values
+/// `[KEY_BLOCK, padded D]` in words along the keys.
 #[derive(Clone, Copy)]
-pub(super) struct Pages<P> {
-    pub memory: *mut P,
+pub(super) struct Pages {
+    pub memory: *mut f32,
     pub kv_heads: usize,
     pub head_dim: usize,
+    /// Elements in a word.
+    pub depth: usize,
 }
 
-// SAFETY: a pointer to elements that are `Send + Sync`; who writes through it says why no other does.
-unsafe impl<P: Real> Send for Pages<P> {}
+// SAFETY: a pointer to words that are `Send + Sync`; who writes through it says why no other does.
+unsafe impl Send for Pages {}
 // SAFETY: as above.
-unsafe impl<P: Real> Sync for Pages<P> {}
+unsafe impl Sync for Pages {}
 
-impl<P: Real> Pages<P> {
+impl Pages {
+    /// Pages of elements of type T from `memory` on.
+    pub fn of<T: Real>(memory: *mut T, kv_heads: usize, head_dim: usize) -> Pages {
+        Pages { memory: memory.cast(), kv_heads, head_dim, depth: size_of::<f32>() / size_of::<T>() }
+    }
+
+    /// Words of one page.
+    pub fn words(&self) -> usize {
+        self.kv_heads * (self.key_words() + KEY_BLOCK / self.depth * padded(self.head_dim))
+    }
+
+    /// Words of one head's keys.
+    #[inline(always)]
+    fn key_words(&self) -> usize {
+        KEY_BLOCK * self.head_dim.div_ceil(self.depth)
+    }
+
     /// Where the keys and where the values of one head of one page begin.
     #[inline(always)]
-    pub fn head(&self, page: usize, kv_head: usize) -> (*mut P, *mut P) {
-        let keys = page * page_elements(self.kv_heads, self.head_dim) + kv_head * KEY_BLOCK * self.head_dim;
-        let values = page * page_elements(self.kv_heads, self.head_dim)
-            + KEY_BLOCK * (self.kv_heads * self.head_dim + kv_head * padded(self.head_dim));
-        (self.memory.wrapping_add(keys), self.memory.wrapping_add(values))
+    pub fn head(&self, page: usize, kv_head: usize) -> (*mut f32, *mut f32) {
+        let keys = self.memory.wrapping_add((page * self.kv_heads + kv_head) * (self.words() / self.kv_heads));
+        (keys, keys.wrapping_add(self.key_words()))
     }
 }
 
 /// `acc[m][w] += Σ_{i < depth} a[m·a_row + i·a_step] · b[i·b_row + w·LANES ..]`, in increasing `i`.
 ///
-/// With PAIRS both operands are words of two bf16, and each `·` adds the two products of a word ([`Simd::dot_bf16`]).
+/// With PAIRS words are two bf16, and each `·` adds the two products of a word ([`Simd::dot_bf16`]).
 ///
 /// # Safety
 /// The elements named must be readable.
 #[inline(always)]
-pub(super) unsafe fn product<S: Simd, B: Real, const PAIRS: bool, const M: usize, const W: usize>(
+pub(super) unsafe fn product<S: Simd, const PAIRS: bool, const M: usize, const W: usize>(
     s: S,
     depth: usize,
     a: *const f32,
     (a_row, a_step): (usize, usize),
-    b: *const B,
+    b: *const f32,
     b_row: usize,
     acc: &mut [[S::F; W]; M],
 ) {
@@ -103,12 +120,12 @@ pub(super) unsafe fn product<S: Simd, B: Real, const PAIRS: bool, const M: usize
 /// # Safety
 /// The elements named must be readable, and those of `c` writable.
 #[inline(always)]
-unsafe fn add_product<S: Simd, B: Real, const PAIRS: bool, const M: usize, const W: usize>(
+unsafe fn add_product<S: Simd, const PAIRS: bool, const M: usize, const W: usize>(
     s: S,
     depth: usize,
     a: *const f32,
     a_strides: (usize, usize),
-    (b, b_row): (*const B, usize),
+    (b, b_row): (*const f32, usize),
     (c, c_row): (*mut f32, usize),
     cols: usize,
 ) {
@@ -116,11 +133,11 @@ unsafe fn add_product<S: Simd, B: Real, const PAIRS: bool, const M: usize, const
     // SAFETY: columns stay below `cols`; the rest is the caller's.
     unsafe {
         while col + W * S::LANES <= cols {
-            add_block::<S, B, PAIRS, M, W>(s, depth, a, a_strides, (b.add(col), b_row), (c.add(col), c_row));
+            add_block::<S, PAIRS, M, W>(s, depth, a, a_strides, (b.add(col), b_row), (c.add(col), c_row));
             col += W * S::LANES;
         }
         while col < cols {
-            add_block::<S, B, PAIRS, M, 1>(s, depth, a, a_strides, (b.add(col), b_row), (c.add(col), c_row));
+            add_block::<S, PAIRS, M, 1>(s, depth, a, a_strides, (b.add(col), b_row), (c.add(col), c_row));
             col += S::LANES;
         }
     }
@@ -129,12 +146,12 @@ unsafe fn add_product<S: Simd, B: Real, const PAIRS: bool, const M: usize, const
 /// # Safety
 /// As [`add_product`].
 #[inline(always)]
-unsafe fn add_block<S: Simd, B: Real, const PAIRS: bool, const M: usize, const W: usize>(
+unsafe fn add_block<S: Simd, const PAIRS: bool, const M: usize, const W: usize>(
     s: S,
     depth: usize,
     a: *const f32,
     a_strides: (usize, usize),
-    (b, b_row): (*const B, usize),
+    (b, b_row): (*const f32, usize),
     (c, c_row): (*mut f32, usize),
 ) {
     let mut acc = [[s.zero(); W]; M];
@@ -145,7 +162,7 @@ unsafe fn add_block<S: Simd, B: Real, const PAIRS: bool, const M: usize, const W
                 acc[m][w] = s.load(c.add(m * c_row + w * S::LANES));
             }
         }
-        product::<S, B, PAIRS, M, W>(s, depth, a, a_strides, b, b_row, &mut acc);
+        product::<S, PAIRS, M, W>(s, depth, a, a_strides, b, b_row, &mut acc);
         for m in 0..M {
             for w in 0..W {
                 s.store(c.add(m * c_row + w * S::LANES), acc[m][w]);
@@ -199,18 +216,18 @@ impl Rows {
         }
     }
 
-    /// Copies `head_dim` elements from `(row, col)`, times `scale`, as O, and zeros up to the padded length.
+    /// Copies `head_dim` elements from `(row, col)` as O, and zeros up to the padded length.
     ///
     /// # Safety
     /// Those elements must exist, and the padded number be writable.
     #[inline(always)]
-    unsafe fn copy<S: Simd, O: Real>(self, s: S, row: usize, col: usize, head_dim: usize, scale: f32, to: *mut O) {
+    unsafe fn copy<S: Simd, O: Real>(self, s: S, row: usize, col: usize, head_dim: usize, to: *mut O) {
         let mut d = 0;
         while d < padded(head_dim) {
             // SAFETY: `d` stays below the padded length, and the count within `head_dim`.
             unsafe {
                 let x = self.load(s, row, col + d.min(head_dim), head_dim.saturating_sub(d).min(S::LANES));
-                s.store(to.add(d), s.mul(x, s.splat(scale)));
+                s.store(to.add(d), x);
             }
             d += S::LANES;
         }
@@ -252,16 +269,16 @@ impl RowsMut {
     }
 }
 
-/// Copies `rows` rows of `head_dim` f32, `from_row` apart, as columns: element d of row j goes to `to[d·to_row + j]`.
+/// Copies `rows` rows of `words` words, `from_row` apart, as columns: word i of row j goes to `to[i·to_row + j]`.
 ///
 /// # Safety
-/// Those elements must be readable, and their places writable.
+/// Those words must be readable, and their places writable.
 #[inline(always)]
-unsafe fn transpose(from: *const f32, from_row: usize, rows: usize, head_dim: usize, to: *mut f32, to_row: usize) {
-    for d in 0..head_dim {
+unsafe fn transpose(from: *const f32, from_row: usize, rows: usize, words: usize, to: *mut f32, to_row: usize) {
+    for i in 0..words {
         for j in 0..rows {
             // SAFETY: the caller's.
-            unsafe { *to.add(d * to_row + j) = *from.add(j * from_row + d) };
+            unsafe { *to.add(i * to_row + j) = *from.add(j * from_row + i) };
         }
     }
 }
