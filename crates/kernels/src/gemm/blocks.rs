@@ -78,7 +78,7 @@ const SMALLEST_TASK_NS: usize = 2_000;
 fn cut<T: Real>(isa: Isa, threads: usize, rows: usize, panels: usize, depth: usize) -> Cut {
     let tall = tile_rows(isa);
     // Sums that rest between blocks of k share the second cache with A's block; otherwise more panels only
-    // mean that A is copied less often.
+    // mean that A is fetched less often.
     let deep = depth.div_ceil(step_depth::<T>()) * step_words::<T>(isa) > BLOCK_WORDS;
     let most = if rows <= 2 * tall || !deep { panels } else { 16 };
     let mut row_blocks = rows.div_ceil(BLOCK_ROWS / tall * tall);
@@ -86,7 +86,7 @@ fn cut<T: Real>(isa: Isa, threads: usize, rows: usize, panels: usize, depth: usi
         row_blocks = row_blocks.max((rows / FEWEST_ROWS).min(4 * threads));
     }
     if row_blocks >= 4 * threads {
-        // There is enough for everyone: equal row blocks over as many columns as may be, so that A is copied least.
+        // There is enough for everyone: equal row blocks over as many columns as may be, so that A is fetched least.
         return Cut { rows: rows.div_ceil(row_blocks.next_multiple_of(threads)), panels: most };
     }
     // A careful guess: 50 f32 products a nanosecond, and 16 bytes of B.
@@ -150,13 +150,13 @@ impl<T: Real, O: Real> Product<T, O> {
             let first_step = b * block_steps;
             let depth = (block_steps * step).min(self.depth.saturating_sub(first_step * step));
             let steps = depth.div_ceil(step);
-            self.fill_block::<TRANSPOSED>(isa, &rows, first_step * step, depth, block);
+            let (a, a_row) = self.block_of_a::<TRANSPOSED>(isa, &rows, first_step * step, depth, block);
             let mut panel = panels.start;
             while panel < panels.end {
                 let group = if at_once <= panels.end - panel { at_once } else { 1 };
                 let direct = plain && (panel + group) * PANEL <= self.cols;
                 for (t, tile) in tiles.windows(2).enumerate() {
-                    let offset = if TRANSPOSED { tile[0] } else { tile[0] * ROW_WORDS };
+                    let offset = if TRANSPOSED { tile[0] } else { tile[0] * a_row };
                     let part = Part { row: rows.start + tile[0], rows: tile[1] - tile[0], panel };
                     let from_zero = b == 0 && self.start.is_null();
                     let (c, c_row, c_panel) = if direct {
@@ -190,7 +190,8 @@ impl<T: Real, O: Real> Product<T, O> {
                         _ => (from, 0, line),
                     };
                     isa.run_on::<T, _>(Tile::<T, TRANSPOSED> {
-                        a: block.wrapping_add(offset),
+                        a: a.wrapping_add(offset),
+                        a_row,
                         b: from,
                         ahead,
                         ahead_line,
@@ -215,18 +216,32 @@ impl<T: Real, O: Real> Product<T, O> {
         }
     }
 
-    fn fill_block<const TRANSPOSED: bool>(&self, isa: Isa, rows: &Range<usize>, k: usize, depth: usize, to: *mut f32) {
-        let stride = self.a_stride;
+    /// Where tiles find a block of A in words, and how many there are from one row to the next: in A itself if its rows are
+    /// such words, otherwise in a copy.
+    fn block_of_a<const TRANSPOSED: bool>(
+        &self,
+        isa: Isa,
+        rows: &Range<usize>,
+        k: usize,
+        depth: usize,
+        to: *mut f32,
+    ) -> (*const f32, usize) {
+        let (stride, step) = (self.a_stride, step_depth::<T>());
         if TRANSPOSED {
             let from = self.a.wrapping_add(k * stride + rows.start);
             isa.run_on::<T, _>(BlockFromColumns { from, stride, rows: rows.len(), k: depth, to });
-        } else {
-            let from = self.a.wrapping_add(rows.start * stride + k);
-            isa.run_on::<T, _>(BlockFromRows { from, stride, rows: rows.len(), k: depth, to });
+            return (to, ROW_WORDS);
         }
+        let from = self.a.wrapping_add(rows.start * stride + k);
+        let whole_steps = depth.is_multiple_of(step) && stride.is_multiple_of(step);
+        if step_words::<T>(isa) == 1 && whole_steps && from.cast::<f32>().is_aligned() {
+            return (from.cast(), stride / step);
+        }
+        isa.run_on::<T, _>(BlockFromRows { from, stride, rows: rows.len(), k: depth, to });
+        (to, ROW_WORDS)
     }
 
-    /// Asks for one of `parts` parts of the block of A that is copied next, so that its copying does not wait.
+    /// Asks for one of `parts` parts of the block of A that is read next, so that it does not wait.
     fn expect_block<const TRANSPOSED: bool>(
         &self,
         rows: &Range<usize>,

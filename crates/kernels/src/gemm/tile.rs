@@ -1,7 +1,8 @@
 //! The innermost product: a few rows of A by a few panels of B, accumulated in registers.
 //!
-//! Work is counted in *steps* along k: one k for f32, a pair of k for bf16. A's block lies in 4-byte *words*: f32; a pair
-//! of bf16 where `vdpbf16ps` exists; elsewhere the two bf16 of a pair, widened beforehand to one f32 each.
+//! Work is counted in *steps* along k: one k for f32, a pair of k for bf16. A is read in 4-byte *words*: f32; a pair
+//! of bf16 where `vdpbf16ps` exists; elsewhere the two bf16 of a pair, widened beforehand to one f32 each. Rows of such words are
+//! read where they lie; what has to be widened or lies transposed is copied, a block at a time.
 
 use std::marker::PhantomData;
 
@@ -14,12 +15,12 @@ pub(super) const PANEL: usize = 32;
 /// Most words of one row of A in a block. With this depth a panel's part of B (48 KB) stays in the nearest caches while
 /// the tiles of a row block pass over it.
 pub(super) const BLOCK_WORDS: usize = 384;
-/// Words from one row of a block of A to the next. A constant, so that every row is a displacement from one pointer;
-/// not a multiple of the page size, so that the rows do not compete for the same cache sets.
+/// Words from one row of a copied block of A to the next; not a multiple of the page size, so that the rows do not compete
+/// for the same cache sets.
 pub(super) const ROW_WORDS: usize = BLOCK_WORDS + 16;
 /// Most rows of a block of A: with this many it takes 300 KB of the second cache.
 pub(super) const BLOCK_ROWS: usize = 192;
-/// Words from one step of a transposed block of A to the next; constant and uneven for the same reasons.
+/// Words from one step of a transposed block of A to the next; uneven for the same reason.
 pub(super) const COLUMN_WORDS: usize = BLOCK_ROWS + 16;
 /// Rows of the tallest tile of any path.
 pub(super) const TALLEST: usize = 12;
@@ -56,10 +57,12 @@ pub(super) fn panels_at_once(isa: Isa, rows: usize) -> usize {
     }
 }
 
-/// One tile: `rows` of A by `panels` of B, `steps` deep. `TRANSPOSED` names the layout of A's block: word `w` of step `p`
-/// of row `i` is at `i · ROW_WORDS + p · words + w`, or, transposed, at `(p · words + w) · TALLEST + i`.
+/// One tile: `rows` of A by `panels` of B, `steps` deep. `TRANSPOSED` names the layout of A: word `w` of step `p`
+/// of row `i` is at `i · a_row + p · words + w`, or, transposed, at `(p · words + w) · COLUMN_WORDS + i`.
 pub(super) struct Tile<T, const TRANSPOSED: bool> {
     pub a: *const f32,
+    /// Words from one row of A to the next, unless transposed.
+    pub a_row: usize,
     /// The first panel, at the first step.
     pub b: *const T,
     /// Elements from one panel of B to the next.
@@ -161,9 +164,9 @@ impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
         let depth = step_depth::<T>();
         let narrow = T::DTYPE == DType::F32 || S::NATIVE_BF16;
         let words = if narrow { 1 } else { 2 };
-        let (row_step, word_step) = if TRANSPOSED { (1, COLUMN_WORDS) } else { (ROW_WORDS, 1) };
+        let (row_step, word_step) = if TRANSPOSED { (1, COLUMN_WORDS) } else { (self.a_row, 1) };
         let mut acc = [[[s.zero(); V]; G]; R];
-        // SAFETY: A's block holds `steps` steps of R rows, B's panels `steps` steps from `b` on, and the sums R rows a panel.
+        // SAFETY: A holds `steps` steps of R rows, B's panels `steps` steps from `b` on, and the sums R rows a panel.
         unsafe {
             if !self.from_zero {
                 for (i, row) in acc.iter_mut().enumerate() {
