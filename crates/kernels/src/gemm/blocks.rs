@@ -72,6 +72,8 @@ struct Cut {
 const FEWEST_ROWS: usize = 48;
 /// Below this a fork costs more than it brings.
 const SMALLEST_TASK_NS: usize = 2_000;
+/// Words of a page of memory.
+const PAGE_WORDS: usize = 1024;
 
 /// How to cut `rows × panels`: into tasks of some microseconds at least, several for each thread, so that a slow core does
 /// not hold up the others. Never changes a result.
@@ -150,13 +152,13 @@ impl<T: Real, O: Real> Product<T, O> {
             let first_step = b * block_steps;
             let depth = (block_steps * step).min(self.depth.saturating_sub(first_step * step));
             let steps = depth.div_ceil(step);
-            let (a, a_row) = self.block_of_a::<TRANSPOSED>(isa, &rows, first_step * step, depth, block);
+            let (a, a_stride) = self.block_of_a::<TRANSPOSED>(isa, &rows, first_step * step, depth, block);
             let mut panel = panels.start;
             while panel < panels.end {
                 let group = if at_once <= panels.end - panel { at_once } else { 1 };
                 let direct = plain && (panel + group) * PANEL <= self.cols;
                 for (t, tile) in tiles.windows(2).enumerate() {
-                    let offset = if TRANSPOSED { tile[0] } else { tile[0] * a_row };
+                    let offset = if TRANSPOSED { tile[0] } else { tile[0] * a_stride };
                     let part = Part { row: rows.start + tile[0], rows: tile[1] - tile[0], panel };
                     let from_zero = b == 0 && self.start.is_null();
                     let (c, c_row, c_panel) = if direct {
@@ -191,7 +193,7 @@ impl<T: Real, O: Real> Product<T, O> {
                     };
                     isa.run_on::<T, _>(Tile::<T, TRANSPOSED> {
                         a: a.wrapping_add(offset),
-                        a_row,
+                        a_stride,
                         b: from,
                         ahead,
                         ahead_line,
@@ -216,8 +218,8 @@ impl<T: Real, O: Real> Product<T, O> {
         }
     }
 
-    /// Where tiles find a block of A in words, and how many there are from one row to the next: in A itself if its rows are
-    /// such words, otherwise in a copy.
+    /// Where tiles find a block of A in words, and the words from one row, or one row of the transposed, to the next: in A
+    /// itself if it consists of such words, otherwise in a copy.
     fn block_of_a<const TRANSPOSED: bool>(
         &self,
         isa: Isa,
@@ -226,18 +228,22 @@ impl<T: Real, O: Real> Product<T, O> {
         depth: usize,
         to: *mut f32,
     ) -> (*const f32, usize) {
-        let (stride, step) = (self.a_stride, step_depth::<T>());
+        let (stride, step, rows, first) = (self.a_stride, step_depth::<T>(), rows.len(), rows.start);
         if TRANSPOSED {
-            let from = self.a.wrapping_add(k * stride + rows.start);
-            isa.run_on::<T, _>(BlockFromColumns { from, stride, rows: rows.len(), k: depth, to });
-            return (to, ROW_WORDS);
+            let from = self.a.wrapping_add(k * stride + first);
+            // Every step is a line of its own, and lines whole pages apart would compete for the same cache sets.
+            if T::DTYPE == DType::F32 && !stride.is_multiple_of(PAGE_WORDS) {
+                return (from.cast(), stride);
+            }
+            isa.run_on::<T, _>(BlockFromColumns { from, stride, rows, k: depth, to });
+            return (to, COLUMN_WORDS);
         }
-        let from = self.a.wrapping_add(rows.start * stride + k);
+        let from = self.a.wrapping_add(first * stride + k);
         let whole_steps = depth.is_multiple_of(step) && stride.is_multiple_of(step);
         if step_words::<T>(isa) == 1 && whole_steps && from.cast::<f32>().is_aligned() {
             return (from.cast(), stride / step);
         }
-        isa.run_on::<T, _>(BlockFromRows { from, stride, rows: rows.len(), k: depth, to });
+        isa.run_on::<T, _>(BlockFromRows { from, stride, rows, k: depth, to });
         (to, ROW_WORDS)
     }
 

@@ -288,6 +288,50 @@ fn strides_are_respected_and_gaps_left_alone() {
     }
 }
 
+/// A is read where it lies or is copied first, by its type, its stride and where it begins.
+fn check_places_of_a<T: Real>() {
+    let (m, k, n) = (14, 403, 33);
+    let content: Vec<T> = values(m * 2 * k, 21);
+    let w = numbers(n * k, 22);
+    for isa in Isa::available() {
+        let queue = Queue::cpu(2, isa);
+        let mut scratch = Scratch::new(Device::Cpu);
+        for depth in [k - 1, k] {
+            let mut packed = Packed::<T>::zeros(Device::Cpu, depth, n);
+            packed.pack(&queue, View::of(&w, n, k).col_range(0..depth), 1);
+            let mut products = Vec::new();
+            for stride in [k, k + 1, 1024, 1025] {
+                for first in 0..3.min(stride - depth + 1) {
+                    let mut memory = vec![T::from_f32(f32::NAN); m * stride];
+                    let mut out = vec![0.0f32; m * n];
+                    for i in 0..m {
+                        memory[i * stride + first..][..depth].copy_from_slice(&content[i * k..][..depth]);
+                    }
+                    let a = View::of(&memory, m, stride).col_range(first..first + depth);
+                    matmul(&queue, a, &packed, Epilogue::default(), ViewMut::of(&mut out, m, n));
+                    let b = View::of(&content[m * k..][..m * n], m, n);
+                    let mut gradient = vec![0.0f32; depth * n];
+                    let view = ViewMut::of(&mut gradient, depth, n);
+                    matmul_transposed_a(&queue, a, b, view, false, &mut scratch);
+                    products.push((bits(&out), bits(&gradient)));
+                }
+            }
+            assert!(
+                products.iter().all(|product| *product == products[0]),
+                "{} {} {depth}",
+                T::DTYPE.name(),
+                isa.name()
+            );
+        }
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_where_the_rows_of_a_lie() {
+    check_places_of_a::<f32>();
+    check_places_of_a::<bf16>();
+}
+
 #[test]
 fn long_reductions_go_in_parts_with_the_same_bits() {
     let isa = Isa::available()[0];

@@ -1,8 +1,8 @@
 //! The innermost product: a few rows of A by a few panels of B, accumulated in registers.
 //!
 //! Work is counted in *steps* along k: one k for f32, a pair of k for bf16. A is read in 4-byte *words*: f32; a pair
-//! of bf16 where `vdpbf16ps` exists; elsewhere the two bf16 of a pair, widened beforehand to one f32 each. Rows of such words are
-//! read where they lie; what has to be widened or lies transposed is copied, a block at a time.
+//! of bf16 where `vdpbf16ps` exists; elsewhere the two bf16 of a pair, widened beforehand to one f32 each. Such words are
+//! read where they lie; what has to be widened or paired first is copied, a block at a time.
 
 use std::marker::PhantomData;
 
@@ -20,7 +20,7 @@ pub(super) const BLOCK_WORDS: usize = 384;
 pub(super) const ROW_WORDS: usize = BLOCK_WORDS + 16;
 /// Most rows of a block of A: with this many it takes 300 KB of the second cache.
 pub(super) const BLOCK_ROWS: usize = 192;
-/// Words from one step of a transposed block of A to the next; uneven for the same reason.
+/// Words from one step of a copied, transposed block of A to the next; uneven for the same reason.
 pub(super) const COLUMN_WORDS: usize = BLOCK_ROWS + 16;
 /// Rows of the tallest tile of any path.
 pub(super) const TALLEST: usize = 12;
@@ -58,11 +58,10 @@ pub(super) fn panels_at_once(isa: Isa, rows: usize) -> usize {
 }
 
 /// One tile: `rows` of A by `panels` of B, `steps` deep. `TRANSPOSED` names the layout of A: word `w` of step `p`
-/// of row `i` is at `i · a_row + p · words + w`, or, transposed, at `(p · words + w) · COLUMN_WORDS + i`.
+/// of row `i` is at `i · a_stride + p · words + w`, or, transposed, at `(p · words + w) · a_stride + i`.
 pub(super) struct Tile<T, const TRANSPOSED: bool> {
     pub a: *const f32,
-    /// Words from one row of A to the next, unless transposed.
-    pub a_row: usize,
+    pub a_stride: usize,
     /// The first panel, at the first step.
     pub b: *const T,
     /// Elements from one panel of B to the next.
@@ -164,7 +163,7 @@ impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
         let depth = step_depth::<T>();
         let narrow = T::DTYPE == DType::F32 || S::NATIVE_BF16;
         let words = if narrow { 1 } else { 2 };
-        let (row_step, word_step) = if TRANSPOSED { (1, COLUMN_WORDS) } else { (self.a_row, 1) };
+        let (row_step, word_step) = if TRANSPOSED { (1, self.a_stride) } else { (self.a_stride, 1) };
         let mut acc = [[[s.zero(); V]; G]; R];
         // SAFETY: A holds `steps` steps of R rows, B's panels `steps` steps from `b` on, and the sums R rows a panel.
         unsafe {
