@@ -7,6 +7,8 @@
 //!
 //! Read next: `ops/attention/mod.rs`.
 
+use std::ops::Range;
+
 use super::cpu::forward::Attention;
 use super::cpu::{Pages, Rows, RowsMut, padded};
 use super::{KEY_BLOCK, Run, attend, push_runs};
@@ -80,15 +82,19 @@ pub fn cache_write<T: Real>(queue: &Queue, k: View<T>, v: View<T>, slots: &[(u32
         let inside = (page as usize) < cache.pages && (offset as usize) < KEY_BLOCK;
         assert!(inside, "cache_write: slot ({page}, {offset}) of {} pages", cache.pages);
     }
-    let groups: Vec<&[(u32, u32)]> = slots.chunk_by(|a, b| a.0 == b.0).collect();
-    let mut named: Vec<u32> = groups.iter().map(|group| group[0].0).collect();
+    let mut next = 0;
+    let rows_of_page = |slots: &[(u32, u32)]| {
+        next += slots.len();
+        next - slots.len()..next
+    };
+    let groups: Vec<Range<usize>> = slots.chunk_by(|a, b| a.0 == b.0).map(rows_of_page).collect();
+    let mut named: Vec<u32> = groups.iter().map(|rows| slots[rows.start].0).collect();
     named.sort_unstable();
     assert!(named.windows(2).all(|pair| pair[0] < pair[1]), "cache_write: rows of one page apart from each other");
     let pages = Pages::of(cache.memory.host_mut().as_mut_ptr(), kv_heads, d);
-    let first_rows: Vec<usize> =
-        groups.iter().scan(0, |next, group| Some(std::mem::replace(next, *next + group.len()))).collect();
     let write = |group: usize| {
-        for (row, &(page, offset)) in (first_rows[group]..).zip(groups[group]) {
+        for row in groups[group].clone() {
+            let (page, offset) = slots[row];
             for head in 0..kv_heads {
                 let (k, v) = (&k.row(row)[head * d..][..d], &v.row(row)[head * d..][..d]);
                 // SAFETY: the slot is inside the cache, which is borrowed exclusively; no other task writes to this page.
