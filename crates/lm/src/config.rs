@@ -18,8 +18,11 @@ mod tensors;
 pub use shape::Shape;
 pub use tensors::{Part, TensorSpec};
 
-use crate::error::FormatError;
 use std::path::Path;
+
+use kernels::ops::attention::MAX_HEAD_DIM;
+
+use crate::error::FormatError;
 
 /// The families that can be read, as an error message names them.
 pub const SUPPORTED: &str = "LlamaForCausalLM (Llama 2 and 3, SmolLM2, DeepSeek-R1-Distill-Llama), \
@@ -209,7 +212,7 @@ impl Config {
             ("num_hidden_layers", self.num_hidden_layers, 1 << 10),
             ("num_attention_heads", self.num_attention_heads, 1 << 10),
             ("num_key_value_heads", self.num_key_value_heads, 1 << 10),
-            ("head_dim", self.head_dim, 1 << 10),
+            ("head_dim", self.head_dim, MAX_HEAD_DIM),
             ("intermediate_size", self.intermediate_size, 1 << 18),
             ("vocab_size", self.vocab_size, 1 << 22),
             ("max_position_embeddings", self.max_position_embeddings, 1 << 24),

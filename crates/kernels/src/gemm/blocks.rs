@@ -45,7 +45,7 @@ unsafe impl<T, O> Sync for Product<T, O> {}
 
 /// Memory of one thread, kept between products.
 struct Workspace {
-    /// A block of A.
+    /// A copied block of A.
     words: Scratch,
     /// Sums of a task.
     sums: Scratch,

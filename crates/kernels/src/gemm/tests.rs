@@ -290,7 +290,7 @@ fn strides_are_respected_and_gaps_left_alone() {
 
 /// A is read where it lies or is copied first, by its type, its stride and where it begins.
 fn check_places_of_a<T: Real>() {
-    let (m, k, n) = (14, 403, 33);
+    let (m, k, n) = (14, 803, 33);
     let content: Vec<T> = values(m * 2 * k, 21);
     let w = numbers(n * k, 22);
     for isa in Isa::available() {
@@ -332,11 +332,10 @@ fn bits_do_not_depend_on_where_the_rows_of_a_lie() {
     check_places_of_a::<bf16>();
 }
 
-#[test]
-fn long_reductions_go_in_parts_with_the_same_bits() {
+fn check_long_reductions<T: Real>() {
     let isa = Isa::available()[0];
     let (m, n, k) = (ROWS_AT_ONCE + 37, 5, 34);
-    let (a, b): (Vec<bf16>, Vec<bf16>) = (values(m * n, 16), values(m * k, 17));
+    let (a, b): (Vec<T>, Vec<T>) = (values(m * n, 16), values(m * k, 17));
     let (a, b) = (View::of(&a, m, n), View::of(&b, m, k));
     let mut results = Vec::new();
     for (threads, cut) in [(1, m), (2, m), (3, 1000)] {
@@ -351,6 +350,12 @@ fn long_reductions_go_in_parts_with_the_same_bits() {
         results.push(bits(&out));
     }
     assert!(results.iter().all(|result| *result == results[0]));
+}
+
+#[test]
+fn long_reductions_go_in_parts_with_the_same_bits() {
+    check_long_reductions::<f32>();
+    check_long_reductions::<bf16>();
 }
 
 #[test]

@@ -238,8 +238,8 @@ impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
                     prefetch(ahead.wrapping_add(self.ahead_line));
                 }
                 ahead = ahead.wrapping_add(self.ahead_step);
-                a = a.add(words * word_step);
-                b = b.add(PANEL * depth);
+                a = a.wrapping_add(words * word_step);
+                b = b.wrapping_add(PANEL * depth);
             }
             for (i, row) in acc.iter().enumerate() {
                 for (g, panel) in row.iter().enumerate() {

@@ -149,6 +149,7 @@ fn what_cannot_be_computed_is_refused_with_its_field() {
         (r#"{"num_hidden_layers":100000}"#, "num_hidden_layers"),
         (r#"{"vocab_size":0}"#, "vocab_size"),
         (r#"{"head_dim":3}"#, "head_dim"),
+        (r#"{"head_dim":512}"#, "head_dim"),
         (r#"{"rms_norm_eps":0}"#, "rms_norm_eps"),
         (r#"{"rope_theta":-1.0}"#, "rope_theta"),
         (r#"{"hidden_act":"gelu"}"#, "hidden_act"),

@@ -33,7 +33,7 @@ impl<T: Real> KvCache<T> {
 
     /// Bytes a page takes over all layers.
     pub fn page_bytes(config: &Config) -> usize {
-        2 * config.num_hidden_layers * config.key_value_size() * PAGE * size_of::<T>()
+        config.num_hidden_layers * PagedCache::<T>::page_bytes(config.num_key_value_heads, config.head_dim)
     }
 
     /// Number of pages.

@@ -29,11 +29,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::{DType, Isa, Queue, Real, Scratch, View, ViewMut};
 use cpu::backward::{Differentiate, Passes, scratch_elements};
 use cpu::forward::{Attend, Attention, FillPage, heads_together};
-use cpu::{MAX_HEAD_DIM, Pages, Rows, RowsMut};
+use cpu::{Pages, Rows, RowsMut};
 use segments::{PagePlan, trees};
 
 /// Keys in one block of the online softmax, and positions in one page of the cache.
 pub const KEY_BLOCK: usize = 64;
+
+/// The longest head: queries and outputs of a few rows are kept on the stack.
+pub const MAX_HEAD_DIM: usize = 256;
 
 /// Attends within each sequence of a packed batch.
 ///
@@ -43,7 +46,8 @@ pub const KEY_BLOCK: usize = 64;
 /// * `out`: `[N, H·D]`, overwritten; `lse`: `[N, H]`, overwritten: log Σ exp(scale · q·k), kept for the backward pass.
 ///
 /// # Panics
-/// When shapes disagree, H is no multiple of K, or a segment leaves the batch or precedes its parent.
+/// When shapes disagree, H is no multiple of K, a head is longer than [`MAX_HEAD_DIM`], the scale is not positive, or a segment leaves the batch
+/// or precedes its parent.
 pub fn attention_forward<T: Real>(
     queue: &Queue,
     q: View<T>,
@@ -104,6 +108,7 @@ fn push_runs<'a>(runs: &mut Vec<Run<'a>>, rows: Range<usize>, table: &'a [u32]) 
 
 /// Attends for runs of rows over pages of T: the one body of [`attention_forward`] and [`attention_paged`].
 fn attend<T: Real>(queue: &Queue, attention: &Attention, runs: &[Run]) {
+    assert!(attention.scale > 0.0, "attention: a scale of {}", attention.scale);
     let kv_heads = attention.pages.kv_heads;
     // A few tasks for each thread, so that none waits long for another.
     let fair = (runs.len() * kv_heads).div_ceil(8 * queue.threads()).min(kv_heads);

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::cpu::forward::Attention;
 use super::cpu::{Pages, Rows, RowsMut, padded};
-use super::{KEY_BLOCK, Run, attend, push_runs};
+use super::{KEY_BLOCK, MAX_HEAD_DIM, Run, attend, push_runs};
 use crate::{Buffer, Device, Queue, Real, Scratch, View, ViewMut};
 
 /// Keys, and as many values, from which on [`cache_write`] divides its work.
@@ -27,7 +27,11 @@ pub struct PagedCache<T: Real> {
 
 impl<T: Real> PagedCache<T> {
     /// `pages` pages of zeros.
+    ///
+    /// # Panics
+    /// When heads are longer than [`MAX_HEAD_DIM`].
     pub fn new(device: Device, pages: usize, kv_heads: usize, head_dim: usize) -> Self {
+        assert!(head_dim <= MAX_HEAD_DIM, "a cache for heads of {head_dim}; at most {MAX_HEAD_DIM}");
         let elements = Self::page_bytes(kv_heads, head_dim) / size_of::<T>();
         Self { memory: Buffer::zeros(device, pages * elements), pages, kv_heads, head_dim }
     }
@@ -66,14 +70,14 @@ impl<T: Real> PagedCache<T> {
 /// Stores keys and values: row i goes to the page and the offset within it that `slots[i]` names.
 ///
 /// # Shapes
-/// * `k`, `v`: `[R, K·D]`, any stride; `slots`: R pairs (page, offset), those of one page in succession; `cache`: those places
-///   overwritten.
+/// * `k`, `v`: `[R, K·D]`, any stride; `slots`: R pairs (page, offset), those of one page in succession and in increasing order; `cache`:
+///   those places overwritten.
 ///
-/// In bf16 the values of an odd offset share words with those of the even one before it, which clears them: a
-/// sequence is written in the order of its positions.
+/// In bf16 the values of an odd offset share words with those of the even one before it, which clears them: what follows in a
+/// page is written after it.
 ///
 /// # Panics
-/// When shapes disagree, a slot is outside the cache, or slots of one page are apart from each other.
+/// When shapes disagree, a slot is outside the cache, or slots of one page are apart from each other or in another order.
 pub fn cache_write<T: Real>(queue: &Queue, k: View<T>, v: View<T>, slots: &[(u32, u32)], cache: &mut PagedCache<T>) {
     let (kv_heads, d) = (cache.kv_heads, cache.head_dim);
     assert_eq!((k.rows(), k.cols()), (slots.len(), kv_heads * d), "cache_write: k against slots and cache");
@@ -82,6 +86,8 @@ pub fn cache_write<T: Real>(queue: &Queue, k: View<T>, v: View<T>, slots: &[(u32
         let inside = (page as usize) < cache.pages && (offset as usize) < KEY_BLOCK;
         assert!(inside, "cache_write: slot ({page}, {offset}) of {} pages", cache.pages);
     }
+    let in_order = slots.windows(2).all(|pair| pair[0].0 != pair[1].0 || pair[0].1 < pair[1].1);
+    assert!(in_order, "cache_write: offsets of one page in another order");
     let mut next = 0;
     let rows_of_page = |slots: &[(u32, u32)]| {
         next += slots.len();
@@ -164,7 +170,7 @@ pub struct PagedRow {
 /// Consecutive rows of one sequence share the pass over its pages, as do the query heads of one kv head.
 ///
 /// # Panics
-/// When shapes disagree, or a table is too short for a position or names a page outside the cache.
+/// When shapes disagree, the scale is not positive, or a table is too short for a position or names a page outside the cache.
 pub fn attention_paged<T: Real>(
     queue: &Queue,
     q: View<T>,

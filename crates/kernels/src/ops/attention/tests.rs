@@ -24,7 +24,7 @@ fn batches() -> Vec<Vec<Segment>> {
 fn shapes() -> Vec<Shape> {
     let mut shapes = Vec::new();
     for (i, segments) in batches().into_iter().enumerate() {
-        for (j, head_dim) in [12, 20, 32, 64, 80, 128].into_iter().enumerate() {
+        for (j, head_dim) in [12, 20, 32, 64, 80, 128, 33, 256].into_iter().enumerate() {
             if (i + j) % 2 == 1 {
                 continue;
             }
@@ -266,6 +266,47 @@ fn sequences_of_a_decode_step_do_not_touch_each_other() {
     assert_same_bits("one key", &both[d..], &kv[2 * d..3 * d]);
     cache_copy_page(&queue, &mut cache, 2, 3);
     assert_same_bits("copied", &both[..d], &step(&[&[3]], &[row(0, 1)], &cache));
+}
+
+/// A decode step of many sequences, in which tasks take several kv heads at a time, against each of its rows alone.
+fn check_many_sequences<T: Real>(heads: usize, kv_heads: usize, d: usize) {
+    let lengths: Vec<usize> = (0..40).map(|i| 1 + i * 29 % 150).collect();
+    for queue in queues() {
+        let pages = 3 * lengths.len();
+        let mut cache = PagedCache::<T>::new(Device::Cpu, pages, kv_heads, d);
+        let tables: Vec<[u32; 3]> = (0..lengths.len() as u32).map(|i| [i, 119 - i, i + 40]).collect();
+        for (table, &len) in tables.iter().zip(&lengths) {
+            let slots: Vec<(u32, u32)> = (0..len).map(|p| (table[p / KEY_BLOCK], (p % KEY_BLOCK) as u32)).collect();
+            let [k, v]: [Vec<T>; 2] = [5, 6].map(|salt| random(salt + table[0] as u64, len * kv_heads * d));
+            let view = |x| View::of(x, len, kv_heads * d);
+            cache_write(&queue, view(&k), view(&v), &slots, &mut cache);
+        }
+        let tables: Vec<&[u32]> = tables.iter().map(|table| &table[..]).collect();
+        let rows: Vec<PagedRow> =
+            lengths.iter().enumerate().map(|(sequence, len)| PagedRow { sequence, position: len - 1 }).collect();
+        let q: Vec<T> = random(4, rows.len() * heads * d);
+        let q = View::of(&q, rows.len(), heads * d);
+        let mut scratch = Scratch::new(Device::Cpu);
+        let mut attend = |rows: &[PagedRow], q: View<T>| {
+            let mut out = vec![T::default(); rows.len() * heads * d];
+            let view = ViewMut::of(&mut out, rows.len(), heads * d);
+            attention_paged(&queue, q, rows, &tables, &cache, d, 0.3, view, &mut scratch);
+            out
+        };
+        let together = attend(&rows, q);
+        for (i, row) in rows.iter().enumerate() {
+            let alone = attend(&[*row], q.row_range(i..i + 1));
+            assert_same_bits(queue.isa().name(), &together[i * heads * d..][..heads * d], &alone);
+        }
+    }
+}
+
+#[test]
+fn bits_of_a_decode_step_do_not_depend_on_its_other_sequences() {
+    for (heads, kv_heads, d) in [(9, 3, 33), (4, 4, 32), (10, 2, 1), (8, 4, 64)] {
+        check_many_sequences::<f32>(heads, kv_heads, d);
+        check_many_sequences::<bf16>(heads, kv_heads, d);
+    }
 }
 
 #[test]

@@ -5,8 +5,8 @@
 //! d_k += dSᵀ·q and d_q += dS·k. One task owns all the gradients it adds to and takes blocks and strips in order, so that
 //! no sum depends on the number of threads.
 //!
-//! Words are pairs of bf16 for bf16 where `vdpbf16ps` exists (PAIRS). P, dS and d_out are then rounded to bf16, as FlashAttention does. What is summed along the head and along rows
-//! exists in both orders.
+//! Words are pairs for bf16 where `vdpbf16ps` exists (PAIRS). P, dS and d_out are then rounded to bf16, as FlashAttention does.
+//! What is summed along the head and along rows exists in both orders.
 //!
 //! Rows are taken six at a time, also beyond the last: P and dS are zero there, and the scratch has room. Segments
 //! begin at even rows of the scratch, so that pairs of rows stay together.

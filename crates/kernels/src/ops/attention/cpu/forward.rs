@@ -3,19 +3,18 @@
 //! Scores come out with keys in the lanes, since keys lie transposed; outputs with the coordinates of values in the
 //! lanes. Between the two, a tile's scores (a few rows of [`KEY_BLOCK`]) lie on the stack, as does the slab's state.
 //!
-//! A block is read to its end before the next one: by all queries of one head, or, where a sequence has few, by all heads in
-//! turn, as they lie in the page. In a decode step, which waits for memory, a page is so one stream of reads.
+//! A block is read to its end before the next one: by all queries of one head, or, where a sequence has few, by several heads in
+//! turn, as they lie in the page. In a decode step of many sequences, which waits for memory, a page is so one stream of reads.
 //!
-//! Operands lie in *words*, as in `backward.rs`: f32, or (PAIRS) two bf16 that are neighbours along the sum. The weights of
-//! the values are then rounded to bf16, as in FlashAttention; their sum is not.
+//! Words are pairs for bf16 (PAIRS). The weights of the values are then rounded to bf16, as in FlashAttention; their sum is not.
 //!
 //! Read next: `backward.rs`.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::super::KEY_BLOCK;
-use super::{MAX_HEAD_DIM, MAX_LANES, Pages, Rows, RowsMut, add_product, padded, product, transpose};
+use super::super::{KEY_BLOCK, MAX_HEAD_DIM};
+use super::{MAX_LANES, Pages, Rows, RowsMut, add_product, padded, product, transpose};
 use crate::bf16;
 use crate::simd::{Kernel, Simd, exp};
 
@@ -146,7 +145,7 @@ impl<const PAIRS: bool> Kernel for Attend<'_, PAIRS> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // Zeroing it would cost a tenth of one token's decode; every element is written before it is read.
+        // Far larger than what most heads need; every element is written before it is read.
         let mut state = MaybeUninit::<State>::uninit();
         let state = state.as_mut_ptr();
         // SAFETY: places inside the state; no reference is made to what is not yet written.

@@ -16,9 +16,6 @@ use super::KEY_BLOCK;
 use crate::simd::{Simd, prefetch};
 use crate::{DType, Real, View, ViewMut, bf16};
 
-/// The longest head: tiles keep their rows on the stack.
-pub(super) const MAX_HEAD_DIM: usize = 256;
-
 /// The most lanes of any path.
 const MAX_LANES: usize = 16;
 
