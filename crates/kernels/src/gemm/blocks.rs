@@ -219,7 +219,7 @@ impl<T: Real, O: Real> Product<T, O> {
     }
 
     /// Where tiles find a block of A in words, and the words from one row, or one row of the transposed, to the next: in A
-    /// itself if it consists of such words, otherwise in a copy.
+    /// itself if it consists of such words and they do not lie whole pages apart, otherwise in a copy.
     fn block_of_a<const TRANSPOSED: bool>(
         &self,
         isa: Isa,
@@ -229,10 +229,11 @@ impl<T: Real, O: Real> Product<T, O> {
         to: *mut f32,
     ) -> (*const f32, usize) {
         let (stride, step, rows, first) = (self.a_stride, step_depth::<T>(), rows.len(), rows.start);
+        // Lines whole pages apart would compete for the same cache sets.
+        let apart = !(stride / step).is_multiple_of(PAGE_WORDS);
         if TRANSPOSED {
             let from = self.a.wrapping_add(k * stride + first);
-            // Every step is a line of its own, and lines whole pages apart would compete for the same cache sets.
-            if T::DTYPE == DType::F32 && !stride.is_multiple_of(PAGE_WORDS) {
+            if T::DTYPE == DType::F32 && apart {
                 return (from.cast(), stride);
             }
             isa.run_on::<T, _>(BlockFromColumns { from, stride, rows, k: depth, to });
@@ -240,7 +241,7 @@ impl<T: Real, O: Real> Product<T, O> {
         }
         let from = self.a.wrapping_add(first * stride + k);
         let whole_steps = depth.is_multiple_of(step) && stride.is_multiple_of(step);
-        if step_words::<T>(isa) == 1 && whole_steps && from.cast::<f32>().is_aligned() {
+        if step_words::<T>(isa) == 1 && whole_steps && apart && from.cast::<f32>().is_aligned() {
             return (from.cast(), stride / step);
         }
         isa.run_on::<T, _>(BlockFromRows { from, stride, rows, k: depth, to });

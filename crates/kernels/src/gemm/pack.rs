@@ -95,7 +95,7 @@ impl<T: Real> Kernel for PanelFromColumns<T> {
     }
 }
 
-/// A block of A whose rows are not words as they lie: `rows` rows, `k` of each, completed by zeros to whole steps.
+/// A block of A whose rows are not words as they lie, or lie whole pages apart: `rows` rows, `k` of each, completed by zeros to whole steps.
 pub(super) struct BlockFromRows<T> {
     pub from: *const T,
     pub stride: usize,
@@ -115,7 +115,7 @@ impl<T: Real> Kernel for BlockFromRows<T> {
             unsafe {
                 let from = self.from.add(i * self.stride);
                 let to = self.to.add(i * ROW_WORDS);
-                if S::NATIVE_BF16 {
+                if T::DTYPE == DType::F32 || S::NATIVE_BF16 {
                     let to = to.cast::<T>();
                     std::ptr::copy_nonoverlapping(from, to, self.k);
                     if whole > self.k {

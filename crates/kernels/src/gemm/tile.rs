@@ -2,7 +2,7 @@
 //!
 //! Work is counted in *steps* along k: one k for f32, a pair of k for bf16. A is read in 4-byte *words*: f32; a pair
 //! of bf16 where `vdpbf16ps` exists; elsewhere the two bf16 of a pair, widened beforehand to one f32 each. Such words are
-//! read where they lie; what has to be widened or paired first is copied, a block at a time.
+//! read where they lie; what has to be widened or paired first, or lies whole pages apart, is copied, a block at a time.
 
 use std::marker::PhantomData;
 
