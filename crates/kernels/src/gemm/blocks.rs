@@ -230,10 +230,10 @@ impl<T: Real, O: Real> Product<T, O> {
     ) -> (*const f32, usize) {
         let (stride, step, rows, first) = (self.a_stride, step_depth::<T>(), rows.len(), rows.start);
         // Lines whole pages apart would compete for the same cache sets.
-        let apart = !(stride / step).is_multiple_of(PAGE_WORDS);
+        let spread = !(stride / step).is_multiple_of(PAGE_WORDS);
         if TRANSPOSED {
             let from = self.a.wrapping_add(k * stride + first);
-            if T::DTYPE == DType::F32 && apart {
+            if T::DTYPE == DType::F32 && spread {
                 return (from.cast(), stride);
             }
             isa.run_on::<T, _>(BlockFromColumns { from, stride, rows, k: depth, to });
@@ -241,7 +241,7 @@ impl<T: Real, O: Real> Product<T, O> {
         }
         let from = self.a.wrapping_add(first * stride + k);
         let whole_steps = depth.is_multiple_of(step) && stride.is_multiple_of(step);
-        if step_words::<T>(isa) == 1 && whole_steps && apart && from.cast::<f32>().is_aligned() {
+        if step_words::<T>(isa) == 1 && whole_steps && spread && from.cast::<f32>().is_aligned() {
             return (from.cast(), stride / step);
         }
         isa.run_on::<T, _>(BlockFromRows { from, stride, rows, k: depth, to });

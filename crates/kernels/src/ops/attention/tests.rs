@@ -329,8 +329,18 @@ fn a_page_that_is_used_again_shows_nothing_of_what_it_held() {
 #[test]
 #[should_panic(expected = "rows of one page apart from each other")]
 fn rows_of_one_page_are_written_together() {
+    write_to(&[(0, 0), (1, 0), (0, 1)]);
+}
+
+#[test]
+#[should_panic(expected = "offsets of one page in another order")]
+fn rows_of_one_page_are_written_in_order() {
+    write_to(&[(1, 0), (0, 1), (0, 0)]);
+}
+
+fn write_to(slots: &[(u32, u32)]) {
     let mut cache = PagedCache::<f32>::new(Device::Cpu, 2, 1, 1);
     let view = View::of(&[1.0; 3], 3, 1);
     let queue = Queue::cpu(1, crate::Isa::available()[0]);
-    cache_write(&queue, view, view, &[(0, 0), (1, 0), (0, 1)], &mut cache);
+    cache_write(&queue, view, view, slots, &mut cache);
 }
