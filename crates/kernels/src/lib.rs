@@ -18,6 +18,7 @@ pub mod mapping;
 mod memory;
 pub mod ops;
 pub mod peak;
+pub mod rng;
 pub mod scratch;
 pub(crate) mod simd;
 

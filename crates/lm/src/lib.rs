@@ -21,7 +21,6 @@ pub mod model;
 mod operand;
 pub mod optimizer;
 pub mod params;
-pub mod rng;
 pub mod template;
 pub mod tokenizer;
 

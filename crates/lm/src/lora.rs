@@ -20,7 +20,7 @@ use kernels::{Buffer, Queue, Real, Scratch, View, ViewMut};
 use crate::config::{Config, Part, TensorSpec};
 use crate::model::Model;
 use crate::params::{Arena, LayerWeights};
-use crate::rng::Key;
+use kernels::rng::Key;
 
 /// The projections that have a pair, in the order of their tensors; those of one fused matrix stand together.
 const ADAPTED: [Part; 7] = [Part::Query, Part::Key, Part::Value, Part::Output, Part::Gate, Part::Up, Part::Down];

@@ -11,7 +11,7 @@ use kernels::{Buffer, Device, View, ViewMut};
 use crate::checkpoint::{self, TensorSource};
 use crate::config::{Config, Part, TensorSpec};
 use crate::error::FormatError;
-use crate::rng::Key;
+use kernels::rng::Key;
 
 /// One f32 buffer that holds every tensor of a model.
 #[derive(Clone)]

@@ -4,11 +4,11 @@
 
 mod models;
 
+use kernels::rng::Key;
 use kernels::{Device, Isa, Queue, Real, Scratch, bf16};
 use lm::forward::forward;
 use lm::generate::{Completion, Finish, Flow, Limits, Request, Sampling, Scheduler, generate};
 use lm::head::{self, HeadBuffers, Targets};
-use lm::rng::Key;
 use lm::{Activations, Batch, Keep, Model, Role};
 
 use models::{MODELS, golden, weights};

@@ -58,7 +58,7 @@ pub fn differences(old: &Table, new: &Table) -> Vec<Change> {
     changes
 }
 
-/// Path → value as TOML text. Lists of plain values are one leaf; lists that hold tables are walked.
+/// Path → value as TOML text. Lists of plain values are one leaf; lists that hold tables are entered.
 fn leaves(table: &Table) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     for (key, value) in table {

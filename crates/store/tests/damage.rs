@@ -1,12 +1,12 @@
 //! Damaged, torn and left-over files; refusals.
 
 #[allow(dead_code)]
-mod road;
+mod scripted_run;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use road::{FickleJudge, RECIPE, open, outcome, walk, walk_until};
+use scripted_run::{FickleJudge, RECIPE, open, outcome, run_all, run_until};
 use store::{Blob, Checkpoint, Notice, RunOptions, Runs, StepMetrics, StoreError, Verdict, VerdictKey, VerdictOutcome};
 
 /// Checkpoint folders by name, oldest first.
@@ -33,7 +33,7 @@ fn truncate(path: &Path) {
 fn a_damaged_checkpoint_is_told_and_the_one_before_is_used() {
     let whole = {
         let folder = tempfile::tempdir().unwrap();
-        walk(&open(folder.path()).unwrap(), &FickleJudge::default()).unwrap();
+        run_all(&open(folder.path()).unwrap(), &FickleJudge::default()).unwrap();
         outcome(folder.path())
     };
     type Harm = (&'static str, fn(&Path), &'static str);
@@ -48,14 +48,14 @@ fn a_damaged_checkpoint_is_told_and_the_one_before_is_used() {
     ];
     for (name, harm, told) in harms {
         let (folder, judge) = (tempfile::tempdir().unwrap(), FickleJudge::default());
-        walk_until(&open(folder.path()).unwrap(), &judge, 6).unwrap();
+        run_until(&open(folder.path()).unwrap(), &judge, 6).unwrap();
         assert_eq!(checkpoints(folder.path()).len(), 2, "the last two are kept");
         harm(checkpoints(folder.path()).last().unwrap());
         let run = open(folder.path()).unwrap();
         let damaged: Vec<&Notice> = run.notices().iter().filter(|n| n.kind == "checkpoint_damaged").collect();
         assert!(damaged.len() == 1 && damaged[0].text.contains(told), "{name}: {damaged:?}");
         assert_eq!(run.resumed().unwrap().stage(), "warm", "{name}");
-        walk(&run, &judge).unwrap();
+        run_all(&run, &judge).unwrap();
         drop(run);
         assert_eq!(outcome(folder.path()), whole, "{name}");
         let told_later = Runs::open(folder.path()).view("road").unwrap().ledger().openings().unwrap();
@@ -66,7 +66,7 @@ fn a_damaged_checkpoint_is_told_and_the_one_before_is_used() {
 #[test]
 fn without_a_good_checkpoint_nothing_is_begun_anew() {
     let folder = tempfile::tempdir().unwrap();
-    walk(&open(folder.path()).unwrap(), &FickleJudge::default()).unwrap();
+    run_all(&open(folder.path()).unwrap(), &FickleJudge::default()).unwrap();
     for checkpoint in checkpoints(folder.path()) {
         flip(&checkpoint.join("weights"));
     }
@@ -79,13 +79,13 @@ fn without_a_good_checkpoint_nothing_is_begun_anew() {
 #[test]
 fn metrics_or_ledger_shorter_than_the_checkpoint_says_are_damage() {
     let folder = tempfile::tempdir().unwrap();
-    walk(&open(folder.path()).unwrap(), &FickleJudge::default()).unwrap();
+    run_all(&open(folder.path()).unwrap(), &FickleJudge::default()).unwrap();
     fs::write(folder.path().join("road/metrics.jsonl"), "").unwrap();
     let error = open(folder.path()).err().unwrap().to_string();
     assert!(error.contains("metrics.jsonl has"), "{error}");
 
     let folder = tempfile::tempdir().unwrap();
-    walk(&open(folder.path()).unwrap(), &FickleJudge::default()).unwrap();
+    run_all(&open(folder.path()).unwrap(), &FickleJudge::default()).unwrap();
     for suffix in ["", "-wal", "-shm"] {
         let _ = fs::remove_file(folder.path().join(format!("road/ledger.sqlite{suffix}")));
     }
@@ -97,7 +97,7 @@ fn metrics_or_ledger_shorter_than_the_checkpoint_says_are_damage() {
 fn what_lies_beyond_the_commit_is_dropped_and_verdicts_stay() {
     let (folder, judge) = (tempfile::tempdir().unwrap(), FickleJudge::default());
     let run = open(folder.path()).unwrap();
-    walk_until(&run, &judge, 4).unwrap();
+    run_until(&run, &judge, 4).unwrap();
     let key = VerdictKey { stage: "rl".into(), step: 9, record_id: "x".into(), sample: 3, rule: "python".into() };
     let verdict =
         Verdict { rule: "python".into(), outcome: VerdictOutcome::Failed, value: None, reason: "timed out".into() };

@@ -1,20 +1,20 @@
 //! A run that is interrupted, anywhere and by anything, ends as the run that was not.
 
 #[allow(dead_code)]
-mod road;
+mod scripted_run;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use road::{FailingDisk, Fate, FickleJudge, Outcome, open, open_on, outcome, walk, walk_until};
+use scripted_run::{FailingDisk, Fate, FickleJudge, Outcome, open, open_on, outcome, run_all, run_until};
 use store::StoreError;
 
 fn undisturbed() -> (Outcome, u64, u64) {
     let folder = tempfile::tempdir().unwrap();
     let disk = FailingDisk::new(Fate::DeadFrom(u64::MAX));
     let run = open_on(folder.path(), disk.clone()).unwrap();
-    walk(&run, &FickleJudge::default()).unwrap();
+    run_all(&run, &FickleJudge::default()).unwrap();
     drop(run);
     let (operations, bytes) = disk.counted();
     (outcome(folder.path()), operations, bytes)
@@ -24,9 +24,9 @@ fn undisturbed() -> (Outcome, u64, u64) {
 fn failed_then_resumed(folder: &Path, fate: Fate) -> (Outcome, Option<StoreError>) {
     let judge = FickleJudge::default();
     let disk = FailingDisk::new(fate);
-    let error = open_on(folder, disk).and_then(|run| walk(&run, &judge).err().map_or(Ok(()), Err)).err();
+    let error = open_on(folder, disk).and_then(|run| run_all(&run, &judge).err().map_or(Ok(()), Err)).err();
     let run = open_on(folder, FailingDisk::new(Fate::DeadFrom(u64::MAX))).unwrap();
-    walk(&run, &judge).unwrap();
+    run_all(&run, &judge).unwrap();
     drop(run);
     (outcome(folder), error)
 }
@@ -66,7 +66,7 @@ fn stopping_between_steps_changes_nothing() {
         // Each opening gets `steps` steps further, less what was not committed; with one step it would stand still for ever.
         for _ in 0..8 {
             let run = open_on(folder.path(), FailingDisk::new(Fate::DeadFrom(u64::MAX))).unwrap();
-            walk_until(&run, &judge, steps.max(2)).unwrap();
+            run_until(&run, &judge, steps.max(2)).unwrap();
         }
         assert_eq!(outcome(folder.path()), whole, "stopped after every {steps} steps");
     }
@@ -79,7 +79,7 @@ const CHILD: &str = "FERULE_TEST_ROAD";
 fn child() {
     if let Ok(folder) = std::env::var(CHILD) {
         let run = open(Path::new(&folder)).unwrap();
-        walk(&run, &FickleJudge::default()).unwrap();
+        run_all(&run, &FickleJudge::default()).unwrap();
     }
 }
 

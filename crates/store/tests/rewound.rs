@@ -1,12 +1,12 @@
 //! A run taken back to an earlier stage and walked again.
 
 #[allow(dead_code)]
-mod road;
+mod scripted_run;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use road::{FailingDisk, Fate, FickleJudge, RECIPE, open, outcome, walk};
+use scripted_run::{FailingDisk, Fate, FickleJudge, RECIPE, open, outcome, run_all};
 use store::disk::{Disk, RealDisk};
 use store::{RunOptions, Runs, StoreError};
 
@@ -14,21 +14,21 @@ fn rewind(folder: &Path, disk: Arc<dyn Disk>, recipe: &str) -> Result<(), StoreE
     Runs::open_on(folder, disk).rewind("road", recipe, 1, &["warm"], |key| key.starts_with("stages[1]"))
 }
 
-fn walked() -> tempfile::TempDir {
+fn completed() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    walk(&open(folder.path()).unwrap(), &FickleJudge::default()).unwrap();
+    run_all(&open(folder.path()).unwrap(), &FickleJudge::default()).unwrap();
     folder
 }
 
 #[test]
 fn what_is_done_again_ends_in_the_same_bits_wherever_going_back_was_interrupted() {
-    let whole = outcome(walked().path());
+    let whole = outcome(completed().path());
     let counting = FailingDisk::new(Fate::DeadFrom(u64::MAX));
-    rewind(walked().path(), counting.clone(), RECIPE).unwrap();
+    rewind(completed().path(), counting.clone(), RECIPE).unwrap();
     let (operations, _) = counting.counted();
     assert!(operations > 6, "{operations} operations are too few to try");
     for at in 0..=operations {
-        let folder = walked();
+        let folder = completed();
         let first = rewind(folder.path(), FailingDisk::new(Fate::DeadFrom(at)), RECIPE);
         assert_eq!(first.is_ok(), at == operations, "operation {at}");
         rewind(folder.path(), Arc::new(RealDisk), RECIPE).unwrap();
@@ -36,7 +36,7 @@ fn what_is_done_again_ends_in_the_same_bits_wherever_going_back_was_interrupted(
         assert_eq!((run.resumed().unwrap().stage(), run.resumed().unwrap().step()), ("warm", 3));
         assert_eq!(run.ledger().stages().unwrap().len(), 1, "rows of the stage to come are dropped");
         assert!(run.ledger().verdicts("rl", 1).unwrap().is_empty(), "and what was said of its completions");
-        walk(&run, &FickleJudge::default()).unwrap();
+        run_all(&run, &FickleJudge::default()).unwrap();
         drop(run);
         assert_eq!(outcome(folder.path()), whole, "interrupted at operation {at} of {operations}");
     }
@@ -44,7 +44,7 @@ fn what_is_done_again_ends_in_the_same_bits_wherever_going_back_was_interrupted(
 
 #[test]
 fn only_stages_to_come_may_change_and_only_a_finished_stage_is_gone_back_to() {
-    let folder = walked();
+    let folder = completed();
     let changed = RECIPE.replace("\"rl\"", "\"rl\"\nsteps = 9");
     rewind(folder.path(), Arc::new(RealDisk), &changed).unwrap();
     let runs = Runs::open(folder.path());

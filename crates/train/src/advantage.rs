@@ -7,7 +7,7 @@
 //! It departs from the papers in one place: the small constant beside the standard deviation is 1e-4, as in TRL, so that
 //! groups with nearly equal rewards are not blown up.
 //!
-//! Read next: [`crate::rewards`], where rewards come from.
+//! Read next: [`tasks::rewards`], where rewards come from.
 
 use serde::{Deserialize, Serialize};
 

@@ -9,7 +9,7 @@
 
 mod tfidf;
 
-use crate::rng::Key;
+use kernels::rng::Key;
 use std::collections::BTreeMap;
 use tfidf::{Features, Tfidf};
 

@@ -8,19 +8,20 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use kernels::rng::Key;
 use lm::FormatError;
 use lm::checkpoint::Checkpoint;
 use lm::config::{Config, Shape};
-use lm::rng::Key;
 
-use crate::codec::Codec;
+use crate::episodes::REPLY_TOKENS;
 use crate::error::TrainError;
-use crate::play::REPLY_TOKENS;
-use crate::recipe::{ModelSource, Recipe, RecipeError, StageKind, located};
-use crate::recipes::distill::Distill;
-use crate::recipes::sft::Sft;
+use crate::prompting::Prompting;
+use crate::recipe::{ModelSource, Recipe, RecipeError, StageKind};
 use crate::rules::Rules;
-use crate::tasks::{Case, Split, Task, TaskError, first_written, registry};
+use crate::stages::distill::Distill;
+use crate::stages::sft::Sft;
+use tasks::paths::located;
+use tasks::{Case, Split, Task, TaskError, first_written, registry};
 
 impl Recipe {
     /// The recipe's task, its files read.
@@ -42,12 +43,12 @@ impl Recipe {
     }
 }
 
-/// The models that come from files, opened, and the codec that they share.
+/// The models that come from files, opened, and the prompting that they share.
 pub(crate) struct Sources {
     /// Name and files of each.
     pub checkpoints: Vec<(String, Checkpoint)>,
     /// None where no model comes from a file.
-    pub codec: Option<Codec>,
+    pub prompting: Option<Prompting>,
 }
 
 impl Sources {
@@ -56,7 +57,7 @@ impl Sources {
     /// # Errors
     /// A path without a model, a model that cannot be read, tokenizers that differ.
     pub(crate) fn open(recipe: &Recipe) -> Result<Sources, TrainError> {
-        let mut sources = Sources { checkpoints: Vec::new(), codec: None };
+        let mut sources = Sources { checkpoints: Vec::new(), prompting: None };
         for (name, source) in &recipe.models {
             let ModelSource::Path { path } = source else { continue };
             let key = format!("models.{name}.path");
@@ -68,16 +69,16 @@ impl Sources {
             }
             let checkpoint = lm::checkpoint::open(&path)?;
             let ends = checkpoint.generation().eos_token_id.clone();
-            let own = Codec::new(checkpoint.tokenizer()?, checkpoint.template()?, &ends)?;
-            if let Some(codec) = &sources.codec
-                && !codec.same_vocabulary(&own)
+            let own = Prompting::new(checkpoint.tokenizer()?, checkpoint.template()?, &ends)?;
+            if let Some(prompting) = &sources.prompting
+                && !prompting.same_vocabulary(&own)
             {
                 let problem = format!("its tokenizer is not the one of \"{}\"", sources.checkpoints[0].0);
                 let hint =
                     "teacher and student must share one; take both from one family, or train both from random weights";
                 return Err(recipe.wrong(&key, problem, hint).into());
             }
-            sources.codec.get_or_insert(own);
+            sources.prompting.get_or_insert(own);
             sources.checkpoints.push((name.clone(), checkpoint));
         }
         Ok(sources)
@@ -149,29 +150,29 @@ pub fn check(recipe: &Recipe, task: &dyn Task) -> Result<(), TrainError> {
             }
         }
     }
-    fits(recipe, task, &configs, sources.codec.as_ref())
+    fits(recipe, task, &configs, sources.prompting.as_ref())
 }
 
 /// Refuses prompts and completions that do not fit, now that the tokenizer is known.
 ///
 /// # Errors
 /// See the module.
-pub fn lengths(recipe: &Recipe, task: &dyn Task, codec: &Codec) -> Result<(), TrainError> {
-    let configs = configs(recipe, &Sources::open(recipe)?, Some(codec))?;
-    fits(recipe, task, &configs, Some(codec))
+pub fn lengths(recipe: &Recipe, task: &dyn Task, prompting: &Prompting) -> Result<(), TrainError> {
+    let configs = configs(recipe, &Sources::open(recipe)?, Some(prompting))?;
+    fits(recipe, task, &configs, Some(prompting))
 }
 
 /// The shape of every model; of random ones by the tokenizer's vocabulary, or that which its stage asks for.
 pub(crate) fn configs(
     recipe: &Recipe,
     sources: &Sources,
-    codec: Option<&Codec>,
+    prompting: Option<&Prompting>,
 ) -> Result<BTreeMap<String, Config>, TrainError> {
     let asked = recipe.stages.iter().find_map(|stage| match &stage.kind {
         StageKind::Tokenizer(keys) => Some(keys.vocab_size),
         _ => None,
     });
-    let known = codec.or(sources.codec.as_ref()).map(|codec| codec.tokenizer.vocab_size());
+    let known = prompting.or(sources.prompting.as_ref()).map(|prompting| prompting.tokenizer.vocab_size());
     let mut configs: BTreeMap<String, Config> =
         sources.checkpoints.iter().map(|(name, checkpoint)| (name.clone(), checkpoint.config().clone())).collect();
     for (name, source) in &recipe.models {
@@ -309,18 +310,18 @@ fn written(task: &dyn Task, keys: &Sft, seed: u64) -> Result<Vec<(Case, String)>
     first_written(task, keys.demonstrations, seed, text)
 }
 
-/// Whether everything fits: exactly where a codec is known, otherwise as far as sizes alone tell.
+/// Whether everything fits: exactly where a prompting is known, otherwise as far as sizes alone tell.
 fn fits(
     recipe: &Recipe,
     task: &dyn Task,
     configs: &BTreeMap<String, Config>,
-    codec: Option<&Codec>,
+    prompting: Option<&Prompting>,
 ) -> Result<(), TrainError> {
     let longest = |split, n| -> Result<usize, TrainError> {
-        let Some(codec) = codec else { return Ok(0) };
+        let Some(prompting) = prompting else { return Ok(0) };
         let mut longest = 0;
         for case in task.cases(split, n, recipe.seed)? {
-            longest = longest.max(codec.prompt(&case.prompt)?.len());
+            longest = longest.max(prompting.prompt(&case.prompt)?.len());
         }
         Ok(longest)
     };
@@ -362,10 +363,10 @@ fn fits(
                 place.fits(&models, prompt, keys.max_new_tokens, Some(micro_batch))?;
             }
             StageKind::Sft(keys) => {
-                let Some(codec) = codec else { continue };
+                let Some(prompting) = prompting else { continue };
                 let mut longest = 0;
                 for (case, text) in written(task, keys, recipe.seed)? {
-                    longest = longest.max(codec.prompt(&case.prompt)?.len() + codec.completion(&text).len());
+                    longest = longest.max(prompting.prompt(&case.prompt)?.len() + prompting.completion(&text).len());
                 }
                 place.context(&configs[&keys.model], "demonstrations", longest)?;
                 place.micro_batch(keys.optimisation.tokens_per_micro_batch, longest)?;

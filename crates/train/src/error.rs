@@ -1,14 +1,14 @@
-//! What can go wrong on the road.
+//! What can go wrong in training.
 
-use crate::data::InspectError;
 use crate::recipe::RecipeError;
-use crate::rewards::RuleError;
-use crate::tasks::TaskError;
+use tasks::TaskError;
+use tasks::data::InspectError;
+use tasks::rewards::RuleError;
 
 /// An error of training; messages end in a hint where a person can mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// A recipe that cannot be walked.
+    /// A recipe that cannot be run.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
     /// A task's files.
@@ -44,7 +44,7 @@ pub enum TrainError {
         /// The mend.
         hint: String,
     },
-    /// Stages that cannot be walked as asked.
+    /// Stages that cannot be run as asked.
     #[error("{problem}\nhint: {hint}")]
     Extent {
         /// What is wrong.

@@ -6,17 +6,17 @@
 
 use std::collections::BTreeMap;
 
+use kernels::rng::Key;
 use kernels::{Queue, Real};
 use lm::Model;
 use lm::generate::Sampling;
-use lm::rng::Key;
 use serde::Serialize;
 
-use crate::codec::{Codec, plain_sampling};
 use crate::error::TrainError;
+use crate::prompting::{Prompting, plain_sampling};
 use crate::rollout::{Group, Plan, Rollout, sample};
 use crate::stats::{self, CalibrationBin, Interval, majority_is_right, pass_at_k, wilson};
-use crate::tasks::{Case, Grade, Task};
+use tasks::{Case, Grade, Task};
 
 /// Bootstrap resamples behind an interval.
 const RESAMPLES: usize = 2000;
@@ -89,15 +89,15 @@ pub struct Calibration {
 pub fn evaluate<T: Real>(
     queue: &Queue,
     model: &mut Model<T>,
-    codec: &Codec,
+    prompting: &Prompting,
     task: &dyn Task,
     cases: &[Case],
     k: usize,
     max_new_tokens: usize,
     key: Key,
 ) -> Result<Evaluation, TrainError> {
-    let groups = sample(queue, model, codec, cases, &plan(k, max_new_tokens, key))?;
-    Ok(Evaluation::of(codec, task, cases, &groups, key))
+    let groups = sample(queue, model, prompting, cases, &plan(k, max_new_tokens, key))?;
+    Ok(Evaluation::of(prompting, task, cases, &groups, key))
 }
 
 /// How cases are answered for a measurement: greedily for `k` = 1, else `k` times at temperature 1.
@@ -108,7 +108,7 @@ pub(crate) fn plan(k: usize, max_new_tokens: usize, key: Key) -> Plan {
 
 impl Evaluation {
     /// What completions of `cases`, one group each, amount to.
-    pub fn of(codec: &Codec, task: &dyn Task, cases: &[Case], groups: &[Group], key: Key) -> Evaluation {
+    pub fn of(prompting: &Prompting, task: &dyn Task, cases: &[Case], groups: &[Group], key: Key) -> Evaluation {
         let grades: Vec<Vec<Grade>> = groups
             .iter()
             .map(|group| group.rollouts.iter().map(|r| task.grade(&cases[group.case], &r.completion())).collect())
@@ -129,7 +129,11 @@ impl Evaluation {
         let majority: Vec<bool> = grades.iter().map(|grades| majority_is_right(&votes(grades))).collect();
         let majority_at_k = (k > 1).then(|| over_cases(&|case| f64::from(u8::from(majority[case]))));
         let judged: Vec<(f64, bool)> = match k {
-            1 => groups.iter().zip(&right).map(|(g, &right)| (confidence(codec, &g.rollouts[0]), right == 1)).collect(),
+            1 => groups
+                .iter()
+                .zip(&right)
+                .map(|(g, &right)| (confidence(prompting, &g.rollouts[0]), right == 1))
+                .collect(),
             _ => grades
                 .iter()
                 .zip(&majority)
@@ -188,13 +192,13 @@ fn votes(grades: &[Grade]) -> Vec<(Option<&str>, bool)> {
 }
 
 /// The probability of the answer given the reasoning before it: of all tokens after `<answer>`, or of the whole completion without one.
-fn confidence(codec: &Codec, rollout: &Rollout) -> f64 {
+fn confidence(prompting: &Prompting, rollout: &Rollout) -> f64 {
     const MARK: &str = "<answer>";
     let whole = rollout.tokens.len();
     let start = if rollout.text.contains(MARK) {
         let lengths: Vec<usize> = (0..whole).collect();
         // Whether the mark has been written by then: false, then true for ever.
-        lengths.partition_point(|&length| !codec.tokenizer.decode(&rollout.tokens[..length], false).contains(MARK))
+        lengths.partition_point(|&length| !prompting.tokenizer.decode(&rollout.tokens[..length], false).contains(MARK))
     } else {
         0
     };

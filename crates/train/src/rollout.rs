@@ -6,14 +6,14 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use kernels::rng::Key;
 use kernels::{Queue, Real};
 use lm::generate::{Completion as Generated, Finish, Flow, Limits, Request, Sampling, Scheduler, generate};
-use lm::rng::Key;
 use lm::{Config, Model};
 
-use crate::codec::Codec;
 use crate::error::TrainError;
-use crate::tasks::{Case, Completion};
+use crate::prompting::Prompting;
+use tasks::{Case, Completion};
 
 /// Sequences sampled at a time.
 pub(crate) const SEQUENCES: usize = 256;
@@ -36,9 +36,9 @@ pub struct Rollout {
 }
 
 impl Rollout {
-    fn of(codec: &Codec, generated: Generated) -> Rollout {
+    fn of(prompting: &Prompting, generated: Generated) -> Rollout {
         let tokens: Vec<u32> = generated.tokens.iter().map(|token| token.id).collect();
-        let (text, ended) = codec.text(&tokens);
+        let (text, ended) = prompting.text(&tokens);
         let entropy = generated.tokens.iter().map(|token| token.entropy).sum::<f32>() / tokens.len().max(1) as f32;
         Rollout {
             logprobs: generated.tokens.iter().map(|token| token.logprob).collect(),
@@ -134,12 +134,12 @@ pub struct Plan {
 pub fn sample<T: Real>(
     queue: &Queue,
     model: &mut Model<T>,
-    codec: &Codec,
+    prompting: &Prompting,
     cases: &[Case],
     plan: &Plan,
 ) -> Result<Vec<Group>, TrainError> {
-    let asked = |case: &Case| Ok(Asked { id: case.id.clone(), prompt: codec.prompt(&case.prompt)? });
-    ask(queue, model, codec, cases.iter().map(asked).collect::<Result<_, TrainError>>()?, plan)
+    let asked = |case: &Case| Ok(Asked { id: case.id.clone(), prompt: prompting.prompt(&case.prompt)? });
+    ask(queue, model, prompting, cases.iter().map(asked).collect::<Result<_, TrainError>>()?, plan)
 }
 
 /// A prompt that is tokens already.
@@ -157,7 +157,7 @@ pub struct Asked {
 pub fn ask<T: Real>(
     queue: &Queue,
     model: &mut Model<T>,
-    codec: &Codec,
+    prompting: &Prompting,
     asked: Vec<Asked>,
     plan: &Plan,
 ) -> Result<Vec<Group>, TrainError> {
@@ -180,7 +180,7 @@ pub fn ask<T: Real>(
             samples: plan.samples,
             sampling: plan.sampling.clone(),
             max_new_tokens: plan.max_new_tokens,
-            stop_tokens: codec.end_tokens.clone(),
+            stop_tokens: prompting.end_tokens.clone(),
             key,
             top_logprobs: 0,
         })
@@ -189,7 +189,7 @@ pub fn ask<T: Real>(
     let groups = completions.into_iter().zip(asked).enumerate().map(|(case, (completions, asked))| Group {
         case,
         prompt: asked.prompt,
-        rollouts: completions.into_iter().map(|generated| Rollout::of(codec, generated)).collect(),
+        rollouts: completions.into_iter().map(|generated| Rollout::of(prompting, generated)).collect(),
     });
     Ok(groups.collect())
 }

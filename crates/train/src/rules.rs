@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use store::VerdictOutcome;
 
 use crate::error::TrainError;
-use crate::rewards::{Judged, RuleConfig, RuleSet, Verdict};
 use crate::rollout::{Group, Rollout};
-use crate::tasks::{Case, Task};
+use tasks::rewards::{Judged, RuleConfig, RuleSet, Verdict};
+use tasks::{Case, Task};
 
 /// An arm of the task, or rules by name with their keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,9 +3,9 @@
 //! Everything here is a pure function of its arguments; resampling draws from a key, so a report can be made again to the
 //! last digit. No claim is made here: callers say "within the noise" when an interval holds zero.
 //!
-//! Read next: [`crate::rng`].
+//! Read next: [`kernels::rng`].
 
-use crate::rng::Key;
+use kernels::rng::Key;
 use serde::{Deserialize, Serialize};
 
 /// The standard normal's 97.5th percentile: intervals here are 95% intervals.

@@ -4,18 +4,18 @@
 //! recipe says what each token should learn from, never how the optimiser works. Every loss of Ferule is a sum of the
 //! columns of [`Signals`].
 //!
-//! Read next: [`crate::recipes::sft`], the simplest recipe, then `lm::head`, where the signals become gradients.
+//! Read next: [`crate::stages::sft`], the simplest recipe, then `lm::head`, where the signals become gradients.
 
 mod hidden;
 
 use kernels::ops::head::Divergence;
+use kernels::rng::Key;
 use kernels::{Buffer, Queue, Real, Scratch, View};
 use lm::backward::{BackwardBuffers, Gradients, TapGradient, backward};
 use lm::forward::forward;
 use lm::head::{self, HeadBuffers, RowStatistics, Soft, SoftSource, Targets};
 use lm::lora::{Adapters, LoraConfig};
 use lm::optimizer::{Hyperparameters, Optimizer};
-use lm::rng::Key;
 use lm::{Activations, Arena, Batch, Keep, Model, Role};
 
 use crate::policy::{PolicyLoss, PolicyReport, PolicyTokens, coefficients};

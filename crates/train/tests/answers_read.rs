@@ -7,11 +7,11 @@ use std::sync::atomic::AtomicBool;
 
 use kernels::{Isa, Queue};
 use store::Runs;
+use tasks::Task;
+use tasks::countdown::Countdown;
 use toy::{SecondLetter, Stopper};
+use train::pipeline::run;
 use train::recipe::Recipe;
-use train::road::walk;
-use train::tasks::Task;
-use train::tasks::countdown::Countdown;
 
 /// Labels and answers of a short reinforcement learning from random weights, validated on 7 cases.
 fn read(folder: &Path, task: &dyn Task) -> (u64, u64) {
@@ -50,7 +50,7 @@ validation_cases = 7
     let (queue, stop) = (Queue::cpu(1, Isa::available()[0]), AtomicBool::new(false));
     let mut observer = Stopper { steps: 0, stop_at: None, stop: &stop };
     let runs = Runs::open(folder.join("runs"));
-    let rows = walk::<f32>(&queue, &recipe, task, &runs, &mut observer, &stop).expect("the road is walked").rows;
+    let rows = run::<f32>(&queue, &recipe, task, &runs, &mut observer, &stop).expect("the road is walked").rows;
     let row = rows.last().expect("a row");
     (row.labels, row.answers_read)
 }

@@ -9,8 +9,8 @@ use kernels::{Isa, Queue};
 use store::{Runs, StageRow};
 use toy::{SecondLetter, Stopper, comparable};
 use train::TrainError;
+use train::pipeline::run;
 use train::recipe::Recipe;
-use train::road::walk;
 
 const HEAD: &str = r#"
 seed = 3
@@ -91,8 +91,8 @@ fn go(text: &str, folder: &Path, threads: usize, stop_at: Option<usize>) -> (Res
     let mut observer = Stopper { steps: 0, stop_at, stop: &stop };
     let queue = Queue::cpu(threads, Isa::available()[0]);
     let runs = Runs::open(folder.join("runs"));
-    let finished = recipe(text, folder)
-        .and_then(|recipe| walk::<f32>(&queue, &recipe, &SecondLetter, &runs, &mut observer, &stop));
+    let finished =
+        recipe(text, folder).and_then(|recipe| run::<f32>(&queue, &recipe, &SecondLetter, &runs, &mut observer, &stop));
     (finished.map(|finished| finished.rows), observer.steps)
 }
 

@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 use kernels::{Isa, Queue};
 use store::Runs;
 use toy::{SecondLetter, Stopper};
+use train::pipeline::run;
 use train::recipe::Recipe;
-use train::road::walk;
 
 const RECIPE: &str = r#"
 task = { name = "second_letter" }
@@ -56,7 +56,7 @@ fn groups_of_equal_rewards_change_nothing() {
     let queue = Queue::cpu(2, Isa::available()[0]);
     let runs = Runs::open(folder.path().join("runs"));
     let rows =
-        walk::<f32>(&queue, &recipe, &SecondLetter, &runs, &mut observer, &stop).expect("the road is walked").rows;
+        run::<f32>(&queue, &recipe, &SecondLetter, &runs, &mut observer, &stop).expect("the road is walked").rows;
     assert!(rows[1].digest.is_some() && rows[1].digest == rows[2].digest, "the weights are those before");
     let metrics = runs.view("toy").expect("a run").metrics().expect("metrics");
     let steps: Vec<_> = metrics.iter().filter(|step| step.stage == "grpo-m").collect();

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use kernels::rng::Key;
 use kernels::{Device, Isa, Queue, Real, bf16};
 use lm::lora::LoraConfig;
 use lm::optimizer::Hyperparameters;
 use lm::{Arena, Batch, Config, Keep};
-use train::rng::Key;
 use train::step::{Learner, Signals};
 
 const LORA: LoraConfig = LoraConfig { rank: 3, alpha: 6.0 };

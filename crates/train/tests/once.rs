@@ -2,26 +2,26 @@
 
 use std::path::Path;
 
+use kernels::rng::Key;
 use kernels::{Device, Isa, Queue, Real, bf16};
 use lm::optimizer::Hyperparameters;
-use lm::rng::Key;
 use lm::tokenizer::{Tokenizer, TrainOptions};
 use lm::{Arena, Config, Keep};
-use train::codec::{Codec, plain_sampling};
+use tasks::{Case, Prompt};
 use train::packing::{Continuation, PackedGroups, packed_groups};
 use train::policy::PolicyLoss;
+use train::prompting::{Prompting, plain_sampling};
 use train::rollout::{Group, Plan, sample};
 use train::step::{Learner, PolicySignal, Signals, StepReport};
-use train::tasks::{Case, Prompt};
 
 const PROMPTS: [&str; 3] = ["a ruler", "is", "flat and long, and it is made of wood"];
 const TEMPERATURE: f32 = 0.7;
 
-fn codec() -> Codec {
+fn prompting() -> Prompting {
     let options = TrainOptions { vocab_size: 272, ..TrainOptions::default() };
     let text = "a ruler is flat and long, and it is made of wood; a ruler is flat and long";
     let tokenizer = Tokenizer::train([text], &options, Path::new("test")).expect("enough text");
-    Codec::new(tokenizer, None, &[]).expect("an end token")
+    Prompting::new(tokenizer, None, &[]).expect("an end token")
 }
 
 fn learner<T: Real>(queue: &Queue, vocabulary: usize) -> Learner<T> {
@@ -35,7 +35,7 @@ fn learner<T: Real>(queue: &Queue, vocabulary: usize) -> Learner<T> {
     Learner::new(queue, weights, Hyperparameters::default(), Keep::Everything)
 }
 
-fn groups<T: Real>(queue: &Queue, learner: &mut Learner<T>, codec: &Codec) -> Vec<Group> {
+fn groups<T: Real>(queue: &Queue, learner: &mut Learner<T>, prompting: &Prompting) -> Vec<Group> {
     let case = |text: &str| Case {
         id: text.into(),
         prompt: Prompt::Text(text.into()),
@@ -44,7 +44,7 @@ fn groups<T: Real>(queue: &Queue, learner: &mut Learner<T>, codec: &Codec) -> Ve
     };
     let cases: Vec<Case> = PROMPTS.into_iter().map(case).collect();
     let plan = Plan { samples: 4, sampling: plain_sampling(TEMPERATURE), max_new_tokens: 20, key: Key::new(2) };
-    sample(queue, &mut learner.model, codec, &cases, &plan).expect("short prompts")
+    sample(queue, &mut learner.model, prompting, &cases, &plan).expect("short prompts")
 }
 
 /// The gradient of a step and its report; `on_policy` takes the sampler's word for the log-probabilities.
@@ -63,9 +63,9 @@ fn step<T: Real>(queue: &Queue, groups: &[Group], vocabulary: usize, on_policy: 
 }
 
 fn check<T: Real>(isa: Isa) {
-    let (queue, codec) = (Queue::cpu(2, isa), codec());
-    let vocabulary = codec.tokenizer.vocab_size();
-    let groups = groups(&queue, &mut learner::<T>(&queue, vocabulary), &codec);
+    let (queue, prompting) = (Queue::cpu(2, isa), prompting());
+    let vocabulary = prompting.tokenizer.vocab_size();
+    let groups = groups(&queue, &mut learner::<T>(&queue, vocabulary), &prompting);
     let what = format!("{}, {}", isa.name(), T::DTYPE.name());
 
     let (taken, report) = step::<T>(&queue, &groups, vocabulary, true);

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use kernels::ops::head::Divergence;
+use kernels::rng::Key;
 use kernels::{Device, Isa, Queue};
 use lm::head::Targets;
 use lm::optimizer::Hyperparameters;
 use lm::{Arena, Batch, Config, Keep};
 use train::policy::{PolicyLoss, PolicyTokens};
-use train::rng::Key;
 use train::step::{HiddenSignal, Learner, PolicySignal, Signals, SoftLabels, SoftSignal};
 use train::teacher::LocalTeacher;
 

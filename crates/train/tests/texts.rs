@@ -10,9 +10,9 @@ use lm::tokenizer::Tokenizer;
 use store::{Runs, StageRow};
 use toy::{SecondLetter, comparable};
 use train::TrainError;
+use train::pipeline::run;
 use train::recipe::Recipe;
-use train::road::walk;
-use train::walk::{Observer, StepView};
+use train::trainer::{Observer, StepView};
 
 const FIRST: &str = r#"
 dtype = "f32"
@@ -83,8 +83,8 @@ impl Observer for Listener<'_> {
     fn finished(&mut self, _: &StageRow) {}
 }
 
-/// A walk's end, what was said, and the losses.
-struct Walked {
+/// A trainer's end, what was said, and the losses.
+struct Ended {
     end: Result<(PathBuf, Vec<StageRow>), TrainError>,
     said: String,
     losses: Vec<f64>,
@@ -101,7 +101,7 @@ fn corpus(folder: &Path) {
     std::fs::write(folder.join("more.jsonl"), "{\"text\": \"WHO GIVES 3 GETS 4.\"}\n{\"text\": \" \"}\n").unwrap();
 }
 
-fn go(folder: &Path, name: &str, recipe: &str, stop_at: Option<usize>) -> Walked {
+fn go(folder: &Path, name: &str, recipe: &str, stop_at: Option<usize>) -> Ended {
     let path = folder.join(format!("{name}.toml"));
     std::fs::write(&path, recipe).unwrap();
     let recipe = Recipe::read(&path, &[]).unwrap();
@@ -109,12 +109,12 @@ fn go(folder: &Path, name: &str, recipe: &str, stop_at: Option<usize>) -> Walked
     let stop = AtomicBool::new(false);
     let runs = Runs::open(folder.join("runs"));
     let mut listener = Listener { said: Vec::new(), losses: Vec::new(), stop_at, stop: &stop };
-    let finished = walk::<f32>(&queue, &recipe, &SecondLetter, &runs, &mut listener, &stop);
+    let finished = run::<f32>(&queue, &recipe, &SecondLetter, &runs, &mut listener, &stop);
     let end = finished.map(|finished| (finished.folder, finished.rows));
-    Walked { end, said: listener.said.join("\n"), losses: listener.losses }
+    Ended { end, said: listener.said.join("\n"), losses: listener.losses }
 }
 
-fn base(folder: &Path, name: &str, vocabulary: &str) -> (String, Walked) {
+fn base(folder: &Path, name: &str, vocabulary: &str) -> (String, Ended) {
     let walked = go(folder, name, &FIRST.replace("VOCABULARY", vocabulary), None);
     let (run, _) = walked.end.as_ref().unwrap();
     (run.join("models/pretrain-base").display().to_string(), walked)

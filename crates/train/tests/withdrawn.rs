@@ -8,11 +8,11 @@ use std::sync::atomic::AtomicBool;
 
 use kernels::{Isa, Queue};
 use store::{Runs, StageRow};
+use tasks::{Split, registry};
 use toy::{Stopper, comparable};
 use train::TrainError;
+use train::pipeline::run;
 use train::recipe::Recipe;
-use train::road::walk;
-use train::tasks::{Split, registry};
 
 const RECIPE: &str = r#"
 seed = 3
@@ -101,7 +101,7 @@ fn go(folder: &Path, recipe: &Recipe, stop_at: Option<usize>) -> Result<Vec<Stag
     let mut observer = Stopper { steps: 0, stop_at, stop: &stop };
     let task = registry::build(&recipe.task, &recipe.folder).expect("the task");
     let queue = Queue::cpu(2, Isa::available()[0]);
-    walk::<f32>(&queue, recipe, &*task, &Runs::open(folder.join("runs")), &mut observer, &stop).map(|done| done.rows)
+    run::<f32>(&queue, recipe, &*task, &Runs::open(folder.join("runs")), &mut observer, &stop).map(|done| done.rows)
 }
 
 fn digests(rows: &[StageRow]) -> Vec<String> {

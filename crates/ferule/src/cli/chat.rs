@@ -3,7 +3,7 @@
 //! Replies go to stdout as they come, whole characters at a time; the prompt and all notes go to stderr, so that a
 //! conversation can be piped. Ctrl-C ends the reply, and at the prompt the program.
 //!
-//! A model with a chat template holds a conversation; one without is asked line by line ([`super::voice`]).
+//! A model with a chat template holds a conversation; one without is asked line by line ([`super::asking`]).
 //!
 //! Sampling not asked for on the command line is as the model's makers have it in `generation_config.json`.
 
@@ -12,18 +12,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kernels::Real;
+use kernels::rng::Key;
 use lm::Model;
 use lm::generate::{Finish, Flow, Request, Sampling, Scheduler};
-use lm::rng::Key;
 use lm::tokenizer::Tokenizer;
 use serde_json::Value;
 
+use super::asking::Asking;
 use super::generate::{check_sampling, limits_for, stop_tokens};
 use super::model_argument::{ComputeDType, ModelArguments, OpenModel};
 use super::outcome::{WrongUse, failure};
 use super::output::Output;
 use super::stop_strings::StopStrings;
-use super::voice::Voice;
 
 /// What `ferule chat` is told.
 #[derive(clap::Args)]
@@ -118,13 +118,13 @@ fn run_in<T: Real>(arguments: &Arguments, open: &OpenModel) -> anyhow::Result<()
         open,
         sampling,
         tokenizer: &tokenizer,
-        voice: Voice::of(open, arguments.system.as_deref(), &arguments.template_variable)?,
+        asking: Asking::of(open, arguments.system.as_deref(), &arguments.template_variable)?,
         model: open.load::<T>(0)?,
         interrupt,
         turns: 0,
         output: Output::stdout(),
     };
-    conversation.voice.notes().iter().for_each(|note| eprintln!("{note}"));
+    conversation.asking.notes().iter().for_each(|note| eprintln!("{note}"));
     let at_terminal = io::stdin().is_terminal();
     if at_terminal {
         eprintln!("{}; /reset forgets, /exit ends, Ctrl-C stops a reply", open.name);
@@ -144,7 +144,7 @@ fn run_in<T: Real>(arguments: &Arguments, open: &OpenModel) -> anyhow::Result<()
             _ if read == 0 => break,
             "" => {}
             "/exit" | "/quit" => break,
-            "/reset" => conversation.voice.reset(),
+            "/reset" => conversation.asking.reset(),
             command if command.starts_with('/') && !command.contains(' ') => {
                 eprintln!("{command} is no command; there are /reset and /exit");
             }
@@ -162,7 +162,7 @@ struct Conversation<'a, T: Real> {
     open: &'a OpenModel,
     sampling: Sampling,
     tokenizer: &'a Tokenizer,
-    voice: Voice,
+    asking: Asking,
     model: Model<T>,
     interrupt: Interrupt,
     turns: u64,
@@ -172,15 +172,15 @@ struct Conversation<'a, T: Real> {
 impl<T: Real> Conversation<'_, T> {
     /// One message and its reply.
     fn turn(&mut self, message: &str) -> anyhow::Result<()> {
-        let prompt = self.voice.ask(message, self.tokenizer)?;
+        let prompt = self.asking.ask(message, self.tokenizer)?;
         if let Err(error) = self.open.check_context(prompt.len()) {
             // The conversation outgrew the context; the user decides what to forget.
             eprintln!("error: {error:#}, or forget the conversation with /reset");
-            self.voice.answered(None);
+            self.asking.answered(None);
             return Ok(());
         }
         let reply = self.reply(prompt)?;
-        self.voice.answered(Some(&reply));
+        self.asking.answered(Some(&reply));
         Ok(())
     }
 

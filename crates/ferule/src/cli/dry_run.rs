@@ -1,16 +1,16 @@
 //! `ferule run --dry-run`: the resolved recipe on stdout, so that it can be kept, and on stderr what it will cost.
 
 use kernels::{Queue, Real};
+use tasks::Task;
 use train::plan::{Cost, Plan};
 use train::recipe::{ModelSource, Recipe};
-use train::tasks::Task;
 
 use super::machine::{self, readable};
 use super::output::Output;
 use super::table::aligned;
 use crate::report::figures::{count, duration, large};
 
-/// How far a whole road's time may lie from its estimate, either way, on a machine without other work; see `bench/LOG.md`.
+/// How far a whole run's time may lie from its estimate, either way, on a machine without other work; see `bench/LOG.md`.
 const FACTOR: f64 = 2.0;
 
 /// Estimates the recipe and prints both. Nothing is written to the disk.

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
+use kernels::rng::Key;
 use kernels::{Real, bf16};
-use lm::rng::Key;
 use lm::{Model, Role};
-use train::codec::Codec;
+use tasks::judgment::honest::HONEST_WORDS;
+use tasks::{Split, registry};
+use train::episodes::{Games, play};
 use train::evaluate::{Calibration, Evaluation, evaluate};
-use train::play::{Games, play};
-use train::tasks::judgment::honest::HONEST_WORDS;
-use train::tasks::{Split, registry};
+use train::prompting::Prompting;
 
 use super::model_argument::{ComputeDType, ModelArguments, OpenModel};
 use super::outcome::WrongUse;
@@ -60,7 +60,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 fn measure<T: Real>(arguments: &Arguments) -> anyhow::Result<()> {
     let OpenModel { checkpoint, queue, .. } = arguments.model.open()?;
-    let codec = Codec::new(checkpoint.tokenizer()?, checkpoint.template()?, &checkpoint.generation().eos_token_id)?;
+    let prompting =
+        Prompting::new(checkpoint.tokenizer()?, checkpoint.template()?, &checkpoint.generation().eos_token_id)?;
     let mut model = Model::<T>::load(&queue, checkpoint.config(), checkpoint.tensors(), Role::Inference)?;
     let mut table = toml::Table::new();
     if arguments.task.ends_with(".jsonl") {
@@ -77,14 +78,14 @@ fn measure<T: Real>(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let mut output = Output::stdout();
     if let Some(turns) = arguments.turns {
-        let games = play(&queue, &mut model, &codec, &*task, &cases, turns, arguments.max_new_tokens, key)?;
+        let games = play(&queue, &mut model, &prompting, &*task, &cases, turns, arguments.max_new_tokens, key)?;
         match arguments.json {
             true => output.json_line(&games)?,
             false => output.text(&games_text(&games))?,
         }
         return output.flush();
     }
-    let result = evaluate(&queue, &mut model, &codec, &*task, &cases, arguments.k, arguments.max_new_tokens, key)?;
+    let result = evaluate(&queue, &mut model, &prompting, &*task, &cases, arguments.k, arguments.max_new_tokens, key)?;
     if arguments.json {
         output.json_line(&result)?;
     } else {

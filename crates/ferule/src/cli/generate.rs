@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use kernels::Real;
+use kernels::rng::Key;
 use lm::generate::{Completion, Finish, Flow, KvCache, Limits, PAGE, Request, Sampling, Scheduler, Token};
-use lm::rng::Key;
 use lm::template::{Chat, ChatTemplate};
 use lm::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use store::Runs;
-use train::play::GAME;
+use tasks::Completion;
+use train::episodes::GAME;
 use train::recipe::Recipe;
 use train::rules::Rules;
-use train::tasks::Completion;
 
 use super::outcome::failure;
 use super::output::Output;

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use train::data::inspect;
+use tasks::data::inspect;
+use train::recipe::starter;
 
 use super::outcome::{WrongUse, failure};
 use super::output::Output;
@@ -32,7 +33,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
     }
     let cases_name = cases.file_name().map_or_else(|| stem.clone(), |name| name.to_string_lossy().into_owned());
-    let text = inspection.recipe(&stem, &cases_name, &arguments.model)?;
+    let text = starter(&inspection, &stem, &cases_name, &arguments.model)?;
     write(&cases, &inspection.case_lines())?;
     write(&recipe, &text)?;
     let mut output = Output::stdout();

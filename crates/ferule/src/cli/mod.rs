@@ -6,6 +6,7 @@
 //!
 //! To add a command: a file beside these, and a line in [`Command`] and in [`run()`].
 
+mod asking;
 mod bench;
 mod chat;
 mod compare;
@@ -32,7 +33,6 @@ mod score;
 mod stop_strings;
 mod table;
 mod task;
-mod voice;
 mod withdraw;
 
 use std::process::ExitCode;
@@ -54,7 +54,7 @@ FERULE_ISA picks an instruction path (avx512_bf16, avx512, avx2, neon, portable)
 
 #[derive(Subcommand)]
 enum Command {
-    /// Walk a recipe's whole road, or go on with it
+    /// Run a recipe's stages, or resume them
     Run(run::Arguments),
     /// Show a run as a page, or its ladder as JSON
     Report(report::Arguments),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use store::StageRow;
-use train::walk::{Observer, StepView};
+use train::trainer::{Observer, StepView};
 
 use super::ladder;
 

@@ -1,4 +1,4 @@
-//! `ferule run RECIPE`: walks the whole road, or goes on with it.
+//! `ferule run RECIPE`: runs the whole pipeline, or resumes it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use kernels::{Isa, Queue, Real, bf16};
 use store::Runs;
+use tasks::Task;
+use tasks::paths::located;
 use train::TrainError;
 use train::check::check;
-use train::recipe::{ModelSource, Recipe, located};
-use train::road::{Extent, Finished, walk_part};
-use train::tasks::Task;
+use train::pipeline::{Extent, Finished, run_part};
+use train::recipe::{ModelSource, Recipe};
 
 use super::dry_run;
 use super::ladder;
@@ -34,7 +35,7 @@ pub struct Arguments {
     /// Change a key of the recipe: `seed=3`, `stages.sft-teacher.epochs=4`
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Walk these stages and no other
+    /// Trainer these stages and no other
     #[arg(long, value_name = "STAGE", num_args = 1..)]
     only: Vec<String>,
     /// Do this stage and those after it again, from the weights before it; their keys may have changed
@@ -84,7 +85,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         output.text(&ladder::text(&view.ledger().baselines()?, &finished.rows))?;
         output.text(&format!("\n{}\n", finished.folder.display()))?;
         if task.name() == "judgment" {
-            output.text(&format!("\n{}\n", train::tasks::judgment::honest::HONEST_WORDS))?;
+            output.text(&format!("\n{}\n", tasks::judgment::honest::HONEST_WORDS))?;
         }
     }
     output.flush()
@@ -116,9 +117,9 @@ fn go<T: Real>(queue: &Queue, recipe: &Recipe, task: &dyn Task, arguments: &Argu
     let runs = Runs::open(&arguments.runs);
     let extent = Extent { from: arguments.from.clone(), only: arguments.only.clone() };
     let finished = if Terminal::fits() && !arguments.quiet {
-        walk_part::<T>(queue, recipe, task, &runs, &extent, &mut Terminal::new(), &stop)
+        run_part::<T>(queue, recipe, task, &runs, &extent, &mut Terminal::new(), &stop)
     } else {
-        walk_part::<T>(queue, recipe, task, &runs, &extent, &mut Lines::new(arguments.quiet), &stop)
+        run_part::<T>(queue, recipe, task, &runs, &extent, &mut Lines::new(arguments.quiet), &stop)
     };
     match finished {
         Err(TrainError::Interrupted { stage, step }) if arguments.from.is_some() => {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use tasks::{Split, registry};
 use train::recipe::Recipe;
-use train::tasks::{Split, registry};
 
 use super::output::Output;
 

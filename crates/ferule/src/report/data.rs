@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use store::ledger::rows::Opening;
 use store::{BaselineRow, Notice, Rollout, RunView, StageRow, StoreError, VerdictOutcome};
+use train::snapshots::SUFFIX;
 use train::stats::CalibrationBin;
-use train::watch::SUFFIX;
 
 /// Everything on the page.
 #[derive(Clone, Debug, Default)]

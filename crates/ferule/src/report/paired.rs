@@ -3,10 +3,10 @@
 //! Both rows answered the same held-out cases, so the difference is taken within each case and its interval drawn over cases: it is narrower than
 //! the rows' own intervals suggest. An interval that holds zero is a difference within the noise, and is called so.
 
+use kernels::rng::Key;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use store::StageRow;
-use train::rng::Key;
 use train::stats::{Interval, paired_bootstrap};
 
 /// Bootstrap resamples behind every interval.

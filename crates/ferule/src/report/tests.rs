@@ -1,4 +1,4 @@
-//! The page on made data: a short judgment road, stored as a real run and read back.
+//! The page on made data: a short judgment run, stored as a real run and read back.
 
 use std::fs;
 use std::path::Path;

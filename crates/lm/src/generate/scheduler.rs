@@ -24,7 +24,7 @@ use super::kv_cache::{KvCache, PAGE};
 use super::sampler::{Draw, Sampling, sample};
 use crate::config::Config;
 use crate::model::Model;
-use crate::rng::Key;
+use kernels::rng::Key;
 
 /// Logits held at a time, in f32 elements.
 const LOGITS_PER_BLOCK: usize = 1 << 21;

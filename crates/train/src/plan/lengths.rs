@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use crate::codec::Codec;
-use crate::data::texts;
 use crate::error::TrainError;
+use crate::prompting::Prompting;
 use crate::recipe::{Recipe, StageKind};
-use crate::recipes::tokenizer::{self, TokenizerStage};
-use crate::tasks::{Split, Task};
+use crate::stages::tokenizer::{self, TokenizerStage};
+use tasks::data::texts;
+use tasks::{Split, Task};
 
 /// Texts of each kind that are looked at.
 const TEXTS: usize = 200;
@@ -28,36 +28,36 @@ pub struct Lengths {
 }
 
 impl Lengths {
-    /// Looks at the task's texts with the codec, or with a small one made from a part of what the tokenizer stage would count.
-    pub(super) fn of(recipe: &Recipe, task: &dyn Task, codec: Option<Codec>) -> Result<Lengths, TrainError> {
+    /// Looks at the task's texts with the prompting, or with a small one made from a part of what the tokenizer stage would count.
+    pub(super) fn of(recipe: &Recipe, task: &dyn Task, prompting: Option<Prompting>) -> Result<Lengths, TrainError> {
         let stage = recipe.stages.iter().find_map(|stage| match &stage.kind {
             StageKind::Tokenizer(keys) => Some(keys),
             _ => None,
         });
         let mut tokenizer_seconds = 0.0;
-        let codec = match (codec, stage) {
-            (Some(codec), _) => codec,
+        let prompting = match (prompting, stage) {
+            (Some(prompting), _) => prompting,
             (None, Some(keys)) => {
                 let texts = counted(keys, task, recipe)?;
                 let part = texts.iter().step_by(TOKENIZER_SHARE).map(String::as_str);
                 let began = Instant::now();
                 // A part may be too poor for the vocabulary where the whole is not.
-                let codec = match tokenizer::codec_of(keys, &recipe.name, part) {
-                    Ok(codec) => codec,
-                    Err(_) => tokenizer::codec_of(keys, &recipe.name, texts.iter().map(String::as_str))?,
+                let prompting = match tokenizer::prompting_of(keys, &recipe.name, part) {
+                    Ok(prompting) => prompting,
+                    Err(_) => tokenizer::prompting_of(keys, &recipe.name, texts.iter().map(String::as_str))?,
                 };
                 tokenizer_seconds = began.elapsed().as_secs_f64() * TOKENIZER_SHARE as f64;
-                codec
+                prompting
             }
             (None, None) => unreachable!("a recipe without either is refused when it is read"),
         };
         let cases = task.cases(Split::Train, TEXTS, recipe.seed)?;
-        let prompts = cases.iter().map(|case| Ok(codec.prompt(&case.prompt)?.len()));
+        let prompts = cases.iter().map(|case| Ok(prompting.prompt(&case.prompt)?.len()));
         let prompts = prompts.collect::<Result<Vec<usize>, TrainError>>()?;
         let demonstrations = cases.iter().filter_map(|case| task.demonstration(case));
-        let demonstrations: Vec<usize> = demonstrations.map(|text| codec.completion(&text).len()).collect();
+        let demonstrations: Vec<usize> = demonstrations.map(|text| prompting.completion(&text).len()).collect();
         let documents = (0..TEXTS as u64).map_while(|index| task.corpus(index, recipe.seed));
-        let documents: Vec<usize> = documents.map(|text| codec.document(&text).len()).collect();
+        let documents: Vec<usize> = documents.map(|text| prompting.document(&text).len()).collect();
         Ok(Lengths {
             document: mean(&documents).unwrap_or(0.0),
             prompt: mean(&prompts).unwrap_or(0.0),

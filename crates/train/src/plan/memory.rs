@@ -10,7 +10,7 @@ use lm::{Activations, Config, Keep};
 
 use super::PlannedModel;
 use super::lengths::Lengths;
-use crate::play::REPLY_TOKENS;
+use crate::episodes::REPLY_TOKENS;
 use crate::recipe::{Optimisation, Recipe, Stage, StageKind};
 use crate::rollout::SEQUENCES;
 

@@ -22,7 +22,7 @@ use lm::Config;
 use crate::check::{Sources, configs};
 use crate::error::TrainError;
 use crate::recipe::{ModelSource, Recipe, Stage};
-use crate::tasks::Task;
+use tasks::Task;
 
 pub use lengths::Lengths;
 pub use probe::Speed;
@@ -88,7 +88,7 @@ impl Plan {
     pub fn of<T: Real>(queue: &Queue, recipe: &Recipe, task: &dyn Task) -> Result<Plan, TrainError> {
         let mut sources = Sources::open(recipe)?;
         let configs = configs(recipe, &sources, None)?;
-        let lengths = Lengths::of(recipe, task, sources.codec.take())?;
+        let lengths = Lengths::of(recipe, task, sources.prompting.take())?;
         // Copies have the shape of what they copy: one probe serves all models of one shape.
         let mut probed: Vec<(Config, Speed)> = Vec::new();
         let mut models = Vec::new();
@@ -112,7 +112,7 @@ impl Plan {
         Ok(Plan { lengths, stages, measuring, models: models.clone() })
     }
 
-    /// The road's cost, measuring included.
+    /// The pipeline's cost, measuring included.
     pub fn total(&self) -> Cost {
         self.stages.iter().map(|stage| stage.cost).fold(self.measuring, Cost::plus)
     }

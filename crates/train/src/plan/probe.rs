@@ -6,14 +6,14 @@
 use std::path::Path;
 use std::time::Instant;
 
+use kernels::rng::Key;
 use kernels::{Queue, Real};
 use lm::generate::{Flow, Limits, Request, Scheduler, generate};
 use lm::optimizer::Hyperparameters;
-use lm::rng::Key;
 use lm::{Arena, Batch, Config, Keep, Model, Role};
 
 use super::lengths::Lengths;
-use crate::codec::plain_sampling;
+use crate::prompting::plain_sampling;
 use crate::step::{Learner, Signals};
 
 /// Layers of the probe at most.

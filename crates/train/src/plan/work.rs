@@ -3,7 +3,7 @@
 use lm::Config;
 
 use super::lengths::Lengths;
-use crate::play::REPLY_TOKENS;
+use crate::episodes::REPLY_TOKENS;
 use crate::recipe::{Optimisation, Recipe, Stage, StageKind};
 
 /// What one stage does.
@@ -128,7 +128,7 @@ pub(super) fn of(
                 work.reading_flops = work.rollouts * read;
                 work.teacher_tokens += if keys.teacher.is_some() { work.rollouts * length } else { 0.0 };
             }
-            keys.cases.div_ceil(crate::recipes::sample::CASES_PER_STEP) as u64
+            keys.cases.div_ceil(crate::stages::sample::CASES_PER_STEP) as u64
         }
         StageKind::Distill(keys) => {
             let data = recipe.stages.iter().find_map(|stage| match &stage.kind {

@@ -1,16 +1,16 @@
-//! A recipe: one TOML file that describes the whole road.
+//! A recipe: one TOML file that describes the whole pipeline.
 //!
 //! It names a task, models and an ordered list of stages; each stage's keys are the fields of the struct beside its code in
-//! [`crate::recipes`]. Reading is in `read.rs`: unknown keys are refused with a suggestion, defaults stand in the structs
+//! [`crate::stages`]. Reading is in `read.rs`: unknown keys are refused with a suggestion, defaults stand in the structs
 //! and nowhere else, and the resolved recipe, every default written out, lies beside every run.
 //!
-//! Read next: `recipes/judgment.toml` in the repository, then [`crate::road`], which walks it.
+//! Read next: `recipes/judgment.toml` in the repository, then [`crate::pipeline`], which runs it.
 
-mod elsewhere;
-mod paths;
+mod foreign_names;
 mod read;
-mod sense;
 mod source;
+mod starter;
+mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,19 +20,19 @@ use lm::lora::LoraConfig;
 use lm::optimizer::Hyperparameters;
 use serde::{Deserialize, Serialize};
 
-use crate::recipes::dialogue::Dialogue;
-use crate::recipes::distill::Distill;
-use crate::recipes::eval::Eval;
-use crate::recipes::grpo::Grpo;
-use crate::recipes::pretrain::Pretrain;
-use crate::recipes::sample::Sample;
-use crate::recipes::sft::Sft;
-use crate::recipes::tokenizer::TokenizerStage;
 use crate::schedule::Schedule;
+use crate::stages::dialogue::Dialogue;
+use crate::stages::distill::Distill;
+use crate::stages::eval::Eval;
+use crate::stages::grpo::Grpo;
+use crate::stages::pretrain::Pretrain;
+use crate::stages::sample::Sample;
+use crate::stages::sft::Sft;
+use crate::stages::tokenizer::TokenizerStage;
 
-pub use paths::{Paths, located};
 pub use read::{RecipeError, StageFields};
 pub use source::Source;
+pub use starter::starter;
 
 /// A resolved recipe.
 #[derive(Clone, Debug, Serialize)]
@@ -70,7 +70,7 @@ pub enum ModelSource {
         /// The folder or file.
         path: PathBuf,
     },
-    /// A copy of what a stage made, so that several roads may part from one place.
+    /// A copy of what a stage made, so that several pipelines may start from one model.
     Stage {
         /// The stage's name.
         from: String,

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::elsewhere::ELSEWHERE;
-use super::{EvalSettings, ModelSource, Optimisation, Recipe, Source, Stage, StageKind, sense};
-use crate::suggest;
+use super::foreign_names::FOREIGN_NAMES;
+use super::{EvalSettings, ModelSource, Optimisation, Recipe, Source, Stage, StageKind, validate};
+use tasks::suggest;
 
 /// What can be wrong with a recipe. Messages name the file, the line where it is known, the key, and the mend.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +93,7 @@ impl Reader {
         if !["f32", "bf16"].contains(&recipe.dtype.as_str()) {
             return Err(self.field("dtype", format!("\"{}\" is no dtype", recipe.dtype), "write \"f32\" or \"bf16\""));
         }
-        sense::check(&recipe)?;
+        validate::check(&recipe)?;
         Ok(recipe)
     }
 
@@ -247,7 +247,7 @@ impl Reader {
     fn refuse_unknown(&self, place: &str, table: &Table, known: &[&str]) -> Result<(), RecipeError> {
         let Some(unknown) = table.keys().find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
         let elsewhere =
-            ELSEWHERE.iter().find(|(ours, theirs)| theirs.contains(&unknown.as_str()) && known.contains(ours));
+            FOREIGN_NAMES.iter().find(|(ours, theirs)| theirs.contains(&unknown.as_str()) && known.contains(ours));
         let hint = match elsewhere {
             Some((ours, _)) => format!("here it is called \"{ours}\""),
             None => suggest::hint(unknown, known.iter().copied()),

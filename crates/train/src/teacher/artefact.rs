@@ -1,11 +1,11 @@
 //! What a teacher said of a data set, kept on disk: its text, its most likely tokens at every token, the rest of its mass.
 //!
-//! The artefact is the data set of a `sample` stage ([`crate::recipes::sample`]), one Parquet file for each 250 cases, as
+//! The artefact is the data set of a `sample` stage ([`crate::stages::sample`]), one Parquet file for each 250 cases, as
 //! [`store::rollouts`] describes it. One artefact serves hard labels (the tokens), soft labels (`top_ids`, `top_logprobs`, `tail`), and, where the
 //! student spoke and the teacher listened, dialogue at the student's own prefixes. Whole vocabulary rows are never kept: at V = 150,000
 //! one token's row takes as much as 4,000 tokens of the best 18.
 //!
-//! Read next: [`crate::recipes::distill`].
+//! Read next: [`crate::stages::distill`].
 
 use kernels::{Queue, Real};
 use lm::Batch;

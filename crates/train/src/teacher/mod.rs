@@ -5,7 +5,7 @@
 //!
 //! A teacher never learns, never samples, and knows no loss.
 //!
-//! Read next: [`local`], then [`crate::recipes::distill`], which reads both.
+//! Read next: [`local`], then [`crate::stages::distill`], which reads both.
 
 pub mod artefact;
 pub mod local;

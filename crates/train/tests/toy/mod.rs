@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use kernels::rng::Key;
 use store::StageRow;
-use train::rewards::{Evidence, Reads, Rule, RuleSet, Verdict};
-use train::rng::Key;
-use train::tasks::environment::{Environment, Reply};
-use train::tasks::{Case, Completion, Grade, Prompt, Split, Task, TaskError};
-use train::walk::{Observer, StepView};
+use tasks::environment::{Environment, Reply};
+use tasks::rewards::{Evidence, Reads, Rule, RuleSet, Verdict};
+use tasks::{Case, Completion, Grade, Prompt, Split, Task, TaskError};
+use train::trainer::{Observer, StepView};
 
 const LETTERS: &[u8] = b"abcdefgh";
 

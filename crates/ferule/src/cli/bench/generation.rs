@@ -1,8 +1,8 @@
 //! Decoding and prefill, through the scheduler that every command generates with.
 
+use kernels::rng::Key;
 use kernels::{Queue, Real};
 use lm::generate::{Flow, Limits, Request, Sampling, Scheduler, generate};
-use lm::rng::Key;
 use lm::{Model, Role};
 use serde::Serialize;
 

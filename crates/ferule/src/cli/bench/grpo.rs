@@ -11,19 +11,19 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
+use kernels::rng::Key;
 use kernels::{Queue, Real};
 use lm::Arena;
-use lm::rng::Key;
 use lm::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use store::{RunOptions, Runs};
-use train::codec::Codec;
+use tasks::rewards::{Evidence, Reads, Rule, RuleSet, Verdict};
+use tasks::{Case, Completion, Grade, Prompt, Split, Task, TaskError};
+use train::prompting::Prompting;
 use train::recipe::{EvalSettings, Recipe, Source, Stage, StageKind};
-use train::recipes::grpo;
-use train::rewards::{Evidence, Reads, Rule, RuleSet, Verdict};
-use train::tasks::{Case, Completion, Grade, Prompt, Split, Task, TaskError};
-use train::walk::{Meters, Observer, StepView, Walk};
+use train::stages::grpo;
+use train::trainer::{Meters, Observer, StepView, Trainer};
 
 use super::{Arguments, median};
 use crate::cli::machine;
@@ -83,17 +83,17 @@ pub fn measure<T: Real>(queue: &Queue, weights: Arena, rounds: usize) -> anyhow:
     let folder = tempfile::tempdir().context("a folder for the run that is measured")?;
     let vocabulary = weights.config().vocab_size;
     // The one end token lies beyond the vocabulary: no completion ends before its time.
-    let codec = Codec::new(word_tokenizer(folder.path(), vocabulary)?, None, &[vocabulary as u32])?;
+    let prompting = Prompting::new(word_tokenizer(folder.path(), vocabulary)?, None, &[vocabulary as u32])?;
     let stage = stage(rounds as u64 + 1)?;
     let recipe = recipe(&stage, T::DTYPE.name());
     let run = Runs::open(folder.path()).create_or_resume("bench", &recipe.resolved(), &RunOptions::default())?;
     let mut clock = Clock::default();
-    let mut walk = Walk {
+    let mut trainer = Trainer {
         queue,
         recipe: &recipe,
         run: &run,
         task: &Words { vocabulary },
-        codec: Some(Arc::new(codec)),
+        prompting: Some(Arc::new(prompting)),
         index: 0,
         stage: "grpo",
         key: Key::new(recipe.seed).word("bench"),
@@ -104,7 +104,7 @@ pub fn measure<T: Real>(queue: &Queue, weights: Arena, rounds: usize) -> anyhow:
         stop: &AtomicBool::new(false),
         resume: None,
     };
-    grpo::run::<T>(&stage, &mut walk)?;
+    grpo::run::<T>(&stage, &mut trainer)?;
     Ok(Row {
         dtype: T::DTYPE.name().to_string(),
         prompts: PROMPTS,

@@ -1,9 +1,9 @@
 //! The training step: that of [`Learner`], which every stage takes.
 
+use kernels::rng::Key;
 use kernels::{Queue, Real};
 use lm::config::Part;
 use lm::optimizer::Hyperparameters;
-use lm::rng::Key;
 use lm::{Arena, Batch, Config, Keep};
 use serde::Serialize;
 use train::step::{Learner, Signals};

@@ -1,0 +1,299 @@
+//! A make-believe training run for the tests, and a disk that fails on demand.
+//!
+//! The "weights" are 4 KiB that each step hashes onward, so that a step lost, done twice or done in another order shows in every later
+//! one. Stage `warm` has three steps; stage `rl` has four, with rollouts and a judge who answers differently when asked twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use store::disk::{Disk, OutFile, RealDisk};
+use store::{
+    Blob, Checkpoint, Label, LabelKind, ModelDigest, Rollout, Run, RunOptions, Runs, StageRow, StepMetrics, StoreError,
+    Verdict, VerdictKey, VerdictOutcome,
+};
+
+pub const RECIPE: &str = "seed = 7\n[[stages]]\nname = \"warm\"\n[[stages]]\nname = \"rl\"\n";
+const STAGES: [(&str, u64); 2] = [("warm", 3), ("rl", 4)];
+
+/// Gives a different verdict each time that it is asked about the same thing.
+#[derive(Default)]
+pub struct FickleJudge {
+    asked: Mutex<BTreeMap<VerdictKey, u32>>,
+}
+
+impl FickleJudge {
+    fn judge(&self, key: &VerdictKey) -> Verdict {
+        let mut asked = self.asked.lock().unwrap();
+        let times = asked.entry(key.clone()).or_default();
+        *times += 1;
+        Verdict {
+            rule: key.rule.clone(),
+            outcome: VerdictOutcome::Score,
+            value: Some(f64::from(*times) / 8.0),
+            reason: format!("asked {times} times"),
+        }
+    }
+}
+
+pub fn open(folder: &Path) -> Result<Run, StoreError> {
+    open_on(folder, Arc::new(RealDisk))
+}
+
+pub fn open_on(folder: &Path, disk: Arc<dyn Disk>) -> Result<Run, StoreError> {
+    Runs::open_on(folder, disk).create_or_resume("road", RECIPE, &RunOptions::default())
+}
+
+/// Walks the road from where the run stands to its end, committing every second step and at the end of a stage.
+pub fn run_all(run: &Run, judge: &FickleJudge) -> Result<(), StoreError> {
+    run_until(run, judge, u64::MAX)
+}
+
+/// The same, and returns in the middle of things after `steps` steps.
+pub fn run_until(run: &Run, judge: &FickleJudge, steps: u64) -> Result<(), StoreError> {
+    let (mut weights, from_stage, from_step) = match run.resumed() {
+        Some(c) => (c.read("weights")?, c.stage_index(), c.step()),
+        None => (vec![0; 4096], 0, 0),
+    };
+    let mut left = steps;
+    for (index, (stage, n)) in (0..).zip(STAGES).skip(from_stage as usize) {
+        for step in if index == from_stage { from_step + 1 } else { 1 }..=n {
+            if left == 0 {
+                return Ok(());
+            }
+            left -= 1;
+            take_step(run, judge, stage, step, &mut weights)?;
+            if step == n {
+                finish_stage(run, index, stage, &weights)?;
+            }
+            if step % 2 == 0 || step == n {
+                let blobs = vec![Blob::bytes("weights", weights.clone())];
+                run.commit(Checkpoint {
+                    stage_index: index,
+                    stage: stage.into(),
+                    step,
+                    blobs,
+                    state: json!({"at": step}),
+                    ends_stage: step == n,
+                })?;
+                // Waiting makes the order of operations the same each time, so that every one of them can be made to fail.
+                run.flush()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn take_step(run: &Run, judge: &FickleJudge, stage: &str, step: u64, weights: &mut [u8]) -> Result<(), StoreError> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(weights).update(stage.as_bytes()).update(&step.to_le_bytes());
+    if stage == "rl" {
+        let key = VerdictKey { stage: stage.into(), step, record_id: "case".into(), sample: 0, rule: "fickle".into() };
+        let stands = run.ledger().verdicts(stage, step)?.remove(&key);
+        let verdict = match stands {
+            Some(verdict) => verdict,
+            None => {
+                let verdict = judge.judge(&key);
+                run.ledger().record_verdicts(&[(key, verdict.clone())])?;
+                verdict
+            }
+        };
+        hasher.update(&verdict.value.unwrap().to_le_bytes());
+        let row = Rollout { tokens: vec![1, 2], logprobs: vec![-0.5, -0.25], reward: verdict.value, ..named(&verdict) };
+        run.write_rollouts(stage, step, &[row])?;
+        run.ledger().meter_answers(stage, &["case"])?;
+    } else {
+        let label = Label { record_id: format!("r{step}"), stage: stage.into(), kind: LabelKind::Demonstration };
+        run.ledger().meter_labels(&[label])?;
+    }
+    hasher.finalize_xof().fill(weights);
+    let loss = f64::from(weights[0]) / 255.0;
+    run.log_step(&StepMetrics::new(stage, step).with("loss", loss))
+}
+
+fn named(verdict: &Verdict) -> Rollout {
+    Rollout { case_id: "case".into(), verdicts: vec![verdict.clone()], ..Rollout::default() }
+}
+
+fn finish_stage(run: &Run, index: u64, stage: &str, weights: &[u8]) -> Result<(), StoreError> {
+    let mut digest = ModelDigest::new();
+    digest.tensor("weights", "U8", &[weights.len() as u64], weights)?;
+    let digest = digest.finish()?;
+    let before = run.ledger().stages()?.into_iter().last().and_then(|row| row.digest);
+    run.ledger().record_lineage(&digest, stage, &before.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let metered = run.ledger().metered_behind(&digest)?;
+    let export = run.begin_export(stage)?;
+    let path = export.folder().join("weights.bin");
+    fs::write(&path, weights).map_err(|e| StoreError::io("write", &path, e))?;
+    export.finish()?;
+    run.ledger().record_stage(&StageRow {
+        index,
+        stage: stage.into(),
+        labels: metered.labels,
+        answers_read: metered.answers_read,
+        digest: Some(digest),
+        ..StageRow::default()
+    })
+}
+
+/// Everything of a finished run that must not depend on how often it was killed; files by their BLAKE3.
+#[derive(Debug, PartialEq)]
+pub struct Outcome {
+    pub stages: Vec<StageRow>,
+    pub metrics: String,
+    pub rollouts: BTreeMap<String, String>,
+    pub models: BTreeMap<String, String>,
+    pub checkpoints: BTreeSet<String>,
+}
+
+pub fn outcome(folder: &Path) -> Outcome {
+    let run = folder.join("road");
+    let files = |under: &str, file: &dyn Fn(&str) -> Vec<String>| {
+        let mut all = BTreeMap::new();
+        for (stage, _) in STAGES {
+            for name in file(stage) {
+                if let Ok(bytes) = fs::read(run.join(under).join(stage).join(&name)) {
+                    all.insert(format!("{stage}/{name}"), hash(&bytes));
+                }
+            }
+        }
+        all
+    };
+    let listed = |stage: &str| {
+        let entries = fs::read_dir(run.join("rollouts").join(stage)).into_iter().flatten();
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    Outcome {
+        stages: Runs::open(folder).view("road").unwrap().ledger().stages().unwrap(),
+        metrics: fs::read_to_string(run.join("metrics.jsonl")).unwrap(),
+        rollouts: files("rollouts", &listed),
+        models: files("models", &|_| vec!["weights.bin".to_owned()]),
+        checkpoints: fs::read_dir(run.join("checkpoints"))
+            .unwrap()
+            .map(|e| hash(&fs::read(e.unwrap().path().join("weights")).unwrap()))
+            .collect(),
+    }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex()[..16].to_owned()
+}
+
+/// What a disk may suffer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fate {
+    /// Operation number `.0` and all after it fail, as for a killed process.
+    DeadFrom(u64),
+    /// The disk has room for `.0` more bytes.
+    FullAfter(u64),
+}
+
+/// A disk that meets its fate.
+pub struct FailingDisk {
+    fate: Fate,
+    operations: Arc<AtomicU64>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl FailingDisk {
+    pub fn new(fate: Fate) -> Arc<Self> {
+        Arc::new(FailingDisk { fate, operations: Arc::default(), bytes: Arc::default() })
+    }
+
+    /// Operations asked for and bytes written so far.
+    pub fn counted(&self) -> (u64, u64) {
+        (self.operations.load(SeqCst), self.bytes.load(SeqCst))
+    }
+
+    fn step(&self) -> io::Result<()> {
+        step(self.fate, &self.operations)
+    }
+
+    fn wrap(&self, inner: Box<dyn OutFile>) -> Box<dyn OutFile> {
+        let (fate, operations, bytes) = (self.fate, self.operations.clone(), self.bytes.clone());
+        Box::new(FailingFile { inner, fate, operations, bytes })
+    }
+}
+
+fn step(fate: Fate, operations: &AtomicU64) -> io::Result<()> {
+    let n = operations.fetch_add(1, SeqCst);
+    if matches!(fate, Fate::DeadFrom(first) if n >= first) { Err(io::Error::other("killed")) } else { Ok(()) }
+}
+
+struct FailingFile {
+    inner: Box<dyn OutFile>,
+    fate: Fate,
+    operations: Arc<AtomicU64>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Write for FailingFile {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        // A killed process may have written a part.
+        if let Err(e) = step(self.fate, &self.operations) {
+            let _ = self.inner.write(&piece[..piece.len() / 2]);
+            return Err(e);
+        }
+        let mut n = piece.len();
+        if let Fate::FullAfter(room) = self.fate {
+            n = n.min((room - self.bytes.load(SeqCst).min(room)) as usize);
+            if n == 0 && !piece.is_empty() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
+        let n = self.inner.write(&piece[..n])?;
+        self.bytes.fetch_add(n as u64, SeqCst);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl OutFile for FailingFile {
+    fn sync(&mut self) -> io::Result<()> {
+        step(self.fate, &self.operations)
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        step(self.fate, &self.operations)?;
+        self.inner.truncate(len)
+    }
+}
+
+/// Syncing is left out: these tests are about order, and would otherwise wait for the disk a thousand times.
+impl Disk for FailingDisk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn OutFile>> {
+        self.step()?;
+        Ok(self.wrap(RealDisk.create(path)?))
+    }
+
+    fn append(&self, path: &Path) -> io::Result<Box<dyn OutFile>> {
+        self.step()?;
+        Ok(self.wrap(RealDisk.append(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step()?;
+        RealDisk.rename(from, to)
+    }
+
+    fn sync(&self, _: &Path) -> io::Result<()> {
+        self.step()
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        RealDisk.create_dir_all(path)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        RealDisk.remove(path)
+    }
+}

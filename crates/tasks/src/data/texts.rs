@@ -1,0 +1,157 @@
+//! Texts to pretrain on: files and folders of `.txt`, `.md` and `.jsonl`, in UTF-8, UTF-16 with a mark, or GB18030.
+//!
+//! A `.txt` or `.md` file is one text, a line of a `.jsonl` file is another (its field `text`). A text's id follows from its content,
+//! so that neither names nor order of files matter to what is trained. Nothing is left out in silence: [`Texts`] counts what was.
+//!
+//! Read next: [`super::held_out`], which keeps held-out cases out, and [`crate::stages::pretrain`].
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::InspectError;
+use super::table::{decode, json_lines, whole};
+use crate::partition;
+
+/// Endings of files that hold texts.
+const ENDINGS: [&str; 3] = ["txt", "md", "jsonl"];
+
+/// One text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    /// From the content.
+    pub id: String,
+    /// As it stands in its file.
+    pub text: String,
+}
+
+/// The texts of some files, and what else was there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Texts {
+    /// By id.
+    pub texts: Vec<Text>,
+    /// Texts that stood somewhere else before.
+    pub repeated: usize,
+    /// Texts of nothing but white space.
+    pub blank: usize,
+    /// Files of a folder with another ending.
+    pub passed_over: usize,
+}
+
+/// Reads files, and folders with all that lies below them.
+///
+/// # Errors
+/// A path that cannot be read, a named file with another ending, the line where a file breaks, or no text at all.
+pub fn read(paths: &[PathBuf]) -> Result<Texts, InspectError> {
+    let mut found = Texts::default();
+    let mut seen = HashSet::new();
+    for path in paths {
+        for file in files(path, &mut found.passed_over)? {
+            for text in texts_of(&file)? {
+                let id = partition::id(&text);
+                if text.trim().is_empty() {
+                    found.blank += 1;
+                } else if seen.insert(id.clone()) {
+                    found.texts.push(Text { id, text });
+                } else {
+                    found.repeated += 1;
+                }
+            }
+        }
+    }
+    if found.texts.is_empty() {
+        let path = paths.first().map_or(Path::new(""), PathBuf::as_path);
+        return Err(whole(path, "there is no text", "give .txt or .md files, or .jsonl with `text` on every line"));
+    }
+    found.texts.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(found)
+}
+
+/// The file itself, or what lies below a folder; links are not followed.
+fn files(path: &Path, passed_over: &mut usize) -> Result<Vec<PathBuf>, InspectError> {
+    let failed = |source| InspectError::Read { path: path.to_path_buf(), source };
+    if !std::fs::metadata(path).map_err(failed)?.is_dir() {
+        if !is_text(path) {
+            return Err(whole(path, "it is neither .txt nor .md nor .jsonl", "give it the ending of what it holds"));
+        }
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let kind = entry.file_type().map_err(failed)?;
+        if kind.is_dir() {
+            found.extend(files(&entry.path(), passed_over)?);
+        } else if kind.is_file() && is_text(&entry.path()) {
+            found.push(entry.path());
+        } else {
+            *passed_over += 1;
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn is_text(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
+}
+
+fn texts_of(path: &Path) -> Result<Vec<String>, InspectError> {
+    let bytes = std::fs::read(path).map_err(|source| InspectError::Read { path: path.to_path_buf(), source })?;
+    let (text, _) = decode(path, &bytes)?;
+    if !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("jsonl")) {
+        return Ok(vec![text]);
+    }
+    let field = |(line, row): (usize, super::table::Row)| match row.get("text").and_then(|text| text.as_str()) {
+        Some(text) => Ok(text.to_string()),
+        None => Err(InspectError::Line {
+            path: path.to_path_buf(),
+            line,
+            problem: "there is no `text`".to_string(),
+            hint: "every line is one JSON object with its text in `text`".to_string(),
+        }),
+    };
+    json_lines(path, &text)?.into_iter().map(field).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path, name: &str, bytes: &[u8]) {
+        let path = folder.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn a_folder_is_read_whole_whatever_its_files_are_called() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (gb, _, _) = encoding_rs::GB18030.encode("第二百六十四条　盗窃公私财物");
+        write(here.path(), "a/law.md", &gb);
+        write(here.path(), "b.jsonl", b"{\"text\": \"one\"}\n\n{\"text\": \" \"}\n{\"text\": \"two\", \"n\": 1}\n");
+        write(here.path(), "c.TXT", b"one");
+        write(here.path(), "d.pdf", b"%PDF");
+        let found = read(&[here.path().to_path_buf()]).unwrap();
+        assert_eq!((found.texts.len(), found.repeated, found.blank, found.passed_over), (3, 1, 1, 1));
+        assert!(found.texts.iter().any(|text| text.text == "第二百六十四条　盗窃公私财物"));
+        write(there.path(), "1.txt", b"two");
+        write(there.path(), "2.txt", b"one");
+        write(there.path(), "3.md", "第二百六十四条　盗窃公私财物".as_bytes());
+        assert_eq!(read(&[there.path().to_path_buf()]).unwrap().texts, found.texts);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |name: &str, bytes: &[u8], part: &str| {
+            write(folder.path(), name, bytes);
+            let error = read(&[folder.path().join(name)]).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("hint: "), "{error}");
+        };
+        check("a.jsonl", b"{\"text\": \"a\"}\n{\"txt\": \"b\"}", "a.jsonl:2: there is no `text`");
+        check("b.txt", b"one\n\xff\xff", "b.txt:2: neither UTF-8 nor GB18030");
+        check("c.pdf", b"%PDF", "neither .txt nor .md nor .jsonl");
+        check("d.md", b" \n", "no text");
+        assert!(read(&[folder.path().join("missing")]).unwrap_err().to_string().contains("missing"));
+    }
+}

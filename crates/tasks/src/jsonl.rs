@@ -1,0 +1,530 @@
+//! The user's own cases: a JSON-lines file with `prompt` or `messages`, and perhaps `answer`.
+//!
+//! | fields | read as |
+//! |---|---|
+//! | `prompt` (text, or a list of messages) | the prompt |
+//! | `messages` | the prompt; a last message of the assistant becomes the demonstration |
+//! | `question`, `answer` | prompt and answer; where the answer ends in `#### n` (GSM8K), `n` is the answer and what stands above it the demonstration |
+//! | `answer` | the known answer: text or a number |
+//! | `demonstration` | what an expert wrote, reasoning and answer |
+//!
+//! A recipe's [`Columns`] give these fields the names that the file has for them. Other fields are kept in the hidden record. Rules come
+//! from the recipe. A case is held out by the hash of its prompt, so that lines may be added or moved without changing any other case's split;
+//! equal prompts are one case, and counted. Where the recipe names a file of held-out cases, all of them are, and what the first file
+//! has of them is left out and counted.
+//!
+//! It never guesses: a line that is not what it should be is an error with its number, before anything is trained.
+
+use crate::case::{Case, Completion, Grade, Message, Prompt, Split};
+use crate::partition;
+use crate::rewards::{RuleConfig, RuleSet, answer, quantity};
+use crate::task::{Task, TaskError};
+use kernels::rng::Key;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+const NAME: &str = "jsonl";
+/// Where a template takes the prompt.
+const PLACE: &str = "{prompt}";
+
+/// What reading a file found, besides the cases.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Lines that hold something.
+    pub lines: usize,
+    /// Lines whose prompt stood further up; the first one was kept.
+    pub duplicates: usize,
+    /// Cases of the first file that the held-out file holds too.
+    pub also_heldout: usize,
+    /// Cases with a known answer.
+    pub answers: usize,
+    /// Cases with a demonstration.
+    pub demonstrations: usize,
+}
+
+/// What a file calls its columns; the names of the module's table unless written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Columns {
+    /// Text, or a list of messages. `question` is read too, where nothing was written.
+    pub prompt: String,
+    /// A list of messages.
+    pub messages: String,
+    /// What is known to be right.
+    pub answer: String,
+    /// What an expert wrote.
+    pub demonstration: String,
+}
+
+impl Default for Columns {
+    fn default() -> Columns {
+        let [prompt, messages, answer, demonstration] =
+            ["prompt", "messages", "answer", "demonstration"].map(String::from);
+        Columns { prompt, messages, answer, demonstration }
+    }
+}
+
+/// Where cases come from.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The file.
+    pub path: PathBuf,
+    /// A file whose cases are held out, all of them.
+    pub heldout: Option<PathBuf>,
+    /// Put around every text prompt, which stands where it says `{prompt}`.
+    pub template: Option<String>,
+    /// What the files call their columns.
+    pub columns: Columns,
+}
+
+/// The task. See the module.
+pub struct Jsonl {
+    source: Source,
+    cases: Vec<(Split, Case)>,
+    demonstrations: HashMap<String, String>,
+    found: Found,
+    rules: Vec<RuleConfig>,
+    folder: PathBuf,
+}
+
+impl Jsonl {
+    /// Reads the files. `rules` are the recipe's, whose relative paths start at `folder`.
+    ///
+    /// # Errors
+    /// An unreadable, empty or binary file; the first line that is no case, by its number; a template without `{prompt}`.
+    pub fn open(source: Source, rules: &[RuleConfig], folder: &Path) -> Result<Jsonl, TaskError> {
+        if let Some(template) = source.template.as_ref().filter(|template| !template.contains(PLACE)) {
+            return Err(TaskError::Setting {
+                task: NAME.to_string(),
+                field: "template".to_string(),
+                message: format!("\"{template}\" has no {PLACE}"),
+                hint: format!("write {PLACE} where the line's prompt belongs"),
+            });
+        }
+        let mut task = Jsonl {
+            source,
+            cases: Vec::new(),
+            demonstrations: HashMap::new(),
+            found: Found::default(),
+            rules: rules.to_vec(),
+            folder: folder.to_path_buf(),
+        };
+        let mut seen = HashMap::new();
+        // Held-out cases first: of a case in both files it is the training one that goes.
+        if let Some(heldout) = task.source.heldout.clone() {
+            task.read(&heldout, |_| Split::Heldout, &mut seen)?;
+        }
+        let apart = task.source.heldout.is_some();
+        let path = task.source.path.clone();
+        let split = |id: &str| match partition::filed(id) {
+            Split::Heldout if apart => Split::Train,
+            split => split,
+        };
+        task.read(&path, split, &mut seen)?;
+        task.found.demonstrations = task.demonstrations.len();
+        Ok(task)
+    }
+
+    /// Adds a file's cases.
+    fn read(
+        &mut self,
+        path: &Path,
+        split: impl Fn(&str) -> Split,
+        seen: &mut HashMap<String, PathBuf>,
+    ) -> Result<(), TaskError> {
+        let text = read_text(path)?;
+        let before = self.found.lines;
+        for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            self.found.lines += 1;
+            let (case, demonstration) = self.line(&At { path, line: at + 1 }, line)?;
+            if let Some(first) = seen.get(&case.id) {
+                let repeated = if first == path { &mut self.found.duplicates } else { &mut self.found.also_heldout };
+                *repeated += 1;
+                continue;
+            }
+            seen.insert(case.id.clone(), path.to_path_buf());
+            self.found.answers += usize::from(case.answer.is_some());
+            if let Some(demonstration) = demonstration {
+                self.demonstrations.insert(case.id.clone(), demonstration);
+            }
+            self.cases.push((split(&case.id), case));
+        }
+        if self.found.lines == before {
+            let hint = "one JSON object a line, with `prompt` or `messages`";
+            return Err(At { path, line: 1 }.wrong("line", "the file is empty".to_string(), hint));
+        }
+        Ok(())
+    }
+
+    /// What reading found.
+    pub fn found(&self) -> Found {
+        self.found
+    }
+
+    /// How many cases of a split have a demonstration: the most labels that fine-tuning can ask for.
+    pub fn demonstrated(&self, split: Split) -> usize {
+        self.of(split).filter(|case| self.demonstrations.contains_key(&case.id)).count()
+    }
+
+    fn of(&self, split: Split) -> impl Iterator<Item = &Case> {
+        self.cases.iter().filter(move |(own, _)| *own == split).map(|(_, case)| case)
+    }
+
+    /// The case of a line and its demonstration.
+    fn line(&self, at: &At, line: &str) -> Result<(Case, Option<String>), TaskError> {
+        let value: Value = serde_json::from_str(line).map_err(|error| {
+            let hint = match line.trim_start().chars().next() {
+                Some('[') => "this looks like one JSON list; write one object a line instead",
+                Some('{') if error.is_eof() => "the line ends too soon; an object must not run over several lines",
+                _ => "every line is one JSON object",
+            };
+            at.wrong("line", format!("no JSON: {error}"), hint)
+        })?;
+        let Value::Object(record) = &value else {
+            return Err(at.wrong("line", "not an object".to_string(), "every line is one JSON object"));
+        };
+        let columns = &self.source.columns;
+        let text = |field: &str| match record.get(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(Value::Number(number)) if *field == columns.answer => Ok(Some(number.to_string())),
+            Some(_) => Err(at.wrong(field, "not a text".to_string(), "write it in quotes")),
+        };
+        let mut demonstration = text(&columns.demonstration)?;
+        let mut known = text(&columns.answer)?;
+        let (prompt, last) = self.prompt(at, record)?;
+        demonstration = demonstration.or(last);
+        if let Some((reasoning, last)) = known.as_deref().and_then(gsm8k) {
+            demonstration = demonstration.or(Some(format!("<think>{reasoning}</think><answer>{last}</answer>")));
+            known = Some(last);
+        }
+        let mut case = Case { id: String::new(), prompt, answer: known, record: value };
+        // A template may change without moving a case to another split.
+        let content = match &case.prompt {
+            Prompt::Text(_) => Prompt::Text(self.words(&case)),
+            messages => messages.clone(),
+        };
+        case.id = partition::id(&serde_json::to_string(&content).unwrap_or_default());
+        Ok((case, demonstration))
+    }
+
+    /// A line's prompt, and the assistant's words that follow it.
+    fn prompt(&self, at: &At, record: &Map<String, Value>) -> Result<(Prompt, Option<String>), TaskError> {
+        let columns = &self.source.columns;
+        let question = record.get("question").filter(|_| columns.prompt == Columns::default().prompt);
+        match (record.get(&columns.prompt), record.get(&columns.messages), question) {
+            (Some(Value::Array(list)), _, _) | (None, Some(Value::Array(list)), _) => {
+                let (messages, last) = messages(at, list)?;
+                Ok((Prompt::Messages(messages), last))
+            }
+            (Some(Value::String(text)), _, _) | (None, None, Some(Value::String(text))) if !text.trim().is_empty() => {
+                let template = self.source.template.as_ref();
+                let text = template.map_or(text.clone(), |template| template.replace(PLACE, text));
+                Ok((Prompt::Text(text), None))
+            }
+            (None, None, None) => {
+                let names: Vec<&str> = record.keys().map(String::as_str).collect();
+                let message = format!("there is no `{}`, only {}", columns.prompt, names.join(", "));
+                let hint = "name the field `prompt` (text) or `messages` (a list), or set columns.prompt in [task]";
+                Err(at.wrong(&columns.prompt, message, hint))
+            }
+            _ => Err(at.wrong(&columns.prompt, "empty, or neither text nor messages".to_string(), "give it text")),
+        }
+    }
+
+    /// A case's own words: a text prompt without the template, or what the user says.
+    fn words(&self, case: &Case) -> String {
+        match &case.prompt {
+            Prompt::Messages(messages) => {
+                let said = messages.iter().filter(|message| message.role == "user");
+                said.map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n")
+            }
+            Prompt::Text(text) => {
+                let around = self.source.template.as_deref().and_then(|template| template.split_once(PLACE));
+                let (before, behind) = around.unwrap_or_default();
+                let inner = text.strip_prefix(before).and_then(|text| text.strip_suffix(behind));
+                inner.unwrap_or(text).to_string()
+            }
+        }
+    }
+}
+
+/// A place in a file.
+struct At<'a> {
+    path: &'a Path,
+    line: usize,
+}
+
+impl At<'_> {
+    fn wrong(&self, field: &str, message: String, hint: &str) -> TaskError {
+        let (path, line) = (self.path.to_path_buf(), self.line);
+        TaskError::Line { path, line, field: field.to_string(), message, hint: hint.to_string() }
+    }
+}
+
+/// The messages up to the last one of the assistant, and that one.
+fn messages(at: &At, list: &[Value]) -> Result<(Vec<Message>, Option<String>), TaskError> {
+    let mut messages: Vec<Message> = Vec::with_capacity(list.len());
+    for value in list {
+        let message = serde_json::from_value(value.clone()).map_err(|error| {
+            let hint = "every message is {\"role\": \"user\", \"content\": \"…\"}";
+            at.wrong("messages", error.to_string(), hint)
+        })?;
+        messages.push(message);
+    }
+    let last = messages.pop_if(|message| message.role == "assistant").map(|message| message.content);
+    match messages.last() {
+        Some(message) if message.role != "assistant" => Ok((messages, last)),
+        _ => Err(at.wrong("messages", "nobody asks anything".to_string(), "end with a message of the user")),
+    }
+}
+
+/// The text of a file, whole.
+fn read_text(path: &Path) -> Result<String, TaskError> {
+    let bytes = std::fs::read(path).map_err(|source| TaskError::Read {
+        path: path.to_path_buf(),
+        source,
+        hint: "give the path of a JSON-lines file, from the recipe's folder".to_string(),
+    })?;
+    let bad = |at: usize, message: &str, hint: &str| TaskError::Line {
+        path: path.to_path_buf(),
+        line: bytes[..at].iter().filter(|byte| **byte == b'\n').count() + 1,
+        field: "line".to_string(),
+        message: message.to_string(),
+        hint: hint.to_string(),
+    };
+    if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
+        return Err(bad(at, "a zero byte: the file is binary or UTF-16", "save it as JSON lines in UTF-8"));
+    }
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|error| bad(error.valid_up_to(), "not UTF-8", "save it as UTF-8; `ferule init` reads GB18030 too"))?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_string())
+}
+
+/// GSM8K's answer: the reasoning without calculator marks, and the number after `####`.
+fn gsm8k(answer: &str) -> Option<(String, String)> {
+    let (reasoning, last) = answer.rsplit_once("#### ")?;
+    let mut plain = String::with_capacity(reasoning.len());
+    let mut rest = reasoning;
+    while let Some((before, after)) = rest.split_once("<<") {
+        plain.push_str(before);
+        rest = after.split_once(">>").map_or("", |(_, after)| after);
+    }
+    plain.push_str(rest);
+    Some((plain.trim().to_string(), last.trim().replace(',', "")))
+}
+
+impl Task for Jsonl {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn cases(&self, split: Split, n: usize, seed: u64) -> Result<Vec<Case>, TaskError> {
+        let mut inside: Vec<&Case> = self.of(split).collect();
+        if inside.is_empty() {
+            return Err(TaskError::EmptySplit {
+                task: NAME.to_string(),
+                split,
+                hint: match split {
+                    Split::HeldoutUnseen => "a file has no unseen wordings; evaluate on heldout",
+                    _ => "the file holds too few cases; about 7 in 10 train, 2 are held out, 1 validates",
+                }
+                .to_string(),
+            });
+        }
+        let key = Key::new(seed).word(NAME);
+        inside.sort_by_cached_key(|case| (key.word(&case.id).bits(0), case.id.clone()));
+        Ok(inside.into_iter().take(n).cloned().collect())
+    }
+
+    fn demonstration(&self, case: &Case) -> Option<String> {
+        self.demonstrations.get(&case.id).cloned()
+    }
+
+    fn bare_answer(&self, case: &Case) -> Option<String> {
+        case.answer.as_ref().map(|known| format!("<think></think><answer>{known}</answer>"))
+    }
+
+    fn corpus(&self, _: u64, _: u64) -> Option<String> {
+        None
+    }
+
+    fn kept_out(&self, _: usize, _: u64) -> Result<Vec<String>, TaskError> {
+        let outside = self.cases.iter().filter(|(split, _)| *split != Split::Train);
+        Ok(outside.map(|(_, case)| self.words(case)).collect())
+    }
+
+    fn notices(&self) -> Vec<String> {
+        let Found { lines, duplicates, also_heldout, answers, demonstrations } = self.found;
+        let left_out = match also_heldout {
+            0 => format!("{duplicates} repeated ones left out"),
+            n => format!("{duplicates} repeated ones left out, and {n} that are held out too"),
+        };
+        vec![format!("{NAME}: {lines} lines; {answers} answers, {demonstrations} demonstrations; {left_out}")]
+    }
+
+    fn grade(&self, case: &Case, completion: &Completion) -> Grade {
+        let answer_key =
+            answer::blocks(completion).ok().map(|blocks| blocks.answer).filter(|answer| !answer.is_empty());
+        let answer_key = answer_key.map(|answer| match quantity::parse(answer) {
+            Some(found) => found.to_string(),
+            None => answer.to_string(),
+        });
+        let rules = match self.rules("answers") {
+            Ok(rules) => rules,
+            Err(error) => {
+                return Grade { correct: false, parts: BTreeMap::new(), reason: error.to_string(), answer_key };
+            }
+        };
+        let judged = rules.judge(&case.prompt_text(), case.answer.as_deref(), completion);
+        let deciding: Vec<&(String, _)> = judged
+            .verdicts
+            .iter()
+            .zip(rules.deciding())
+            .filter(|(_, decides)| *decides)
+            .map(|(verdict, _)| verdict)
+            .collect();
+        let right = deciding.iter().all(|(_, verdict)| verdict.value() == Some(1.0));
+        let reasons: Vec<String> =
+            deciding.iter().map(|(name, verdict)| format!("{name}: {}", verdict.reason())).collect();
+        Grade {
+            correct: right && judged.reward.is_some_and(|reward| reward > 0.0),
+            parts: judged
+                .verdicts
+                .iter()
+                .filter_map(|(name, verdict)| Some((name.clone(), verdict.value()?)))
+                .collect(),
+            reason: reasons.join("; "),
+            answer_key,
+        }
+    }
+
+    /// The recipe's rules, whatever the arm is called.
+    fn rules(&self, _: &str) -> Result<RuleSet, TaskError> {
+        RuleSet::from_config(&self.rules, &self.folder).map_err(|error| TaskError::Setting {
+            task: NAME.to_string(),
+            field: "rules".to_string(),
+            message: error.to_string(),
+            hint: "for example rules = [{ rule = \"format\", weight = 0.1 }, { rule = \"number\" }]".to_string(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> Vec<RuleConfig> {
+        let table: BTreeMap<String, Vec<RuleConfig>> =
+            toml::from_str("rules = [{ rule = \"format\", weight = 0.1 }, { rule = \"number\", weight = 0.9 }]")
+                .unwrap();
+        table["rules"].clone()
+    }
+
+    fn open(content: impl AsRef<[u8]>) -> Result<Jsonl, TaskError> {
+        let folder = tempfile::tempdir().unwrap();
+        open_in(folder.path(), content, Source::default())
+    }
+
+    fn open_in(folder: &Path, content: impl AsRef<[u8]>, source: Source) -> Result<Jsonl, TaskError> {
+        let path = folder.join("cases.jsonl");
+        std::fs::write(&path, content).unwrap();
+        Jsonl::open(Source { path, ..source }, &rules(), folder)
+    }
+
+    #[track_caller]
+    fn refused(content: impl AsRef<[u8]>, parts: &[&str]) {
+        let error = open(content).err().expect("the file was accepted").to_string();
+        for part in parts {
+            assert!(error.contains(part), "{part} is not in: {error}");
+        }
+    }
+
+    #[test]
+    fn the_usual_fields_are_read() {
+        let content = [
+            r#"{"prompt": "1+1=", "answer": 2}"#,
+            "",
+            r#"{"question": "How many?", "answer": "He has 3*4=<<3*4=12>>12.\n#### 1,012"}"#,
+            r#"{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "<answer>x</answer>"}]}"#,
+            r#"{"prompt": "1+1=", "answer": 3, "source": "again"}"#,
+        ];
+        let task = open(content.join("\n")).unwrap();
+        assert_eq!(task.found(), Found { lines: 4, duplicates: 1, also_heldout: 0, answers: 2, demonstrations: 2 });
+        let by_prompt =
+            |text: &str| task.cases.iter().map(|(_, case)| case).find(|case| case.prompt_text() == text).unwrap();
+        assert_eq!(by_prompt("1+1=").answer.as_deref(), Some("2"));
+        let gsm8k = by_prompt("How many?");
+        assert_eq!(gsm8k.answer.as_deref(), Some("1012"));
+        let demonstration = task.demonstration(gsm8k).unwrap();
+        assert_eq!(demonstration, "<think>He has 3*4=12.</think><answer>1012</answer>");
+        assert!(task.grade(gsm8k, &Completion::finished(&demonstration)).correct);
+        assert!(!task.grade(gsm8k, &Completion::finished("<think></think><answer>12</answer>")).correct);
+        assert_eq!(task.demonstration(by_prompt("hi")).as_deref(), Some("<answer>x</answer>"));
+    }
+
+    #[test]
+    fn a_bad_file_is_refused_with_its_line_and_a_hint() {
+        refused("", &["cases.jsonl:1", "empty", "hint: "]);
+        refused("\n \n", &["empty"]);
+        refused(b"{\"prompt\": \"a\"}\n\x00\x01", &["cases.jsonl:2", "binary"]);
+        refused(b"{\"prompt\": \"a\"}\n{\"prompt\": \"\xff\"}", &["cases.jsonl:2", "not UTF-8"]);
+        refused("{\"prompt\": \"a\"}\n{\"prompt\": ", &["cases.jsonl:2", "ends too soon"]);
+        refused("[{\"prompt\": \"a\"},", &["cases.jsonl:1", "one JSON list"]);
+        refused("\"prompt\"", &["not an object"]);
+        refused("{\"promt\": \"a\"}", &["there is no `prompt`, only promt"]);
+        refused("{\"prompt\": \" \"}", &["prompt: empty"]);
+        refused("{\"prompt\": \"a\", \"answer\": [1]}", &["answer: not a text"]);
+        refused("{\"messages\": [{\"role\": \"user\"}]}", &["messages: missing field `content`"]);
+        refused("{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}", &["nobody asks"]);
+    }
+
+    #[test]
+    fn splits_depend_on_the_prompt_alone() {
+        let lines: Vec<String> = (0..500).map(|i| format!("{{\"prompt\": \"case {i}\", \"answer\": {i}}}")).collect();
+        let task = open(lines.join("\n")).unwrap();
+        let ids = |task: &Jsonl, split, seed| -> Vec<String> {
+            task.cases(split, 1000, seed).unwrap().into_iter().map(|case| case.id).collect()
+        };
+        let heldout = ids(&task, Split::Heldout, 1);
+        assert!(heldout.len().abs_diff(100) < 35, "{}", heldout.len());
+        assert_ne!(heldout, ids(&task, Split::Heldout, 2), "the seed orders the cases");
+        // Half the lines, in another order and with other answers: each case stays in its split.
+        let half: Vec<String> = (0..250).rev().map(|i| format!("{{\"prompt\": \"case {i}\"}}")).collect();
+        let smaller = open(half.join("\n")).unwrap();
+        assert!(ids(&smaller, Split::Heldout, 1).iter().all(|id| heldout.contains(id)));
+        assert!(matches!(task.cases(Split::HeldoutUnseen, 1, 1), Err(TaskError::EmptySplit { .. })));
+    }
+
+    #[test]
+    fn a_template_is_put_around_the_prompt() {
+        let folder = tempfile::tempdir().unwrap();
+        let with = |template: &str| Source { template: Some(template.to_string()), ..Source::default() };
+        let task = open_in(folder.path(), "{\"prompt\": \"1+1\"}", with("Q: {prompt}\nA:")).unwrap();
+        let case = &task.cases[0].1;
+        assert_eq!((case.prompt_text().as_str(), task.words(case).as_str()), ("Q: 1+1\nA:", "1+1"));
+        assert_eq!(case.id, open("{\"prompt\": \"1+1\"}").unwrap().cases[0].1.id);
+        assert!(open_in(folder.path(), "{\"prompt\": \"1+1\"}", with("Q:")).is_err());
+    }
+
+    #[test]
+    fn a_file_of_held_out_cases_holds_out_all_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = |i: usize| format!("{{\"q\": \"case {i}\", \"a\": {i}}}");
+        let heldout = folder.path().join("test.jsonl");
+        std::fs::write(&heldout, (0..20).map(line).collect::<Vec<_>>().join("\n")).unwrap();
+        let columns = Columns { prompt: "q".into(), answer: "a".into(), ..Columns::default() };
+        let source = Source { heldout: Some(heldout), columns, ..Source::default() };
+        let content = (10..110).map(line).collect::<Vec<_>>().join("\n");
+        let task = open_in(folder.path(), content, source).unwrap();
+        assert_eq!((task.found().also_heldout, task.found().answers), (10, 110));
+        assert_eq!(task.cases(Split::Heldout, 99, 1).unwrap().len(), 20);
+        assert!(task.notices()[0].contains("10 that are held out too"), "{:?}", task.notices());
+        let kept_out = task.kept_out(0, 0).unwrap();
+        let trained = task.cases(Split::Train, 99, 1).unwrap();
+        assert!(trained.iter().all(|case| !kept_out.contains(&case.prompt_text())));
+        assert_eq!(trained.len() + kept_out.len(), 110);
+    }
+}

@@ -1,0 +1,282 @@
+//! The answer of the judgment task: `罪名[、罪名]；法条[、法条]；刑罚`.
+//!
+//! For example `盗窃；第二百六十四条；有期徒刑一年六个月`. The notation is that of judgments, because a model that
+//! has read them should not spend its capacity on translating terms into another one. The short forms
+//! `盗窃罪；264；1年6月` and `危险驾驶；133之一；拘役2个月` are read too. Known answers may hold 不详 for a part that
+//! their source does not state; a completion may not.
+//!
+//! Names of charges contain the separator themselves (走私、贩卖、运输、制造毒品), so a list is taken apart by the longest known
+//! names first; the known names are CAIL2018's list and those of the tiers' table.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::OnceLock;
+
+use super::numerals;
+use super::penalty::Penalty;
+use super::table;
+
+/// What stands for a part that a source does not state.
+pub const UNKNOWN: &str = "不详";
+
+/// An article of the Criminal Law, with its 之一, 之二 … as `sub` (0 without).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Article {
+    /// 264 of 第二百六十四条.
+    pub number: u16,
+    /// 1 of 第一百三十三条之一.
+    pub sub: u8,
+}
+
+impl Article {
+    /// The last number in the law; 第四百五十二条.
+    pub const LAST: u16 = 452;
+
+    /// The article that a text names: `第二百六十四条`, `刑法第133条之一`, `264`, `133之一`, `133-1`. A paragraph (第一款) may follow and is dropped.
+    ///
+    /// # Errors
+    /// A sentence when it is none, or lies beyond the law's last article.
+    pub fn parse(text: &str) -> Result<Article, String> {
+        let wrong = || format!("{text:?} is not an article");
+        let body = text.trim();
+        let body = ["《中华人民共和国刑法》", "中华人民共和国刑法", "《刑法》", "刑法"]
+            .iter()
+            .find_map(|law| body.strip_prefix(law))
+            .unwrap_or(body);
+        let (number, rest) = match body.strip_prefix('第') {
+            Some(rest) => rest.split_once('条').ok_or_else(wrong)?,
+            None => {
+                let end = body.find(['-', '之']).unwrap_or(body.len());
+                body.split_at(end)
+            }
+        };
+        let number = numerals::parse(number).ok_or_else(wrong)?;
+        let (rest, paragraph) = match rest.find('第') {
+            Some(start) => rest.split_at(start),
+            None => (rest, ""),
+        };
+        if !paragraph.is_empty() {
+            let inner = paragraph.strip_prefix('第').and_then(|p| p.strip_suffix('款'));
+            inner.and_then(numerals::parse).ok_or_else(wrong)?;
+        }
+        let sub = match rest {
+            "" => 0,
+            _ => {
+                let digits = rest.strip_prefix('之').or_else(|| rest.strip_prefix('-'));
+                digits.and_then(numerals::parse).filter(|&sub| sub > 0 && sub < 20).ok_or_else(wrong)?
+            }
+        };
+        match u16::try_from(number) {
+            Ok(number) if (1..=Article::LAST).contains(&number) => Ok(Article { number, sub: sub as u8 }),
+            _ => Err(format!("the Criminal Law has no article {number}")),
+        }
+    }
+}
+
+impl fmt::Display for Article {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "第{}条", numerals::chinese(u32::from(self.number)))?;
+        match self.sub {
+            0 => Ok(()),
+            sub => write!(f, "之{}", numerals::chinese(u32::from(sub))),
+        }
+    }
+}
+
+/// Charges, articles and penalty; `None` for a part written 不详.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Names as written, less 罪 and brackets; at least one, no two of the same [`canonical_charge`].
+    pub charges: Vec<String>,
+    /// Articles as written; at least one, none twice.
+    pub articles: Option<Vec<Article>>,
+    /// The penalty.
+    pub penalty: Option<Penalty>,
+}
+
+impl Answer {
+    /// Reads an answer, known or given.
+    ///
+    /// # Errors
+    /// A sentence that names the part and what is wrong with it.
+    pub fn parse(text: &str) -> Result<Answer, String> {
+        let parts: Vec<&str> = text.trim().split(['；', ';']).collect();
+        let [charges, articles, penalty] = parts[..] else {
+            return Err(format!("an answer has 3 parts between ；, this one {}", parts.len()));
+        };
+        let charges = split_charges(charges)?;
+        let articles = match articles.trim() {
+            UNKNOWN => None,
+            list => {
+                let mut read = Vec::new();
+                for one in list.split('、') {
+                    let article = Article::parse(one)?;
+                    if read.contains(&article) {
+                        return Err(format!("{article} stands twice"));
+                    }
+                    read.push(article);
+                }
+                Some(read)
+            }
+        };
+        let penalty = match penalty.trim() {
+            UNKNOWN => None,
+            text => Some(Penalty::parse(text)?),
+        };
+        Ok(Answer { charges, articles, penalty })
+    }
+
+    /// Reads the answer of a completion, in which no part may be 不详.
+    ///
+    /// # Errors
+    /// As [`Answer::parse`].
+    pub fn parse_complete(text: &str) -> Result<(Answer, Penalty), String> {
+        let answer = Answer::parse(text)?;
+        match (&answer.articles, answer.penalty) {
+            (Some(_), Some(penalty)) => Ok((answer, penalty)),
+            _ => Err(format!("{UNKNOWN} is not an answer")),
+        }
+    }
+
+    /// The set of charges under their canonical names.
+    pub fn charge_set(&self) -> BTreeSet<String> {
+        self.charges.iter().map(|name| canonical_charge(name)).collect()
+    }
+
+    /// The set of articles; empty when not stated.
+    pub fn article_set(&self) -> BTreeSet<Article> {
+        self.articles.iter().flatten().copied().collect()
+    }
+
+    /// One text for all answers that say the same: sorted, canonical. Completions vote by it.
+    pub fn key(&self) -> String {
+        let mut answer = self.clone();
+        answer.charges = self.charge_set().into_iter().collect();
+        if let Some(articles) = &mut answer.articles {
+            articles.sort_unstable();
+        }
+        answer.to_string()
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let articles = self.articles.as_ref().map_or(UNKNOWN.to_string(), |articles| {
+            articles.iter().map(Article::to_string).collect::<Vec<_>>().join("、")
+        });
+        let penalty = self.penalty.map_or(UNKNOWN.to_string(), |penalty| penalty.to_string());
+        write!(f, "{}；{articles}；{penalty}", self.charges.join("、"))
+    }
+}
+
+/// Forms of a selective charge (选择性罪名) that judgments use, and the entry of CAIL2018's list they belong to.
+const SELECTIVE: [(&str, &str); 8] = [
+    ("贩卖毒品", "走私、贩卖、运输、制造毒品"),
+    ("运输毒品", "走私、贩卖、运输、制造毒品"),
+    ("贩卖、运输毒品", "走私、贩卖、运输、制造毒品"),
+    ("走私毒品", "走私、贩卖、运输、制造毒品"),
+    ("制造毒品", "走私、贩卖、运输、制造毒品"),
+    ("掩饰、隐瞒犯罪所得", "掩饰、隐瞒犯罪所得、犯罪所得收益"),
+    ("虚开增值税专用发票", "虚开增值税专用发票、用于骗取出口退税、抵扣税款发票"),
+    ("容留卖淫", "组织、强迫、引诱、容留、介绍卖淫"),
+];
+
+/// A charge's name without 罪 and CAIL's brackets, selective forms brought under the list's entry.
+pub fn canonical_charge(name: &str) -> String {
+    let clean = clean_charge(name);
+    match SELECTIVE.iter().find(|(form, _)| *form == clean) {
+        Some((_, entry)) => entry.to_string(),
+        None => clean,
+    }
+}
+
+/// A charge's name without 罪 and CAIL's brackets.
+pub fn clean_charge(name: &str) -> String {
+    let name: String = name.trim().chars().filter(|c| !matches!(c, '[' | ']')).collect();
+    name.strip_suffix('罪').map(str::to_string).unwrap_or(name)
+}
+
+/// Whether a charge is one that the list, the table or a selective form knows.
+pub fn is_known_charge(name: &str) -> bool {
+    known_charges().contains(clean_charge(name).as_str())
+}
+
+fn known_charges() -> &'static BTreeSet<&'static str> {
+    static KNOWN: OnceLock<BTreeSet<&'static str>> = OnceLock::new();
+    KNOWN.get_or_init(|| {
+        let listed = include_str!("../../data/judgment/charges.txt").lines().map(str::trim);
+        let tabled = table::tiers().iter().map(|tier| tier.charge.as_str());
+        let selective = SELECTIVE.iter().map(|(form, _)| *form);
+        listed.chain(tabled).chain(selective).filter(|name| !name.is_empty()).collect()
+    })
+}
+
+/// Takes a list of charges apart, longest known names first.
+fn split_charges(text: &str) -> Result<Vec<String>, String> {
+    let pieces: Vec<String> = text.trim().split('、').map(|piece| piece.trim().to_string()).collect();
+    if pieces.iter().any(|piece| clean_charge(piece).is_empty()) {
+        return Err("a charge is empty".to_string());
+    }
+    let (mut charges, mut at) = (Vec::<String>::new(), 0);
+    while at < pieces.len() {
+        let end =
+            (at + 1..=pieces.len()).rev().find(|&end| is_known_charge(&pieces[at..end].join("、"))).unwrap_or(at + 1);
+        let name = clean_charge(&pieces[at..end].join("、"));
+        if charges.iter().any(|other| canonical_charge(other) == canonical_charge(&name)) {
+            return Err(format!("{name} stands twice"));
+        }
+        charges.push(name);
+        at = end;
+    }
+    Ok(charges)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_and_short_forms_say_the_same() {
+        let long = Answer::parse("盗窃；第二百六十四条；有期徒刑一年六个月").unwrap();
+        let short = Answer::parse("盗窃罪；264；1年6月").unwrap();
+        assert_eq!(long, short);
+        assert_eq!(long.to_string(), "盗窃；第二百六十四条；有期徒刑一年六个月");
+        let two = Answer::parse("诈骗、盗窃；第266条、刑法第二百六十四条第一款；三年").unwrap();
+        assert_eq!(two.key(), "盗窃、诈骗；第二百六十四条、第二百六十六条；有期徒刑三年");
+        let drunk = Answer::parse("危险驾驶；133-1；拘役2个月").unwrap();
+        assert_eq!(drunk.to_string(), "危险驾驶；第一百三十三条之一；拘役二个月");
+    }
+
+    #[test]
+    fn names_that_hold_the_separator_stay_whole() {
+        let answer = Answer::parse("走私、贩卖、运输、制造毒品、盗窃；347、264；十年").unwrap();
+        assert_eq!(answer.charges, ["走私、贩卖、运输、制造毒品", "盗窃"]);
+        let one = Answer::parse("贩卖毒品；347；七年").unwrap();
+        assert!(one.charge_set().contains("走私、贩卖、运输、制造毒品"));
+        assert_eq!(canonical_charge("[走私、贩卖、运输、制造]毒品"), "走私、贩卖、运输、制造毒品");
+    }
+
+    #[test]
+    fn awkward_answers_are_refused() {
+        for wrong in [
+            "",
+            "盗窃",
+            "盗窃；264",
+            "盗窃；264；一年；一年",
+            "；264；一年",
+            "盗窃、；264；一年",
+            "盗窃、盗窃；264；一年",
+            "贩卖毒品、运输毒品；347；一年",
+            "盗窃；；一年",
+            "盗窃；264、264；一年",
+            "盗窃；第五百条；一年",
+            "盗窃；二六四；一年",
+            "盗窃；264；一年至三年",
+            "盗窃，264，一年",
+        ] {
+            assert!(Answer::parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(Answer::parse("盗窃；不详；不详").is_ok());
+        assert!(Answer::parse_complete("盗窃；264；不详").is_err());
+    }
+}

@@ -1,0 +1,33 @@
+//! What is asked and what counts as right: cases, environments, rules, readers of data. Nothing here needs a model.
+//!
+//! A task is a generator or a reader of files. It knows its cases, its demonstrations, its pretraining corpus and
+//! its headline score, and it names the rules that reward a policy by default. It never trains, samples or
+//! encodes; tokens are the stages' business. Three rules hold for every task:
+//!
+//! * **Determinism.** The same `(split, seed)` always gives the same list of cases; a larger `n` gives a longer
+//!   list with the same head.
+//! * **Disjoint splits.** Which split a case belongs to follows from its content alone, never from the seed, so
+//!   that no seed can move a held-out case into training. The corpus holds no held-out case.
+//! * **Hidden records.** [`Case::record`] is for evaluation and for the trial of a rule. A rule gets an
+//!   [`Evidence`](rewards::Evidence), which has no way to reach it.
+//!
+//! Read in this order: [`case`], [`task`], [`rewards`], then one task, such as [`countdown`].
+#![forbid(unsafe_code)]
+
+pub mod case;
+pub mod countdown;
+pub mod data;
+pub mod environment;
+pub mod idiom_chain;
+pub mod jsonl;
+pub mod judgment;
+pub mod partition;
+pub mod paths;
+pub mod registry;
+pub mod rewards;
+pub mod suggest;
+pub mod task;
+pub mod withheld;
+
+pub use case::{Case, Completion, Grade, Message, Prompt, Split};
+pub use task::{Task, TaskError, first_written};

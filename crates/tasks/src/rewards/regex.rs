@@ -1,0 +1,89 @@
+//! `regex`: the answer matches a pattern as a whole.
+//!
+//! The pattern is anchored at both ends by the rule; `.*` at its ends is the writer's own choice. Look-around and
+//! back-references are allowed, so matching can explode: it is cut off after a fixed number of steps, which is a failure
+//! of the rule and not a score.
+
+use super::answer::{self, ReadFrom};
+use super::{Evidence, Reads, Rule, RuleConfig, RuleError, Verdict};
+use fancy_regex::RegexBuilder;
+use serde::Deserialize;
+
+/// Steps of backtracking before a match is given up; about a tenth of a second.
+const BACKTRACK_LIMIT: usize = 1_000_000;
+
+/// Keys of `regex`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RegexConfig {
+    /// The pattern for the whole answer.
+    pub pattern: String,
+    /// Where the answer stands.
+    #[serde(default)]
+    pub read: ReadFrom,
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Regex {
+    pattern: fancy_regex::Regex,
+    read: ReadFrom,
+}
+
+impl Regex {
+    pub(super) fn from_config(config: &RuleConfig) -> Result<Regex, RuleError> {
+        let keys: RegexConfig = config.own()?;
+        let pattern = RegexBuilder::new(&format!(r"\A(?:{})\z", keys.pattern))
+            .backtrack_limit(BACKTRACK_LIMIT)
+            .build()
+            .map_err(|error| config.bad("pattern", error.to_string(), "in TOML, single quotes keep backslashes"))?;
+        Ok(Regex { pattern, read: keys.read })
+    }
+}
+
+impl Rule for Regex {
+    fn name(&self) -> &str {
+        "regex"
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Prompt
+    }
+
+    fn judge(&self, evidence: &Evidence) -> Verdict {
+        match answer::read(evidence.completion, self.read) {
+            Ok(answer) => match self.pattern.is_match(answer) {
+                Ok(true) => Verdict::pass(true, "matches"),
+                Ok(false) => Verdict::zero("does not match"),
+                Err(error) => Verdict::Failed { reason: error.to_string() },
+            },
+            Err(reason) => Verdict::zero(reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::Completion;
+
+    fn judge(pattern: &str, answer: &str) -> Verdict {
+        let keys = toml::Table::from_iter([("pattern".to_string(), toml::Value::String(pattern.to_string()))]);
+        let rule = Regex::from_config(&RuleConfig { rule: "regex".into(), keys }).unwrap();
+        let text = format!("<answer>{answer}</answer>");
+        let completion = Completion::finished(&text);
+        rule.judge(&Evidence { prompt: "p", answer: None, completion: &completion })
+    }
+
+    #[test]
+    fn the_whole_answer_must_match() {
+        assert_eq!(judge(r"第\d+条", "第264条").value(), Some(1.0));
+        assert_eq!(judge(r"第\d+条", "见第264条").value(), Some(0.0));
+        assert_eq!(judge(r"a|b", "ab").value(), Some(0.0));
+    }
+
+    #[test]
+    fn a_pattern_that_explodes_is_a_failure_not_a_score() {
+        let verdict = judge(r"(?:(a+)\1?)+[bc]", &"a".repeat(60));
+        assert!(matches!(verdict, Verdict::Failed { .. }), "{verdict:?}");
+    }
+}

@@ -1,0 +1,92 @@
+//! `repetition`: how little a completion repeats itself: 1 less the share of character n-grams that came before.
+//!
+//! Repeats up to `free` are not counted against it, since every honest text has some. Shorter than one n-gram scores 1: there is
+//! nothing to repeat, and whether it says anything is for other rules.
+
+use super::{Evidence, Reads, Rule, RuleConfig, RuleError, Verdict};
+use serde::Deserialize;
+use std::collections::HashSet;
+
+/// Keys of `repetition`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct RepetitionConfig {
+    /// Characters in an n-gram (default 8).
+    pub chars: usize,
+    /// The share of repeats that costs nothing (default 0.2).
+    pub free: f64,
+}
+
+impl Default for RepetitionConfig {
+    fn default() -> RepetitionConfig {
+        RepetitionConfig { chars: 8, free: 0.2 }
+    }
+}
+
+/// See the module.
+#[derive(Debug, Clone, Default)]
+pub struct Repetition {
+    config: RepetitionConfig,
+}
+
+impl Repetition {
+    /// The rule with these keys.
+    pub fn new(config: RepetitionConfig) -> Repetition {
+        Repetition { config }
+    }
+
+    pub(super) fn from_config(config: &RuleConfig) -> Result<Repetition, RuleError> {
+        let keys: RepetitionConfig = config.own()?;
+        if keys.chars == 0 {
+            return Err(config.bad("chars", "0 characters make no n-gram", "8 is the default"));
+        }
+        if !(0.0..1.0).contains(&keys.free) {
+            return Err(config.bad("free", format!("{} is not in [0, 1)", keys.free), "0.2 is the default"));
+        }
+        Ok(Repetition::new(keys))
+    }
+}
+
+impl Rule for Repetition {
+    fn name(&self) -> &str {
+        "repetition"
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Prompt
+    }
+
+    fn judge(&self, evidence: &Evidence) -> Verdict {
+        let chars: Vec<char> = evidence.completion.text.chars().collect();
+        let windows = chars.windows(self.config.chars);
+        let total = windows.len();
+        if total == 0 {
+            return Verdict::pass(true, "too short to repeat anything");
+        }
+        let distinct: HashSet<&[char]> = windows.collect();
+        let repeated = 1.0 - distinct.len() as f64 / total as f64;
+        let counted = (repeated - self.config.free).max(0.0) / (1.0 - self.config.free);
+        Verdict::score(1.0 - counted, format!("{:.0}% of the n-grams repeat", repeated * 100.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::Completion;
+
+    #[test]
+    fn repeats_cost_beyond_the_free_share() {
+        let score = |chars, free, text: &str| {
+            let completion = Completion::finished(text);
+            let evidence = Evidence { prompt: "p", answer: None, completion: &completion };
+            Repetition::new(RepetitionConfig { chars, free }).judge(&evidence).value().unwrap()
+        };
+        // ab ba ab ba ab: two of five are new.
+        assert!((score(2, 0.0, "ababab") - 0.4).abs() < 1e-12);
+        assert!((score(2, 0.2, "ababab") - 0.5).abs() < 1e-12);
+        assert_eq!(score(2, 0.0, "abcdef"), 1.0);
+        assert_eq!(score(2, 0.0, "a"), 1.0);
+        assert!(score(8, 0.2, &"嗯".repeat(500)) < 0.01);
+    }
+}

@@ -1,0 +1,210 @@
+//! Weighted rules with gates.
+//!
+//! The reward is Σ weight·score / Σ weight over the rules that gave a score, or 0 when a gate's score lies below its
+//! threshold. A gate that is shut decides alone; otherwise a rule that failed leaves the completion without a reward,
+//! because the sum of the others would pay a policy for making that rule fail.
+
+use super::{Evidence, Reads, Rule, RuleConfig, RuleError, Verdict, registry};
+use crate::case::Completion;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Rules, how much each counts, and which of them are gates.
+#[derive(Clone, Default)]
+pub struct RuleSet {
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    rule: Arc<dyn Rule>,
+    weight: f64,
+    gate: Option<f64>,
+}
+
+/// The reward of one completion and every verdict behind it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Judged {
+    /// 0..=1; absent when no rule gave a score, or one failed. Absent is not zero: the completion leaves its group.
+    pub reward: Option<f64>,
+    /// By rule name, in the set's order.
+    pub verdicts: Vec<(String, Verdict)>,
+}
+
+impl Judged {
+    /// How many rules failed (were cut off or crashed).
+    pub fn failures(&self) -> usize {
+        self.verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Failed { .. })).count()
+    }
+
+    /// How many rules abstained.
+    pub fn abstentions(&self) -> usize {
+        self.verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Abstain { .. })).count()
+    }
+}
+
+impl RuleSet {
+    /// A set without rules; [`RuleSet::with`] and [`RuleSet::with_gate`] add them.
+    pub fn new() -> RuleSet {
+        RuleSet::default()
+    }
+
+    /// This set with one more rule.
+    ///
+    /// # Panics
+    /// When the weight is negative or not finite.
+    pub fn with(self, rule: Arc<dyn Rule>, weight: f64) -> RuleSet {
+        self.push(rule, weight, None)
+    }
+
+    /// This set with one more rule that is a gate: the reward is 0 unless its score reaches `threshold`. The weight may be 0.
+    ///
+    /// # Panics
+    /// When the weight is negative or not finite.
+    pub fn with_gate(self, rule: Arc<dyn Rule>, weight: f64, threshold: f64) -> RuleSet {
+        self.push(rule, weight, Some(threshold))
+    }
+
+    fn push(mut self, rule: Arc<dyn Rule>, weight: f64, gate: Option<f64>) -> RuleSet {
+        assert!(weight.is_finite() && weight >= 0.0, "rule \"{}\" has the weight {weight}", rule.name());
+        self.entries.push(Entry { rule, weight, gate });
+        self
+    }
+
+    /// The set that a recipe's `rules` describe. Relative paths in them start at `folder`, the recipe's.
+    ///
+    /// # Errors
+    /// An unknown rule or key (with a suggestion), a value that cannot be, a file that cannot be read, or no positive weight.
+    pub fn from_config(configs: &[RuleConfig], folder: &Path) -> Result<RuleSet, RuleError> {
+        let mut set = RuleSet::new();
+        for config in configs {
+            set = set.push(registry::build(config, folder)?, config.weight()?, config.gate()?);
+        }
+        if !set.entries.iter().any(|entry| entry.weight > 0.0) {
+            return Err(RuleError::NoWeight);
+        }
+        Ok(set)
+    }
+
+    /// The reward of a completion, from every rule's verdict. `answer` is shown only to rules that declare it.
+    pub fn judge(&self, prompt: &str, answer: Option<&str>, completion: &Completion) -> Judged {
+        let verdicts: Vec<Verdict> = self
+            .entries
+            .iter()
+            .map(|entry| {
+                let answer = answer.filter(|_| entry.rule.reads() == Reads::Answer);
+                entry.rule.judge(&Evidence { prompt, answer, completion })
+            })
+            .collect();
+        let reward = self.combine(&verdicts);
+        let names = self.entries.iter().map(|entry| entry.rule.name().to_string());
+        Judged { reward, verdicts: names.zip(verdicts).collect() }
+    }
+
+    /// The reward for given verdicts, one per rule in order: stored rollouts are graded again through here.
+    fn combine(&self, verdicts: &[Verdict]) -> Option<f64> {
+        let paired = || self.entries.iter().zip(verdicts);
+        let shut = |(entry, verdict): (&Entry, &Verdict)| match (entry.gate, verdict.value()) {
+            (Some(threshold), Some(value)) => value < threshold,
+            _ => false,
+        };
+        if paired().any(shut) {
+            return Some(0.0);
+        }
+        if verdicts.iter().any(|verdict| matches!(verdict, Verdict::Failed { .. })) {
+            return None;
+        }
+        let (sum, weight) = paired()
+            .filter_map(|(entry, verdict)| Some((entry.weight, verdict.value()?)))
+            .fold((0.0, 0.0), |(sum, total), (weight, value)| (sum + weight * value, total + weight));
+        (weight > 0.0).then(|| sum / weight)
+    }
+
+    /// Whether any rule reads the case's answer; then each distinct case graded is metered.
+    pub fn reads_answers(&self) -> bool {
+        self.entries.iter().any(|entry| entry.rule.reads() == Reads::Answer)
+    }
+
+    /// Which verdicts decide whether an answer is *right*: those of rules that read answers or, without any, of all rules.
+    ///
+    /// In the set's order, as [`Judged::verdicts`]. Style (length, language) does not make an answer wrong where the truth is known.
+    pub fn deciding(&self) -> Vec<bool> {
+        let any = self.reads_answers();
+        self.entries.iter().map(|entry| !any || entry.rule.reads() == Reads::Answer).collect()
+    }
+
+    /// The rules' names with weights, in order.
+    pub fn weights(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.entries.iter().map(|entry| (entry.rule.name(), entry.weight))
+    }
+
+    /// How many rules there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed(Reads, Verdict);
+
+    impl Rule for Fixed {
+        fn name(&self) -> &str {
+            "fixed"
+        }
+        fn reads(&self) -> Reads {
+            self.0
+        }
+        fn judge(&self, evidence: &Evidence) -> Verdict {
+            assert_eq!(evidence.answer.is_some(), self.0 == Reads::Answer, "the answer went to the wrong rule");
+            self.1.clone()
+        }
+    }
+
+    fn fixed(reads: Reads, verdict: Verdict) -> Arc<dyn Rule> {
+        Arc::new(Fixed(reads, verdict))
+    }
+
+    fn score(value: f64) -> Arc<dyn Rule> {
+        fixed(Reads::Prompt, Verdict::score(value, "as told"))
+    }
+
+    fn reward(set: RuleSet) -> Option<f64> {
+        set.judge("p", Some("a"), &Completion { text: "t", finished: true, tokens: 1 }).reward
+    }
+
+    #[test]
+    fn weights_are_normalised_over_the_rules_that_spoke() {
+        let abstain = fixed(Reads::Answer, Verdict::Abstain { reason: "no".into() });
+        assert_eq!(reward(RuleSet::new().with(score(1.0), 3.0).with(score(0.2), 1.0)), Some(0.8));
+        assert_eq!(reward(RuleSet::new().with(score(0.5), 1.0).with(abstain, 9.0)), Some(0.5));
+    }
+
+    #[test]
+    fn a_shut_gate_decides_and_a_failure_leaves_no_reward() {
+        let failed = || fixed(Reads::Prompt, Verdict::Failed { reason: "time".into() });
+        assert_eq!(reward(RuleSet::new().with(score(1.0), 1.0).with_gate(score(0.4), 1.0, 0.5)), Some(0.0));
+        assert_eq!(reward(RuleSet::new().with(score(1.0), 1.0).with_gate(score(0.5), 0.0, 0.5)), Some(1.0));
+        assert_eq!(reward(RuleSet::new().with(score(1.0), 1.0).with(failed(), 1.0)), None);
+        assert_eq!(reward(RuleSet::new().with(failed(), 1.0).with_gate(score(0.0), 0.0, 1.0)), Some(0.0));
+        assert_eq!(
+            reward(RuleSet::new().with(fixed(Reads::Prompt, Verdict::Abstain { reason: "no".into() }), 1.0)),
+            None
+        );
+    }
+
+    #[test]
+    fn a_set_reads_answers_if_one_rule_does() {
+        assert!(!RuleSet::new().with(score(1.0), 1.0).reads_answers());
+        let reading = fixed(Reads::Answer, Verdict::zero("x"));
+        assert!(RuleSet::new().with(score(1.0), 1.0).with(reading, 0.0).reads_answers());
+    }
+}

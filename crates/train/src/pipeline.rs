@@ -1,0 +1,273 @@
+//! The pipeline: a recipe's stages, run in order, each ending in a row of the ladder.
+//!
+//! 1. Open the run; go on from its last checkpoint if there is one.
+//! 2. Weights of every model come from its source, or from the last finished stage that made them.
+//! 3. Trainer each stage; export its model; measure it on the held-out cases; record the row; commit.
+//!
+//! The commit after the row is what makes a stage done. A run killed anywhere before it does the stage's last steps, export and
+//! measurement again, to the same bits.
+//!
+//! Read next: [`crate::trainer`], the loop inside a stage.
+
+mod baselines;
+mod extent;
+mod weights;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use kernels::rng::Key;
+use kernels::{Queue, Real};
+use lm::{Arena, Model, Role};
+use serde_json::json;
+use store::{Run, RunOptions, Runs, StageRow};
+
+use crate::check;
+use crate::error::TrainError;
+use crate::evaluate::{Evaluation, evaluate};
+use crate::prompting::Prompting;
+use crate::recipe::{ModelSource, Recipe, Stage, StageKind};
+use crate::stages;
+use crate::trainer::{Meters, Observer, Trainer};
+use tasks::withheld::Withheld;
+use tasks::{Case, Split, Task};
+
+pub use extent::Extent;
+
+/// A finished pipeline.
+#[derive(Debug)]
+pub struct Finished {
+    /// The run's folder.
+    pub folder: PathBuf,
+    /// The ladder's rows, in order.
+    pub rows: Vec<StageRow>,
+}
+
+/// Runs a recipe to its end. What [`check::check`] refuses should have been refused before.
+///
+/// # Errors
+/// Whatever a stage meets; [`TrainError::Interrupted`] when `stop` was raised. The same call goes on.
+pub fn run<T: Real>(
+    queue: &Queue,
+    recipe: &Recipe,
+    task: &dyn Task,
+    runs: &Runs,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Finished, TrainError> {
+    run_part::<T>(queue, recipe, task, runs, &Extent::default(), observer, stop)
+}
+
+/// Runs a part of a recipe.
+///
+/// # Errors
+/// As [`run`]; [`TrainError::Extent`], before anything is done, where the part cannot be run.
+pub fn run_part<T: Real>(
+    queue: &Queue,
+    recipe: &Recipe,
+    task: &dyn Task,
+    runs: &Runs,
+    extent: &Extent,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Finished, TrainError> {
+    let is_new = !runs.names()?.contains(&recipe.name);
+    extent.check(recipe, if is_new { 0 } else { recipe.stages.len() })?;
+    extent.rewind(recipe, runs)?;
+    let run = runs.create_or_resume(&recipe.name, &recipe.resolved(), &RunOptions::default())?;
+    run.notices().iter().for_each(|notice| observer.notice(&notice.text));
+    task.notices().iter().for_each(|notice| observer.notice(notice));
+    let withdrawn = run.ledger().withdrawn()?.into_iter().collect();
+    let task: &dyn Task = &Withheld::new(task, withdrawn, run.withdrawn_since().clone());
+    let heldout = Heldout::of(recipe, task)?;
+    let (mut first, mut resume) = (0, None);
+    if let Some(committed) = run.resumed() {
+        let finished = committed.state()["finished"].as_bool().unwrap_or(false);
+        first = committed.stage_index() as usize + usize::from(finished);
+        resume = (!finished).then_some(committed);
+    } else {
+        baselines::record(recipe, task, &heldout, &run)?;
+    }
+    extent.check(recipe, first)?;
+    let base = baselines::base(recipe);
+    let (mut models, mut prompting) = weights::restore(queue, recipe, &run, first)?;
+    for (index, stage) in recipe.stages.iter().enumerate().skip(first).take_while(|(_, stage)| extent.holds(stage)) {
+        if let Some((_, base)) = base.filter(|(place, _)| *place == index)
+            && let Some(prompting) = &prompting
+            && !baselines::few_shot::<T>(queue, recipe, task, &heldout, (&models[base], prompting), &run)?
+        {
+            observer
+                .notice("the baseline of the base model with examples is left out: not one example fits its context");
+        }
+        let mut trainer = Trainer {
+            queue,
+            recipe,
+            run: &run,
+            task,
+            prompting: prompting.clone(),
+            index: index as u64,
+            stage: &stage.name,
+            key: Key::new(recipe.seed).word("stage").word(&stage.name),
+            meters: Meters::default(),
+            cursor: 0,
+            models: &mut models,
+            observer: &mut *observer,
+            stop,
+            resume: resume.take(),
+        };
+        if let Some(made) = step_of::<T>(stage, &mut trainer)? {
+            prompting = Some(Arc::new(made));
+            trainer.prompting = prompting.clone();
+            let prompting = trainer.prompting()?;
+            check::lengths(recipe, task, &prompting)?;
+            weights::random(recipe, &mut trainer)?;
+        }
+        let row = finish::<T>(stage, &mut trainer, &heldout)?;
+        trainer.commit_finished()?;
+        weights::copy(recipe, stage, trainer.models);
+        trainer.observer.finished(&row);
+    }
+    Ok(Finished { folder: run.folder().to_path_buf(), rows: run.ledger().stages()? })
+}
+
+/// Runs one stage; a tokenizer stage returns the prompting it made.
+fn step_of<T: Real>(stage: &Stage, trainer: &mut Trainer) -> Result<Option<Prompting>, TrainError> {
+    match &stage.kind {
+        StageKind::Tokenizer(keys) => {
+            let began = Instant::now();
+            trainer.observer.stage(trainer.stage, "tokenizer", 0);
+            let prompting = stages::tokenizer::run(keys, trainer)?;
+            trainer.meters.seconds += began.elapsed().as_secs_f64();
+            return Ok(Some(prompting));
+        }
+        StageKind::Pretrain(keys) => stages::pretrain::run::<T>(keys, trainer)?,
+        StageKind::Sft(keys) => stages::sft::run::<T>(keys, trainer)?,
+        StageKind::Grpo(keys) => stages::grpo::run::<T>(keys, trainer)?,
+        StageKind::Sample(keys) => stages::sample::run::<T>(keys, trainer)?,
+        StageKind::Distill(keys) => stages::distill::run::<T>(keys, trainer)?,
+        StageKind::Dialogue(keys) => stages::dialogue::run::<T>(keys, trainer)?,
+        // All that it does is the measurement, below.
+        StageKind::Eval(_) => {}
+    }
+    Ok(None)
+}
+
+/// The cases behind every row; the same for all of them.
+struct Heldout {
+    cases: Vec<Case>,
+    unseen: Vec<Case>,
+}
+
+impl Heldout {
+    fn of(recipe: &Recipe, task: &dyn Task) -> Result<Heldout, TrainError> {
+        let cases = task.cases(Split::Heldout, recipe.eval.cases, recipe.seed)?;
+        let unseen = match recipe.eval.unseen_cases {
+            0 => Vec::new(),
+            n => task.cases(Split::HeldoutUnseen, n, recipe.seed)?,
+        };
+        Ok(Heldout { cases, unseen })
+    }
+}
+
+/// Export, measurement and the ladder's row.
+fn finish<T: Real>(stage: &Stage, trainer: &mut Trainer, heldout: &Heldout) -> Result<StageRow, TrainError> {
+    let trained = stage.kind.trained();
+    let (mut digest, mut measured, mut unseen) = (None, None, None);
+    if let StageKind::Tokenizer(_) = stage.kind {
+        let export = trainer.run.begin_export(&stage.name)?;
+        trainer.prompting()?.tokenizer.save(export.folder())?;
+        export.finish()?;
+    }
+    if let Some(name) = trained {
+        digest = Some(weights::export(trainer, name)?);
+        let mut model = Model::<T>::new(trainer.queue, trainer.weights(name), Role::Inference);
+        measured = Some(measure(trainer, &mut model, &heldout.cases)?);
+        if !heldout.unseen.is_empty() {
+            unseen = Some(measure(trainer, &mut model, &heldout.unseen)?);
+        }
+    }
+    if let StageKind::Eval(keys) = &stage.kind {
+        measured = Some(stages::eval::run::<T>(keys, trainer, &heldout.cases)?);
+    }
+    let metered = trainer.run.ledger().metered(&Vec::from_iter(trainer.recipe.behind(trainer.index as usize)))?;
+    let meters = &trainer.meters;
+    let mut extra = serde_json::Map::new();
+    if let Some(evaluation) = &measured {
+        let mut figures = json!(evaluation);
+        // The report gives calibration a place of its own.
+        let calibration = figures.as_object_mut().and_then(|figures| figures.remove("calibration"));
+        extra.insert("evaluation".into(), figures);
+        extra.insert("calibration".into(), calibration.unwrap_or_default());
+        // Rows are paired by greedy answers; one of several samples would stand for nothing that the row shows.
+        if evaluation.k == 1 {
+            let correct: String = evaluation.correct.iter().map(|&right| if right { '1' } else { '0' }).collect();
+            extra.insert("correct".into(), correct.into());
+        }
+    }
+    if let Some(evaluation) = &unseen {
+        extra.insert("unseen".into(), json!(evaluation));
+    }
+    let row = StageRow {
+        index: trainer.index,
+        stage: stage.name.clone(),
+        recipe: stage.kind.name().into(),
+        model: stage.kind.model().unwrap_or("").into(),
+        accuracy: measured.as_ref().map(|e| e.accuracy),
+        low: measured.as_ref().map(|e| e.low),
+        high: measured.as_ref().map(|e| e.high),
+        n: measured.as_ref().map_or(0, |e| e.n as u64),
+        labels: metered.labels,
+        answers_read: metered.answers_read,
+        rollouts: meters.rollouts,
+        teacher_tokens: meters.teacher_tokens,
+        train_tokens: meters.train_tokens,
+        flops: meters.flops,
+        seconds: meters.seconds,
+        cost: meters.seconds / 3600.0 * trainer.recipe.cost_per_hour,
+        digest: digest.clone(),
+        extra,
+    };
+    trainer.run.ledger().record_stage(&row)?;
+    if let Some(digest) = &digest {
+        lineage(trainer.run, trainer.recipe, stage, digest)?;
+    }
+    Ok(row)
+}
+
+fn measure<T: Real>(trainer: &Trainer, model: &mut Model<T>, cases: &[Case]) -> Result<Evaluation, TrainError> {
+    let prompting = trainer.prompting()?;
+    let key = Key::new(trainer.recipe.seed).word("held out");
+    evaluate(trainer.queue, model, &prompting, trainer.task, cases, 1, trainer.recipe.eval.max_new_tokens, key)
+}
+
+/// Records which weights these were made from: the model's last ones, and its teacher's. The tokenizer's records are behind them too.
+fn lineage(run: &Run, recipe: &Recipe, stage: &Stage, digest: &str) -> Result<(), TrainError> {
+    let rows = run.ledger().stages()?;
+    let latest = |model: &str| {
+        let origin = match recipe.models.get(model) {
+            Some(ModelSource::Stage { from }) => Some(from),
+            _ => None,
+        };
+        let made = |row: &&StageRow| row.model == model || Some(&row.stage) == origin;
+        rows.iter().rev().filter(|row| row.stage != stage.name).filter(made).find_map(|row| row.digest.as_deref())
+    };
+    let data = match &stage.kind {
+        StageKind::Distill(keys) => recipe.stages.iter().find(|s| s.name == keys.data).map(|s| &s.kind),
+        _ => None,
+    };
+    let (speaker, listener) = (data.and_then(StageKind::model), data.and_then(StageKind::teacher));
+    let sources = [stage.kind.model(), stage.kind.teacher(), speaker, listener];
+    let mut parents: Vec<&str> = sources.into_iter().flatten().filter_map(latest).collect();
+    parents.sort_unstable();
+    parents.dedup();
+    if let Some(tokenizer) = recipe.stages.iter().find(|stage| matches!(stage.kind, StageKind::Tokenizer(_))) {
+        run.ledger().record_lineage(digest, &tokenizer.name, &[])?;
+    }
+    Ok(run.ledger().record_lineage(digest, &stage.name, &parents)?)
+}
+
+/// Every model's weights by name.
+pub(crate) type Models = BTreeMap<String, Arena>;

@@ -1,0 +1,164 @@
+//! Cheap baselines above every ladder: the constant answer, a linear model over characters, the nearest cases' answer, and the base model with a few
+//! examples.
+//!
+//! The first three see the same demonstrations' answers as fine-tuning may. The last is the model before any label has moved its weights: as it was
+//! given, or pretrained; a few demonstrations stand in its prompt. All are graded by the same strict grader on the same held-out cases. A ladder
+//! whose models do not beat them has learned nothing worth its compute.
+
+use std::time::Instant;
+
+use kernels::rng::Key;
+use kernels::{Queue, Real};
+use lm::generate::Sampling;
+use lm::{Arena, Model, Role};
+use serde_json::json;
+use store::{BaselineRow, Run};
+
+use super::Heldout;
+use crate::baselines::{CONSTANT, FEW_SHOT, NEAREST, NGRAMS, Neighbours, NgramModel, NgramSettings, commonest};
+use crate::error::TrainError;
+use crate::evaluate::mean_parts;
+use crate::prompting::{EXAMPLE_END, Prompting};
+use crate::recipe::{ModelSource, Recipe, StageKind};
+use crate::rollout::{Asked, Group, Plan, ask};
+use crate::stats::wilson;
+use tasks::{Case, Completion, Grade, Prompt, Task, first_written};
+
+/// Neighbours that vote.
+const NEIGHBOURS: usize = 5;
+/// Their longest n-gram, in characters.
+const NEIGHBOUR_NGRAM: usize = 3;
+
+/// Measures the baselines and records them.
+///
+/// # Errors
+/// The task's or the ledger's.
+pub(super) fn record(recipe: &Recipe, task: &dyn Task, heldout: &Heldout, run: &Run) -> Result<(), TrainError> {
+    let labels = recipe.eval.baseline_demonstrations;
+    let demonstrated = first_written(task, labels, recipe.seed, |case| task.bare_answer(case))?;
+    if demonstrated.is_empty() {
+        return Ok(());
+    }
+    let texts: Vec<String> = demonstrated.iter().map(|(case, _)| case.prompt_text()).collect();
+    let pairs: Vec<(&str, &str)> =
+        texts.iter().map(String::as_str).zip(demonstrated.iter().map(|(_, answer)| answer.as_str())).collect();
+    let record = |name: &str, grades: Vec<Grade>, began: Instant| {
+        Ok(run.ledger().record_baseline(&row(name, &grades, pairs.len(), began))?)
+    };
+    let began = Instant::now();
+    if let Some(answer) = commonest(pairs.iter().map(|(_, answer)| *answer)) {
+        record(CONSTANT, grades(task, &heldout.cases, |_| answer), began)?;
+    }
+    let began = Instant::now();
+    let model = NgramModel::train(&pairs, NgramSettings::default());
+    let graded = grades(task, &heldout.cases, |case| model.predict(&case.prompt_text()));
+    record(NGRAMS, graded, began)?;
+    let began = Instant::now();
+    let texts: Vec<&str> = pairs.iter().map(|(text, _)| *text).collect();
+    let neighbours = Neighbours::of(&texts, NEIGHBOUR_NGRAM);
+    let graded = grades(task, &heldout.cases, |case| {
+        voted(task, &demonstrated, &neighbours.nearest(&case.prompt_text(), NEIGHBOURS))
+    });
+    record(NEAREST, graded, began)
+}
+
+/// Of the neighbours' answers, the one that is right for most of them, by the task's own grading and weighted by nearness; the nearest
+/// of equals. Answers as wholes seldom repeat, so that counting equal ones would elect the nearest.
+fn voted<'a>(task: &dyn Task, demonstrated: &'a [(Case, String)], near: &[(usize, f32)]) -> &'a str {
+    let support = |answer: &str| {
+        let right = |index: usize| task.grade(&demonstrated[index].0, &Completion::finished(answer)).correct;
+        near.iter().filter(|(index, _)| right(*index)).map(|(_, cosine)| cosine).sum::<f32>()
+    };
+    let answers = near.iter().map(|(index, _)| demonstrated[*index].1.as_str());
+    // `max_by` takes the last of equals: the nearest comes last.
+    let supported = answers.rev().map(|answer| (support(answer), answer)).max_by(|a, b| a.0.total_cmp(&b.0));
+    supported.map_or("", |(_, answer)| answer)
+}
+
+/// The place of the first stage that tunes, and the base model that it tunes; none where that still has random weights, or none is wanted.
+pub(super) fn base(recipe: &Recipe) -> Option<(usize, &str)> {
+    let tunes =
+        |kind: &StageKind| !matches!(kind, StageKind::Tokenizer(_) | StageKind::Pretrain(_) | StageKind::Eval(_));
+    let place = recipe.stages.iter().position(|stage| tunes(&stage.kind))?;
+    let model = recipe.stages[place].kind.model()?;
+    let pretrained = recipe.stages[..place].iter().any(|stage| stage.kind.trained() == Some(model));
+    let random = matches!(recipe.models.get(model), Some(ModelSource::Random(_)));
+    (recipe.eval.few_shot_examples > 0 && (pretrained || !random)).then_some((place, model))
+}
+
+/// Measures the base model with as many examples in its prompt as are asked for and fit, unless that stands in the ledger. Says whether it stands there
+/// now: where not one example fits, it does not.
+///
+/// # Errors
+/// The task's, the tokenizer's or the ledger's.
+pub(super) fn few_shot<T: Real>(
+    queue: &Queue,
+    recipe: &Recipe,
+    task: &dyn Task,
+    heldout: &Heldout,
+    (weights, prompting): (&Arena, &Prompting),
+    run: &Run,
+) -> Result<bool, TrainError> {
+    if run.ledger().baselines()?.iter().any(|row| row.name == FEW_SHOT) {
+        return Ok(true);
+    }
+    let began = Instant::now();
+    let written = |case: &Case| task.demonstration(case).or_else(|| task.bare_answer(case));
+    let mut examples = first_written(task, recipe.eval.few_shot_examples, recipe.seed, written)?;
+    let room = weights.config().max_position_embeddings.saturating_sub(recipe.eval.max_new_tokens);
+    let asked = loop {
+        let shown: Vec<(&Prompt, &str)> =
+            examples.iter().map(|(case, answer)| (&case.prompt, answer.as_str())).collect();
+        let asked = |case: &Case| Ok(Asked { id: case.id.clone(), prompt: prompting.few_shot(&shown, &case.prompt)? });
+        let asked = heldout.cases.iter().map(asked).collect::<Result<Vec<Asked>, TrainError>>()?;
+        if examples.is_empty() || asked.iter().all(|asked| asked.prompt.len() <= room) {
+            break asked;
+        }
+        examples.pop();
+    };
+    if examples.is_empty() {
+        return Ok(false);
+    }
+    let key = Key::new(recipe.seed).word("few-shot");
+    let max_new_tokens = recipe.eval.max_new_tokens;
+    let plan = Plan { samples: 1, sampling: Sampling::greedy(), max_new_tokens, key };
+    let mut model = Model::<T>::new(queue, weights, Role::Inference);
+    let mut groups = ask(queue, &mut model, prompting, asked, &plan)?;
+    // A model that goes on to a next example has ended its own.
+    for rollout in groups.iter_mut().flat_map(|group| &mut group.rollouts) {
+        if let Some(end) = rollout.text.find(EXAMPLE_END) {
+            rollout.text.truncate(end);
+            rollout.finished = true;
+        }
+    }
+    let grade = |(case, group): (&Case, &Group)| task.grade(case, &group.rollouts[0].completion());
+    let grades: Vec<Grade> = heldout.cases.iter().zip(&groups).map(grade).collect();
+    let mut row = row(FEW_SHOT, &grades, examples.len(), began);
+    row.extra.insert("examples".into(), examples.len().into());
+    run.ledger().record_baseline(&row)?;
+    Ok(true)
+}
+
+fn grades<'a>(task: &dyn Task, cases: &[Case], answer: impl Fn(&Case) -> &'a str) -> Vec<Grade> {
+    cases.iter().map(|case| task.grade(case, &Completion::finished(answer(case)))).collect()
+}
+
+fn row(name: &str, grades: &[Grade], labels: usize, began: Instant) -> BaselineRow {
+    let (count, n) = (grades.iter().filter(|grade| grade.correct).count(), grades.len());
+    let interval = wilson(count, n);
+    let correct: String = grades.iter().map(|grade| if grade.correct { '1' } else { '0' }).collect();
+    let mut extra = serde_json::Map::new();
+    extra.insert("correct".into(), correct.into());
+    extra.insert("parts".into(), json!(mean_parts(grades)));
+    BaselineRow {
+        name: name.into(),
+        accuracy: count as f64 / n.max(1) as f64,
+        low: interval.low,
+        high: interval.high,
+        n: n as u64,
+        labels: labels as u64,
+        answers_read: 0,
+        seconds: began.elapsed().as_secs_f64(),
+        extra,
+    }
+}

@@ -1,0 +1,86 @@
+//! Which stages of a pipeline run: all of them, some, or those from a stage on once more.
+//!
+//! A run's stages are done in the recipe's order, since each may rest on those before it. So `only` may name the next stages and not ones
+//! beyond a gap; stages that are done already are left as they are. `from` first takes the run back to where a stage begins.
+
+use store::Runs;
+
+use crate::error::TrainError;
+use crate::recipe::{ModelSource, Recipe, Stage, StageKind};
+use tasks::suggest;
+
+/// Which stages to run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Do this stage and those after it again, from the weights before it.
+    pub from: Option<String>,
+    /// Trainer these stages and no other; empty for all.
+    pub only: Vec<String>,
+}
+
+impl Extent {
+    /// Whether a stage is among those to run.
+    pub(super) fn holds(&self, stage: &Stage) -> bool {
+        self.only.is_empty() || self.only.contains(&stage.name)
+    }
+
+    /// Refuses names that no stage has, and stages that would run before what comes before them; `first` is the first stage that
+    /// is not done.
+    pub(super) fn check(&self, recipe: &Recipe, first: usize) -> Result<(), TrainError> {
+        let names = || recipe.stages.iter().map(|stage| stage.name.as_str());
+        for name in self.only.iter().chain(&self.from) {
+            if !names().any(|known| known == name) {
+                let known: Vec<&str> = names().collect();
+                return refuse(format!("there is no stage \"{name}\""), suggest::hint(name, known));
+            }
+        }
+        if self.only.is_empty() {
+            return Ok(());
+        }
+        let begin = self.first(recipe).unwrap_or(first).min(first);
+        let mut missing = recipe.stages.iter().skip(begin).skip_while(|stage| self.holds(stage));
+        let Some(gap) = missing.next() else { return Ok(()) };
+        match missing.find(|stage| self.holds(stage)) {
+            None => Ok(()),
+            Some(beyond) => refuse(
+                format!("\"{}\" comes before \"{}\" and is not done", gap.name, beyond.name),
+                format!(
+                    "name it too: --only {}",
+                    self.only.iter().chain([&gap.name]).cloned().collect::<Vec<_>>().join(" ")
+                ),
+            ),
+        }
+    }
+
+    /// Where `from` lies in the recipe.
+    fn first(&self, recipe: &Recipe) -> Option<usize> {
+        recipe.stages.iter().position(|stage| Some(&stage.name) == self.from.as_ref())
+    }
+
+    /// Takes the run back, where `from` asks for it.
+    pub(super) fn rewind(&self, recipe: &Recipe, runs: &Runs) -> Result<(), TrainError> {
+        let Some(first) = self.first(recipe) else { return Ok(()) };
+        let kept: Vec<&str> = recipe.stages[..first].iter().map(|stage| stage.name.as_str()).collect();
+        if first == 0 && !runs.names()?.contains(&recipe.name) {
+            return Ok(());
+        }
+        let later = |key: &str| {
+            let stage = key.strip_prefix("stages[").and_then(|rest| rest.split(']').next()?.parse::<usize>().ok());
+            let model = key.strip_prefix("models.").and_then(|rest| rest.split('.').next());
+            stage.is_some_and(|stage| stage >= first) || model.is_some_and(|model| !needs(recipe, first, model))
+        };
+        Ok(runs.rewind(&recipe.name, &recipe.resolved(), first as u64, &kept, later)?)
+    }
+}
+
+/// Whether a stage before `first` rests on a model's first weights.
+fn needs(recipe: &Recipe, first: usize, model: &str) -> bool {
+    let before = &recipe.stages[..first];
+    let tokenizer = matches!(recipe.models.get(model), Some(ModelSource::Path { .. }))
+        && !before.iter().any(|stage| matches!(stage.kind, StageKind::Tokenizer(_)));
+    tokenizer || before.iter().any(|stage| [stage.kind.model(), stage.kind.teacher()].contains(&Some(model)))
+}
+
+fn refuse<T>(problem: String, hint: impl Into<String>) -> Result<T, TrainError> {
+    Err(TrainError::Extent { problem, hint: hint.into() })
+}

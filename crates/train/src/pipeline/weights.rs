@@ -1,0 +1,122 @@
+//! Where weights come from and where they go: sources, exports, digests.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kernels::Queue;
+use kernels::rng::Key;
+use lm::Arena;
+use lm::checkpoint::Storage;
+use lm::checkpoint::huggingface::{Companions, GenerationConfig, save};
+use lm::config::Config;
+use lm::tokenizer::Tokenizer;
+use store::{ModelDigest, Run};
+
+use super::Models;
+use crate::check::Sources;
+use crate::error::TrainError;
+use crate::prompting::Prompting;
+use crate::recipe::{ModelSource, Recipe, Stage, StageKind};
+use crate::trainer::Trainer;
+
+/// The weights and the prompting as they stand before stage `first`.
+pub(super) fn restore(
+    queue: &Queue,
+    recipe: &Recipe,
+    run: &Run,
+    first: usize,
+) -> Result<(Models, Option<Arc<Prompting>>), TrainError> {
+    let sources = Sources::open(recipe)?;
+    let mut models = Models::new();
+    for (name, checkpoint) in &sources.checkpoints {
+        let weights = Arena::load(queue.device(), checkpoint.config(), checkpoint.tensors())?;
+        models.insert(name.clone(), weights);
+    }
+    let mut prompting = sources.prompting.map(Arc::new);
+    let mut made_tokenizer = false;
+    for stage in &recipe.stages[..first] {
+        let folder = run.model_folder(&stage.name);
+        match &stage.kind {
+            StageKind::Tokenizer(_) => {
+                prompting = Some(Arc::new(Prompting::new(Tokenizer::open_folder(&folder)?, None, &[])?));
+                made_tokenizer = true;
+            }
+            StageKind::Sample(_) | StageKind::Eval(_) => {}
+            kind => {
+                let checkpoint = lm::checkpoint::open(&folder)?;
+                let weights = Arena::load(queue.device(), checkpoint.config(), checkpoint.tensors())?;
+                models.insert(kind.model().expect("a training stage has a model").to_string(), weights);
+                copy(recipe, stage, &mut models);
+            }
+        }
+    }
+    // Models of random weights exist from the moment their vocabulary is known.
+    if let Some(prompting) = prompting.as_ref().filter(|_| made_tokenizer || !models.is_empty()) {
+        add_random(queue, recipe, prompting, &mut models)?;
+    }
+    Ok((models, prompting))
+}
+
+/// Gives random weights to every model whose vocabulary has just become known.
+pub(super) fn random(recipe: &Recipe, trainer: &mut Trainer) -> Result<(), TrainError> {
+    let prompting = trainer.prompting()?;
+    add_random(trainer.queue, recipe, &prompting, trainer.models)
+}
+
+fn add_random(queue: &Queue, recipe: &Recipe, prompting: &Prompting, models: &mut Models) -> Result<(), TrainError> {
+    for (name, source) in &recipe.models {
+        let ModelSource::Random(shape) = source else { continue };
+        if models.contains_key(name) {
+            continue;
+        }
+        let vocabulary = prompting.tokenizer.vocab_size();
+        let mut config = Config::from_shape(shape, Some(vocabulary), Path::new(&recipe.name))?;
+        config.eos_token_id = prompting.end_tokens.clone();
+        config.bos_token_id = prompting.tokenizer.special().bos;
+        let key = Key::new(recipe.seed).word("model").word(name).bits(0);
+        models.insert(name.clone(), Arena::random(queue.device(), &config, key));
+    }
+    Ok(())
+}
+
+/// Gives the stage's weights to every model that starts as a copy of them.
+pub(super) fn copy(recipe: &Recipe, stage: &Stage, models: &mut Models) {
+    let Some(made) = stage.kind.trained() else { return };
+    for (name, source) in &recipe.models {
+        if matches!(source, ModelSource::Stage { from } if *from == stage.name) {
+            models.insert(name.clone(), models[made].clone());
+        }
+    }
+}
+
+/// Exports a model's weights in f32 as a Hugging Face folder under the stage's name; returns their digest.
+pub(super) fn export(trainer: &Trainer, model: &str) -> Result<String, TrainError> {
+    let weights = trainer.weights(model);
+    let prompting = trainer.prompting()?;
+    let export = trainer.run.begin_export(trainer.stage)?;
+    let generation =
+        GenerationConfig { eos_token_id: prompting.end_tokens.clone(), ..GenerationConfig::of(weights.config()) };
+    let companions = Companions {
+        config: weights.config(),
+        generation: &generation,
+        tokenizer: Some(&prompting.tokenizer),
+        template: prompting.template.as_ref().map(|template| template.source()),
+    };
+    save(export.folder(), companions, weights, Storage::F32)?;
+    export.finish()?;
+    digest(weights)
+}
+
+/// BLAKE3 over name, dtype, shape and little-endian bytes of the tensors in name order.
+pub fn digest(weights: &Arena) -> Result<String, TrainError> {
+    let mut order: Vec<usize> = (0..weights.specs().len()).collect();
+    order.sort_by(|&a, &b| weights.specs()[a].name.cmp(&weights.specs()[b].name));
+    let mut digest = ModelDigest::new();
+    for index in order {
+        let spec = &weights.specs()[index];
+        let shape: Vec<u64> = spec.shape.iter().map(|&n| n as u64).collect();
+        let bytes: Vec<u8> = weights.tensor(index).iter().flat_map(|value| value.to_le_bytes()).collect();
+        digest.tensor(&spec.name, "F32", &shape, &bytes)?;
+    }
+    Ok(digest.finish()?)
+}

@@ -1,0 +1,42 @@
+//! The user's texts as stages read them: without those that were withdrawn or hold a held-out case, and with a word on what was left out.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use crate::error::TrainError;
+use crate::trainer::Trainer;
+use tasks::TaskError;
+use tasks::data::held_out::HeldOut;
+use tasks::data::texts::{self, Text};
+
+/// The texts of files and folders that may be trained on, by id.
+///
+/// # Errors
+/// As [`texts::read`]; texts of which each holds a held-out case; one that was withdrawn since the run began.
+pub(super) fn kept(paths: &[PathBuf], trainer: &mut Trainer) -> Result<Vec<Text>, TrainError> {
+    let mut found = texts::read(paths)?;
+    let withdrawn: HashSet<String> = trainer.run.ledger().withdrawn()?.into_iter().collect();
+    found.texts.retain(|text| !withdrawn.contains(&text.id));
+    if let Some(text) = found.texts.iter().find(|text| trainer.run.withdrawn_since().contains(&text.id)) {
+        return Err(TaskError::Withdrawn { id: text.id.clone() }.into());
+    }
+    let cases = trainer.recipe.heldout_cases().max(trainer.recipe.eval.unseen_cases);
+    let held_out = HeldOut::of(trainer.task.kept_out(cases, trainer.recipe.seed)?);
+    let all = found.texts.len();
+    let kept: Vec<Text> = found.texts.into_iter().filter(|text| !held_out.is_in(&text.text)).collect();
+    if kept.is_empty() {
+        let hint = "train on texts that the cases were not taken from";
+        return Err(TrainError::stage(trainer.stage, "every text holds a held-out case", hint));
+    }
+    trainer.note_uses("document", kept.iter().map(|text| &text.id))?;
+    trainer.observer.notice(&format!(
+        "{}: {} texts; left out: {} that hold a held-out case, {} repeated, {} blank; {} files of other kinds",
+        trainer.stage,
+        kept.len(),
+        all - kept.len(),
+        found.repeated,
+        found.blank,
+        found.passed_over,
+    ));
+    Ok(kept)
+}

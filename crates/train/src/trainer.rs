@@ -1,0 +1,331 @@
+//! What a stage is given to work with, and the loop that every training stage runs.
+//!
+//! [`Trainer::train`] knows steps, learning rates, metrics, checkpoints and stopping, and no algorithm; a stage's code is the closure that
+//! makes one step's batches and signals. A checkpoint holds the weights that learn, their moments, the step and the meters; everything else
+//! of a step is a function of the recipe, so that a run that was killed goes on bit for bit.
+//!
+//! Read next: [`crate::stages::sft`], then [`crate::pipeline`], which calls the stages in order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use kernels::rng::Key;
+use kernels::{Queue, Real};
+use lm::{Arena, Keep};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use store::{Blob, Checkpoint, Committed, RecordUse, Run, StepMetrics};
+
+use crate::error::TrainError;
+use crate::prompting::Prompting;
+use crate::recipe::{Optimisation, Recipe};
+use crate::step::{Learner, StepReport};
+use tasks::Task;
+
+/// What a stage has spent; kept across restarts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Meters {
+    /// Completions sampled.
+    pub rollouts: u64,
+    /// Tokens a teacher generated or judged.
+    pub teacher_tokens: u64,
+    /// Packed tokens that were trained on.
+    pub train_tokens: u64,
+    /// Floating-point operations: training, sampling, teachers.
+    pub flops: f64,
+    /// Wall-clock time.
+    pub seconds: f64,
+}
+
+/// One step as a person sees it.
+pub struct StepView<'a> {
+    /// The stage's name.
+    pub stage: &'a str,
+    /// Steps done.
+    pub step: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// The step's metrics.
+    pub metrics: &'a [(String, f64)],
+    /// A sample rollout, now and then.
+    pub sample: Option<&'a str>,
+    /// Seconds of this step.
+    pub seconds: f64,
+}
+
+/// Who watches: a terminal, a log, nobody.
+pub trait Observer {
+    /// A stage begins, or goes on from a step.
+    fn stage(&mut self, name: &str, kind: &str, from_step: u64);
+    /// A step is done.
+    fn step(&mut self, view: &StepView);
+    /// Something to be said once.
+    fn notice(&mut self, text: &str);
+    /// A stage is done, with its row of the ladder.
+    fn finished(&mut self, row: &store::StageRow);
+}
+
+/// The step that a stage's closure ends with.
+pub struct StepOutcome {
+    /// What the learner reported.
+    pub report: StepReport,
+    /// Further numbers for the metrics.
+    pub metrics: Vec<(String, f64)>,
+    /// A sample to show.
+    pub sample: Option<String>,
+}
+
+impl From<StepReport> for StepOutcome {
+    fn from(report: StepReport) -> Self {
+        Self { report, metrics: Vec::new(), sample: None }
+    }
+}
+
+/// One stage at work.
+pub struct Trainer<'a> {
+    /// Where work runs.
+    pub queue: &'a Queue,
+    /// The recipe.
+    pub recipe: &'a Recipe,
+    /// The run's store.
+    pub run: &'a Run,
+    /// The task.
+    pub task: &'a dyn Task,
+    /// The tokenizer and template; none before the tokenizer stage of random models.
+    pub prompting: Option<Arc<Prompting>>,
+    /// The stage's place in the recipe.
+    pub index: u64,
+    /// The stage's name.
+    pub stage: &'a str,
+    /// Key of the stage's random numbers.
+    pub key: Key,
+    /// What it has spent.
+    pub meters: Meters,
+    /// A stage's own place in its data, kept in checkpoints: documents read, for example.
+    pub cursor: u64,
+    /// Every model's weights; a stage takes out what it trains and puts it back.
+    pub models: &'a mut BTreeMap<String, Arena>,
+    /// Who watches.
+    pub observer: &'a mut dyn Observer,
+    /// Raised when the user asks to stop.
+    pub stop: &'a AtomicBool,
+    /// Where to go on from, when this stage was interrupted.
+    pub resume: Option<&'a Committed>,
+}
+
+/// State of a checkpoint, beside the weights.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct State {
+    /// Whether the stage is done: then the next one begins.
+    pub finished: bool,
+    pub meters: Meters,
+    pub cursor: u64,
+    pub optimizer_steps: u32,
+    pub best: Option<f64>,
+    /// The instruction path; bits are equal within one.
+    pub isa: String,
+}
+
+impl Trainer<'_> {
+    /// The tokenizer and template.
+    ///
+    /// # Errors
+    /// When no stage before has made one.
+    pub fn prompting(&self) -> Result<Arc<Prompting>, TrainError> {
+        self.prompting.clone().ok_or_else(|| {
+            TrainError::stage(
+                self.stage,
+                "there is no tokenizer yet",
+                "put a stage of kind \"tokenizer\" before it, or start from a folder",
+            )
+        })
+    }
+
+    /// The weights of a model that is only read.
+    ///
+    /// # Panics
+    /// For an unknown name: reading the recipe refuses those.
+    pub fn weights(&self, model: &str) -> &Arena {
+        self.models.get(model).unwrap_or_else(|| panic!("no model \"{model}\""))
+    }
+
+    /// Notes the records that the stage learns from otherwise than as labels or answers, so that the weights they touched can be found.
+    ///
+    /// * `role`: as what: "prompt", "sample", "document".
+    pub(crate) fn note_uses<'c>(&self, role: &str, ids: impl Iterator<Item = &'c String>) -> Result<(), TrainError> {
+        let note = |id: &String| RecordUse { record_id: id.clone(), stage: self.stage.into(), role: role.into() };
+        Ok(self.run.ledger().record_uses(&ids.map(note).collect::<Vec<_>>())?)
+    }
+
+    /// Runs `steps` training steps of a model: the loop of every recipe.
+    ///
+    /// `step` makes a step's gradients and ends with [`Learner::update`] at the rate it is given. `validate`, when present, is asked
+    /// now and then for an accuracy; the weights with the best one are kept at the end.
+    ///
+    /// # Errors
+    /// What the step or the store met; [`TrainError::Interrupted`] after a checkpoint, when the user asked to stop.
+    pub fn train<T: Real>(
+        &mut self,
+        model: &str,
+        optimisation: &Optimisation,
+        steps: u64,
+        mut step: impl FnMut(&mut Self, &mut Learner<T>, u64, f32) -> Result<StepOutcome, TrainError>,
+        mut validate: Option<Validation<'_, T>>,
+    ) -> Result<(), TrainError> {
+        let master = self.models.remove(model).unwrap_or_else(|| panic!("no model \"{model}\""));
+        let keep = if optimisation.recompute { Keep::Residuals } else { Keep::Everything };
+        let mut learner = match optimisation.adapters() {
+            None => Learner::<T>::new(self.queue, master, optimisation.hyperparameters(), keep),
+            Some(lora) => {
+                let key = self.key.word("adapters");
+                Learner::<T>::with_adapters(self.queue, master, lora, key, optimisation.hyperparameters(), keep)
+            }
+        };
+        let mut best: Option<(f64, Vec<u8>)> = None;
+        let mut start = 0;
+        if let Some(committed) = self.resume.take() {
+            start = committed.step();
+            best = self.restore(&mut learner, committed)?;
+        }
+        self.observer.stage(self.stage, "train", start);
+        for index in start..steps {
+            let began = Instant::now();
+            let rate = optimisation.schedule.rate(optimisation.learning_rate, index, steps, optimisation.warmup_steps);
+            let mut outcome = step(self, &mut learner, index, rate)?;
+            let done = index + 1;
+            if let Some(validation) = validate.as_mut().filter(|v| done % v.every_steps == 0 || done == steps) {
+                let accuracy = (validation.measure)(self, &mut learner)?;
+                outcome.metrics.push(("validation_accuracy".into(), accuracy));
+                if best.as_ref().is_none_or(|(most, _)| accuracy > *most) {
+                    best = Some((accuracy, to_bytes(learner.trained().values().host())));
+                }
+            }
+            self.log(done, steps, rate, &outcome, began.elapsed().as_secs_f64())?;
+            let stopping = self.stop.load(Ordering::Relaxed);
+            if done < steps && (stopping || done % optimisation.checkpoint_every_steps == 0) {
+                self.save(done, &learner, best.as_ref())?;
+            }
+            if stopping && done < steps {
+                self.run.flush()?;
+                return Err(TrainError::Interrupted { stage: self.stage.into(), step: done });
+            }
+        }
+        if let Some((_, bytes)) = best {
+            from_bytes(&bytes, learner.trained_mut().values_mut().host_mut());
+        }
+        self.models.insert(model.to_string(), learner.into_weights(self.queue));
+        Ok(())
+    }
+
+    fn log(&mut self, done: u64, steps: u64, rate: f32, outcome: &StepOutcome, seconds: f64) -> Result<(), TrainError> {
+        let report = &outcome.report;
+        self.meters.train_tokens += report.tokens as u64;
+        self.meters.seconds += seconds;
+        let mut metrics = vec![
+            ("loss".to_string(), report.loss),
+            ("gradient_norm".to_string(), f64::from(report.gradient_norm)),
+            ("entropy".to_string(), report.mean_entropy()),
+            ("learning_rate".to_string(), f64::from(rate)),
+            ("tokens".to_string(), report.tokens as f64),
+            ("targets".to_string(), report.targets as f64),
+        ];
+        metrics.extend(outcome.metrics.iter().cloned());
+        let mut row = StepMetrics::new(self.stage, done);
+        for (name, value) in &metrics {
+            row = row.with(name.clone(), *value);
+        }
+        self.run.log_step(&row.with("step_seconds", seconds))?;
+        let sample = outcome.sample.as_deref();
+        self.observer.step(&StepView { stage: self.stage, step: done, steps, metrics: &metrics, sample, seconds });
+        Ok(())
+    }
+
+    fn save<T: Real>(&self, step: u64, learner: &Learner<T>, best: Option<&(f64, Vec<u8>)>) -> Result<(), TrainError> {
+        let mut blobs = vec![
+            Blob::bytes("weights", to_bytes(learner.trained().values().host())),
+            Blob::bytes("first_moments", to_bytes(learner.optimizer.first.host())),
+            Blob::bytes("second_moments", to_bytes(learner.optimizer.second.host())),
+        ];
+        if let Some((_, bytes)) = best {
+            blobs.push(Blob::bytes("best_weights", bytes.clone()));
+        }
+        let state = self.state(false, learner.optimizer.steps, best.map(|(accuracy, _)| *accuracy));
+        let stage = self.stage.to_string();
+        Ok(self.run.commit(Checkpoint { stage_index: self.index, stage, step, blobs, state, ends_stage: false })?)
+    }
+
+    /// Commits the end of the stage.
+    pub(crate) fn commit_finished(&self) -> Result<(), TrainError> {
+        let stage = self.stage.to_string();
+        let state = self.state(true, 0, None);
+        let blobs = Vec::new();
+        self.run.commit(Checkpoint { stage_index: self.index, stage, step: 0, blobs, state, ends_stage: true })?;
+        Ok(self.run.flush()?)
+    }
+
+    pub(crate) fn state(&self, finished: bool, optimizer_steps: u32, best: Option<f64>) -> Value {
+        let isa = self.queue.isa().name().to_string();
+        let state = State { finished, meters: self.meters.clone(), cursor: self.cursor, optimizer_steps, best, isa };
+        json!(state)
+    }
+
+    pub(crate) fn read_state(&self, committed: &Committed) -> Result<State, TrainError> {
+        serde_json::from_value(committed.state().clone()).map_err(|error| {
+            let hint = "the checkpoint was written by another version; begin a new run with --name";
+            TrainError::stage(self.stage, format!("its checkpoint cannot be understood: {error}"), hint)
+        })
+    }
+
+    fn restore<T: Real>(
+        &mut self,
+        learner: &mut Learner<T>,
+        committed: &Committed,
+    ) -> Result<Option<(f64, Vec<u8>)>, TrainError> {
+        let state = self.read_state(committed)?;
+        if state.isa != self.queue.isa().name() {
+            let text = format!(
+                "resuming on {} what began on {}: bits will differ from an unbroken run",
+                self.queue.isa().name(),
+                state.isa
+            );
+            self.observer.notice(&text);
+        }
+        self.meters = state.meters;
+        self.cursor = state.cursor;
+        from_bytes(&committed.read("weights")?, learner.trained_mut().values_mut().host_mut());
+        from_bytes(&committed.read("first_moments")?, learner.optimizer.first.host_mut());
+        from_bytes(&committed.read("second_moments")?, learner.optimizer.second.host_mut());
+        learner.optimizer.steps = state.optimizer_steps;
+        learner.repack(self.queue);
+        match state.best {
+            Some(accuracy) => Ok(Some((accuracy, committed.read("best_weights")?))),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Asks for an accuracy now and then.
+pub struct Validation<'a, T: Real> {
+    /// Steps between two measurements.
+    pub every_steps: u64,
+    /// The accuracy of the weights as they are.
+    pub measure: Measure<'a, T>,
+}
+
+/// How a validation measures.
+pub type Measure<'a, T> = Box<dyn FnMut(&mut Trainer, &mut Learner<T>) -> Result<f64, TrainError> + 'a>;
+
+fn to_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// # Panics
+/// When the lengths differ: the recipe that wrote the checkpoint is the one that reads it.
+fn from_bytes(bytes: &[u8], values: &mut [f32]) {
+    assert_eq!(bytes.len(), 4 * values.len(), "a checkpoint of another shape");
+    for (value, bytes) in values.iter_mut().zip(bytes.chunks_exact(4)) {
+        *value = f32::from_le_bytes(bytes.try_into().expect("four bytes"));
+    }
+}
