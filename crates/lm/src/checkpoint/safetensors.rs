@@ -1,8 +1,12 @@
 //! Weights in safetensors files, one or several.
 //!
-//! The header is validated by the `safetensors` crate before any tensor is looked at: its length against the file's,
-//! offsets for gaps and overlaps, shapes for overflow. A folder of shards is read through its
-//! `model.safetensors.index.json`; every tensor the index promises must be in the shard it names.
+//! The `safetensors` crate validates a header before any tensor is looked at: its length against the file's, offsets
+//! for gaps and overlaps, shapes for overflow. A folder of shards is read through its `model.safetensors.index.json`;
+//! every tensor that the index lists must be in the shard that it names.
+//!
+//! The crate also makes the header of a file that is written. The data behind it are written here, since the crate's
+//! `serialize_to_file` takes tensors that cannot fail to be read, does not flush the file to the disk before it renames
+//! it, and leaves it readable by its owner alone.
 //!
 //! Read next: [`super::huggingface`].
 
@@ -10,7 +14,6 @@ use super::bytes::Bytes;
 use super::{Storage, TensorSource, holding_all, numbers, write_atomically};
 use crate::error::FormatError;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
-use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -197,34 +200,21 @@ impl TensorSource for Weights {
 /// # Panics
 /// For [`Storage::Q8_0`], which safetensors does not have.
 pub fn save(path: &Path, source: &dyn TensorSource, storage: Storage) -> Result<(), FormatError> {
-    let (dtype, width) = match storage {
-        Storage::F32 => ("F32", 4),
-        Storage::F16 => ("F16", 2),
-        Storage::Bf16 => ("BF16", 2),
-        Storage::Q8_0 => panic!("safetensors files hold no Q8_0"),
-    };
-    let mut header = Map::from_iter([("__metadata__".to_string(), json!({ "format": "pt" }))]);
-    let mut lens = Vec::new();
-    let mut end = 0;
-    for name in source.names() {
-        let shape = source.shape(&name).expect("a source has every tensor that it names");
-        let (start, len) = (end, shape.iter().product::<usize>());
-        end += len * width;
-        header.insert(name.clone(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }));
-        lens.push((name, len));
-    }
-    let mut header = Value::Object(header).to_string();
+    let tensors = infos(source, storage);
+    let format = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let header = Metadata::new(Some(format), tensors.clone()).expect("each tensor begins where the one before ends");
+    let mut header = serde_json::to_vec(&header).expect("a header serialises");
     // Readers may map the data in place: it starts at a multiple of eight bytes.
-    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    header.resize(header.len().next_multiple_of(8), b' ');
 
-    // An error of the source has to come out through a writer that knows only the disk's.
+    // `write_atomically` passes on the disk's errors alone; one of the source is kept here.
     let mut failed = None;
     let written = write_atomically(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(header.as_bytes())?;
+        file.write_all(&header)?;
         let (mut values, mut bytes) = (Vec::new(), Vec::new());
-        for (name, len) in &lens {
-            values.resize(*len, 0.0);
+        for (name, info) in &tensors {
+            values.resize(info.shape.iter().product(), 0.0);
             let read = source.read_f32(name, &mut values);
             if let Err(error) = read.and_then(|()| numbers::check_fits(Some(storage), &values, name, path)) {
                 failed = Some(error);
@@ -240,4 +230,22 @@ pub fn save(path: &Path, source: &dyn TensorSource, storage: Storage) -> Result<
         Some(error) => Err(error),
         None => written,
     }
+}
+
+/// The header's entry of every tensor, one after the other in the order of their names.
+fn infos(source: &dyn TensorSource, storage: Storage) -> Vec<(String, TensorInfo)> {
+    let (dtype, width) = match storage {
+        Storage::F32 => (Dtype::F32, 4),
+        Storage::F16 => (Dtype::F16, 2),
+        Storage::Bf16 => (Dtype::BF16, 2),
+        Storage::Q8_0 => panic!("safetensors files hold no Q8_0"),
+    };
+    let mut end = 0;
+    let entry = |name: String| {
+        let shape = source.shape(&name).expect("a source has every tensor that it names");
+        let start = end;
+        end += width * shape.iter().product::<usize>();
+        (name, TensorInfo { dtype, shape, data_offsets: (start, end) })
+    };
+    source.names().into_iter().map(entry).collect()
 }
