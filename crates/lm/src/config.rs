@@ -1,30 +1,34 @@
 //! What shape a model has: [`Config`], with the field names of Hugging Face's `config.json`.
 //!
-//! One decoder serves four families; what tells them apart is resolved here into a few questions
-//! ([`Config::qkv_bias`], [`Config::qk_norm`], [`Config::rotary_frequencies`]), so that no code below asks for a
-//! family's name. A `Config` that exists is valid: heads divide, sizes are sane, nothing it asks for is silently
-//! ignored. A sliding window that would really be applied, an output bias or an unknown rotary scaling is refused.
+//! One decoder serves four families. The differences between them become a few properties of the configuration
+//! ([`Config::layer_types`], [`Config::qkv_bias`], [`Config::qk_norm`], [`Config::rotary_frequencies`]), so that the
+//! code that computes never asks for a family's name.
 //!
-//! Never reads weights. Departs from `transformers` in that defaults differing between its versions are taken from
-//! version 5, and in that a missing `bos_token_id` or `eos_token_id` is none rather than 1 or 2.
+//! A `Config` is valid: heads divide, sizes are sane, and a field that would change the arithmetic is either computed
+//! or refused. Refused are a sliding window shorter than the context, a bias on the output projection, and a rotary
+//! scaling that is not known.
 //!
-//! Read next: `config/tensors.rs` (the one table of tensors), `config/json.rs` (reading and writing `config.json`),
-//! `config/shape.rs` (models from random weights), then [`crate::checkpoint`].
+//! Reading a configuration never touches the weights. Two things depart from `transformers`: where its versions differ
+//! in a default, version 5's is used; and a missing `bos_token_id` or `eos_token_id` means that there is none, not 1
+//! or 2.
+//!
+//! Read next: `config/json.rs` (reading `config.json`), `config/validate.rs` (what is refused), `config/shape.rs`
+//! (models that start from random weights), then [`crate::checkpoint`].
 
 mod json;
 mod shape;
 mod tensors;
+mod validate;
+mod write;
 
 pub use shape::Shape;
 pub use tensors::{Part, TensorSpec};
 
 use std::path::Path;
 
-use kernels::ops::attention::MAX_HEAD_DIM;
-
 use crate::error::FormatError;
 
-/// The families that can be read, as an error message names them.
+/// The families that can be read, as error messages name them.
 pub const SUPPORTED: &str = "LlamaForCausalLM (Llama 2 and 3, SmolLM2, DeepSeek-R1-Distill-Llama), \
      MistralForCausalLM, Qwen2ForCausalLM (Qwen2, Qwen2.5, DeepSeek-R1-Distill-Qwen) and Qwen3ForCausalLM";
 
@@ -66,7 +70,38 @@ impl Family {
     }
 }
 
-/// How rotary frequencies are stretched for contexts longer than the first training's.
+/// The kind of a layer: how its tokens see one another. Names are Hugging Face's.
+///
+/// To add a kind, add a variant here, a file beside `layer/attention.rs`, and its place in `layer/mod.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LayerType {
+    /// Causal attention over the whole sequence.
+    FullAttention,
+    /// Causal attention over the last [`Config::sliding_window`] tokens. A valid configuration has it only where the
+    /// window covers the whole context, so that it computes what [`LayerType::FullAttention`] does.
+    SlidingAttention,
+}
+
+impl LayerType {
+    /// All kinds, in the order in which messages list them.
+    pub const ALL: [LayerType; 2] = [LayerType::FullAttention, LayerType::SlidingAttention];
+
+    /// Full attention in each of `count` layers. More layers than any model has are left out: [`Config::validate`]
+    /// refuses such a count before it looks at the kinds.
+    pub(crate) fn full(count: usize) -> Vec<LayerType> {
+        vec![LayerType::FullAttention; count.min(validate::MOST_LAYERS)]
+    }
+
+    /// The entry of `layer_types` in `config.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            LayerType::FullAttention => "full_attention",
+            LayerType::SlidingAttention => "sliding_attention",
+        }
+    }
+}
+
+/// How rotary frequencies are stretched for contexts longer than those of the first training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RopeScaling {
     /// Every frequency divided by `factor` (position interpolation, arXiv 2306.15595).
@@ -89,8 +124,8 @@ pub enum RopeScaling {
 
 /// The shape and constants of one decoder. Field names are `config.json`'s; see the [module](self).
 ///
-/// The fields are public for reading. Build one with [`Config::read`], [`Config::from_json`] or
-/// [`Config::from_shape`], which validate; after changing a field by hand call [`Config::validate`].
+/// The fields are public so that they can be read. Build one with [`Config::read`], [`Config::from_json`] or
+/// [`Config::from_shape`], which validate it. Call [`Config::validate`] after you change a field.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The family, from `model_type` or `architectures`.
@@ -99,6 +134,10 @@ pub struct Config {
     pub hidden_size: usize,
     /// Number of layers.
     pub num_hidden_layers: usize,
+    /// The kind of each layer, first to last.
+    pub layer_types: Vec<LayerType>,
+    /// Tokens that a [`LayerType::SlidingAttention`] layer sees, the row's own included; none without such a layer.
+    pub sliding_window: Option<usize>,
     /// Number H of query heads.
     pub num_attention_heads: usize,
     /// Number K of key and value heads; divides H.
@@ -123,7 +162,7 @@ pub struct Config {
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text; empty when the configuration names none.
     pub eos_token_id: Vec<u32>,
-    /// Token that fills up batches elsewhere; Ferule never pads.
+    /// Token with which other programs fill up batches; Ferule never pads.
     pub pad_token_id: Option<u32>,
     /// Standard deviation of random initial weights.
     pub initializer_range: f64,
@@ -198,94 +237,6 @@ impl Config {
                     .collect()
             }
         }
-    }
-
-    /// Checks everything that the rest of the program relies on; `path` is where the configuration came from.
-    ///
-    /// # Errors
-    /// [`FormatError::Config`] with the field's name: a size of zero or beyond any model built so far, query heads
-    /// that key heads do not divide, an odd `head_dim`, constants that are not positive, a token outside the vocabulary.
-    pub fn validate(&self, path: &Path) -> Result<(), FormatError> {
-        let fail = |field: &str, problem: String, hint: &str| Err(FormatError::config(path, field, problem, hint));
-        let sizes = [
-            ("hidden_size", self.hidden_size, 1 << 16),
-            ("num_hidden_layers", self.num_hidden_layers, 1 << 10),
-            ("num_attention_heads", self.num_attention_heads, 1 << 10),
-            ("num_key_value_heads", self.num_key_value_heads, 1 << 10),
-            ("head_dim", self.head_dim, MAX_HEAD_DIM),
-            ("intermediate_size", self.intermediate_size, 1 << 18),
-            ("vocab_size", self.vocab_size, 1 << 22),
-            ("max_position_embeddings", self.max_position_embeddings, 1 << 24),
-        ];
-        for (field, size, most) in sizes {
-            if size == 0 || size > most {
-                return fail(
-                    field,
-                    format!("{size} is not between 1 and {most}"),
-                    "is this the model's own config.json?",
-                );
-            }
-        }
-        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
-            let problem = format!(
-                "{} does not divide num_attention_heads {}",
-                self.num_key_value_heads, self.num_attention_heads
-            );
-            return fail("num_key_value_heads", problem, "every key head must serve the same number of query heads");
-        }
-        if !self.head_dim.is_multiple_of(2) {
-            let problem = format!("{} is odd", self.head_dim);
-            return fail("head_dim", problem, "the rotary embedding turns dimensions in pairs; choose an even width");
-        }
-        let constants = [
-            ("rms_norm_eps", self.rms_norm_eps, 1.0),
-            ("rope_theta", self.rope_theta, 1e15),
-            ("initializer_range", self.initializer_range, 1e3),
-        ];
-        for (field, value, most) in constants {
-            if !(value > 0.0 && value <= most) {
-                return fail(
-                    field,
-                    format!("{value} is not above 0 and at most {most}"),
-                    "usual are 1e-5, 10000 and 0.02",
-                );
-            }
-        }
-        self.validate_scaling(path)?;
-        let ids = self.bos_token_id.iter().map(|id| ("bos_token_id", id));
-        for (field, &id) in ids.chain(self.eos_token_id.iter().map(|id| ("eos_token_id", id))) {
-            if id as usize >= self.vocab_size {
-                let problem = format!("{id} is outside the vocabulary of {}", self.vocab_size);
-                return fail(field, problem, "the config.json and the tokenizer must belong to the same model");
-            }
-        }
-        Ok(())
-    }
-
-    fn validate_scaling(&self, path: &Path) -> Result<(), FormatError> {
-        let sound = match self.rope_scaling {
-            None => true,
-            Some(RopeScaling::Linear { factor }) => factor >= 1.0 && factor.is_finite(),
-            Some(RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings,
-            }) => {
-                factor >= 1.0
-                    && factor.is_finite()
-                    && low_freq_factor > 0.0
-                    && high_freq_factor > low_freq_factor
-                    && high_freq_factor.is_finite()
-                    && original_max_position_embeddings > 0
-            }
-        };
-        if sound {
-            return Ok(());
-        }
-        let problem = format!("{:?} makes no sense", self.rope_scaling);
-        let hint = "factor must be at least 1 and low_freq_factor below high_freq_factor";
-        Err(FormatError::config(path, "rope_scaling", problem, hint))
     }
 }
 

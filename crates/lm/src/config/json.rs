@@ -1,14 +1,17 @@
-//! `config.json`, read from any release of `transformers` and written so that any release reads it.
+//! `config.json`, as any release of `transformers` writes it.
 //!
-//! Reading is two steps: the text as it stands (`Raw`, every field optional), then the resolved [`Config`]. A field
-//! that would change the arithmetic in a way Ferule does not have is an error that names it; fields without influence
-//! on the forward pass (`use_cache`, dropouts, `torch_dtype` …) are ignored.
+//! Reading takes two steps: the text as it stands (`Raw`, every field optional), then the resolved [`Config`]. A field
+//! that asks for arithmetic which Ferule does not have is an error that names it. Fields without influence on the
+//! forward pass (`use_cache`, dropouts, `torch_dtype` …) are ignored.
 
-use super::{Config, Family, RopeScaling};
-use crate::error::FormatError;
-use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value, json};
 use std::path::Path;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::validate::MOST_LAYERS;
+use super::{Config, Family, LayerType, RopeScaling};
+use crate::error::FormatError;
 
 /// The fields of `config.json` that matter, as they stand there.
 #[derive(Deserialize)]
@@ -83,71 +86,6 @@ impl Config {
         })?;
         raw.resolve(path)
     }
-
-    /// The text of a `config.json` that `transformers` (4 and 5) reads back to this model.
-    pub fn to_json(&self) -> String {
-        let eos = match self.eos_token_id.as_slice() {
-            [] => Value::Null,
-            [id] => json!(id),
-            ids => json!(ids),
-        };
-        let scaling = match self.rope_scaling {
-            None => Value::Null,
-            Some(RopeScaling::Linear { factor }) => {
-                json!({ "rope_type": "linear", "factor": factor })
-            }
-            Some(RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings,
-            }) => {
-                json!({
-                    "rope_type": "llama3",
-                    "factor": factor,
-                    "low_freq_factor": low_freq_factor,
-                    "high_freq_factor": high_freq_factor,
-                    "original_max_position_embeddings": original_max_position_embeddings,
-                })
-            }
-        };
-        let mut fields = json!({
-            "architectures": [self.model_type.architecture()],
-            "attention_dropout": 0.0,
-            "bos_token_id": self.bos_token_id,
-            "eos_token_id": eos,
-            "head_dim": self.head_dim,
-            "hidden_act": "silu",
-            "hidden_size": self.hidden_size,
-            "initializer_range": self.initializer_range,
-            "intermediate_size": self.intermediate_size,
-            "max_position_embeddings": self.max_position_embeddings,
-            "model_type": self.model_type.model_type(),
-            "num_attention_heads": self.num_attention_heads,
-            "num_hidden_layers": self.num_hidden_layers,
-            "num_key_value_heads": self.num_key_value_heads,
-            "pad_token_id": self.pad_token_id,
-            "rms_norm_eps": self.rms_norm_eps,
-            "rope_scaling": scaling,
-            "rope_theta": self.rope_theta,
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "use_cache": true,
-            "vocab_size": self.vocab_size,
-        });
-        match self.model_type {
-            Family::Llama => {
-                fields["attention_bias"] = json!(false);
-                fields["mlp_bias"] = json!(false);
-            }
-            Family::Mistral => fields["sliding_window"] = Value::Null,
-            Family::Qwen2 => fields["use_sliding_window"] = json!(false),
-            Family::Qwen3 => {
-                fields["attention_bias"] = json!(false);
-                fields["use_sliding_window"] = json!(false);
-            }
-        }
-        serde_json::to_string_pretty(&fields).expect("a JSON value serialises") + "\n"
-    }
 }
 
 impl Raw {
@@ -174,11 +112,15 @@ impl Raw {
             Family::Qwen2 | Family::Qwen3 => 32_768,
         };
         let (rope_theta, rope_scaling) = self.rope(path)?;
+        let num_hidden_layers = need(self.num_hidden_layers, "num_hidden_layers")?;
+        let (layer_types, sliding_window) = self.layers(model_type, num_hidden_layers, path)?;
         let ids = |ids: Option<Ids>, field| ids.map_or(Ok(Vec::new()), |ids| ids.list(field, path));
         let config = Config {
             model_type,
             hidden_size,
-            num_hidden_layers: need(self.num_hidden_layers, "num_hidden_layers")?,
+            num_hidden_layers,
+            layer_types,
+            sliding_window,
             num_attention_heads: heads,
             num_key_value_heads: self.num_key_value_heads.unwrap_or(heads),
             head_dim,
@@ -195,29 +137,46 @@ impl Raw {
             initializer_range: self.initializer_range.unwrap_or(0.02),
         };
         config.validate(path)?;
-        if let Some(window) = self.sliding_window.unwrap_or((model_type == Family::Mistral).then_some(4096)) {
-            let slides = match model_type {
-                Family::Llama => false,
-                Family::Mistral => true,
-                Family::Qwen2 | Family::Qwen3 => match &self.layer_types {
-                    Some(kinds) => kinds.iter().any(|kind| kind == "sliding_attention"),
-                    None => {
-                        self.use_sliding_window == Some(true)
-                            && self.max_window_layers.unwrap_or(28) < config.num_hidden_layers
-                    }
-                },
-            };
-            if slides && window < config.max_position_embeddings {
-                let problem = format!(
-                    "attention over a window of {window} tokens in a context of {} is not supported",
-                    config.max_position_embeddings
-                );
-                let hint =
-                    format!("within {window} tokens the model is exact: set max_position_embeddings to {window}");
-                return Err(FormatError::config(path, "sliding_window", problem, hint));
-            }
-        }
         Ok(config)
+    }
+
+    /// The kind of each layer, and the window of those that slide.
+    ///
+    /// `layer_types` decides where it is given. Without it all of Mistral's layers slide where there is a window, and
+    /// of Qwen's those from `max_window_layers` on, if `use_sliding_window` says so.
+    fn layers(
+        &self,
+        family: Family,
+        count: usize,
+        path: &Path,
+    ) -> Result<(Vec<LayerType>, Option<usize>), FormatError> {
+        let window = self.sliding_window.unwrap_or((family == Family::Mistral).then_some(4096));
+        let slides = |layer: usize| match family {
+            Family::Llama => false,
+            Family::Mistral => window.is_some(),
+            Family::Qwen2 | Family::Qwen3 => {
+                let first = self.max_window_layers.unwrap_or(28);
+                window.is_some() && self.use_sliding_window == Some(true) && layer >= first
+            }
+        };
+        let kinds = match &self.layer_types {
+            Some(names) => {
+                let kinds = names.iter().enumerate().map(|(layer, name)| {
+                    let kind = LayerType::ALL.into_iter().find(|kind| kind.name() == name);
+                    kind.ok_or_else(|| {
+                        let (field, problem) = (format!("layer_types[{layer}]"), format!("`{name}` is not supported"));
+                        FormatError::config(path, &field, problem, "supported are full_attention and sliding_attention")
+                    })
+                });
+                kinds.collect::<Result<Vec<_>, _>>()?
+            }
+            None => {
+                let kind = |layer| if slides(layer) { LayerType::SlidingAttention } else { LayerType::FullAttention };
+                (0..count.min(MOST_LAYERS)).map(kind).collect()
+            }
+        };
+        let slides = kinds.contains(&LayerType::SlidingAttention);
+        Ok((kinds, window.filter(|_| slides)))
     }
 
     /// The family by `model_type`, or by `architectures` where that is absent; both must agree.

@@ -2,10 +2,12 @@
 //!
 //! Read next: [`Config::from_shape`].
 
-use super::{Config, Family};
-use crate::error::FormatError;
-use serde::{Deserialize, Serialize};
 use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Config, Family, LayerType};
+use crate::error::FormatError;
 
 /// What a recipe says of a model that does not exist yet, with the names of `config.json`.
 ///
@@ -110,6 +112,8 @@ impl Config {
             model_type,
             hidden_size: shape.hidden_size,
             num_hidden_layers: shape.num_hidden_layers,
+            layer_types: LayerType::full(shape.num_hidden_layers),
+            sliding_window: None,
             num_attention_heads: heads,
             num_key_value_heads: shape.num_key_value_heads.unwrap_or(heads),
             head_dim,

@@ -111,6 +111,13 @@ fn written_configurations_read_back() {
         );
         let config = tiny(&text).unwrap();
         assert_eq!(read(&config.to_json()).unwrap(), config);
+        let text = format!(
+            r#"{{"model_type":"{kind}","max_position_embeddings":16,"sliding_window":16,
+            "layer_types":["full_attention","sliding_attention"]}}"#
+        );
+        let config = tiny(&text).unwrap();
+        assert_eq!(config.sliding_window, Some(16));
+        assert_eq!(read(&config.to_json()).unwrap(), config);
     }
 }
 
@@ -124,10 +131,53 @@ fn sliding_windows_are_refused_only_where_they_apply() {
         (r#"{"model_type":"qwen2","sliding_window":16,"use_sliding_window":false}"#, false),
         (r#"{"model_type":"qwen2","sliding_window":16,"use_sliding_window":true,"max_window_layers":2}"#, false),
         (r#"{"model_type":"qwen2","sliding_window":16,"use_sliding_window":true,"max_window_layers":1}"#, true),
+        (r#"{"model_type":"qwen3","sliding_window":16,"layer_types":["full_attention","full_attention"]}"#, false),
         (r#"{"model_type":"qwen3","sliding_window":16,"layer_types":["full_attention","sliding_attention"]}"#, true),
     ] {
         let result = tiny(fields);
         assert_eq!(result.is_err(), refused, "{fields}: {result:?}");
+    }
+    let message = tiny(r#"{"model_type":"qwen2","sliding_window":16,"use_sliding_window":true,"max_window_layers":1}"#);
+    let expected = "config.json: `sliding_window`: 1 of 2 layers see only the last 16 tokens, which is not supported in a \
+        context of 32768\nhint: up to 16 tokens the model computes the same without a window: set \
+        max_position_embeddings to 16";
+    assert_eq!(message.unwrap_err(), expected);
+}
+
+#[test]
+fn every_layer_has_a_kind() {
+    use LayerType::*;
+    let kinds = |fields: &str| {
+        let config = tiny(fields).unwrap();
+        (config.layer_types, config.sliding_window)
+    };
+    assert_eq!(kinds("{}"), (vec![FullAttention, FullAttention], None));
+    let qwen = r#""model_type":"qwen2","max_position_embeddings":16,"sliding_window":16"#;
+    let released = format!(r#"{{{qwen},"use_sliding_window":false,"max_window_layers":1}}"#);
+    assert_eq!(kinds(&released), (vec![FullAttention, FullAttention], None));
+    for fields in [
+        r#""use_sliding_window":true,"max_window_layers":1"#,
+        r#""layer_types":["full_attention","sliding_attention"]"#,
+    ] {
+        let (kinds, window) = kinds(&format!("{{{qwen},{fields}}}"));
+        assert_eq!((kinds, window), (vec![FullAttention, SlidingAttention], Some(16)));
+    }
+    let mistral = r#"{"model_type":"mistral","sliding_window":4096,"max_position_embeddings":4096}"#;
+    assert_eq!(kinds(mistral), (vec![SlidingAttention, SlidingAttention], Some(4096)));
+
+    for (fields, message) in [
+        (r#"{"layer_types":["full_attention"]}"#, "`layer_types`: it names 1 layers, and num_hidden_layers is 2"),
+        (
+            r#"{"layer_types":["full_attention","linear_attention"]}"#,
+            "`layer_types[1]`: `linear_attention` is not supported\nhint: supported are full_attention and sliding",
+        ),
+        (
+            r#"{"layer_types":["full_attention","sliding_attention"]}"#,
+            "`sliding_window`: is missing, and layer 1 is of the kind sliding_attention\nhint: ",
+        ),
+    ] {
+        let found = tiny(fields).unwrap_err();
+        assert!(found.contains(message), "{found}");
     }
 }
 

@@ -53,6 +53,7 @@ impl Speed {
 pub(super) fn measure<T: Real>(queue: &Queue, config: &Config, lengths: &Lengths) -> Speed {
     let mut small = config.clone();
     small.num_hidden_layers = config.num_hidden_layers.min(LAYERS);
+    small.layer_types.truncate(small.num_hidden_layers);
     small.vocab_size = config.vocab_size.min((EMBEDDING / config.hidden_size).max(1024));
     small.eos_token_id = Vec::new();
     small.bos_token_id = None;

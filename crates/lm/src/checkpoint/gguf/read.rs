@@ -8,7 +8,7 @@ use super::{Kind, LLAMA3_SCALING, ROPE_FACTORS, architecture, hf_row, is_permute
 use crate::checkpoint::bytes::Bytes;
 use crate::checkpoint::huggingface::GenerationConfig;
 use crate::checkpoint::{Storage, TensorSource, holding_all, numbers};
-use crate::config::{Config, Family, RopeScaling};
+use crate::config::{Config, Family, LayerType, RopeScaling};
 use crate::error::FormatError;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
@@ -199,6 +199,7 @@ fn config(header: &Header, bytes: &[u8], path: &Path) -> Result<Config, FormatEr
         expected: vec![],
     })?;
     let hidden_size = need("embedding_length")?;
+    let layers = need("block_count")?;
     let heads = need("attention.head_count")?;
     let id = |key: &str| {
         let id = metadata.get(&format!("tokenizer.ggml.{key}")).and_then(Value::as_unsigned);
@@ -217,7 +218,9 @@ fn config(header: &Header, bytes: &[u8], path: &Path) -> Result<Config, FormatEr
     let mut config = Config {
         model_type,
         hidden_size,
-        num_hidden_layers: need("block_count")?,
+        num_hidden_layers: layers,
+        layer_types: LayerType::full(layers),
+        sliding_window: None,
         num_attention_heads: heads,
         num_key_value_heads: number("attention.head_count_kv")?.unwrap_or(heads),
         head_dim,
@@ -239,7 +242,11 @@ fn config(header: &Header, bytes: &[u8], path: &Path) -> Result<Config, FormatEr
         && window > 0
         && window < config.max_position_embeddings
     {
-        let problem = format!("attention over a window of {window} tokens is not supported");
+        let problem = format!(
+            "layers that see only the last {window} tokens are not supported in a context of {}",
+            config.max_position_embeddings
+        );
+        let hint = format!("take the model's Hugging Face folder, with max_position_embeddings set to {window}");
         return Err(FormatError::config(path, &format!("{name}.attention.sliding_window"), problem, hint));
     }
     Ok(config)
