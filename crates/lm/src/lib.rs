@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod activations;
+mod atomic;
 pub mod backward;
 pub mod batch;
 pub mod checkpoint;

@@ -25,7 +25,7 @@ pub use stream::DecodeStream;
 pub use train::TrainOptions;
 pub(crate) use train::WORD_PATTERNS;
 
-use crate::checkpoint::write_atomically;
+use crate::atomic::write_atomically;
 use crate::error::FormatError;
 use serde_json::{Map, Value};
 use std::collections::HashMap;

@@ -30,8 +30,6 @@ use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use huggingface::GenerationConfig;
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::Path;
 
 /// Where weights come from: named tensors that can be read as f32, whatever they are stored as.
@@ -222,37 +220,6 @@ pub fn check(config: &Config, source: &dyn TensorSource) -> Result<(), FormatErr
         return Err(FormatError::malformed(path, problem, hint));
     }
     Ok(())
-}
-
-/// Lets `write` fill a temporary file in the folder of `path`, flushes it to the disk and renames it to `path`.
-///
-/// On failure the temporary file is removed and whatever stood at `path` is left as it was.
-pub(crate) fn write_atomically(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
-) -> Result<(), FormatError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.partial", std::process::id()));
-    let partial = folder.join(name);
-    let done = File::create(&partial)
-        .and_then(|file| {
-            let mut file = BufWriter::with_capacity(1 << 20, file);
-            write(&mut file)?;
-            file.into_inner().map_err(|error| error.into_error())?.sync_all()
-        })
-        .and_then(|()| std::fs::rename(&partial, path))
-        // The rename itself must survive a power cut.
-        .and_then(|()| File::open(folder)?.sync_all());
-    if done.is_err() {
-        // Already failing: a leftover that cannot be removed changes nothing.
-        let _ = std::fs::remove_file(&partial);
-    }
-    done.map_err(FormatError::io(path, "write"))
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@
 //! Read next: [`super::huggingface`].
 
 use super::bytes::Bytes;
-use super::{Storage, TensorSource, holding_all, numbers, write_atomically};
+use super::{Storage, TensorSource, holding_all, numbers};
+use crate::atomic::write_atomically;
 use crate::error::FormatError;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use std::collections::{BTreeMap, HashMap};

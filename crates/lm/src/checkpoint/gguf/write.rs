@@ -7,7 +7,8 @@ use super::metadata::Value;
 use super::{
     ALIGNMENT, Kind, LLAMA3_SCALING, MAGIC, ROPE_FACTORS, architecture, hf_row, is_permuted, tensor_name, vocabulary,
 };
-use crate::checkpoint::{Storage, TensorSource, check, numbers, write_atomically};
+use crate::atomic::write_atomically;
+use crate::checkpoint::{Storage, TensorSource, check, numbers};
 use crate::config::{Config, Family, RopeScaling, TensorSpec};
 use crate::error::FormatError;
 use crate::tokenizer::Tokenizer;
