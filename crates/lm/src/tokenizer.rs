@@ -1,23 +1,24 @@
 //! Text to token ids and back: [`Tokenizer`], on top of the `tokenizers` crate.
 //!
-//! Four ways in, which differ in whom they trust:
+//! There are four ways to encode a text. They differ in how far the text is trusted:
 //! * [`Tokenizer::encode_user`]: text from anybody. Nothing in it becomes a special or added token, whatever it spells.
-//! * [`Tokenizer::encode_markup`]: text that somebody wrote for the model to say. Markup such as `<think>` that the vocabulary has
-//!   as plain added tokens is found; what controls, such as an end token, is not.
+//! * [`Tokenizer::encode_markup`]: text that the model is to generate. Markup such as `<think>` becomes the plain added
+//!   token that the vocabulary has for it; a control token, such as the end token, is spelled out.
 //! * [`Tokenizer::encode`]: text that this program composed, such as a rendered chat template. Special tokens that it
-//!   spells are special tokens.
-//! * [`Tokenizer::encode_with_special`]: as `encode`, and the tokenizer adds what it puts around a text (a beginning
-//!   token, say). This is `transformers`' `tokenizer(text)`.
+//!   spells become special tokens.
+//! * [`Tokenizer::encode_with_special`]: as `encode`, with the tokens around it that the tokenizer puts around a text (a
+//!   beginning token, for example). This is `transformers`' `tokenizer(text)`.
 //!
-//! The way out is [`Tokenizer::decode`] at once or [`DecodeStream`] token by token, which never splits a character.
+//! [`Tokenizer::decode`] decodes at once, [`DecodeStream`] token by token without ever splitting a character.
 //!
-//! Never encodes a rollout again: rollouts are token ids from end to end.
+//! A rollout is never encoded again: rollouts are token ids from end to end.
 //!
-//! Departs from `transformers` where its versions disagree: ids are those of `tokenizer.json` as version 5 reads it,
-//! and `add_bos_token` of old Llama classes has no effect.
+//! Where versions of `transformers` disagree, ids are those of `tokenizer.json` as version 5 reads it; `add_bos_token` of
+//! old Llama classes has no effect.
 //!
 //! Read next: `tokenizer/train.rs` (training one), [`crate::template`].
 
+mod alphabet;
 mod stream;
 mod train;
 
@@ -38,14 +39,14 @@ use tokenizers::{AddedToken, DecoderWrapper};
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// `tokenizer_config.json` as it stood.
+    /// `tokenizer_config.json` as it was read.
     fields: Map<String, Value>,
     special: SpecialTokens,
     /// Bytes of every token by id; `None` where no token has the id.
     bytes: Vec<Option<Box<[u8]>>>,
     /// Which ids are special, by id.
     is_special: Vec<bool>,
-    /// Whether a decoded text loses one leading blank, as with SentencePiece vocabularies.
+    /// Whether decoding removes one leading blank, as with SentencePiece vocabularies.
     strips_leading_blank: bool,
     path: PathBuf,
 }
@@ -57,9 +58,9 @@ pub struct SpecialTokens {
     pub bos: Option<u32>,
     /// Ends a text.
     pub eos: Option<u32>,
-    /// Fills up batches elsewhere.
+    /// With which other programs fill up batches.
     pub pad: Option<u32>,
-    /// Stands for what the vocabulary cannot spell.
+    /// In place of what the vocabulary cannot spell.
     pub unk: Option<u32>,
 }
 
@@ -81,7 +82,7 @@ impl Tokenizer {
         if config_path.exists() {
             let text = std::fs::read_to_string(&config_path).map_err(FormatError::io(&config_path, "read"))?;
             fields = serde_json::from_str(&text)
-                .map_err(|error| FormatError::malformed(&config_path, error.to_string(), "mend the file"))?;
+                .map_err(|error| FormatError::malformed(&config_path, error.to_string(), "correct the file, or take it from the model's release"))?;
         }
         Self::assemble(inner, fields, &path)
     }
@@ -93,7 +94,7 @@ impl Tokenizer {
         path: &Path,
     ) -> Result<Self, FormatError> {
         let malformed = |problem: String| FormatError::malformed(path, problem, "do the files belong together?");
-        // Settings for batches; a file may carry those of its last use.
+        // A file may carry the settings for batches of its last use.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
         add_declared_tokens(&mut inner, &fields).map_err(malformed)?;
@@ -109,7 +110,7 @@ impl Tokenizer {
         for (token, id) in vocabulary {
             let token_bytes = match added.get(&id) {
                 Some(added) => added.content.as_bytes().into(),
-                None => stream::token_bytes(&token, byte_level),
+                None => alphabet::token_bytes(&token, byte_level),
             };
             bytes[id as usize] = Some(token_bytes);
         }
@@ -128,25 +129,20 @@ impl Tokenizer {
 
     /// Encodes text from anybody: what looks like a special or added token in it is encoded as plain characters.
     ///
-    /// Nothing is added around it.
+    /// Adds nothing around it.
     pub fn encode_user(&self, text: &str) -> Vec<u32> {
         self.plain(text).get_ids().to_vec()
     }
 
-    /// As [`Tokenizer::encode_user`], with the special tokens around it that the tokenizer puts around a text.
-    pub fn encode_user_with_special(&self, text: &str) -> Vec<u32> {
-        self.inner.post_process(self.plain(text), None, true).map_or_else(|error| self.bug(error), ids)
-    }
-
-    /// Encodes a text that a model is to say: added tokens that are not special, such as `<think>`, are found in it; where it spells a
-    /// special token, that stretch is encoded as plain characters. Adds nothing.
+    /// Encodes text that a model is to generate: added tokens that are not special, such as `<think>`, are recognised; a
+    /// special token that it spells is encoded as plain characters. Adds nothing around it.
     pub fn encode_markup(&self, text: &str) -> Vec<u32> {
         let added = self.inner.get_added_tokens_decoder();
         let special: Vec<&str> =
             added.values().filter(|token| token.special).map(|token| token.content.as_str()).collect();
         let mut ids = Vec::new();
         let mut rest = text;
-        // The first that begins; of several there, the longest.
+        // The special token that begins first; of several at one place, the longest.
         let next = |rest: &str| {
             let found = special.iter().filter_map(|token| Some((rest.find(token)?, token.len())));
             found.min_by_key(|(start, len)| (*start, usize::MAX - len))
@@ -160,36 +156,15 @@ impl Tokenizer {
         ids
     }
 
-    /// Encodes text that this program composed: special tokens spelled in it become special tokens. Adds nothing.
+    /// Encodes text that this program composed: special tokens spelled in it become special tokens. Adds nothing around
+    /// it.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         self.inner.encode_fast(text, false).map_or_else(|error| self.bug(error), ids)
     }
 
-    /// Encodes as `transformers`' `tokenizer(text)`: special tokens are recognised, and put around the text.
+    /// Encodes as `transformers`' `tokenizer(text)` does: special tokens are recognised in the text, and put around it.
     pub fn encode_with_special(&self, text: &str) -> Vec<u32> {
         self.inner.encode_fast(text, true).map_or_else(|error| self.bug(error), ids)
-    }
-
-    /// [`Tokenizer::encode_user`] of many texts on `threads` threads, in order.
-    pub fn encode_user_many<T: AsRef<str> + Sync>(&self, texts: &[T], threads: usize) -> Vec<Vec<u32>> {
-        let mut encoded = vec![Vec::new(); texts.len()];
-        // Small chunks handed out in turn: documents differ much in length.
-        let chunk = texts.len().div_ceil(threads.max(1) * 16).max(1);
-        let work = std::sync::Mutex::new(texts.chunks(chunk).zip(encoded.chunks_mut(chunk)));
-        std::thread::scope(|scope| {
-            for _ in 0..threads.max(1) {
-                scope.spawn(|| {
-                    loop {
-                        let next = work.lock().expect("no thread panics while it holds the lock").next();
-                        let Some((texts, encoded)) = next else { break };
-                        for (text, encoded) in texts.iter().zip(encoded) {
-                            *encoded = self.encode_user(text.as_ref());
-                        }
-                    }
-                });
-            }
-        });
-        encoded
     }
 
     /// Decodes ids; unknown ids are left out, invalid UTF-8 becomes U+FFFD.
@@ -199,19 +174,12 @@ impl Tokenizer {
         self.inner.decode(ids, skip_special).unwrap_or_else(|error| self.bug(error))
     }
 
-    /// Starts decoding token by token.
-    ///
-    /// * `skip_special`: whether special tokens are left out.
-    pub fn decode_stream(&self, skip_special: bool) -> DecodeStream<'_> {
-        DecodeStream::new(self, skip_special)
-    }
-
-    /// The bytes a token stands for, which need not be whole characters; none for an unknown id.
+    /// The bytes of a token, which need not be whole characters; none for an unknown id.
     pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
         self.bytes.get(id as usize)?.as_deref()
     }
 
-    /// Whether the token controls rather than spells.
+    /// Whether the token controls, such as an end token, rather than spells.
     pub fn is_special(&self, id: u32) -> bool {
         self.is_special.get(id as usize).copied().unwrap_or(false)
     }
@@ -219,11 +187,6 @@ impl Tokenizer {
     /// The named special tokens.
     pub fn special(&self) -> &SpecialTokens {
         &self.special
-    }
-
-    /// Text of a named special token (`bos_token`, `eos_token` …) as `tokenizer_config.json` has it.
-    pub fn special_text(&self, name: &str) -> Option<&str> {
-        token_content(self.fields.get(name)?)
     }
 
     /// The id of a token by its text in the vocabulary.
@@ -253,7 +216,7 @@ impl Tokenizer {
         &self.inner
     }
 
-    /// Writes `tokenizer.json` and `tokenizer_config.json`, which `transformers` reads to the same ids.
+    /// Writes `tokenizer.json` and `tokenizer_config.json`. `transformers` makes the same ids with them.
     ///
     /// # Errors
     /// [`FormatError::Io`].
@@ -264,7 +227,7 @@ impl Tokenizer {
         write_atomically(&folder.join("tokenizer_config.json"), |file| file.write_all(text.as_bytes()))
     }
 
-    /// The pipeline without the search for added tokens.
+    /// Encodes without the search for added tokens.
     fn plain(&self, text: &str) -> Encoding {
         let run = || -> tokenizers::Result<Encoding> {
             let mut pieces = PreTokenizedString::from(text);
@@ -280,7 +243,7 @@ impl Tokenizer {
         run().unwrap_or_else(|error| self.bug(error))
     }
 
-    /// Text is valid UTF-8 and the pipeline was validated: there is nothing left that the world could do wrong.
+    /// An error here is a bug, since text is valid UTF-8 and the pipeline was validated.
     fn bug(&self, error: tokenizers::Error) -> ! {
         panic!("{}: the tokenizer failed on valid text: {error}", self.path.display())
     }
@@ -295,7 +258,7 @@ fn token_content(token: &Value) -> Option<&str> {
     token.as_str().or_else(|| token.get("content")?.as_str())
 }
 
-/// Adds tokens that only `tokenizer_config.json` knows, as old releases have it; each must get the id it claims.
+/// Adds tokens that only `tokenizer_config.json` lists, as in old releases; each must get the id that it claims.
 fn add_declared_tokens(inner: &mut tokenizers::Tokenizer, fields: &Map<String, Value>) -> Result<(), String> {
     let Some(Value::Object(declared)) = fields.get("added_tokens_decoder") else { return Ok(()) };
     let known: HashMap<u32, String> =
@@ -326,7 +289,7 @@ fn add_declared_tokens(inner: &mut tokenizers::Tokenizer, fields: &Map<String, V
     Ok(())
 }
 
-/// Whether tokens are spelled in the byte-level alphabet, and whether decoding strips a leading blank.
+/// Whether tokens are spelled in the byte-level alphabet, and whether decoding removes a leading blank.
 fn decoder_kind(decoder: Option<&DecoderWrapper>) -> (bool, bool) {
     match decoder {
         Some(DecoderWrapper::ByteLevel(_)) => (true, false),

@@ -1,19 +1,21 @@
-//! Training a byte-level BPE, the same from the same text on every machine.
+//! Training a byte-level BPE. The same texts give the same tokenizer on every machine.
 //!
-//! The trainers at hand depend on the order of a hash table where two pairs are equally frequent; this one counts
-//! words into a sorted map and breaks ties by the pair's ids, so that vocabulary and merges are a function of the
-//! texts as a multiset. It departs from GPT-2's recipe in how text is cut into words before anything is counted:
-//! * every digit is its own word, so that numbers are spelled, never memorised;
-//! * a run of Chinese characters is a word by itself, apart from punctuation and from other scripts;
-//! * no token is longer than [`TrainOptions::longest_token_bytes`], so that a clause without a comma, or a phrase that
+//! The `tokenizers` crate has a trainer too, but where two pairs are equally frequent its result depends on the order of
+//! a hash table. This one counts words into a sorted map and breaks ties by the pair's ids, so that vocabulary and merges
+//! depend on the texts alone, and not on their order.
+//!
+//! Text is cut into words before anything is counted. The cuts depart from GPT-2's:
+//! * Every digit is a word, so that numbers are spelled digit by digit.
+//! * A run of Chinese characters is a word, apart from punctuation and from other scripts.
+//! * No token is longer than [`TrainOptions::longest_token_bytes`], so that a clause without a comma, or a phrase that
 //!   every document repeats, does not become a token.
 //!
-//! The cuts are those that llama.cpp knows as `deepseek-coder`, so that a model trained here can be exported to it.
+//! llama.cpp has these cuts under the name `deepseek-coder`, so that a model trained here can be exported to it.
 //!
 //! Source: Sennrich et al. 2016, arXiv 1508.07909; byte level after Radford et al. 2019.
 
 use super::Tokenizer;
-use super::stream::byte_char;
+use super::alphabet::byte_char;
 use crate::error::FormatError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -27,7 +29,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::tokenizer::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior};
 
-/// What a tokenizer is trained to be.
+/// How to train a tokenizer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainOptions {
@@ -35,13 +37,13 @@ pub struct TrainOptions {
     pub vocab_size: usize,
     /// Tokens that control rather than spell; they get the ids from 0 in this order.
     pub special_tokens: Vec<String>,
-    /// Markup that is a token of its own and yet ordinary text, such as `<think>`; the ids follow the special tokens'.
+    /// Markup that is one token and still ordinary text, such as `<think>`; the ids follow those of the special tokens.
     pub markup_tokens: Vec<String>,
     /// The one of `special_tokens` that begins a text, if any.
     pub bos_token: Option<String>,
     /// The one of `special_tokens` that ends a text.
     pub eos_token: String,
-    /// The one of `special_tokens` that fills up batches elsewhere.
+    /// The one of `special_tokens` with which other programs fill up batches.
     pub pad_token: String,
     /// Bytes in the longest token.
     pub longest_token_bytes: usize,
@@ -61,21 +63,22 @@ impl Default for TrainOptions {
     }
 }
 
-/// How text is cut into words: each expression cuts out its matches from the pieces that the one before left.
+/// How text is cut into words. Each expression cuts its matches out of the pieces that the one before it left.
 ///
-/// Line ends; letters with the blank before; punctuation with the blank before; Chinese characters; single digits.
+/// In order: line ends; letters with the blank before; punctuation with the blank before; Chinese characters; single
+/// digits.
 pub(crate) const WORD_PATTERNS: [&str; 5] = ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"];
 
 impl Tokenizer {
     /// Trains a byte-level BPE; see [`TrainOptions`].
     ///
-    /// The result depends on `options` and on how often each word occurs in `texts`, not on their order.
+    /// The result depends on `options` and on how often each word occurs in `texts`, and not on the order of the texts.
     ///
     /// * `path`: the recipe, for messages.
     ///
     /// # Errors
-    /// [`FormatError::Config`] for options that contradict each other, and for texts too poor to give `vocab_size`
-    /// tokens.
+    /// [`FormatError::Config`] for options that contradict each other, and for texts with too few words to give
+    /// `vocab_size` tokens.
     pub fn train<'t>(
         texts: impl IntoIterator<Item = &'t str>,
         options: &TrainOptions,
@@ -135,7 +138,7 @@ impl TrainOptions {
         Ok(())
     }
 
-    /// What `tokenizer_config.json` says.
+    /// The contents of `tokenizer_config.json`.
     fn fields(&self) -> Map<String, Value> {
         let fields = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -163,7 +166,7 @@ fn pre_tokenizer() -> PreTokenizerWrapper {
 fn count_words<'t>(texts: impl IntoIterator<Item = &'t str>, words: &PreTokenizerWrapper) -> BTreeMap<String, u64> {
     let mut counts: HashMap<String, u64> = HashMap::new();
     for text in texts {
-        // A cut document takes many times its size while it is held. A line end is a word, so lines can be cut alone.
+        // A document that is cut into words takes many times its size. A line end is a word, so each line can be cut alone.
         for line in text.split_inclusive('\n') {
             let mut pieces = PreTokenizedString::from(line);
             words.pre_tokenize(&mut pieces).expect("cutting valid text cannot fail");
@@ -181,9 +184,8 @@ fn count_words<'t>(texts: impl IntoIterator<Item = &'t str>, words: &PreTokenize
 type Pair = (u32, u32);
 type Learned = (HashMap<String, u32>, Vec<(String, String)>);
 
-/// Merges the most frequent pair again and again, the one with the smaller ids where two are equally frequent.
-///
-/// Ends early when no pair occurs twice.
+/// Merges the most frequent pair until there are enough tokens, or no pair occurs twice. Of equally frequent pairs the
+/// one with the smaller ids is merged first.
 fn learn(words: &BTreeMap<String, u64>, options: &TrainOptions) -> Learned {
     let mut tokens: Vec<String> = [&options.special_tokens[..], &options.markup_tokens].concat();
     let mut alphabet: Vec<char> = (0..=u8::MAX).map(byte_char).collect();
@@ -199,7 +201,7 @@ fn learn(words: &BTreeMap<String, u64>, options: &TrainOptions) -> Learned {
         let Some((count, Reverse(pair))) = queue.pop() else { break };
         let current = pairs.table[&pair].count;
         if count != current {
-            // Merges took from the pair since it was queued; where they added to it, it was queued again.
+            // Merges have made the pair rarer since it was queued. A pair that became more frequent was queued again.
             if count > current && current > 0 {
                 queue.push((current, Reverse(pair)));
             }
@@ -223,7 +225,7 @@ fn learn(words: &BTreeMap<String, u64>, options: &TrainOptions) -> Learned {
     (ids, merges)
 }
 
-/// Every word as it is spelled by now, and how often each pair of neighbours occurs in which words.
+/// Every word in its present spelling, and how often each pair of neighbouring tokens occurs in which words.
 struct Pairs {
     spelled: Vec<Vec<u32>>,
     counts: Vec<i64>,
@@ -233,7 +235,7 @@ struct Pairs {
 #[derive(Default)]
 struct Entry {
     count: i64,
-    /// Words that hold the pair, and some that did before a merge took it from them.
+    /// Words that contain the pair, and some that did before a merge removed it.
     words: Vec<u32>,
 }
 
@@ -293,7 +295,8 @@ impl Pairs {
     }
 }
 
-/// Mixes the two ids; the standard hash guards against attackers, which takes a third of the training.
+/// A hash of two ids. The standard hash also protects against crafted keys, which would take a third of the training
+/// time.
 #[derive(Default)]
 struct PairHasher(u64);
 
