@@ -1,12 +1,17 @@
-//! What a step works on: packed tokens, and the segments they belong to.
+//! What a step works on: packed tokens, and the segments that they belong to.
 //!
-//! Segments stand one after the other without padding. A segment with a parent continues it: its tokens see the whole
-//! chain of parents and themselves causally, so that the completions of a group share one prompt in training as in
-//! sampling.
+//! Segments follow one another without padding. A segment with a parent continues it: its tokens see the whole chain of
+//! parents, and causally their own segment. So the completions of a group share one prompt, in training as in sampling.
 //!
-//! **Alignment.** `x[t]` of every per-token array speaks of `tokens[t]`. The log-probability of `tokens[t]` comes from hidden
-//! row `t − 1`, so a segment's first token is never a target: a completion's segment begins with its prompt's last
-//! token, and the parent holds the prompt without it.
+//! ```text
+//! tokens    p p p p | q a a a | q b b          segment 0: a prompt without its last token q
+//! parent       –    |    0    |   0            segments 1 and 2: q and a completion each
+//! position  0 1 2 3 | 4 5 6 7 | 4 5 6
+//! ```
+//!
+//! **Alignment.** `x[t]` of every per-token array is about `tokens[t]`. The log-probability of `tokens[t]` comes from
+//! hidden row `t − 1`, so a segment's first token is never a target. For this reason a completion's segment begins with
+//! the last token of its prompt, and the parent holds the prompt without it.
 
 pub use kernels::ops::attention::Segment;
 
@@ -39,7 +44,7 @@ impl Batch {
         self.segments.len() - 1
     }
 
-    /// Tokens from the root of segment `index`'s chain to its end: the position after its last token.
+    /// Tokens from the root of segment `index`'s chain to the segment's end, which is the position after its last token.
     pub fn depth(&self, index: usize) -> usize {
         let segment = &self.segments[index];
         self.positions[segment.start] as usize + segment.len
@@ -60,7 +65,7 @@ impl Batch {
         &self.tokens
     }
 
-    /// `[N]`: a token's place in its sequence, its parents' tokens counted.
+    /// `[N]`: each token's position in its sequence, counted from the root of its segment's chain.
     pub fn positions(&self) -> &[u32] {
         &self.positions
     }
@@ -70,7 +75,7 @@ impl Batch {
         &self.segments
     }
 
-    /// Pairs of a token and one that it sees, itself included.
+    /// Number of pairs of a token and a token that it sees, itself included.
     pub fn attention_pairs(&self) -> usize {
         self.positions.iter().map(|&position| position as usize + 1).sum()
     }

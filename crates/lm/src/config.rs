@@ -28,9 +28,8 @@ use std::path::Path;
 
 use crate::error::FormatError;
 
-/// The families that can be read, as error messages name them.
-pub const SUPPORTED: &str = "LlamaForCausalLM (Llama 2 and 3, SmolLM2, DeepSeek-R1-Distill-Llama), \
-     MistralForCausalLM, Qwen2ForCausalLM (Qwen2, Qwen2.5, DeepSeek-R1-Distill-Qwen) and Qwen3ForCausalLM";
+/// More layers than any model has.
+const MOST_LAYERS: usize = 1 << 10;
 
 /// A family of decoders: which optional tensors a layer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +88,7 @@ impl LayerType {
     /// Full attention in each of `count` layers. More layers than any model has are left out: [`Config::validate`]
     /// refuses such a count before it looks at the kinds.
     pub(crate) fn full(count: usize) -> Vec<LayerType> {
-        vec![LayerType::FullAttention; count.min(validate::MOST_LAYERS)]
+        vec![LayerType::FullAttention; count.min(MOST_LAYERS)]
     }
 
     /// The entry of `layer_types` in `config.json`.
@@ -201,6 +200,11 @@ impl Config {
     /// Number of parameters; a tied head is not counted twice.
     pub fn parameters(&self) -> usize {
         self.tensors().iter().map(TensorSpec::len).sum()
+    }
+
+    /// Width of the fused query, key and value rows, (H + 2K) × D.
+    pub fn qkv_size(&self) -> usize {
+        self.query_size() + 2 * self.key_value_size()
     }
 
     /// Rotary frequencies in radians per position, `[D/2]`, after scaling, in f64.

@@ -1,10 +1,14 @@
-//! What can go wrong when a model is read from or written to disk.
+//! What can go wrong when a model is read from disk or written to it.
 //!
-//! Every message names the file and, where there is one, the field or tensor, and ends with a `hint:` when there is
-//! something the user can do. Errors here speak of the world (a damaged file, an unknown architecture); a caller that
+//! Every message names the file and, where there is one, the field or the tensor, and ends with a `hint:` when there is
+//! something that the user can do. An error is about the world: a damaged file, an unknown architecture. A caller that
 //! breaks a documented precondition gets a panic instead.
 
 use std::path::{Path, PathBuf};
+
+/// The families that can be read, as messages name them.
+const SUPPORTED: &str = "LlamaForCausalLM (Llama 2 and 3, SmolLM2, DeepSeek-R1-Distill-Llama), MistralForCausalLM, \
+     Qwen2ForCausalLM (Qwen2, Qwen2.5, DeepSeek-R1-Distill-Qwen) and Qwen3ForCausalLM";
 
 /// A model's files could not be read, understood or written.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +20,7 @@ pub enum FormatError {
         path: PathBuf,
         /// What was tried: "read", "create", "rename" …
         action: &'static str,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The bytes of a file contradict its format or each other.
@@ -29,7 +33,7 @@ pub enum FormatError {
         /// What to do about it.
         hint: String,
     },
-    /// A configuration has a field that is missing, of the wrong kind, or asks for what Ferule does not do.
+    /// A field of a configuration is missing, has a wrong value, or asks for something that Ferule does not do.
     #[error("{path}: `{field}`: {problem}\nhint: {hint}")]
     Config {
         /// Where the configuration came from.
@@ -42,14 +46,14 @@ pub enum FormatError {
         hint: String,
     },
     /// A model of a family that Ferule does not have.
-    #[error("{path}: unknown architecture {found}\nhint: supported are {}", crate::config::SUPPORTED)]
+    #[error("{path}: unknown architecture {found}\nhint: supported are {}", SUPPORTED)]
     UnknownArchitecture {
         /// The configuration.
         path: PathBuf,
         /// The architecture as the file names it.
         found: String,
     },
-    /// A tensor that the configuration calls for is not there.
+    /// A tensor that the configuration calls for is missing.
     #[error(
         "{path}: tensor `{name}` is missing (shape {expected:?} is needed)\n\
          hint: the weights belong to another config.json, or a shard was not downloaded"
@@ -62,7 +66,7 @@ pub enum FormatError {
         /// The shape that the configuration calls for.
         expected: Vec<usize>,
     },
-    /// A tensor has another shape than the configuration says.
+    /// A tensor has another shape than the configuration calls for.
     #[error(
         "{path}: tensor `{name}` has shape {found:?} where the configuration calls for {expected:?}\n\
          hint: the weights belong to another config.json"
@@ -82,7 +86,7 @@ pub enum FormatError {
     Template {
         /// The file that holds the template.
         path: PathBuf,
-        /// What the template, or the engine, said.
+        /// The message of the template or of the template engine.
         problem: String,
         /// What to do about it.
         hint: &'static str,
@@ -122,12 +126,12 @@ impl FormatError {
     }
 }
 
-/// The mend for the two refusals that a user can act on at once.
+/// What to do about the refusals that a user can act on at once.
 fn disk_hint(source: &std::io::Error) -> &'static str {
     match source.kind() {
         std::io::ErrorKind::StorageFull => "\nhint: free space on the disk and run the command again",
         std::io::ErrorKind::PermissionDenied => "\nhint: choose a folder that you may write to, or change its rights",
-        std::io::ErrorKind::NotFound => "\nhint: check the path for a slip",
+        std::io::ErrorKind::NotFound => "\nhint: check the path for a typing error",
         _ => "",
     }
 }

@@ -1,15 +1,15 @@
-//! A gradient as the next product's operand: itself in f32, a rounded copy in bf16.
+//! A gradient as the operand of the next product: the gradient itself in f32, a rounded copy of it in bf16.
 
 use kernels::ops::elementwise::convert;
 use kernels::{Buffer, DType, Device, Queue, Real, View};
 
-/// Room for one converted matrix; none where nothing needs converting.
+/// Memory for one converted matrix; none in f32, where nothing is converted.
 pub(crate) struct Operand<T: Real> {
     copy: Buffer<T>,
 }
 
 impl<T: Real> Operand<T> {
-    /// Room for `capacity` elements.
+    /// Memory for `capacity` elements.
     pub fn new(device: Device, capacity: usize) -> Self {
         Self { copy: Buffer::zeros(device, if T::DTYPE == DType::F32 { 0 } else { capacity }) }
     }
@@ -17,7 +17,7 @@ impl<T: Real> Operand<T> {
     /// `d` in the compute dtype.
     ///
     /// # Panics
-    /// When `d` is larger than the room that was made.
+    /// When `d` has more elements than there is memory for.
     pub fn of<'a>(&'a mut self, queue: &Queue, d: View<'a, f32>) -> View<'a, T> {
         if let Some(same) = d.same_type::<T>() {
             return same;

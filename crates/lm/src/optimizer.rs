@@ -1,7 +1,7 @@
 //! AdamW over an arena, with clipping by the global norm.
 //!
-//! The moments are arenas of the same layout as the weights. Weight decay is decoupled and reaches matrices only: norm
-//! scales and biases are left alone. The learning rate comes from the caller's schedule.
+//! The moments have the same layout as the weights. Weight decay is decoupled and applies to matrices only, not to norm
+//! scales and biases. The learning rate comes from the caller's schedule.
 //!
 //! # Source
 //! Loshchilov & Hutter 2019, arXiv 1711.05101; `torch.optim.AdamW` gives the same steps.
@@ -11,7 +11,7 @@ use kernels::{Buffer, Device, Queue};
 
 use crate::params::Arena;
 
-/// What stays the same from step to step.
+/// Constants of the optimiser.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hyperparameters {
     /// Decay of the first moment.
@@ -40,7 +40,7 @@ pub struct Optimizer {
     pub second: Buffer<f32>,
     /// Steps taken.
     pub steps: u32,
-    /// What stays the same.
+    /// Its constants.
     pub hyperparameters: Hyperparameters,
 }
 

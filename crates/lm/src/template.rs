@@ -1,14 +1,14 @@
-//! Chat templates: a conversation rendered to the text a model was trained on, as `transformers` renders it.
+//! Chat templates: a conversation rendered to the text that a model was trained on, as `transformers` renders it.
 //!
-//! A template is a Jinja program that comes with the model. [`ChatTemplate::render`] gives its text;
-//! [`ChatTemplate::encode`] goes on to token ids and keeps promise: what a user or a tool wrote never becomes a
-//! special token, even where it spells one, while the template's own markup does.
+//! A template is a Jinja program that comes with the model. [`ChatTemplate::render`] gives its text.
+//! [`ChatTemplate::encode`] gives token ids, and guarantees that the words of a user or a tool never become a special
+//! token, even where they spell one, while the template's own markup does.
 //!
-//! Where `transformers` leans on Python, so does this: blocks are trimmed, `tojson` writes as `json.dumps` does,
-//! `None` and `True` print so, strings have Python's methods, and `raise_exception` and `strftime_now` exist.
-//! It departs in that `strftime_now` speaks of UTC, and that a recipe can fix the moment ([`Chat::now`]).
+//! Templates rely on Python, so its behaviour is imitated: blocks are trimmed, `tojson` writes as `json.dumps` does,
+//! `None` and `True` print as in Python, strings have Python's methods, and `raise_exception` and `strftime_now` exist.
+//! Two things depart from `transformers`: `strftime_now` gives UTC, and a caller can fix the moment ([`Chat::now`]).
 //!
-//! Never changes a conversation and never adds a system prompt of its own.
+//! A conversation is never changed, and no system prompt is added.
 //!
 //! Read next: [`crate::tokenizer`].
 
@@ -38,7 +38,7 @@ pub struct ChatTemplate {
 /// A conversation to be rendered.
 #[derive(Debug, Clone, Default)]
 pub struct Chat<'a> {
-    /// Objects with `role` and `content`, and whatever else the template knows (`tool_calls`, `reasoning_content` …).
+    /// Objects with `role` and `content`, and what else the template uses (`tool_calls`, `reasoning_content` …).
     pub messages: &'a [Json],
     /// JSON schemas of the functions the model may call.
     pub tools: Option<&'a [Json]>,
@@ -46,7 +46,7 @@ pub struct Chat<'a> {
     pub add_generation_prompt: bool,
     /// Further variables, such as `enable_thinking`.
     pub variables: Map<String, Json>,
-    /// The moment that `strftime_now` tells; now when absent. A run that must repeat itself fixes it.
+    /// The moment that `strftime_now` gives; the present when absent. A run that must be repeatable fixes it.
     pub now: Option<SystemTime>,
 }
 
@@ -64,8 +64,13 @@ impl ChatTemplate {
         let mut fields = Map::new();
         if config_path.exists() {
             let text = std::fs::read_to_string(&config_path).map_err(FormatError::io(&config_path, "read"))?;
-            fields = serde_json::from_str(&text)
-                .map_err(|error| FormatError::malformed(&config_path, error.to_string(), "mend the file"))?;
+            fields = serde_json::from_str(&text).map_err(|error| {
+                FormatError::malformed(
+                    &config_path,
+                    error.to_string(),
+                    "correct the file, or take it from the model's release",
+                )
+            })?;
         }
         let jinja_path = folder.join("chat_template.jinja");
         if jinja_path.exists() {
@@ -88,19 +93,23 @@ impl ChatTemplate {
             }
             Some(_) => {
                 let problem = "chat_template is neither a text nor a list of named texts";
-                Err(FormatError::malformed(&config_path, problem, "mend the file"))
+                Err(FormatError::malformed(
+                    &config_path,
+                    problem,
+                    "correct the file, or take it from the model's release",
+                ))
             }
         }
     }
 
     /// A template from its source.
     ///
-    /// * `tool_use`: the template used instead where a conversation has tools.
+    /// * `tool_use`: the template that is used instead for a conversation with tools.
     /// * `fields`: those of `tokenizer_config.json`, for the special tokens that templates print.
-    /// * `path`: where it came from, for messages.
+    /// * `path`: where the template came from, for messages.
     ///
     /// # Errors
-    /// [`FormatError::Malformed`] with the line where the source does not parse.
+    /// [`FormatError::Malformed`], with the line, for a source that does not parse.
     pub fn new(
         source: String,
         tool_use: Option<String>,
@@ -126,17 +135,18 @@ impl ChatTemplate {
         Ok(Self { path: path.to_path_buf(), environment, source, has_tool_template, special })
     }
 
-    /// The default template's source, as it stood in the file.
+    /// The default template's source, as it was read.
     pub fn source(&self) -> &str {
         &self.source
     }
 
     /// Renders a conversation as `transformers`' `apply_chat_template(…, tokenize=False)` does.
     ///
-    /// To make token ids, use [`ChatTemplate::encode`]: in this text a user's words and the markup look alike.
+    /// To make token ids, use [`ChatTemplate::encode`]: in this text a user's words cannot be told from the markup.
     ///
     /// # Errors
-    /// [`FormatError::Template`] for no message at all, and where the template calls `raise_exception` or fails.
+    /// [`FormatError::Template`] for a conversation without a message, and when the template calls `raise_exception` or
+    /// fails.
     pub fn render(&self, chat: &Chat) -> Result<String, FormatError> {
         if chat.messages.is_empty() {
             let (problem, hint) = ("it has no message".to_string(), "give at least one message");
@@ -160,14 +170,14 @@ impl ChatTemplate {
         })
     }
 
-    /// Renders a conversation and encodes it; the words of every role but `system`, `developer` and `assistant`
-    /// never become special or added tokens.
+    /// Renders a conversation and encodes it. The words of every role but `system`, `developer` and `assistant` never
+    /// become special or added tokens.
     ///
-    /// Where no message spells such a token the ids are those of `transformers`.
+    /// Where no message spells such a token, the ids are those of `transformers`.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render`]; also where a message spells a special token and the template takes the message
-    /// apart.
+    /// As [`ChatTemplate::render`]. [`FormatError::Template`] also when a message spells a special token and the template
+    /// splits the message.
     pub fn encode(&self, tokenizer: &Tokenizer, chat: &Chat) -> Result<Vec<u32>, FormatError> {
         let added = tokenizer.added_tokens();
         let spells_one = |text: &str| added.iter().any(|token| text.contains(token));
@@ -176,7 +186,7 @@ impl ChatTemplate {
         }
         let fail =
             |problem: &str, hint| FormatError::Template { path: self.path.clone(), problem: problem.into(), hint };
-        // Two code points that Unicode reserves for a program's own use stand around the words of others.
+        // The words of others are marked by two code points that Unicode reserves for a program's own use.
         let all = Json::from(chat.messages).to_string();
         let mut free = ('\u{fdd0}'..='\u{fdef}').filter(|&mark| !all.contains(mark));
         let (Some(open), Some(close)) = (free.next(), free.next()) else {
@@ -211,7 +221,7 @@ impl ChatTemplate {
     }
 }
 
-/// Whether a message is the program's own or the model's.
+/// Whether a message comes from the program or the model, and not from a user or a tool.
 fn is_trusted(message: &Json) -> bool {
     matches!(message["role"].as_str(), Some("system" | "developer" | "assistant"))
 }
@@ -234,7 +244,7 @@ fn each_text(content: &mut Json, change: &dyn Fn(&mut String)) {
     }
 }
 
-/// The engine set up as `transformers` sets up Jinja.
+/// The template engine, configured as `transformers` configures Jinja.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -255,8 +265,8 @@ fn environment() -> Environment<'static> {
     environment
 }
 
-/// `{% generation %}` marks the assistant's words for a mask that Ferule does not take from templates; as a block
-/// that is always entered it renders the same.
+/// `{% generation %}` marks the assistant's words for a mask that Ferule does not take from templates. It becomes a block
+/// that is always entered, which renders the same.
 fn without_generation_tags(source: &str) -> String {
     let mut result = String::with_capacity(source.len());
     let mut rest = source;

@@ -81,8 +81,13 @@ impl Tokenizer {
         let mut fields = Map::new();
         if config_path.exists() {
             let text = std::fs::read_to_string(&config_path).map_err(FormatError::io(&config_path, "read"))?;
-            fields = serde_json::from_str(&text)
-                .map_err(|error| FormatError::malformed(&config_path, error.to_string(), "correct the file, or take it from the model's release"))?;
+            fields = serde_json::from_str(&text).map_err(|error| {
+                FormatError::malformed(
+                    &config_path,
+                    error.to_string(),
+                    "correct the file, or take it from the model's release",
+                )
+            })?;
         }
         Self::assemble(inner, fields, &path)
     }

@@ -1,15 +1,15 @@
-//! The bytes of a checkpoint's file: mapped, or given.
+//! The bytes of a checkpoint's file: a mapping of the file, or bytes in memory.
 
 use crate::error::FormatError;
 use kernels::Mapping;
 use std::ops::Deref;
 use std::path::Path;
 
-/// A file's bytes where the operating system keeps them, or a caller's own.
+/// The bytes of a file.
 pub enum Bytes {
-    /// A file.
+    /// Mapped from the disk.
     Mapped(Mapping),
-    /// Given as they are, by tests and fuzzers.
+    /// In memory; tests and fuzzers give them.
     Owned(Vec<u8>),
 }
 
@@ -19,7 +19,7 @@ impl Bytes {
         Mapping::open(path).map(Bytes::Mapped).map_err(FormatError::io(path, "read"))
     }
 
-    /// Refuses to go on with a file that became shorter while it was open.
+    /// Refuses a file that became shorter while it was open.
     pub fn check_length(&self) -> Result<(), FormatError> {
         match self {
             Bytes::Mapped(mapping) => mapping.check_length().map_err(FormatError::io(mapping.path(), "read")),

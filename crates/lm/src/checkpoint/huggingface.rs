@@ -1,10 +1,10 @@
 //! Hugging Face folders: `config.json`, weights, tokenizer, chat template, `generation_config.json`.
 //!
-//! [`Folder::open`] reads and checks the two configurations and the headers of the weights; the tokenizer and the
-//! template are read when asked for, since scoring token ids needs neither. [`save`] writes a folder that
-//! `transformers` and [`Folder::open`] read back.
+//! [`Folder::open`] reads and checks the two configurations and the headers of the weights. The tokenizer and the
+//! template are read when they are asked for, since scoring token ids needs neither. [`save`] writes a folder that
+//! `transformers` and [`Folder::open`] read.
 //!
-//! Never downloads anything.
+//! Nothing is ever downloaded.
 //!
 //! Read next: [`crate::tokenizer`], [`crate::template`].
 
@@ -20,24 +20,24 @@ use serde_json::{Map, Value};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// How the makers of a model want it sampled: `generation_config.json`.
+/// How a model's authors recommend to sample it: `generation_config.json`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GenerationConfig {
-    /// Tokens that end a text; those of `config.json` where the file names none.
+    /// Tokens that end a text; those of `config.json` if the file names none.
     pub eos_token_id: Vec<u32>,
-    /// Whether to sample rather than to take the likeliest token.
+    /// Whether to sample; otherwise the most likely token is taken.
     pub do_sample: Option<bool>,
     /// Divides the logits.
     pub temperature: Option<f64>,
-    /// Number of likeliest tokens kept.
+    /// Number of most likely tokens to choose from.
     pub top_k: Option<u32>,
-    /// Probability mass kept.
+    /// Probability mass of the tokens to choose from.
     pub top_p: Option<f64>,
-    /// Smallest probability kept, relative to the largest.
+    /// Smallest probability of a token to choose from, relative to the largest.
     pub min_p: Option<f64>,
     /// Divides the logits of tokens seen before.
     pub repetition_penalty: Option<f64>,
-    /// Everything that stood in the file, written back by [`save`].
+    /// All fields of the file; [`save`] writes them back.
     pub fields: Map<String, Value>,
 }
 
@@ -62,7 +62,7 @@ struct RawGeneration {
 }
 
 impl GenerationConfig {
-    /// What holds where a model comes without the file: greedy, ending at the configuration's end tokens.
+    /// What applies to a model without the file: greedy, ending at the configuration's end tokens.
     pub fn of(config: &Config) -> Self {
         Self { eos_token_id: config.eos_token_id.clone(), ..Self::default() }
     }
@@ -70,7 +70,7 @@ impl GenerationConfig {
     fn read(path: &Path, config: &Config) -> Result<Self, FormatError> {
         let text = std::fs::read_to_string(path).map_err(FormatError::io(path, "read"))?;
         let bad = |error: serde_json::Error| {
-            FormatError::malformed(path, error.to_string(), "mend the file, or remove it to do without")
+            FormatError::malformed(path, error.to_string(), "correct the file, or remove it to use the defaults")
         };
         let fields: Map<String, Value> = serde_json::from_str(&text).map_err(bad)?;
         let raw: RawGeneration = serde_json::from_value(Value::Object(fields.clone())).map_err(bad)?;
@@ -117,10 +117,10 @@ pub struct Folder {
 impl Folder {
     /// Opens a folder: reads both configurations and the headers of the weights.
     ///
-    /// Whether the weights fit the configuration is [`super::check`]'s question.
+    /// Whether the weights fit the configuration is checked by [`super::check`].
     ///
     /// # Errors
-    /// [`FormatError`] with the file; a missing `generation_config.json` is none.
+    /// [`FormatError`] with the file. A missing `generation_config.json` is no error.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
         let config = Config::read(&path.join("config.json"))?;
         let generation_path = path.join("generation_config.json");
@@ -183,7 +183,7 @@ pub struct Companions<'a> {
     pub template: Option<&'a str>,
 }
 
-/// Writes a folder, creating it where needed. `config.json` comes last: a folder without it is not a model.
+/// Writes a folder, and creates it where needed. `config.json` is written last, since a folder without it is no model.
 ///
 /// # Errors
 /// [`FormatError::Io`], and whatever [`check`] and [`safetensors::save`] refuse.

@@ -1,4 +1,4 @@
-//! Little-endian bytes to f32 and back, by blocks that the compiler can vectorise.
+//! Little-endian bytes to f32 and back, in blocks that the compiler can vectorise.
 
 use super::Storage;
 use crate::error::FormatError;
@@ -39,7 +39,7 @@ pub fn widen_f16(bytes: &[u8], out: &mut [f32]) {
 pub fn first_not_finite(values: &[f32]) -> Option<(usize, f32)> {
     const EXPONENT: u32 = 0x7f80_0000;
     for (block, chunk) in values.chunks(4096).enumerate() {
-        // Without an early exit the common case is a plain reduction.
+        // Without an early exit the common case is a plain reduction, which vectorises.
         let bad = chunk.iter().fold(false, |bad, value| bad | (value.to_bits() & EXPONENT == EXPONENT));
         if bad {
             let at = chunk.iter().position(|value| !value.is_finite());

@@ -1,6 +1,6 @@
 //! `config.json`, as any release of `transformers` writes it.
 //!
-//! Reading takes two steps: the text as it stands (`Raw`, every field optional), then the resolved [`Config`]. A field
+//! Reading takes two steps: the text as it is (`Raw`, every field optional), then the resolved [`Config`]. A field
 //! that asks for arithmetic which Ferule does not have is an error that names it. Fields without influence on the
 //! forward pass (`use_cache`, dropouts, `torch_dtype` …) are ignored.
 
@@ -9,11 +9,10 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::validate::MOST_LAYERS;
-use super::{Config, Family, LayerType, RopeScaling};
+use super::{Config, Family, LayerType, MOST_LAYERS, RopeScaling};
 use crate::error::FormatError;
 
-/// The fields of `config.json` that matter, as they stand there.
+/// The fields of `config.json` that matter, as they are in the file.
 #[derive(Deserialize)]
 struct Raw {
     architectures: Option<Vec<String>>,
@@ -57,7 +56,7 @@ enum Ids {
 }
 
 impl Ids {
-    /// The ids, without the -1 that some configurations use for none.
+    /// The ids, without the -1 by which some configurations mean none.
     fn list(self, field: &str, path: &Path) -> Result<Vec<u32>, FormatError> {
         let ids = match self {
             Ids::One(id) => vec![id],
@@ -73,11 +72,13 @@ fn present<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Option<usize>>
 }
 
 impl Config {
-    /// Reads and validates the text of a `config.json`; `path` is named in messages.
+    /// Reads and validates the text of a `config.json`.
+    ///
+    /// * `path`: where the text came from, for messages.
     ///
     /// # Errors
-    /// [`FormatError::UnknownArchitecture`] for a family that Ferule does not have; [`FormatError::Config`], with
-    /// the field, for anything missing, of the wrong kind, out of range, or not supported.
+    /// [`FormatError::UnknownArchitecture`] for a family that Ferule does not have. [`FormatError::Config`], with the
+    /// field, for a value that is missing, of the wrong kind, out of range, or not supported.
     pub fn from_json(text: &str, path: &Path) -> Result<Self, FormatError> {
         let source = &mut serde_json::Deserializer::from_str(text);
         let raw: Raw = serde_path_to_error::deserialize(source).map_err(|error| {
@@ -142,8 +143,8 @@ impl Raw {
 
     /// The kind of each layer, and the window of those that slide.
     ///
-    /// `layer_types` decides where it is given. Without it all of Mistral's layers slide where there is a window, and
-    /// of Qwen's those from `max_window_layers` on, if `use_sliding_window` says so.
+    /// `layer_types` decides where it is given. Without it, all of Mistral's layers slide if there is a window, and Qwen's
+    /// layers from `max_window_layers` on slide if `use_sliding_window` is true.
     fn layers(
         &self,
         family: Family,
@@ -179,7 +180,7 @@ impl Raw {
         Ok((kinds, window.filter(|_| slides)))
     }
 
-    /// The family by `model_type`, or by `architectures` where that is absent; both must agree.
+    /// The family, by `architectures` or `model_type`; if both are given they must agree.
     fn family(&self, path: &Path) -> Result<Family, FormatError> {
         let unknown = |found: String| FormatError::UnknownArchitecture { path: path.to_path_buf(), found };
         let architecture = self.architectures.as_ref().and_then(|list| list.first());
@@ -206,7 +207,7 @@ impl Raw {
         }
     }
 
-    /// Refuses what would change the arithmetic and is not implemented.
+    /// Refuses fields that would change the arithmetic in a way that is not implemented.
     fn refuse_unsupported(&self, family: Family, path: &Path) -> Result<(), FormatError> {
         let fail = |field: &str, problem: &str, hint: &str| Err(FormatError::config(path, field, problem, hint));
         if let Some(act) = self.hidden_act.as_deref().filter(|act| !["silu", "swish"].contains(act)) {

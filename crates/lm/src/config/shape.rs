@@ -1,4 +1,4 @@
-//! Models that start from random weights: a recipe or a benchmark gives a [`Shape`], the rest has defaults.
+//! Models that start from random weights: a recipe or a benchmark gives a [`Shape`]; the rest has defaults.
 //!
 //! Read next: [`Config::from_shape`].
 
@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::{Config, Family, LayerType};
 use crate::error::FormatError;
 
-/// What a recipe says of a model that does not exist yet, with the names of `config.json`.
+/// What a recipe gives of a model that starts from random weights, with the names of `config.json`.
 ///
-/// Only three fields must be given. `vocab_size` may be left out where a tokenizer of the same recipe decides it.
+/// Only the first three fields must be given. `vocab_size` may be left out where the recipe's tokenizer determines it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shape {
@@ -72,10 +72,11 @@ fn spread() -> f64 {
 impl Config {
     /// The configuration of a model of random weights.
     ///
-    /// * `vocab_size`: the tokenizer's number of tokens; used where `shape` gives none, and may not exceed it otherwise.
+    /// * `vocab_size`: the tokenizer's number of tokens. It is used if `shape` gives none, and may not exceed the one that
+    ///   `shape` gives.
     /// * `path`: the recipe, for messages.
     ///
-    /// Token ids are left empty; the tokenizer's are filled in by whoever trains it.
+    /// The ids of special tokens are empty; the caller that trains the tokenizer fills them in.
     ///
     /// # Errors
     /// [`FormatError::UnknownArchitecture`], or [`FormatError::Config`] for what [`Config::validate`] refuses, for

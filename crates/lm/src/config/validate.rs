@@ -4,11 +4,8 @@ use std::path::Path;
 
 use kernels::ops::attention::MAX_HEAD_DIM;
 
-use super::{Config, LayerType, RopeScaling};
+use super::{Config, LayerType, MOST_LAYERS, RopeScaling};
 use crate::error::FormatError;
-
-/// More layers than any model has.
-pub(super) const MOST_LAYERS: usize = 1 << 10;
 
 impl Config {
     /// Checks everything that the rest of the program relies on.

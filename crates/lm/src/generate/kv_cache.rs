@@ -1,11 +1,13 @@
-//! The paged cache of keys and values, and who holds which page.
+//! The paged cache of keys and values, and which sequence holds which page.
 //!
-//! A page holds one attention key block of every layer, so that a page is what the softmax works through at a time, in
-//! decode as in training. Samples of one prompt hold the same full pages; the last, partly filled page is
-//! copied when the first of its holders writes into it.
+//! A page is one key block of attention, in every layer: the unit that the softmax works through, in decode as in
+//! training. Samples of one prompt share its full pages. The last page, which is partly filled, is copied by the first
+//! of its holders that writes to it.
 //!
-//! **Invariants.** A page with more than one holder is never written. A page without a holder is free. Positions `0 … cached`
-//! of a sequence are in its pages in order: position `p` is row `p % PAGE` of its page number `p / PAGE`.
+//! **Invariants.** A page with more than one holder is never written. A page without a holder is free. Positions
+//! `0 … cached` of a sequence are in its pages in order: position `p` is row `p % PAGE` of its page number `p / PAGE`.
+//!
+//! Source: Kwon et al. 2023, arXiv 2309.06180.
 
 use kernels::ops::attention::{KEY_BLOCK, PagedCache, cache_copy_page};
 use kernels::{Queue, Real};
@@ -23,7 +25,7 @@ pub struct KvCache<T: Real> {
 }
 
 impl<T: Real> KvCache<T> {
-    /// A cache of `pages` pages in each layer.
+    /// A cache of `pages` pages, each with room for every layer.
     pub fn new(queue: &Queue, config: &Config, pages: usize) -> Self {
         let (heads, dims) = (config.num_key_value_heads, config.head_dim);
         let layers =
@@ -31,7 +33,7 @@ impl<T: Real> KvCache<T> {
         Self { layers, holders: vec![0; pages], free: (0..pages as u32).rev().collect() }
     }
 
-    /// Bytes a page takes over all layers.
+    /// Bytes of one page, over all layers.
     pub fn page_bytes(config: &Config) -> usize {
         config.num_hidden_layers * PagedCache::<T>::page_bytes(config.num_key_value_heads, config.head_dim)
     }
@@ -41,13 +43,15 @@ impl<T: Real> KvCache<T> {
         self.holders.len()
     }
 
-    /// Pages nobody holds.
+    /// Pages without a holder.
     pub fn free_pages(&self) -> usize {
         self.free.len()
     }
 
-    /// Makes `table` fit to write positions `from … to`: takes pages for those beyond it, and copies a shared one that
-    /// would be written. Says `false`, and leaves the table as it was but for pages already gained, when the cache is full.
+    /// Prepares `table` for writing positions `from … to`: adds pages for positions beyond its end, and replaces a shared
+    /// page that would be written by a copy.
+    ///
+    /// Returns `false` when the cache is full; the table keeps the pages that it has gained.
     pub(crate) fn reserve(&mut self, queue: &Queue, table: &mut Vec<u32>, from: usize, to: usize) -> bool {
         if let Some(&page) = table.get(from / PAGE).filter(|&&page| self.holders[page as usize] > 1) {
             let Some(own) = self.take() else { return false };
@@ -70,13 +74,13 @@ impl<T: Real> KvCache<T> {
         Some(page)
     }
 
-    /// A second holder for every page of `table`.
+    /// The same pages for another holder.
     pub(crate) fn share(&mut self, table: &[u32]) -> Vec<u32> {
         table.iter().for_each(|&page| self.holders[page as usize] += 1);
         table.to_vec()
     }
 
-    /// Gives up a holder's pages.
+    /// Gives a holder's pages back, and empties its table.
     pub(crate) fn release(&mut self, table: &mut Vec<u32>) {
         for page in table.drain(..) {
             self.holders[page as usize] -= 1;

@@ -7,7 +7,7 @@ use serde_json::ser::{Formatter, Serializer};
 use serde_json::{Map, Value as Json};
 use std::io::{self, Write};
 
-/// Writes a value as Python would.
+/// Writes a value as Python does.
 ///
 /// * `options`: `indent` (a number), `separators` (two texts), `sort_keys`; `ensure_ascii` may only be false.
 pub fn dumps(value: &Value, options: &Kwargs) -> Result<String, Error> {
@@ -47,7 +47,7 @@ fn sorted(json: Json) -> Json {
     }
 }
 
-/// Python's blanks, line breaks and numbers.
+/// Writes blanks, line breaks and numbers as Python does.
 struct Python {
     item: String,
     key: String,
