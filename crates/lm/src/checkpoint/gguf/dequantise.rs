@@ -1,8 +1,8 @@
 //! The block formats of ggml, dequantised to f32.
 //!
-//! A block holds 32 or 256 elements that share a scale `d` and sometimes an offset, both in half precision; the larger
-//! blocks (`K`) have eight or sixteen sub-blocks with small integer scales of their own. The arithmetic is done in f32 in
-//! ggml's order, so that the values are its values bit for bit.
+//! A block holds 32 or 256 elements that share a scale `d` and sometimes an offset, both in half precision. The larger
+//! blocks (`K`) have eight or sixteen sub-blocks with small integer scales of their own. The arithmetic is in f32 and in
+//! ggml's order, so that the values are ggml's bit for bit.
 //!
 //! Source: `ggml-quants.c` and `ggml-common.h` of ggml describe the layouts.
 
@@ -15,7 +15,7 @@ use half::f16;
 /// * `bytes`: as many blocks as `out` has elements for.
 ///
 /// # Panics
-/// Where the lengths do not fit each other; the header was validated.
+/// When the lengths do not fit each other; a valid header rules that out.
 pub fn dequantise(kind: Kind, bytes: &[u8], out: &mut [f32]) {
     let (elements, size) = kind.block();
     assert_eq!(bytes.len() * elements, out.len() * size, "{kind:?}");
@@ -66,7 +66,7 @@ fn q4_1(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// The fifth bits of a block's 32 elements, moved to their place.
+/// The fifth bits of elements `j` and `j + 16` of a block of 32, moved to their place.
 fn fifth_bits(bytes: &[u8], j: usize) -> (i32, i32) {
     let bits = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     ((((bits >> j) & 1) << 4) as i32, (((bits >> (j + 16)) & 1) << 4) as i32)

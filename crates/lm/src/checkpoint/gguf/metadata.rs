@@ -1,14 +1,14 @@
 //! The header of a GGUF file: keys with typed values, and where the tensors are.
 //!
-//! [`Header::parse`] reads the bytes once from front to back. Nothing is allocated for more than the bytes that are
-//! left could hold.
+//! [`Header::parse`] reads the bytes once from front to back. It never allocates more than the remaining bytes could
+//! fill.
 
 use super::{ALIGNMENT, Kind, MAGIC};
 use std::collections::{BTreeMap, HashSet};
 
-/// Values of lists in all; the largest vocabularies have half a million tokens and as many merges.
+/// The most values in lists, in all. The largest vocabularies have half a million tokens and as many merges.
 const MOST_VALUES: usize = 1 << 22;
-/// Tensors, and keys.
+/// The most tensors, and the most keys.
 const MOST_TENSORS: usize = 1 << 16;
 
 /// A value of the metadata. Integers of every width are widened.
@@ -67,7 +67,7 @@ impl Value {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     pub name: String,
-    /// Outermost dimension first; the file has them the other way round.
+    /// Outermost dimension first; the file has them in the opposite order.
     pub shape: Vec<usize>,
     pub kind: Kind,
     /// First byte, counted from the start of the file.
@@ -135,7 +135,7 @@ struct RawEntry {
     offset: usize,
 }
 
-/// Turns offsets into places in the file; checks that every tensor lies within it and that none overlap.
+/// Turns offsets into places in the file; checks that every tensor lies within it and that no two overlap.
 fn place(raw: Vec<RawEntry>, data: usize, alignment: usize, file_len: usize) -> Result<Vec<Entry>, Problem> {
     let mut entries = Vec::with_capacity(raw.len());
     let mut names = HashSet::new();
@@ -176,7 +176,7 @@ fn place(raw: Vec<RawEntry>, data: usize, alignment: usize, file_len: usize) -> 
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// A value takes more memory than it takes in the file, so their number is bounded on its own.
+    /// How many more values lists may hold. A value takes more memory than its bytes in the file do.
     values_left: usize,
 }
 
@@ -201,7 +201,7 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// A number of things that take at least `least` bytes each; refused where they could not all be there.
+    /// A count of items of at least `least` bytes each; refused if the remaining bytes could not hold them all.
     fn count(&mut self, least: usize, what: &str) -> Result<usize, Problem> {
         let count = self.u64()?;
         let possible = (self.bytes.len() - self.at) / least;
@@ -217,7 +217,7 @@ impl<'a> Reader<'a> {
         Ok(text.to_string())
     }
 
-    /// A value of ggml's kind `kind`; lists may hold lists, but not without end.
+    /// A value of ggml's kind `kind`. Lists may hold lists, to a depth of four.
     fn value(&mut self, kind: u32, depth: usize) -> Result<Value, Problem> {
         Ok(match kind {
             0 => Value::Unsigned(u8::from_le_bytes(self.array()?).into()),

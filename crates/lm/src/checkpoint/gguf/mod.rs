@@ -1,15 +1,15 @@
 //! GGUF files: the format of llama.cpp and its kin, one file with weights, configuration and tokenizer.
 //!
-//! [`File`] reads one: weights of any common quantisation are dequantised to f32, the metadata become a [`Config`],
-//! the vocabulary a [`Tokenizer`](crate::tokenizer::Tokenizer). [`save`] writes one in F32, F16, BF16 or Q8_0 that llama.cpp loads.
+//! [`File`] reads one: weights of any common quantisation become f32, the metadata a [`Config`], and the vocabulary a
+//! [`Tokenizer`](crate::tokenizer::Tokenizer). [`save`] writes one in F32, F16, BF16 or Q8_0 that llama.cpp loads.
 //!
-//! A file is not trusted: every count, length and offset is checked against the bytes that are there before anything
-//! is allocated for it.
+//! A file is not trusted: every count, length and offset is checked against the bytes that are there before anything is
+//! allocated for it.
 //!
-//! # The trap
-//! llama.cpp turns neighbouring dimensions of a head together, Hugging Face dimension `i` with `i + D/2`. Files of the
-//! `llama` architecture therefore hold the rows of query and key projections in another order ([`hf_row`]); the Qwen
-//! architectures do not.
+//! # The order of rows
+//! The rotary embedding turns two dimensions of a head together: in llama.cpp two neighbours, in Hugging Face's layout
+//! dimension `i` and `i + D/2`. Files of the `llama` architecture therefore hold the rows of query and key projections in
+//! another order ([`hf_row`]). Files of the Qwen architectures do not.
 //!
 //! Source: the specification in ggml's `docs/gguf.md`.
 //!
@@ -28,12 +28,13 @@ pub use write::{Export, save};
 use crate::config::{Config, Family, Part};
 
 const MAGIC: &[u8; 4] = b"GGUF";
-/// Where a file does not say otherwise, tensors start at multiples of so many bytes.
+/// Tensors start at multiples of so many bytes, unless a file gives another number.
 const ALIGNMENT: usize = 32;
 /// Divisors of the rotary frequencies of Llama 3.1 and later, `[D/2]`.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
 
-/// A key of Ferule's own: factor, low and high frequency factor and first context that the divisors were made from.
+/// A key that only Ferule writes: the factor, the low and the high frequency factor, and the context of the first training,
+/// from which the divisors were made.
 const LLAMA3_SCALING: &str = "ferule.rope_scaling.llama3";
 
 /// How a tensor's elements are stored, by ggml's numbers.
@@ -142,14 +143,14 @@ fn tensor_name(part: Part, layer: Option<usize>) -> String {
     }
 }
 
-/// Whether the rows of a part stand in llama.cpp's rotary order.
+/// Whether the rows of a tensor are in llama.cpp's rotary order.
 fn is_permuted(config: &Config, part: Part) -> bool {
     architecture(config.model_type) == "llama" && matches!(part, Part::Query | Part::Key)
 }
 
-/// Where in a Hugging Face tensor the row belongs that is row `row` of a permuted tensor of a file.
+/// The row of Hugging Face's tensor that is row `row` of a permuted tensor of a file.
 ///
-/// Within a head of D rows the file alternates between the two halves: row `2j + half` is row `half × D/2 + j`.
+/// Within a head of D rows the file alternates between the two halves: its row `2j + half` is row `half × D/2 + j`.
 fn hf_row(row: usize, head_dim: usize) -> usize {
     let (head, within) = (row / head_dim, row % head_dim);
     head * head_dim + (within % 2) * (head_dim / 2) + within / 2

@@ -15,14 +15,14 @@ use crate::tokenizer::Tokenizer;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A GGUF file, opened: header and configuration are read and checked, weights are read when asked for.
+/// An open GGUF file: header and configuration are read and checked, weights are read when they are asked for.
 pub struct File {
     path: PathBuf,
     bytes: Bytes,
     header: Header,
     config: Config,
     generation: GenerationConfig,
-    /// Tensors by Hugging Face name; names of tensors that the family does not have stay as they are in the file.
+    /// Tensors by Hugging Face name. A tensor that the family does not have keeps its name from the file.
     places: BTreeMap<String, Place>,
 }
 
@@ -34,7 +34,7 @@ impl std::fmt::Debug for File {
 
 struct Place {
     entry: usize,
-    /// Rows stand in llama.cpp's rotary order.
+    /// Whether the rows are in llama.cpp's rotary order.
     permuted: bool,
 }
 
@@ -42,7 +42,7 @@ impl File {
     /// Opens a file: reads the header and the configuration.
     ///
     /// # Errors
-    /// [`FormatError::Io`], [`FormatError::Malformed`] for a damaged file, [`FormatError::UnknownArchitecture`],
+    /// [`FormatError::Io`], [`FormatError::Malformed`] for a damaged file, [`FormatError::UnknownArchitecture`], and
     /// [`FormatError::Config`] for metadata that are missing or out of range.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
         Self::parse(Bytes::map(path)?, path)
@@ -63,7 +63,7 @@ impl File {
         })?;
         let config = config(&header, &bytes, path)?;
         let mut generation = GenerationConfig::of(&config);
-        // Chat models name a second end token here, for the end of a turn.
+        // Chat models have a second end token, which ends a turn.
         if let Some(id) = header.metadata.get("tokenizer.ggml.eot_token_id").and_then(Value::as_unsigned) {
             let id = u32::try_from(id).ok().filter(|&id| (id as usize) < config.vocab_size);
             generation.eos_token_id.extend(id.filter(|id| !config.eos_token_id.contains(id)));
@@ -86,7 +86,7 @@ impl File {
         &self.config
     }
 
-    /// The end tokens; a file says nothing else about sampling.
+    /// The end tokens. A file holds nothing else about sampling.
     pub fn generation(&self) -> &GenerationConfig {
         &self.generation
     }
@@ -94,7 +94,7 @@ impl File {
     /// The tokenizer inside the file.
     ///
     /// # Errors
-    /// [`FormatError::Malformed`] where there is none, or one whose way of cutting text into words is not known.
+    /// [`FormatError::Malformed`] if there is none, or if its way of cutting text into words is not known.
     pub fn tokenizer(&self) -> Result<Tokenizer, FormatError> {
         vocabulary::read(&self.header.metadata, &self.path)
     }
@@ -257,8 +257,8 @@ fn decimal(value: f64) -> f64 {
     (value as f32).to_string().parse().expect("a float prints as a float")
 }
 
-/// Scaling of the rotary embedding. Llama 3's is stored as its result, one divisor for each frequency. The numbers it
-/// was made from are kept by Ferule's own files; for others those of the releases are tried.
+/// Scaling of the rotary embedding. Llama 3's is stored by its result, one divisor for each frequency. Ferule's own files
+/// also hold the numbers that it was made from; for other files those of the releases are tried.
 fn rope_scaling(
     header: &Header,
     bytes: &[u8],
@@ -295,7 +295,7 @@ fn rope_scaling(
     let plain = config.rotary_frequencies();
     let noted = header.metadata.get(LLAMA3_SCALING).and_then(Value::as_list).unwrap_or_default();
     let noted: Option<Vec<f64>> = noted.iter().map(|number| number.as_float().map(decimal)).collect();
-    // Then Llama 3.1 (8), 3.2 (32), and what others chose.
+    // Llama 3.1 has 8, Llama 3.2 has 32; the rest are from other releases.
     let releases = [8.0, 32.0, 2.0, 4.0, 16.0, 64.0].map(|factor| vec![factor, 1.0, 4.0, 8192.0]);
     for candidate in noted.into_iter().chain(releases) {
         let [factor, low_freq_factor, high_freq_factor, context] = candidate[..] else { continue };

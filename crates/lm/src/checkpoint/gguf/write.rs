@@ -1,7 +1,7 @@
 //! Writing a GGUF file that llama.cpp loads.
 //!
-//! Norms, biases and rotary factors are written in F32, as llama.cpp demands; matrices in the storage asked for, or in
-//! F16 where their rows are not whole blocks of it. One tensor at a time is held in memory.
+//! Norms, biases and rotary factors are written in F32, which llama.cpp requires. Matrices are written in the storage that
+//! is asked for, or in F16 if their rows are not whole blocks of it. One tensor at a time is held in memory.
 
 use super::metadata::Value;
 use super::{
@@ -16,14 +16,14 @@ use half::f16;
 use std::io::Write;
 use std::path::Path;
 
-/// What goes into a file beside the weights.
+/// What a file holds beside the weights.
 #[derive(Debug, Clone, Copy)]
 pub struct Export<'a> {
     /// The model's name, shown by other programs.
     pub name: &'a str,
     /// The configuration.
     pub config: &'a Config,
-    /// The tokenizer; llama.cpp loads no file without one.
+    /// The tokenizer. llama.cpp loads no file without one.
     pub tokenizer: Option<&'a Tokenizer>,
     /// Source of the chat template.
     pub template: Option<&'a str>,
@@ -32,8 +32,9 @@ pub struct Export<'a> {
 /// Writes a file atomically.
 ///
 /// # Errors
-/// [`FormatError::Io`]; [`FormatError::Config`] for a shape that llama.cpp does not have; what [`check`] refuses; [`FormatError::NotFinite`]; [`FormatError::Malformed`] for a tokenizer
-/// that has no counterpart in llama.cpp, and for values too large for half precision.
+/// [`FormatError::Io`], what [`check`] refuses, and [`FormatError::NotFinite`]. [`FormatError::Config`] for a shape that
+/// llama.cpp does not have. [`FormatError::Malformed`] for a tokenizer that has no counterpart in llama.cpp, and for
+/// values too large for half precision.
 pub fn save(path: &Path, export: Export, source: &dyn TensorSource, storage: Storage) -> Result<(), FormatError> {
     check(export.config, source)?;
     let config = export.config;
@@ -66,7 +67,7 @@ pub fn save(path: &Path, export: Export, source: &dyn TensorSource, storage: Sto
     let mut header = header(&metadata, &plans);
     header.resize(header.len().next_multiple_of(ALIGNMENT), 0);
 
-    // An error of the source has to come out through a writer that knows only the disk's.
+    // `write_atomically` passes on the disk's errors alone; one of the source is kept here.
     let mut failed = None;
     let written = write_atomically(path, |file| {
         file.write_all(&header)?;
@@ -198,7 +199,7 @@ fn config_metadata(export: Export, storage: Storage) -> Vec<(String, Value)> {
             metadata.push((LLAMA3_SCALING.into(), Value::List(numbers.into())));
         }
     }
-    // llama.cpp reads these of the tokenizer, but a model without one has end tokens too.
+    // These belong to the tokenizer, but a model without one has end tokens too.
     if export.tokenizer.is_none() {
         if let Some(id) = config.bos_token_id {
             metadata.push(("tokenizer.ggml.bos_token_id".into(), Value::Unsigned(id.into())));
@@ -210,7 +211,7 @@ fn config_metadata(export: Export, storage: Storage) -> Vec<(String, Value)> {
     metadata
 }
 
-/// By how much each rotary frequency is divided under Llama 3's scaling.
+/// The divisor of each rotary frequency under Llama 3's scaling.
 fn rope_factors(config: &Config) -> Option<Vec<f32>> {
     let Some(RopeScaling::Llama3 { .. }) = config.rope_scaling else { return None };
     let plain = Config { rope_scaling: None, ..config.clone() }.rotary_frequencies();
@@ -260,7 +261,7 @@ fn put_text(text: &str, bytes: &mut Vec<u8>) {
     bytes.extend(text.as_bytes());
 }
 
-/// ggml's number for the kind of a value: counts are written in 32 bits, which is what its readers expect.
+/// ggml's number for the kind of a value. Counts are written in 32 bits, as readers expect.
 fn value_kind(value: &Value) -> u32 {
     match value {
         Value::Unsigned(_) => 4,
