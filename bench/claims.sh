@@ -1,10 +1,10 @@
 #!/bin/sh
-# The claims of the road, each arm over three seeds and 2,000 held-out cases, then every comparison, paired case by case and pooled.
+# The claims about the pipeline: each arm over three seeds and 2,000 held-out cases, then every comparison, paired by case and pooled.
 #
 #   cargo build --release && bench/claims.sh [RUNS]
 #
-# It goes on where it stopped: a run that is whole is not walked again. FERULE names another binary, SEEDS other seeds,
-# THREADS the threads to compute on. What came out of it is in bench/RESULTS.md, how the keys were chosen in bench/LOG.md.
+# It resumes where it stopped: a run that is complete is not run again. FERULE names another binary, SEEDS other seeds,
+# THREADS the threads to compute on. The results are in bench/RESULTS.md, how the keys were chosen in bench/LOG.md.
 set -eu
 cd "$(dirname "$0")/.."
 ferule=${FERULE:-target/release/ferule}
@@ -12,8 +12,8 @@ runs=${1:-runs/claims}
 seeds=${SEEDS:-1 2 3}
 threads=${THREADS:+--threads $THREADS}
 
-# walk RECIPE FAMILY SEED [MORE]…
-walk() {
+# train RECIPE FAMILY SEED [MORE]…
+train() {
     recipe=$1 name=$2-$3 seed=$3
     shift 3
     # shellcheck disable=SC2086  # the threads are two words or none
@@ -41,12 +41,12 @@ compare() {
 }
 
 for seed in $seeds; do
-    walk bench/claims/teacher.toml teacher "$seed"
+    train bench/claims/teacher.toml teacher "$seed"
     made=$(cd "$runs/teacher-$seed/models" && pwd)
-    walk bench/claims/student.toml student "$seed" \
+    train bench/claims/student.toml student "$seed" \
         --set "models.teacher-sft.path=$made/sft" --set "models.teacher-grpo.path=$made/grpo"
-    walk recipes/countdown.toml countdown "$seed"
-    walk recipes/idiom_chain.toml idiom_chain "$seed"
+    train recipes/countdown.toml countdown "$seed"
+    train recipes/idiom_chain.toml idiom_chain "$seed"
 done
 
 echo "(a) GRPO adds to the fine-tuned model it starts from"
@@ -61,7 +61,7 @@ for task in countdown idiom_chain; do
     compare "$task" pretrain-policy grpo-policy
     for seed in $seeds; do pass64 "$task" "$seed"; done
 done
-# The taught teacher has read 1,000 answers: rows of its students, which take its weights from a folder, do not say so again.
+# The taught teacher has read 1,000 answers: rows of its students, which take its weights from a folder, do not count them again.
 echo "(d) transfer from the raw teacher < GRPO on the student < transfer from the taught teacher"
 compare student transfer-from-sft student-grpo
 compare student student-grpo transfer-from-grpo

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Kills runs of bench/kill.toml with SIGKILL at random moments, goes on with each until it is done, and compares weights (digests),
-# rollouts and metrics (timing columns aside) with those of a run that was left in peace.
+# Kills runs of bench/kill.toml with SIGKILL at random moments, resumes each until it is done, and compares weights (digests),
+# rollouts and metrics (timing columns aside) with those of a run that was not disturbed.
 #
 #     bench/kill.sh [KILLS] [SEED]        50 kills and seed 1 by default; FERULE names the binary, THREADS how many threads
 #
@@ -35,7 +35,7 @@ fallen=0 runs=0
 while [ "$fallen" -lt "$kills" ]; do
     runs=$((runs + 1))
     while :; do
-        # Up to a sixth of the whole: some fall before a process has got to work, some far inside it.
+        # Up to a sixth of the whole: some hit a process before it has begun to work, some far inside it.
         delay_ms=$((RANDOM * took_ms / 6 / 32768 + 20))
         (go "run-$runs") >/dev/null 2>>"$place/errors" &
         child=$!
