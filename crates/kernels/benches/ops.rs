@@ -22,7 +22,7 @@ use kernels::ops::rmsnorm::{rmsnorm_backward, rmsnorm_forward};
 use kernels::ops::rotary::{rotary_forward, rotary_table};
 use kernels::ops::swiglu::{swiglu_backward, swiglu_forward};
 use kernels::peak;
-use kernels::{Buffer, DType, Device, Isa, Queue, Real, Scratch, View, bf16};
+use kernels::{Buffer, DType, Device, Isa, Queue, Real, Scratch, bf16};
 
 struct Bench {
     queue: Queue,
@@ -126,12 +126,11 @@ fn decode<T: Real>(bench: &Bench, dtype: &str, heads: usize, kv_heads: usize, d:
     let paged: Vec<_> = (0..rows).map(|sequence| PagedRow { sequence, position }).collect();
     let q = random::<T>(rows * heads * d);
     let mut out = Buffer::<T>::zeros(Device::Cpu, rows * heads * d);
-    let mut scratch = Scratch::new(Device::Cpu);
     let bytes = rows * (position + 1) * kv_heads * d * 2 * size_of::<T>();
     let name = format!("attention_paged {dtype} {heads}/{kv_heads} heads of {d}, {rows} rows");
     bench.bytes(&name, bytes, || {
         let (q, out) = (q.matrix(rows, heads * d), out.matrix_mut(rows, heads * d));
-        attention_paged(&bench.queue, q, &paged, &tables, &cache, d, 0.2, out, &mut scratch);
+        attention_paged(&bench.queue, q, &paged, &tables, &cache, d, 0.2, out);
     });
 }
 
@@ -163,9 +162,9 @@ fn rows<T: Real>(bench: &Bench, dtype: &str, c: usize, f: usize, heads: usize, d
     let frequencies: Vec<f64> = (0..d / 2).map(|i| 1e4f64.powf(-2.0 * i as f64 / d as f64)).collect();
     let table = rotary_table(Device::Cpu, &frequencies, 256);
     let positions: Vec<u32> = (0..n as u32).map(|i| i % 256).collect();
+    let positions = queue.upload(&positions);
     bench.bytes(&name("rotary_forward", heads * d), n * heads * d * 2 * width, || {
-        let positions = View::of(&positions, 1, n);
-        rotary_forward(queue, q.matrix_mut(n, heads * d), positions, table.matrix(256, d));
+        rotary_forward(queue, q.matrix_mut(n, heads * d), positions.view(), table.matrix(256, d));
     });
     let gate_up = random::<T>(n * 2 * f);
     let mut gated = Buffer::<T>::zeros(Device::Cpu, n * f);
@@ -174,16 +173,16 @@ fn rows<T: Real>(bench: &Bench, dtype: &str, c: usize, f: usize, heads: usize, d
     });
     let d_gated = random::<f32>(n * f);
     // In place: each run begins with the copy of what the last one overwrote.
-    let mut both = Buffer::<T>::zeros(Device::Cpu, n * 2 * f);
+    let (values, mut both) = (gate_up.to_host(), Buffer::<T>::zeros(Device::Cpu, n * 2 * f));
     bench.bytes(&name("swiglu_backward and a copy", f), n * f * (8 * width + 4), || {
-        both.host_mut().copy_from_slice(gate_up.host());
+        both.view_mut().copy_from_host(&values);
         swiglu_backward(queue, d_gated.matrix(n, f), both.matrix_mut(n, 2 * f));
     });
     let ids: Vec<u32> = (0..n as u32).map(|i| i * 7919 % v as u32).collect();
-    let ids = View::of(&ids, 1, n);
+    let ids = queue.upload(&ids);
     let mut embedding = random::<f32>(v * c);
     bench.bytes(&name("embedding_backward", c), n * c * 12, || {
-        embedding_backward(queue, ids, d_out.matrix(n, c), embedding.matrix_mut(v, c));
+        embedding_backward(queue, ids.view(), d_out.matrix(n, c), embedding.matrix_mut(v, c));
     });
     head::<T>(bench, dtype, v);
 }
@@ -195,7 +194,8 @@ fn head<T: Real>(bench: &Bench, dtype: &str, v: usize) {
     let (logits, teacher) = (random::<f32>(r * v), random::<f32>(r * v));
     let (logits, teacher) = (logits.matrix(r, v), teacher.matrix(r, v));
     let targets: Vec<u32> = (0..r as u32).collect();
-    let targets = View::of(&targets, 1, r);
+    let targets = queue.upload(&targets);
+    let targets = targets.view();
     let [mut logprob, mut logsumexp, mut entropy] = [(); 3].map(|()| Buffer::<f32>::zeros(Device::Cpu, r));
     bench.bytes(&name("head_statistics"), r * v * 8, || {
         let (logprob, logsumexp, entropy) = (logprob.view_mut(), logsumexp.view_mut(), entropy.view_mut());
@@ -232,7 +232,8 @@ fn parameters(bench: &Bench) {
     let (queue, len) = (&bench.queue, 6_500_000);
     let (mut weight, gradient) = (random::<f32>(len), random::<f32>(len));
     let (mut m, mut v) = (Buffer::<f32>::zeros(Device::Cpu, len), random::<f32>(len));
-    v.host_mut().iter_mut().for_each(|v| *v = v.abs());
+    let squares: Vec<f32> = v.to_host().iter().map(|v| v.abs()).collect();
+    v.view_mut().copy_from_host(&squares);
     let config = AdamW { lr: 1e-6, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step: 10 };
     bench.bytes("adamw 6.5M", len * 28, || {
         let (weight, m, v) = (weight.view_mut(), m.view_mut(), v.view_mut());

@@ -60,7 +60,7 @@ fn product<T: Real>(queue: &Queue, m: usize, k: usize, n: usize) -> f64 {
     let mut b = Packed::<T>::zeros(Device::Cpu, k, n);
     b.pack(queue, w.matrix(n, k), 1);
     let mut out = Buffer::<f32>::zeros(Device::Cpu, m * n);
-    best_seconds(|| matmul(queue, a.matrix(m, k), &b, Epilogue::default(), out.matrix_mut(m, n)))
+    best_seconds(|| matmul(queue, a.matrix(m, k), b.at(1), Epilogue::default(), out.matrix_mut(m, n)))
 }
 
 fn transposed<T: Real>(queue: &Queue, m: usize, k: usize, n: usize) -> f64 {

@@ -11,27 +11,15 @@ pub enum DType {
     Bf16,
     /// Token and row indices.
     U32,
-    /// Quantised weights.
-    I8,
 }
 
 impl DType {
-    /// The name used on the command line and in files: `f32`, `bf16`, `u32`, `i8`.
+    /// The name used on the command line and in files: `f32`, `bf16`, `u32`.
     pub fn name(self) -> &'static str {
         match self {
             DType::F32 => "f32",
             DType::Bf16 => "bf16",
             DType::U32 => "u32",
-            DType::I8 => "i8",
-        }
-    }
-
-    /// Bytes of one element.
-    pub fn size_bytes(self) -> usize {
-        match self {
-            DType::F32 | DType::U32 => 4,
-            DType::Bf16 => 2,
-            DType::I8 => 1,
         }
     }
 }
@@ -58,9 +46,6 @@ impl Element for bf16 {
 }
 impl Element for u32 {
     const DTYPE: DType = DType::U32;
-}
-impl Element for i8 {
-    const DTYPE: DType = DType::I8;
 }
 
 impl Real for f32 {
@@ -90,5 +75,4 @@ mod sealed {
     impl Sealed for f32 {}
     impl Sealed for half::bf16 {}
     impl Sealed for u32 {}
-    impl Sealed for i8 {}
 }

@@ -11,6 +11,7 @@
 //! Read next: [`buffer`], then `ops/rmsnorm/mod.rs` for the form every operation has.
 
 pub mod buffer;
+mod check;
 pub mod device;
 pub mod dtype;
 pub mod gemm;
@@ -21,10 +22,14 @@ pub mod peak;
 pub mod rng;
 pub mod scratch;
 pub(crate) mod simd;
+#[cfg(test)]
+mod testing;
+mod view;
 
-pub use buffer::{Buffer, View, ViewMut};
+pub use buffer::{Buffer, Upload};
 pub use device::{Device, Isa, Queue};
 pub use dtype::{DType, Element, Real, bf16};
 pub use mapping::Mapping;
 pub use memory::Region;
 pub use scratch::Scratch;
+pub use view::{View, ViewMut};

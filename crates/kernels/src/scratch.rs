@@ -31,7 +31,7 @@ impl Scratch {
         }
         let memory = self.memory.host_mut();
         // SAFETY: the memory holds at least `len` elements, is aligned for any of them, is initialised, and every bit
-        // pattern is a valid f32, bf16, u32 or i8, the only types `Element` is implemented for.
+        // pattern is a valid f32, bf16 or u32, the only types `Element` is implemented for.
         unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<T>(), len) }
     }
 }

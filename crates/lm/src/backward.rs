@@ -81,18 +81,20 @@ impl<T: Real> Gradients<'_, T> {
     /// Accumulates the gradient of a fused matrix of a layer.
     fn matrix(
         &mut self,
-        queue: &Queue,
+        pass: &Pass,
         (layer, matrix): (usize, Matrix),
         (d_out, x): (View<T>, View<T>),
         scratch: &mut Scratch,
     ) {
+        let queue = pass.queue;
         match self {
             Gradients::Weights(weights) => {
                 let into = matrix.of_mut(&mut weights.layers[layer]);
                 matmul_transposed_a(queue, d_out, x, into.reborrow(), true, scratch);
             }
             Gradients::Adapters(adapters, gradients) => {
-                adapters.accumulate(queue, (layer, matrix), (d_out, x), gradients, scratch);
+                let of = (queue, pass.generation);
+                adapters.accumulate(of, (layer, matrix), (d_out, x), gradients, scratch);
             }
         }
     }
@@ -143,7 +145,8 @@ pub fn backward<T: Real>(
     assert!(activations.keep != Keep::Nothing, "forward kept nothing for backward");
     activations.walked_back = true;
     let Activations { residual, layers, positions, token_ids, final_rstd, keep, .. } = activations;
-    let pass = Pass { queue, config, segments: batch.segments(), positions: positions.matrix(1, rows) };
+    let positions = positions.matrix(1, rows);
+    let pass = Pass { queue, config, segments: batch.segments(), positions, generation: model.generation() };
     let count = config.num_hidden_layers;
 
     zero(queue, pass.of_mut(&mut buffers.d_residual, config.hidden_size));
@@ -192,14 +195,20 @@ fn swiglu_half<T: Real>(
     let (queue, hidden, inner) = (pass.queue, pass.config.hidden_size, pass.config.intermediate_size);
     let BackwardBuffers { d_residual, d_normed, d_inner, operand, .. } = buffers;
     let d_out = operand.of(queue, pass.of(d_residual, hidden));
-    gradients.matrix(queue, (index, Matrix::Down), (d_out, pass.of(&a.activated, inner)), scratch);
-    matmul(queue, d_out, layer.down.for_backward(), Epilogue::default(), pass.of_mut(d_inner, inner));
+    gradients.matrix(pass, (index, Matrix::Down), (d_out, pass.of(&a.activated, inner)), scratch);
+    matmul(queue, d_out, layer.down.backward(pass.generation), Epilogue::default(), pass.of_mut(d_inner, inner));
     swiglu_backward(queue, pass.of(d_inner, inner), pass.of_mut(&mut a.gate_up, 2 * inner));
 
     let d_gate_up = pass.of(&a.gate_up, 2 * inner);
     let normed = pass.of(&a.post_attention_normed, hidden);
-    gradients.matrix(queue, (index, Matrix::GateUp), (d_gate_up, normed), scratch);
-    matmul(queue, d_gate_up, layer.gate_up.for_backward(), Epilogue::default(), pass.of_mut(d_normed, hidden));
+    gradients.matrix(pass, (index, Matrix::GateUp), (d_gate_up, normed), scratch);
+    matmul(
+        queue,
+        d_gate_up,
+        layer.gate_up.backward(pass.generation),
+        Epilogue::default(),
+        pass.of_mut(d_normed, hidden),
+    );
     rmsnorm_backward(
         queue,
         pass.of(&a.residual, hidden),
@@ -227,8 +236,8 @@ fn attention_half<T: Real>(
     let BackwardBuffers { d_residual, d_normed, d_inner, d_qkv, operand, .. } = buffers;
     let attended = pass.of(&a.attended, queries);
     let d_out = operand.of(queue, pass.of(d_residual, hidden));
-    gradients.matrix(queue, (index, Matrix::Output), (d_out, attended), scratch);
-    matmul(queue, d_out, layer.output.for_backward(), Epilogue::default(), pass.of_mut(d_inner, queries));
+    gradients.matrix(pass, (index, Matrix::Output), (d_out, attended), scratch);
+    matmul(queue, d_out, layer.output.backward(pass.generation), Epilogue::default(), pass.of_mut(d_inner, queries));
 
     let (query, key, value) = query_key_value(pass, &a.qkv, &a.qkv_plain);
     let (d_query, d_key, d_value) = split_qkv_mut(config, pass.of_mut(d_qkv, qkv));
@@ -272,8 +281,8 @@ fn attention_half<T: Real>(
     }
 
     let d_qkv = operand.of(queue, pass.of(d_qkv, qkv));
-    gradients.matrix(queue, (index, Matrix::Qkv), (d_qkv, pass.of(&a.input_normed, hidden)), scratch);
-    matmul(queue, d_qkv, layer.qkv.for_backward(), Epilogue::default(), pass.of_mut(d_normed, hidden));
+    gradients.matrix(pass, (index, Matrix::Qkv), (d_qkv, pass.of(&a.input_normed, hidden)), scratch);
+    matmul(queue, d_qkv, layer.qkv.backward(pass.generation), Epilogue::default(), pass.of_mut(d_normed, hidden));
     rmsnorm_backward(
         queue,
         pass.of(x, hidden),

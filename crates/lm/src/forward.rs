@@ -45,8 +45,8 @@ pub fn forward<T: Real>(
     assert!(batch.context_len() <= context, "a sequence of {} in a context of {context}", batch.context_len());
     activations.tokens = rows;
     activations.walked_back = false;
-    activations.token_ids.host_mut()[..rows].copy_from_slice(batch.tokens());
-    activations.positions.host_mut()[..rows].copy_from_slice(batch.positions());
+    activations.token_ids.matrix_mut(1, rows).copy_from_host(batch.tokens());
+    activations.positions.matrix_mut(1, rows).copy_from_host(batch.positions());
 
     let first = activations.residual[0].matrix_mut(rows, config.hidden_size);
     embedding_forward(queue, activations.token_ids.matrix(1, rows), model.embedding_matrix(), first);
@@ -55,14 +55,16 @@ pub fn forward<T: Real>(
             (activations.inside_index(index), activations.residual_index(index), activations.residual_index(index + 1));
         let [x, out] =
             activations.residual.get_disjoint_mut([before, after]).expect("a layer reads one residual, writes another");
-        let pass = Pass { queue, config, segments: batch.segments(), positions: activations.positions.matrix(1, rows) };
+        let positions = activations.positions.matrix(1, rows);
+        let pass = Pass { queue, config, segments: batch.segments(), positions, generation: model.generation() };
         let layer = &model.layers[index];
         let a = &mut activations.layers[inside];
         attend(&pass, model, layer, x, a, scratch);
         expand(&pass, layer, a);
         let epilogue = Epilogue { bias: None, addend: Some(pass.of(&a.residual, config.hidden_size)) };
         let activated = pass.of(&a.activated, config.intermediate_size);
-        matmul(queue, activated, &layer.down.forward, epilogue, pass.of_mut(out, config.hidden_size));
+        let down = layer.down.forward(pass.generation);
+        matmul(queue, activated, down, epilogue, pass.of_mut(out, config.hidden_size));
     }
     let last = activations.residual_index(config.num_hidden_layers);
     rmsnorm_forward(
@@ -82,6 +84,8 @@ pub(crate) struct Pass<'a> {
     pub segments: &'a [Segment],
     /// `[1, N]`.
     pub positions: View<'a, u32>,
+    /// Of the model's weights.
+    pub generation: u64,
 }
 
 impl Pass<'_> {
@@ -120,7 +124,7 @@ pub(crate) fn attend<T: Real>(
     let epilogue = Epilogue { bias: layer.qkv_bias.as_ref().map(Buffer::view), addend: None };
     let projected = a.qkv_plain.as_mut().unwrap_or(&mut a.qkv);
     let projected = pass.of_mut(projected, pass.qkv_size());
-    matmul(queue, pass.of(&a.input_normed, hidden), &layer.qkv.forward, epilogue, projected);
+    matmul(queue, pass.of(&a.input_normed, hidden), layer.qkv.forward(pass.generation), epilogue, projected);
     if let (Some(plain), Some((query_norm, key_norm)), Some((query_rstd, key_rstd))) =
         (&a.qkv_plain, &layer.qk_norm, &mut a.qk_rstd)
     {
@@ -143,7 +147,7 @@ pub(crate) fn attend<T: Real>(
 
     let epilogue = Epilogue { bias: None, addend: Some(x) };
     let out = pass.of_mut(&mut a.residual, hidden);
-    matmul(queue, pass.of(&a.attended, queries), &layer.output.forward, epilogue, out);
+    matmul(queue, pass.of(&a.attended, queries), layer.output.forward(pass.generation), epilogue, out);
 }
 
 /// The second half of a layer, up to the down projection: `a.activated = swiglu(rmsnorm(a.residual))`.
@@ -156,7 +160,7 @@ pub(crate) fn expand<T: Real>(pass: &Pass, layer: &Layer<T>, a: &mut LayerActiva
     rmsnorm_forward(queue, x, layer.post_attention_norm.view(), config.rms_norm_eps as f32, normed, rstd);
     let normed = pass.of(&a.post_attention_normed, hidden);
     let gate_up = pass.of_mut(&mut a.gate_up, 2 * inner);
-    matmul(queue, normed, &layer.gate_up.forward, Epilogue::default(), gate_up);
+    matmul(queue, normed, layer.gate_up.forward(pass.generation), Epilogue::default(), gate_up);
     swiglu_forward(queue, pass.of(&a.gate_up, 2 * inner), pass.of_mut(&mut a.activated, inner));
 }
 

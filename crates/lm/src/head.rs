@@ -224,19 +224,22 @@ pub fn top_k<T: Real>(
     k: usize,
     buffers: &mut HeadBuffers<T>,
 ) -> (Vec<u32>, Vec<f32>) {
-    let (mut ids, mut logprobs) = (vec![0; targets.len() * k], vec![0.0; targets.len() * k]);
+    let (mut ids, mut logprobs) = (Vec::with_capacity(targets.len() * k), Vec::with_capacity(targets.len() * k));
     for block in buffers.blocks(targets.len()) {
         let (rows, count) = (&targets.hidden_rows[block.clone()], block.len());
         logits_of(queue, model, hidden, rows, &mut buffers.gathered, &mut buffers.logits);
-        let of_block = block.start * k..block.end * k;
+        let mut block_ids = Buffer::zeros(queue.device(), count * k);
+        let mut block_logprobs = Buffer::zeros(queue.device(), count * k);
         top_k_rows(
             queue,
             buffers.logits.matrix(count, model.config().vocab_size),
             temperature,
             k,
-            ViewMut::of(&mut ids[of_block.clone()], count, k),
-            ViewMut::of(&mut logprobs[of_block], count, k),
+            block_ids.view_mut().reshape(count, k),
+            block_logprobs.view_mut().reshape(count, k),
         );
+        ids.extend(block_ids.to_host());
+        logprobs.extend(block_logprobs.to_host());
     }
     (ids, logprobs)
 }
@@ -251,12 +254,13 @@ fn logits_of<T: Real>(
     logits: &mut Buffer<f32>,
 ) {
     let (count, width) = (rows.len(), model.config().hidden_size);
-    gather_rows(queue, hidden, View::of(rows, 1, count), gathered.matrix_mut(count, width));
+    gather_rows(queue, hidden, queue.upload(rows).view(), gathered.matrix_mut(count, width));
     let logits = logits.matrix_mut(count, model.config().vocab_size);
-    model.head.forward.check_generation(model.generation());
-    matmul(queue, gathered.matrix(count, width), &model.head.forward, Epilogue::default(), logits);
+    let head = model.head.forward(model.generation());
+    matmul(queue, gathered.matrix(count, width), head, Epilogue::default(), logits);
 }
 
+/// Fills in a block's statistics; returns its log-sum-exps, which the gradient reads.
 fn block_statistics<T: Real>(
     queue: &Queue,
     model: &Model<T>,
@@ -265,17 +269,22 @@ fn block_statistics<T: Real>(
     block: Range<usize>,
     logits: &Buffer<f32>,
     statistics: &mut RowStatistics,
-) {
+) -> Buffer<f32> {
     let count = block.len();
+    let [mut logprob, mut logsumexp, mut entropy] = [(); 3].map(|()| Buffer::zeros(queue.device(), count));
     head_statistics(
         queue,
         logits.matrix(count, model.config().vocab_size),
-        View::of(&targets.ids[block.clone()], 1, count),
+        queue.upload(&targets.ids[block.clone()]).view(),
         temperature,
-        ViewMut::of(&mut statistics.logprob[block.clone()], 1, count),
-        ViewMut::of(&mut statistics.logsumexp[block.clone()], 1, count),
-        ViewMut::of(&mut statistics.entropy[block], 1, count),
+        logprob.view_mut(),
+        logsumexp.view_mut(),
+        entropy.view_mut(),
     );
+    logprob.view().copy_to_host(&mut statistics.logprob[block.clone()]);
+    logsumexp.view().copy_to_host(&mut statistics.logsumexp[block.clone()]);
+    entropy.view().copy_to_host(&mut statistics.entropy[block]);
+    logsumexp
 }
 
 /// Both phases in one sweep: statistics, coefficients, gradient.
@@ -305,29 +314,31 @@ pub fn backward<T: Real>(
         let count = block.len();
         let rows = &targets.hidden_rows[block.clone()];
         logits_of(queue, model, hidden, rows, &mut buffers.gathered, &mut buffers.logits);
-        block_statistics(queue, model, targets, temperature, block.clone(), &buffers.logits, &mut statistics);
+        let logsumexp =
+            block_statistics(queue, model, targets, temperature, block.clone(), &buffers.logits, &mut statistics);
         let coefficients: Vec<f32> =
             block.clone().map(|r| coefficient(r, statistics.logprob[r], statistics.entropy[r])).collect();
-        let (ids, coefficients) = (View::of(&targets.ids[block.clone()], 1, count), View::of(&coefficients, 1, count));
-        let logsumexp = View::of(&statistics.logsumexp[block.clone()], 1, count);
+        let (ids, coefficients) = (queue.upload(&targets.ids[block.clone()]), queue.upload(&coefficients));
+        let (ids, coefficients) = (ids.view(), coefficients.view());
         let logits = buffers.logits.matrix(count, vocabulary);
         let d_logits = if let Some(soft) = soft {
             let d_logits = buffers.d_logits_sum.matrix_mut(count, vocabulary);
-            head_gradient(queue, logits, ids, logsumexp, coefficients, temperature, d_logits);
+            head_gradient(queue, logits, ids, logsumexp.view(), coefficients, temperature, d_logits);
             soften(queue, soft, rows, block, buffers, &mut statistics, vocabulary);
             buffers.d_operand.of(queue, buffers.d_logits_sum.matrix(count, vocabulary))
         } else {
             let d_logits = buffers.d_logits.matrix_mut(count, vocabulary);
-            head_gradient(queue, logits, ids, logsumexp, coefficients, temperature, d_logits);
+            head_gradient(queue, logits, ids, logsumexp.view(), coefficients, temperature, d_logits);
             buffers.d_logits.matrix(count, vocabulary)
         };
         let d_rows = buffers.d_rows.matrix_mut(count, width);
-        matmul(queue, d_logits, model.head.for_backward(), Epilogue::default(), d_rows);
+        matmul(queue, d_logits, model.head.backward(model.generation()), Epilogue::default(), d_rows);
         if let Some(d_head) = &mut d_head {
             let gathered = buffers.gathered.matrix(count, width);
             matmul_transposed_a(queue, d_logits, gathered, d_head.reborrow(), true, scratch);
         }
-        scatter_add_rows(queue, buffers.d_rows.matrix(count, width), View::of(rows, 1, count), d_hidden.reborrow());
+        let index = queue.upload(rows);
+        scatter_add_rows(queue, buffers.d_rows.matrix(count, width), index.view(), d_hidden.reborrow());
     }
     statistics
 }
@@ -343,8 +354,8 @@ fn soften<T: Real>(
     vocabulary: usize,
 ) {
     let count = rows.len();
-    let weight = View::of(&soft.weight[block.clone()], 1, count);
-    let value = ViewMut::of(&mut statistics.divergence[block.clone()], 1, count);
+    let weight = queue.upload(&soft.weight[block.clone()]);
+    let mut value = Buffer::zeros(queue.device(), count);
     match &soft.source {
         SoftSource::Teacher { model, hidden, divergence } => {
             assert_eq!(model.config().vocab_size, vocabulary, "teacher and student must share a vocabulary");
@@ -360,8 +371,8 @@ fn soften<T: Real>(
                 buffers.logits_teacher.matrix(count, vocabulary),
                 *divergence,
                 soft.temperature,
-                weight,
-                value,
+                weight.view(),
+                value.view_mut(),
                 buffers.d_logits_sum.matrix_mut(count, vocabulary),
             );
         }
@@ -369,11 +380,12 @@ fn soften<T: Real>(
             queue,
             buffers.logits.matrix(count, vocabulary),
             ids.row_range(block.clone()),
-            logprobs.row_range(block),
+            logprobs.row_range(block.clone()),
             soft.temperature,
-            weight,
-            value,
+            weight.view(),
+            value.view_mut(),
             buffers.d_logits_sum.matrix_mut(count, vocabulary),
         ),
     }
+    value.view().copy_to_host(&mut statistics.divergence[block]);
 }

@@ -116,7 +116,8 @@ impl<T: Real> Adapters<T> {
         for index in (0..weights.specs().len()).step_by(2) {
             let spec = weights.specs()[index].clone();
             let (bound, mut draws) = (1.0 / (spec.shape[1] as f64).sqrt(), key.word(&spec.name).stream());
-            weights.tensor_mut(index).iter_mut().for_each(|a| *a = (bound * (2.0 * draws.unit() - 1.0)) as f32);
+            let values: Vec<f32> = (0..spec.len()).map(|_| (bound * (2.0 * draws.unit() - 1.0)) as f32).collect();
+            weights.tensor_mut(index).copy_from_host(&values);
         }
         let pair = |part: Part| {
             let [outputs, inputs] = shape(model, part);
@@ -169,12 +170,10 @@ impl<T: Real> Adapters<T> {
         self.sums = sums;
         let (rank, generation) = (self.config.rank, model.generation());
         for (index, pair) in self.pairs.iter_mut().flatten().enumerate() {
-            let (a, b) = (
-                self.weights.scaled(2 * index, self.config.scale()),
-                self.weights.scaled(2 * index + 1, self.config.scale()),
-            );
-            pair.a.pack(queue, View::of(&a, rank, a.len() / rank), generation);
-            pair.b.pack(queue, View::of(&b, rank, b.len() / rank), generation);
+            for (at, packed) in [(2 * index, &mut pair.a), (2 * index + 1, &mut pair.b)] {
+                let scaled = self.weights.scaled(at, self.config.scale());
+                packed.pack(queue, queue.upload(&scaled).matrix(rank, scaled.len() / rank), generation);
+            }
         }
     }
 
@@ -189,29 +188,31 @@ impl<T: Real> Adapters<T> {
 
     /// Adds `s·B·A` of a fused matrix's parts to it.
     fn add(&self, queue: &Queue, (layer, matrix): (usize, Matrix), mut into: ViewMut<f32>, scratch: &mut Scratch) {
-        let (rank, inputs, mut start) = (self.config.rank, into.cols(), 0);
+        let (rank, mut start) = (self.config.rank, 0);
         for part in matrix.parts() {
             let index = 2 * (layer * ADAPTED.len() + part);
             let (a, b) = (self.weights.tensor(index), self.weights.scaled(index + 1, self.config.scale()));
             let rows = b.len() / rank;
             let own = into.reborrow().row_range(start..start + rows);
-            matmul_transposed_a(queue, View::of(&b, rank, rows), View::of(a, rank, inputs), own, true, scratch);
+            matmul_transposed_a(queue, queue.upload(&b).matrix(rank, rows), a, own, true, scratch);
             start += rows;
         }
     }
 
     /// Accumulates what a gradient `d_out · xᵀ` of a frozen matrix means for its pairs.
     ///
+    /// * `generation`: of the model's weights; the pairs must be of the same.
     /// * `d_out`: `[N, out]` of the fused matrix; `x`: `[N, in]`; `gradients`: laid out as [`Adapters::weights`].
     pub(crate) fn accumulate(
         &mut self,
-        queue: &Queue,
+        (queue, generation): (&Queue, u64),
         (layer, matrix): (usize, Matrix),
         (d_out, x): (View<T>, View<T>),
         gradients: &mut Arena,
         scratch: &mut Scratch,
     ) {
         let (rank, rows, mut start) = (self.config.rank, x.rows(), 0);
+        let none = Epilogue::default();
         if self.inner.len() < rows * rank {
             self.inner = Buffer::zeros(queue.device(), rows * rank);
         }
@@ -221,12 +222,12 @@ impl<T: Real> Adapters<T> {
             start += pair.b.k();
             let at = 2 * (layer * ADAPTED.len() + part);
             // d_B = d_out · (s·A·x)ᵀ, of B as it lies in memory.
-            matmul(queue, x, &pair.a, Epilogue::default(), self.inner.matrix_mut(rows, rank));
-            let d_b = ViewMut::of(gradients.tensor_mut(at + 1), rank, pair.b.k());
+            matmul(queue, x, pair.a.at(generation), none, self.inner.matrix_mut(rows, rank));
+            let d_b = gradients.tensor_mut(at + 1);
             matmul_transposed_a(queue, self.inner.matrix(rows, rank), d_out, d_b, true, scratch);
             // d_A = (s·Bᵀ·d_out) · xᵀ
-            matmul(queue, d_out, &pair.b, Epilogue::default(), self.inner.matrix_mut(rows, rank));
-            let d_a = ViewMut::of(gradients.tensor_mut(at), rank, pair.a.k());
+            matmul(queue, d_out, pair.b.at(generation), none, self.inner.matrix_mut(rows, rank));
+            let d_a = gradients.tensor_mut(at);
             matmul_transposed_a(queue, self.inner.matrix(rows, rank), x, d_a, true, scratch);
         }
     }

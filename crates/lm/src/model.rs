@@ -1,12 +1,13 @@
 //! The weights as products read them: packed panels in the compute dtype, and the few vectors in f32.
 //!
 //! A [`Model`] is what forward, backward and generation run on. It is a cache of the master weights: [`Model::update`]
-//! repacks everything and raises the generation, and a product that meets a panel of another generation panics. For
+//! repacks everything and raises the generation, and a product can only be had with operands of that generation. For
 //! inference the master need not exist; tensors are read and packed one group at a time.
 //!
 //! Read next: `forward.rs`.
 
-use kernels::gemm::Packed;
+use kernels::gemm::{Packed, PackedView};
+use kernels::ops::elementwise::convert;
 use kernels::ops::rotary::rotary_table;
 use kernels::{Buffer, Queue, Real, Region, View};
 
@@ -30,9 +31,9 @@ pub enum Role {
 /// A projection `y = x · wᵀ`, packed for forward and, when training, for backward.
 pub struct Projection<T: Real> {
     /// `wᵀ`, `[in, out]`.
-    pub forward: Packed<T>,
+    forward: Packed<T>,
     /// `w`, `[out, in]`: takes a gradient of `y` to one of `x`.
-    pub backward: Option<Packed<T>>,
+    backward: Option<Packed<T>>,
 }
 
 impl<T: Real> Projection<T> {
@@ -48,12 +49,20 @@ impl<T: Real> Projection<T> {
         }
     }
 
-    /// The backward packing.
+    /// `wᵀ`, `[in, out]`, of the model's [`Model::generation`].
     ///
     /// # Panics
-    /// When the model was built for inference.
-    pub fn for_backward(&self) -> &Packed<T> {
-        self.backward.as_ref().expect("a model built for inference has no backward")
+    /// When it is of another generation.
+    pub fn forward(&self, generation: u64) -> PackedView<'_, T> {
+        self.forward.at(generation)
+    }
+
+    /// `w`, `[out, in]`, of the model's [`Model::generation`]: takes a gradient of `y` to one of `x`.
+    ///
+    /// # Panics
+    /// When it is of another generation, or the model was built for inference.
+    pub fn backward(&self, generation: u64) -> PackedView<'_, T> {
+        self.backward.as_ref().expect("a model built for inference has no backward").at(generation)
     }
 
     fn size_bytes(&self) -> usize {
@@ -191,9 +200,10 @@ impl<T: Real> Model<T> {
 
     /// Takes over one fused group of tensors that begins with `first`.
     fn take(&mut self, queue: &Queue, first: &TensorSpec, values: &[f32]) {
-        let vector = View::of(values, 1, values.len());
+        let values = queue.upload(values);
+        let vector = values.view();
         let matrix = match first.shape[..] {
-            [_, cols] => vector.reshape(values.len() / cols, cols),
+            [_, cols] => vector.reshape(vector.cols() / cols, cols),
             _ => vector,
         };
         let (generation, tied) = (self.generation, self.config.tie_word_embeddings);
@@ -205,7 +215,7 @@ impl<T: Real> Model<T> {
                         self.head.pack(queue, matrix, generation);
                     }
                 }
-                Part::FinalNorm => copy(&mut self.final_norm, vector),
+                Part::FinalNorm => convert(queue, vector, self.final_norm.view_mut()),
                 Part::Head => self.head.pack(queue, matrix, generation),
                 part => unreachable!("{part:?} belongs to a layer"),
             }
@@ -213,13 +223,13 @@ impl<T: Real> Model<T> {
         };
         let (bias, norms) = (layer.qkv_bias.as_mut(), layer.qk_norm.as_mut());
         match first.part {
-            Part::InputNorm => copy(&mut layer.input_norm, vector),
+            Part::InputNorm => convert(queue, vector, layer.input_norm.view_mut()),
             Part::Query => layer.qkv.pack(queue, matrix, generation),
-            Part::QueryBias => copy(bias.expect("the table has biases"), vector),
-            Part::QueryNorm => copy(&mut norms.expect("the table has norms").0, vector),
-            Part::KeyNorm => copy(&mut norms.expect("the table has norms").1, vector),
+            Part::QueryBias => convert(queue, vector, bias.expect("the table has biases").view_mut()),
+            Part::QueryNorm => convert(queue, vector, norms.expect("the table has norms").0.view_mut()),
+            Part::KeyNorm => convert(queue, vector, norms.expect("the table has norms").1.view_mut()),
             Part::Output => layer.output.pack(queue, matrix, generation),
-            Part::PostAttentionNorm => copy(&mut layer.post_attention_norm, vector),
+            Part::PostAttentionNorm => convert(queue, vector, layer.post_attention_norm.view_mut()),
             Part::Gate => layer.gate_up.pack(queue, matrix, generation),
             Part::Down => layer.down.pack(queue, matrix, generation),
             part => unreachable!("{part:?} does not begin a group"),
@@ -245,13 +255,13 @@ impl<T: Real> Model<T> {
         for (index, (layer, weights)) in self.layers.iter_mut().zip(&weights.layers).enumerate() {
             change(index, weights, &mut |weights| layer.pack(queue, weights, generation));
         }
-        copy(&mut self.final_norm, weights.final_norm);
+        convert(queue, weights.final_norm, self.final_norm.view_mut());
         self.head.pack(queue, weights.head.unwrap_or(weights.embedding), generation);
     }
 
     fn embedding_from(&mut self, queue: &Queue, embedding: View<f32>) {
         let (rows, cols) = (embedding.rows(), embedding.cols());
-        kernels::ops::elementwise::convert(queue, embedding, self.embedding.matrix_mut(rows, cols));
+        convert(queue, embedding, self.embedding.matrix_mut(rows, cols));
     }
 
     /// Its configuration.
@@ -297,17 +307,17 @@ impl<T: Real> Model<T> {
 
 impl<T: Real> Layer<T> {
     fn pack(&mut self, queue: &Queue, weights: &LayerWeights<View<f32>>, generation: u64) {
-        copy(&mut self.input_norm, weights.input_norm);
+        convert(queue, weights.input_norm, self.input_norm.view_mut());
         self.qkv.pack(queue, weights.qkv, generation);
         if let (Some(bias), Some(source)) = (&mut self.qkv_bias, weights.qkv_bias) {
-            copy(bias, source);
+            convert(queue, source, bias.view_mut());
         }
         if let (Some((query, key)), Some((query_source, key_source))) = (&mut self.qk_norm, weights.qk_norm) {
-            copy(query, query_source);
-            copy(key, key_source);
+            convert(queue, query_source, query.view_mut());
+            convert(queue, key_source, key.view_mut());
         }
         self.output.pack(queue, weights.output, generation);
-        copy(&mut self.post_attention_norm, weights.post_attention_norm);
+        convert(queue, weights.post_attention_norm, self.post_attention_norm.view_mut());
         self.gate_up.pack(queue, weights.gate_up, generation);
         self.down.pack(queue, weights.down, generation);
     }
@@ -318,8 +328,4 @@ fn fuses_with(a: &TensorSpec, b: &TensorSpec) -> bool {
     use Part::*;
     let pairs = [(Query, Key), (Key, Value), (QueryBias, KeyBias), (KeyBias, ValueBias), (Gate, Up)];
     a.layer == b.layer && pairs.contains(&(a.part, b.part))
-}
-
-fn copy(buffer: &mut Buffer<f32>, source: View<f32>) {
-    buffer.host_mut().copy_from_slice(source.host());
 }

@@ -6,6 +6,8 @@
 //!
 //! Read next: `model.rs`, the packed copies that products read.
 
+use std::ops::Range;
+
 use kernels::{Buffer, Device, View, ViewMut};
 
 use crate::checkpoint::{self, TensorSource};
@@ -59,11 +61,10 @@ impl Arena {
         let name = Part::Projection.suffix().to_string();
         specs.push(TensorSpec { name, shape: vec![width, hidden], part: Part::Projection, layer: None });
         offsets.push(end);
-        let mut longer = Buffer::zeros(values.device(), end + width * hidden);
-        longer.host_mut()[..end].copy_from_slice(values.host());
         let (std, mut draws) = (1.0 / (hidden as f64).sqrt(), key.stream());
-        longer.host_mut()[end..].iter_mut().for_each(|value| *value = (std * draws.normal()) as f32);
-        Arena { config, specs, offsets, values: longer }
+        let projection = (0..width * hidden).map(|_| (std * draws.normal()) as f32);
+        let longer: Vec<f32> = values.to_host().into_iter().chain(projection).collect();
+        Arena { config, specs, offsets, values: Buffer::from_host(values.device(), &longer) }
     }
 
     /// The model's own weights, which are what is exported.
@@ -71,7 +72,7 @@ impl Arena {
         let Some(index) = self.projection_index() else { return self };
         let Arena { config, mut specs, mut offsets, values } = self;
         specs.truncate(index);
-        let own = Buffer::from_host(values.device(), &values.host()[..offsets[index]]);
+        let own = Buffer::from_host(values.device(), &values.view().col_range(0..offsets[index]).to_host());
         offsets.truncate(index);
         Arena { config, specs, offsets, values: own }
     }
@@ -87,15 +88,17 @@ impl Arena {
         let narrow = 1.0 / (2.0 * config.num_hidden_layers as f64).sqrt();
         for index in 0..arena.specs.len() {
             let spec = arena.specs[index].clone();
-            let values = arena.tensor_mut(index);
-            if spec.part.is_norm() {
-                values.fill(1.0);
+            let values = if spec.part.is_norm() {
+                vec![1.0; spec.len()]
             } else if spec.part.is_matrix() {
                 let std = config.initializer_range
                     * if matches!(spec.part, Part::Output | Part::Down) { narrow } else { 1.0 };
                 let mut draws = Key::new(seed).word("initial weights").word(&spec.name).stream();
-                values.iter_mut().for_each(|value| *value = (std * draws.normal()) as f32);
-            }
+                (0..spec.len()).map(|_| (std * draws.normal()) as f32).collect()
+            } else {
+                vec![0.0; spec.len()]
+            };
+            arena.tensor_mut(index).copy_from_host(&values);
         }
         arena
     }
@@ -107,9 +110,11 @@ impl Arena {
     pub fn load(device: Device, config: &Config, source: &dyn TensorSource) -> Result<Arena, FormatError> {
         checkpoint::check(config, source)?;
         let mut arena = Arena::zeros(device, config);
+        let mut values = Vec::new();
         for index in 0..arena.specs.len() {
-            let name = arena.specs[index].name.clone();
-            source.read_f32(&name, arena.tensor_mut(index))?;
+            values.resize(arena.specs[index].len(), 0.0);
+            source.read_f32(&arena.specs[index].name, &mut values)?;
+            arena.tensor_mut(index).copy_from_host(&values);
         }
         Ok(arena)
     }
@@ -124,20 +129,28 @@ impl Arena {
         &self.specs
     }
 
-    /// Tensor `index` of the table.
-    pub fn tensor(&self, index: usize) -> &[f32] {
-        &self.values.host()[self.offsets[index]..][..self.specs[index].len()]
+    /// Tensor `index` of the table: `[rows, cols]`, or `[1, n]`.
+    pub fn tensor(&self, index: usize) -> View<'_, f32> {
+        let (range, (rows, cols)) = self.place(index);
+        self.values.view().col_range(range).reshape(rows, cols)
     }
 
     /// Tensor `index` of the table, for writing.
-    pub fn tensor_mut(&mut self, index: usize) -> &mut [f32] {
-        let (offset, len) = (self.offsets[index], self.specs[index].len());
-        &mut self.values.host_mut()[offset..offset + len]
+    pub fn tensor_mut(&mut self, index: usize) -> ViewMut<'_, f32> {
+        let (range, (rows, cols)) = self.place(index);
+        self.values.view_mut().col_range(range).reshape(rows, cols)
+    }
+
+    /// Where tensor `index` lies in [`Arena::values`], and its shape.
+    fn place(&self, index: usize) -> (Range<usize>, (usize, usize)) {
+        let (offset, spec) = (self.offsets[index], &self.specs[index]);
+        let cols = spec.shape.last().copied().unwrap_or(1);
+        (offset..offset + spec.len(), (spec.len() / cols, cols))
     }
 
     /// A multiple of tensor `index`.
     pub(crate) fn scaled(&self, index: usize, scale: f32) -> Vec<f32> {
-        self.tensor(index).iter().map(|value| scale * value).collect()
+        self.tensor(index).to_host().iter().map(|value| scale * value).collect()
     }
 
     /// Where tensor `index` begins in [`Arena::values`].

@@ -4,7 +4,7 @@
 
 mod models;
 
-use kernels::{Device, Isa, Queue, Real, Scratch, View, ViewMut, bf16};
+use kernels::{Buffer, Device, Isa, Queue, Real, Scratch, View, bf16};
 use lm::backward::{BackwardBuffers, Gradients, backward};
 use lm::forward::forward;
 use lm::head::{self, HeadBuffers, Targets};
@@ -87,8 +87,8 @@ impl<T: Real> Bench<T> {
         let config = self.model.config().clone();
         let total: f32 = self.targets.tokens.iter().map(|&t| self.weights[t as usize]).sum();
         let share = |r: usize, targets: &Targets, weights: &[f32]| weights[targets.tokens[r] as usize] / total;
-        let mut d_hidden = vec![0.0f32; self.batch.len() * config.hidden_size];
-        let mut d_hidden = ViewMut::of(&mut d_hidden, self.batch.len(), config.hidden_size);
+        let mut d_hidden = Buffer::zeros(Device::Cpu, self.batch.len() * config.hidden_size);
+        let mut d_hidden = d_hidden.matrix_mut(self.batch.len(), config.hidden_size);
         let mut gradients = Gradients::Weights(gradients.weights_mut());
         let rows = head::backward(
             &self.queue,
@@ -158,7 +158,7 @@ fn every_gradient_is_that_of_autograd() {
                     let view = file.tensor(&spec.name).expect("every tensor has a gradient");
                     let theirs: Vec<f32> =
                         view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-                    let error = relative_error(gradients.tensor(index), &theirs);
+                    let error = relative_error(&gradients.tensor(index).to_host(), &theirs);
                     assert!(error < 1e-5, "{name}, {isa:?}, {keep:?}: gradient of {} is off by {error:e}", spec.name);
                 }
             }
@@ -175,8 +175,8 @@ fn a_forward_serves_one_backward() {
     let queue = Queue::cpu(1, Isa::available()[0]);
     let mut bench = Bench::<f32>::new(queue, &arena, &golden, Keep::Everything);
     bench.forward();
-    let zeros = vec![0.0; bench.batch.len() * arena.config().hidden_size];
-    let d_hidden = View::of(&zeros, bench.batch.len(), arena.config().hidden_size);
+    let zeros = Buffer::zeros(Device::Cpu, bench.batch.len() * arena.config().hidden_size);
+    let d_hidden = zeros.matrix(bench.batch.len(), arena.config().hidden_size);
     for _ in 0..2 {
         bench.backward(d_hidden, &mut Gradients::Weights(gradients.weights_mut()));
     }
@@ -220,7 +220,7 @@ fn bf16_stays_near_f32() {
         let loss = Bench::<f32>::new(queue.clone(), &arena, &golden, Keep::Everything).gradients(&mut exact);
         let loss_bf16 = Bench::<bf16>::new(queue, &arena, &golden, Keep::Everything).gradients(&mut rounded);
         assert!((loss - loss_bf16).abs() < 0.02 * loss, "{name}: {loss_bf16} against {loss}");
-        let error = relative_error(rounded.values().host(), exact.values().host());
+        let error = relative_error(&rounded.values().to_host(), &exact.values().to_host());
         assert!(error < 0.03, "{name}: bf16 gradients are off by {error}");
     }
 }
@@ -253,7 +253,8 @@ fn assert_gradients_do_not_depend_on_threads_or_memory<T: Real>(name: &str, aren
         for threads in [1, 2, 3] {
             let found = gradients(threads, keep);
             for (index, spec) in expected.specs().iter().enumerate() {
-                let bits = |arena: &Arena| -> Vec<u32> { arena.tensor(index).iter().map(|x| x.to_bits()).collect() };
+                let bits =
+                    |arena: &Arena| -> Vec<u32> { arena.tensor(index).to_host().iter().map(|x| x.to_bits()).collect() };
                 let what = format!("{name}, {}, {}, {keep:?}, {threads} threads", isa.name(), T::DTYPE.name());
                 assert!(bits(&found) == bits(&expected), "{what}: gradient of {}", spec.name);
             }

@@ -8,6 +8,7 @@
 
 mod hidden;
 
+use kernels::ops::elementwise::zero;
 use kernels::ops::head::Divergence;
 use kernels::rng::Key;
 use kernels::{Buffer, Queue, Real, Scratch, View};
@@ -253,7 +254,7 @@ impl<T: Real> Learner<T> {
             Some(soft) => targets.tokens.iter().map(|&t| soft.weight[t as usize]).collect(),
             None => Vec::new(),
         };
-        let top_k = signals.soft.as_ref().and_then(|soft| TopKRows::of(&soft.labels, &targets));
+        let top_k = signals.soft.as_ref().and_then(|soft| TopKRows::of(queue, &soft.labels, &targets));
         let soft = signals.soft.as_ref().map(|soft| Soft {
             source: match (&soft.labels, &top_k) {
                 (SoftLabels::Teacher { model, activations, divergence }, _) => {
@@ -266,7 +267,7 @@ impl<T: Real> Learner<T> {
             weight: &soft_weight,
         });
         let cross_entropy = |r: usize| signals.cross_entropy[targets.tokens[r] as usize];
-        self.d_hidden.host_mut()[..batch.len() * width].fill(0.0);
+        zero(queue, self.d_hidden.matrix_mut(batch.len(), width));
         let mut gradients = match &mut self.adapters {
             None => Gradients::Weights(self.gradients.weights_mut()),
             Some(adapters) => Gradients::Adapters(adapters, &mut self.gradients),
@@ -357,7 +358,7 @@ impl<T: Real> Learner<T> {
         let trained = self.adapters.as_mut().map_or(&mut self.master, Adapters::weights_mut);
         let gradient_norm = self.optimizer.step(queue, trained, &self.gradients, learning_rate);
         self.repack(queue);
-        kernels::ops::elementwise::zero(queue, self.gradients.values_mut().view_mut());
+        zero(queue, self.gradients.values_mut().view_mut());
         let report = std::mem::take(&mut self.report);
         StepReport { gradient_norm, loss: report.loss + report.hidden_error, ..report }
     }
@@ -385,24 +386,24 @@ impl<T: Real> Learner<T> {
 /// The rows of a top-k column that are targets, `[R, k]`.
 struct TopKRows {
     k: usize,
-    ids: Vec<u32>,
-    logprobs: Vec<f32>,
+    ids: Buffer<u32>,
+    logprobs: Buffer<f32>,
 }
 
 impl TopKRows {
-    fn of<T: Real>(labels: &SoftLabels<T>, targets: &Targets) -> Option<TopKRows> {
+    fn of<T: Real>(queue: &Queue, labels: &SoftLabels<T>, targets: &Targets) -> Option<TopKRows> {
         let SoftLabels::TopK { k, ids, logprobs } = labels else { return None };
         let rows = || targets.tokens.iter().map(|&t| t as usize * k..(t as usize + 1) * k);
-        Some(TopKRows {
-            k: *k,
-            ids: rows().flat_map(|row| &ids[row]).copied().collect(),
-            logprobs: rows().flat_map(|row| &logprobs[row]).copied().collect(),
-        })
+        let ids: Vec<u32> = rows().flat_map(|row| &ids[row]).copied().collect();
+        let logprobs: Vec<f32> = rows().flat_map(|row| &logprobs[row]).copied().collect();
+        let device = queue.device();
+        let (ids, logprobs) = (Buffer::from_host(device, &ids), Buffer::from_host(device, &logprobs));
+        Some(TopKRows { k: *k, ids, logprobs })
     }
 
     fn source<T: Real>(&self) -> SoftSource<'_, T> {
         let rows = self.ids.len() / self.k;
-        SoftSource::TopK { ids: View::of(&self.ids, rows, self.k), logprobs: View::of(&self.logprobs, rows, self.k) }
+        SoftSource::TopK { ids: self.ids.matrix(rows, self.k), logprobs: self.logprobs.matrix(rows, self.k) }
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use kernels::rng::Key;
-use kernels::{Queue, Real};
+use kernels::{Buffer, Queue, Real};
 use lm::{Arena, Keep};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -199,7 +199,7 @@ impl Trainer<'_> {
                 let accuracy = (validation.measure)(self, &mut learner)?;
                 outcome.metrics.push(("validation_accuracy".into(), accuracy));
                 if best.as_ref().is_none_or(|(most, _)| accuracy > *most) {
-                    best = Some((accuracy, to_bytes(learner.trained().values().host())));
+                    best = Some((accuracy, to_bytes(learner.trained().values())));
                 }
             }
             self.log(done, steps, rate, &outcome, began.elapsed().as_secs_f64())?;
@@ -213,7 +213,7 @@ impl Trainer<'_> {
             }
         }
         if let Some((_, bytes)) = best {
-            from_bytes(&bytes, learner.trained_mut().values_mut().host_mut());
+            from_bytes(&bytes, learner.trained_mut().values_mut());
         }
         self.models.insert(model.to_string(), learner.into_weights(self.queue));
         Ok(())
@@ -244,9 +244,9 @@ impl Trainer<'_> {
 
     fn save<T: Real>(&self, step: u64, learner: &Learner<T>, best: Option<&(f64, Vec<u8>)>) -> Result<(), TrainError> {
         let mut blobs = vec![
-            Blob::bytes("weights", to_bytes(learner.trained().values().host())),
-            Blob::bytes("first_moments", to_bytes(learner.optimizer.first.host())),
-            Blob::bytes("second_moments", to_bytes(learner.optimizer.second.host())),
+            Blob::bytes("weights", to_bytes(learner.trained().values())),
+            Blob::bytes("first_moments", to_bytes(&learner.optimizer.first)),
+            Blob::bytes("second_moments", to_bytes(&learner.optimizer.second)),
         ];
         if let Some((_, bytes)) = best {
             blobs.push(Blob::bytes("best_weights", bytes.clone()));
@@ -294,9 +294,9 @@ impl Trainer<'_> {
         }
         self.meters = state.meters;
         self.cursor = state.cursor;
-        from_bytes(&committed.read("weights")?, learner.trained_mut().values_mut().host_mut());
-        from_bytes(&committed.read("first_moments")?, learner.optimizer.first.host_mut());
-        from_bytes(&committed.read("second_moments")?, learner.optimizer.second.host_mut());
+        from_bytes(&committed.read("weights")?, learner.trained_mut().values_mut());
+        from_bytes(&committed.read("first_moments")?, &mut learner.optimizer.first);
+        from_bytes(&committed.read("second_moments")?, &mut learner.optimizer.second);
         learner.optimizer.steps = state.optimizer_steps;
         learner.repack(self.queue);
         match state.best {
@@ -317,15 +317,26 @@ pub struct Validation<'a, T: Real> {
 /// How a validation measures.
 pub type Measure<'a, T> = Box<dyn FnMut(&mut Trainer, &mut Learner<T>) -> Result<f64, TrainError> + 'a>;
 
-fn to_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+/// Elements that are copied between host and device at a time: a second copy of all of them would be as large as a model.
+const COPIED_AT_ONCE: usize = 1 << 20;
+
+fn to_bytes(values: &Buffer<f32>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(4 * values.len());
+    for start in (0..values.len()).step_by(COPIED_AT_ONCE) {
+        let part = values.view().col_range(start..values.len().min(start + COPIED_AT_ONCE)).to_host();
+        bytes.extend(part.iter().flat_map(|value| value.to_le_bytes()));
+    }
+    bytes
 }
 
 /// # Panics
 /// When the lengths differ: the recipe that wrote the checkpoint is the one that reads it.
-fn from_bytes(bytes: &[u8], values: &mut [f32]) {
+fn from_bytes(bytes: &[u8], values: &mut Buffer<f32>) {
     assert_eq!(bytes.len(), 4 * values.len(), "a checkpoint of another shape");
-    for (value, bytes) in values.iter_mut().zip(bytes.chunks_exact(4)) {
-        *value = f32::from_le_bytes(bytes.try_into().expect("four bytes"));
+    let value = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("four bytes"));
+    for (i, bytes) in bytes.chunks(4 * COPIED_AT_ONCE).enumerate() {
+        let part: Vec<f32> = bytes.chunks_exact(4).map(value).collect();
+        let start = i * COPIED_AT_ONCE;
+        values.view_mut().col_range(start..start + part.len()).copy_from_host(&part);
     }
 }

@@ -1,7 +1,7 @@
 //! GKD's divergences against TRL's own values and gradients; `bench/peers/rl_losses.py` writes the expectations.
 
 use kernels::ops::head::{Divergence, divergence_rows, sparse_forward_kl_rows};
-use kernels::{Isa, Queue, View, ViewMut};
+use kernels::{Buffer, Isa, Queue, View, ViewMut};
 use serde_json::Value;
 
 /// Relative to the largest of the expected values: the project's bound against peers.
@@ -38,20 +38,16 @@ fn check(cases: &Value, run: impl Fn(&Queue, &Value, f32, View<f32>, ViewMut<f32
         let (gradient, rows, vocabulary) = table(&case["d_logits"]);
         let temperature = case["temperature"].as_f64().expect("a number") as f32;
         for isa in Isa::available() {
-            let ones = vec![1.0; rows];
-            let (mut value, mut d_logits) = (vec![0.0; rows], vec![0.0; rows * vocabulary]);
-            run(
-                &Queue::cpu(2, isa),
-                case,
-                temperature,
-                View::of(&ones, 1, rows),
-                ViewMut::of(&mut value, 1, rows),
-                ViewMut::of(&mut d_logits, rows, vocabulary),
-            );
+            let queue = Queue::cpu(2, isa);
+            let ones = Buffer::from_host(queue.device(), &vec![1.0; rows]);
+            let mut value = Buffer::zeros(queue.device(), rows);
+            let mut d_logits = Buffer::zeros(queue.device(), rows * vocabulary);
+            let gradients = d_logits.matrix_mut(rows, vocabulary);
+            run(&queue, case, temperature, ones.view(), value.view_mut(), gradients);
             let name = &case.as_object().expect("an object")[if case["k"].is_null() { "beta" } else { "k" }];
             let what = format!("{name} at temperature {temperature}, {}", isa.name());
-            assert_near(&value, &list(&case["values"]), &what);
-            assert_near(&d_logits, &gradient, &format!("gradient of {what}"));
+            assert_near(&value.to_host(), &list(&case["values"]), &what);
+            assert_near(&d_logits.to_host(), &gradient, &format!("gradient of {what}"));
         }
     }
 }
@@ -68,7 +64,8 @@ fn divergences_are_those_of_trl() {
             // TRL's mixture is of beta teacher and 1 - beta student, as ours.
             beta => Divergence::Jsd { beta: beta as f32 },
         };
-        let (student, teacher) = (View::of(&student, rows, vocabulary), View::of(&teacher, rows, vocabulary));
+        let (student, teacher) = (queue.upload(&student), queue.upload(&teacher));
+        let (student, teacher) = (student.matrix(rows, vocabulary), teacher.matrix(rows, vocabulary));
         divergence_rows(queue, student, teacher, kind, temperature, weight, value, d_logits);
     });
 }
@@ -80,8 +77,9 @@ fn the_divergence_of_likely_tokens_and_a_tail_is_that_of_trl() {
     check(&golden["sparse"], |queue, case, temperature, weight, value, d_logits| {
         let (logprobs, _, k) = table(&case["logprobs"]);
         let ids: Vec<u32> = table(&case["ids"]).0.into_iter().map(|id| id as u32).collect();
-        let (ids, logprobs) = (View::of(&ids, rows, k), View::of(&logprobs, rows, k));
-        let student = View::of(&student, rows, vocabulary);
+        let (ids, logprobs, student) = (queue.upload(&ids), queue.upload(&logprobs), queue.upload(&student));
+        let (ids, logprobs, student) =
+            (ids.matrix(rows, k), logprobs.matrix(rows, k), student.matrix(rows, vocabulary));
         sparse_forward_kl_rows(queue, student, ids, logprobs, temperature, weight, value, d_logits);
     });
 }

@@ -39,7 +39,9 @@ fn adapted<T: Real>(queue: &Queue, base: &Arena, keep: Keep) -> Learner<T> {
     let key = Key::new(7);
     let mut learner = Learner::with_adapters(queue, base.clone(), LORA, key, Hyperparameters::default(), keep);
     let mut draws = key.word("moved").stream();
-    learner.trained_mut().values_mut().host_mut().iter_mut().for_each(|value| *value += 0.1 * draws.normal() as f32);
+    let mut values = learner.trained().values().to_host();
+    values.iter_mut().for_each(|value| *value += 0.1 * draws.normal() as f32);
+    learner.trained_mut().values_mut().view_mut().copy_from_host(&values);
     learner.repack(queue);
     learner
 }
@@ -64,7 +66,8 @@ fn gradients_of_a_pair_are_those_of_the_merged_matrix() {
             let name = pairs.specs()[index].name.replace(".lora_A", ".weight");
             let at = base.specs().iter().position(|spec| spec.name == name).expect("a weight of the model");
             let (outputs, inputs) = (base.specs()[at].shape[0], base.specs()[at].shape[1]);
-            let (a, b, d_w) = (pairs.tensor(index), pairs.tensor(index + 1), whole.gradient().tensor(at));
+            let [a, b] = [index, index + 1].map(|index| pairs.tensor(index).to_host());
+            let d_w = whole.gradient().tensor(at).to_host();
             let scale = LORA.alpha / LORA.rank as f32;
             // d_A = s·Bᵀ·d_W and d_B = s·d_W·Aᵀ, with B held as its transpose.
             let sum = |n: usize, of: &dyn Fn(usize) -> f32| scale * (0..n).map(of).sum::<f32>();
@@ -76,9 +79,8 @@ fn gradients_of_a_pair_are_those_of_the_merged_matrix() {
                 let (r, out) = (i / outputs, i % outputs);
                 sum(inputs, &|input| a[r * inputs + input] * d_w[out * inputs + input])
             });
-            for (found, expected) in
-                [(of_pairs.tensor(index), d_a.collect::<Vec<_>>()), (of_pairs.tensor(index + 1), d_b.collect())]
-            {
+            for (index, expected) in [(index, d_a.collect::<Vec<_>>()), (index + 1, d_b.collect())] {
+                let found = of_pairs.tensor(index).to_host();
                 let size: f32 = expected.iter().map(|value| value * value).sum::<f32>().sqrt();
                 let apart: f32 = found.iter().zip(&expected).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
                 assert!(size > 1e-3 && apart < 1e-4 * size, "{family} {name}: {apart:e} apart, of {size:e}");
@@ -98,8 +100,8 @@ fn the_merged_matrix_is_the_sum_and_what_is_trained_is_what_is_left_behind() {
         let name = pairs.specs()[index].name.replace(".lora_A", ".weight");
         let at = base.specs().iter().position(|spec| spec.name == name).expect("a weight of the model");
         let (outputs, inputs) = (base.specs()[at].shape[0], base.specs()[at].shape[1]);
-        let (a, b) = (pairs.tensor(index), pairs.tensor(index + 1));
-        for (i, (&found, &frozen)) in merged.tensor(at).iter().zip(base.tensor(at)).enumerate() {
+        let [a, b] = [index, index + 1].map(|index| pairs.tensor(index).to_host());
+        for (i, (&found, frozen)) in merged.tensor(at).to_host().iter().zip(base.tensor(at).to_host()).enumerate() {
             let (out, input) = (i / inputs, i % inputs);
             let sum: f32 = (0..LORA.rank).map(|r| b[r * outputs + out] * a[r * inputs + input]).sum();
             assert!((found - (frozen + scale * sum)).abs() < 1e-5, "{name}[{out}, {input}]: {found}");
@@ -114,7 +116,7 @@ fn gradients_are_the_same_on_any_number_of_threads_and_recomputed() {
     fn of<T: Real>(threads: usize, keep: Keep) -> Vec<u32> {
         let queue = queue(threads);
         let learner = accumulated(&queue, adapted::<T>(&queue, &base("Qwen3ForCausalLM"), keep));
-        learner.gradient().values().host().iter().map(|value| value.to_bits()).collect()
+        learner.gradient().values().to_host().iter().map(|value| value.to_bits()).collect()
     }
     let (wide, narrow) = (of::<f32>(1, Keep::Everything), of::<bf16>(1, Keep::Everything));
     for threads in [2, 3] {
@@ -146,6 +148,6 @@ fn fresh_adapters_change_nothing_and_only_projections_learn() {
     let learnt = learner.into_weights(&queue);
     for (index, spec) in base.specs().iter().enumerate() {
         let adapted = spec.name.contains("_proj.weight");
-        assert_eq!(base.tensor(index) != learnt.tensor(index), adapted, "{}", spec.name);
+        assert_eq!(base.tensor(index).to_host() != learnt.tensor(index).to_host(), adapted, "{}", spec.name);
     }
 }

@@ -58,7 +58,7 @@ fn step<T: Real>(queue: &Queue, groups: &[Group], vocabulary: usize, on_policy: 
     let PackedGroups { batch, sampled, tokens } = packed;
     let policy = Some(PolicySignal { loss: PolicyLoss::default(), tokens, sampled, on_policy });
     learner.accumulate(queue, &batch, &Signals { policy, ..Signals::none(batch.len(), TEMPERATURE) });
-    let gradient = learner.gradient().values().host().iter().map(|x| x.to_bits()).collect();
+    let gradient = learner.gradient().values().to_host().iter().map(|x| x.to_bits()).collect();
     (gradient, learner.update(queue, 0.0))
 }
 

@@ -44,7 +44,7 @@ fn learner(queue: &Queue, master: &Arena) -> Learner<f32> {
 fn graded(queue: &Queue, master: &Arena, batch: &Batch, signals: &Signals<f32>) -> (f64, Vec<f32>) {
     let mut learner = learner(queue, master);
     learner.accumulate(queue, batch, signals);
-    let gradient = learner.gradient().values().host().to_vec();
+    let gradient = learner.gradient().values().to_host();
     (learner.update(queue, 0.0).loss, gradient)
 }
 
@@ -63,7 +63,9 @@ fn agrees_with_central_differences(what: &str, master: &Arena, loss: impl Fn(&Ar
         let along: Vec<f64> = gradient.iter().map(|_| draws.normal()).collect();
         let moved = |by: f64| {
             let mut moved = master.clone();
-            moved.values_mut().host_mut().iter_mut().zip(&along).for_each(|(w, d)| *w += (by * d) as f32);
+            let values: Vec<f32> =
+                moved.values().to_host().iter().zip(&along).map(|(w, d)| w + (by * d) as f32).collect();
+            moved.values_mut().view_mut().copy_from_host(&values);
             loss(&moved)
         };
         let step = 2e-3;
@@ -175,7 +177,7 @@ fn hidden_states_are_matched_through_one_projection() {
         agrees_with_central_differences(&format!("hidden {layer}"), &student, loss_of, &gradient);
     }
     let own = student.clone().without_projection();
-    assert_eq!(own.values().host(), weights(16, 3).values().host(), "the model's own weights");
+    assert_eq!(own.values().to_host(), weights(16, 3).values().to_host(), "the model's own weights");
     assert_eq!(own.specs().len() + 1, student.specs().len());
 }
 

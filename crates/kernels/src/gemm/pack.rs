@@ -4,9 +4,9 @@ use super::tile::{COLUMN_WORDS, PANEL, ROW_WORDS, step_depth};
 use crate::dtype::{DType, Real, bf16};
 use crate::simd::{Kernel, Simd};
 
-/// Elements of T in a panel of depth `k`.
-pub(super) fn panel_len<T: Real>(k: usize) -> usize {
-    k.next_multiple_of(step_depth::<T>()) * PANEL
+/// Elements of T in a panel of depth `k`, if there can be so many.
+pub(super) fn panel_len<T: Real>(k: usize) -> Option<usize> {
+    k.checked_next_multiple_of(step_depth::<T>())?.checked_mul(PANEL)
 }
 
 /// One panel from rows along k: B's row `k` lies at `from + k · stride`. Columns past `cols`, and the second half of an odd

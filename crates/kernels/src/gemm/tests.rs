@@ -1,7 +1,7 @@
 //! Products against f64 at awkward sizes, and the equalities that canonical order promises.
 
 use super::*;
-use crate::device::Isa;
+use crate::device::{Device, Isa};
 use crate::dtype::bf16;
 
 /// Numbers in (-1, 1) from a formula, different for each `salt`.
@@ -94,7 +94,7 @@ fn check_against_f64<T: Real, O: Real>(unit: f64) {
                             bias: (epilogue & 1 != 0).then(|| View::of(&bias, 1, n)),
                             addend: (epilogue & 2 != 0).then(|| View::of(&addend, m, n)),
                         };
-                        matmul(&queue, View::of(&a, m, k), &packed, parts, ViewMut::of(&mut out, m, n));
+                        matmul(&queue, View::of(&a, m, k), packed.at(1), parts, ViewMut::of(&mut out, m, n));
                         for (at, &(sum, size)) in wanted.iter().enumerate() {
                             let (mut sum, mut size) = (sum, size);
                             if epilogue & 1 != 0 {
@@ -182,7 +182,7 @@ fn check_rows_and_threads<T: Real>() {
             packed.pack(&queue, View::of(&w, n, k), 1);
             let mut out = vec![0.0f32; m * n];
             let parts = Epilogue { bias: Some(View::of(&bias, 1, n)), addend: Some(View::of(&addend, m, n)) };
-            matmul(&queue, View::of(&a, m, k), &packed, parts, ViewMut::of(&mut out, m, n));
+            matmul(&queue, View::of(&a, m, k), packed.at(1), parts, ViewMut::of(&mut out, m, n));
             // Every batch size that begins anywhere gives the same rows.
             for rows in 1..=m {
                 let first = m - rows;
@@ -190,7 +190,7 @@ fn check_rows_and_threads<T: Real>() {
                 let addend = View::of(&addend, m, n).row_range(first..m);
                 let parts = Epilogue { bias: parts.bias, addend: Some(addend) };
                 let some = View::of(&a, m, k).row_range(first..m);
-                matmul(&queue, some, &packed, parts, ViewMut::of(&mut part, rows, n));
+                matmul(&queue, some, packed.at(1), parts, ViewMut::of(&mut part, rows, n));
                 assert_eq!(bits(&part), bits(&out[first * n..]), "{rows} rows on {}", isa.name());
             }
             results.push(bits(&out));
@@ -216,12 +216,12 @@ fn sums_are_accumulated_in_the_canonical_order() {
         let mut packed = Packed::<f32>::zeros(Device::Cpu, k, n);
         packed.pack_transposed(&queue, View::of(&w, k, n), 1);
         let mut out = vec![0.0f32; m * n];
-        matmul(&queue, View::of(&a, m, k), &packed, Epilogue::default(), ViewMut::of(&mut out, m, n));
+        matmul(&queue, View::of(&a, m, k), packed.at(1), Epilogue::default(), ViewMut::of(&mut out, m, n));
         let narrow: Vec<bf16> = a.iter().map(|&x| Real::from_f32(x)).collect();
         let mut packed = Packed::<bf16>::zeros(Device::Cpu, k, n);
         packed.pack_transposed(&queue, View::of(&w, k, n), 1);
         let mut out_bf16 = vec![0.0f32; m * n];
-        matmul(&queue, View::of(&narrow, m, k), &packed, Epilogue::default(), ViewMut::of(&mut out_bf16, m, n));
+        matmul(&queue, View::of(&narrow, m, k), packed.at(1), Epilogue::default(), ViewMut::of(&mut out_bf16, m, n));
         for i in 0..m {
             for j in 0..n {
                 let (mut sum, mut pairs) = (0.0f32, 0.0f32);
@@ -258,13 +258,13 @@ fn strides_are_respected_and_gaps_left_alone() {
         let (_, right) = ViewMut::of(&mut out, m, n + 9).split_cols(4);
         let (middle, _) = right.split_cols(n);
         let epilogue = Epilogue { bias: None, addend: Some(addend_view) };
-        matmul(&queue, a_view, &packed, epilogue, middle);
+        matmul(&queue, a_view, packed.at(1), epilogue, middle);
 
         let tight: Vec<f32> = (0..m).flat_map(|i| a_view.row(i).to_vec()).collect();
         let tight_addend: Vec<f32> = (0..m).flat_map(|i| addend_view.row(i).to_vec()).collect();
         let mut wanted = vec![0.0f32; m * n];
         let epilogue = Epilogue { bias: None, addend: Some(View::of(&tight_addend, m, n)) };
-        matmul(&queue, View::of(&tight, m, k), &packed, epilogue, ViewMut::of(&mut wanted, m, n));
+        matmul(&queue, View::of(&tight, m, k), packed.at(1), epilogue, ViewMut::of(&mut wanted, m, n));
         for i in 0..m {
             let row = &out[i * (n + 9)..][..n + 9];
             assert_eq!(bits(&row[4..n + 4]), bits(&wanted[i * n..][..n]), "row {i} on {}", isa.name());
@@ -308,7 +308,7 @@ fn check_places_of_a<T: Real>() {
                         memory[i * stride + first..][..depth].copy_from_slice(&content[i * k..][..depth]);
                     }
                     let a = View::of(&memory, m, stride).col_range(first..first + depth);
-                    matmul(&queue, a, &packed, Epilogue::default(), ViewMut::of(&mut out, m, n));
+                    matmul(&queue, a, packed.at(1), Epilogue::default(), ViewMut::of(&mut out, m, n));
                     let b = View::of(&content[m * k..][..m * n], m, n);
                     let mut gradient = vec![0.0f32; depth * n];
                     let view = ViewMut::of(&mut gradient, depth, n);
@@ -376,6 +376,6 @@ fn stale_panels_panic() {
     let queue = Queue::cpu(1, Isa::Portable);
     let mut packed = Packed::<f32>::zeros(Device::Cpu, 1, 1);
     packed.pack(&queue, View::of(&[1.0], 1, 1), 4);
-    packed.check_generation(4);
-    packed.check_generation(5);
+    packed.at(4);
+    packed.at(5);
 }

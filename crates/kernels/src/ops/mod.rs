@@ -24,6 +24,3 @@ pub mod sample;
 pub mod swiglu;
 
 mod split;
-
-#[cfg(test)]
-mod check;

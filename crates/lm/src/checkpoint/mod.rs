@@ -175,11 +175,11 @@ impl TensorSource for Arena {
             return Err(FormatError::MissingTensor { path: path(), name: name.into(), expected: vec![] });
         };
         let values = self.tensor(index);
-        if values.len() != out.len() {
+        if values.rows() * values.cols() != out.len() {
             let (found, expected) = (self.specs()[index].shape.clone(), vec![out.len()]);
             return Err(FormatError::Shape { path: path(), name: name.into(), found, expected });
         }
-        out.copy_from_slice(values);
+        values.copy_to_host(out);
         match numbers::first_not_finite(out) {
             None => Ok(()),
             Some((index, value)) => Err(FormatError::NotFinite { path: path(), name: name.into(), index, value }),

@@ -100,7 +100,7 @@ fn master_weights_are_written_and_loaded() {
     let master = Arena::random(kernels::Device::Cpu, &config, 7);
     safetensors::save(&path, &master, Storage::F32).unwrap();
     let read = Arena::load(kernels::Device::Cpu, &config, &Weights::open_file(&path).unwrap()).unwrap();
-    assert_eq!(read.values().host(), master.values().host());
+    assert_eq!(read.values().to_host(), master.values().to_host());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use kernels::ops::head_norm::head_norm_forward;
 use kernels::ops::rmsnorm::rmsnorm_forward;
 use kernels::ops::rotary::rotary_forward;
 use kernels::ops::swiglu::swiglu_forward;
-use kernels::{Buffer, Device, Queue, Real, Scratch, View};
+use kernels::{Buffer, Device, Queue, Real};
 
 use super::kv_cache::{KvCache, PAGE};
 use crate::config::Config;
@@ -48,7 +48,6 @@ pub(crate) struct StepBuffers<T: Real> {
     activated: Buffer<T>,
     statistics: Buffer<f32>,
     pub hidden: Buffer<T>,
-    scratch: Scratch,
 }
 
 impl<T: Real> StepBuffers<T> {
@@ -66,7 +65,6 @@ impl<T: Real> StepBuffers<T> {
             activated: Buffer::zeros(device, capacity * inner),
             statistics: Buffer::zeros(device, capacity * config.num_attention_heads),
             hidden: Buffer::zeros(device, capacity * hidden),
-            scratch: Scratch::new(device),
         }
     }
 }
@@ -90,7 +88,8 @@ pub(crate) fn step<T: Real>(
         .collect();
     let (x, middle) = buffers.x.matrix_mut(2 * buffers.capacity, hidden).split_rows(buffers.capacity);
     let (mut x, mut middle) = (x.row_range(0..count), middle.row_range(0..count));
-    embedding_forward(queue, View::of(&rows.tokens, 1, count), model.embedding_matrix(), x.reborrow());
+    embedding_forward(queue, queue.upload(&rows.tokens).view(), model.embedding_matrix(), x.reborrow());
+    let generation = model.generation();
     let eps = config.rms_norm_eps as f32;
     for (index, layer) in model.layers.iter().enumerate() {
         let normed = buffers.normed.matrix_mut(count, hidden);
@@ -129,22 +128,22 @@ pub(crate) fn step<T: Real>(
             config.head_dim,
             model.attention_scale(),
             attended,
-            &mut buffers.scratch,
         );
         let epilogue = Epilogue { bias: None, addend: Some(x.as_view()) };
         let attended = buffers.attended.matrix(count, config.query_size());
-        matmul(queue, attended, &layer.output.forward, epilogue, middle.reborrow());
+        matmul(queue, attended, layer.output.forward(generation), epilogue, middle.reborrow());
 
         let normed = buffers.normed.matrix_mut(count, hidden);
         let rstd = buffers.statistics.matrix_mut(1, count);
         rmsnorm_forward(queue, middle.as_view(), layer.post_attention_norm.view(), eps, normed, rstd);
         let gate_up = buffers.gate_up.matrix_mut(count, 2 * config.intermediate_size);
-        matmul(queue, buffers.normed.matrix(count, hidden), &layer.gate_up.forward, Epilogue::default(), gate_up);
+        let normed = buffers.normed.matrix(count, hidden);
+        matmul(queue, normed, layer.gate_up.forward(generation), Epilogue::default(), gate_up);
         let gate_up = buffers.gate_up.matrix(count, 2 * config.intermediate_size);
         swiglu_forward(queue, gate_up, buffers.activated.matrix_mut(count, config.intermediate_size));
         let activated = buffers.activated.matrix(count, config.intermediate_size);
         let epilogue = Epilogue { bias: None, addend: Some(middle.as_view()) };
-        matmul(queue, activated, &layer.down.forward, epilogue, x.reborrow());
+        matmul(queue, activated, layer.down.forward(generation), epilogue, x.reborrow());
     }
     let out = buffers.hidden.matrix_mut(count, hidden);
     rmsnorm_forward(queue, x.as_view(), model.final_norm.view(), eps, out, buffers.statistics.matrix_mut(1, count));
@@ -166,7 +165,7 @@ fn project<T: Real>(
     let epilogue = Epilogue { bias: layer.qkv_bias.as_ref().map(Buffer::view), addend: None };
     let projected = if layer.qk_norm.is_some() { &mut *qkv_plain } else { &mut *qkv };
     let normed = normed.matrix(count, config.hidden_size);
-    matmul(queue, normed, &layer.qkv.forward, epilogue, projected.matrix_mut(count, qkv_size));
+    matmul(queue, normed, layer.qkv.forward(model.generation()), epilogue, projected.matrix_mut(count, qkv_size));
     if let Some((query_norm, key_norm)) = &layer.qk_norm {
         let eps = config.rms_norm_eps as f32;
         let (query, key, _) = split_qkv(config, qkv_plain.matrix(count, qkv_size));
@@ -177,7 +176,7 @@ fn project<T: Real>(
         head_norm_forward(queue, key, key_norm.view(), eps, key_out, rstd);
     }
     let (query, key, _) = split_qkv_mut(config, qkv.matrix_mut(count, qkv_size));
-    let positions = View::of(&rows.positions, 1, count);
-    rotary_forward(queue, query, positions, model.rotary_matrix());
-    rotary_forward(queue, key, positions, model.rotary_matrix());
+    let positions = queue.upload(&rows.positions);
+    rotary_forward(queue, query, positions.view(), model.rotary_matrix());
+    rotary_forward(queue, key, positions.view(), model.rotary_matrix());
 }

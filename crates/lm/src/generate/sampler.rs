@@ -8,7 +8,7 @@
 //! depends neither on the batch nor on preemption.
 
 use kernels::ops::sample::draw_rows;
-use kernels::{Queue, View, ViewMut};
+use kernels::{Buffer, Queue, View};
 
 /// How tokens are drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,23 +59,22 @@ pub(crate) struct Draw<'a> {
 
 /// One token for each row of `logits` (`[R, V]`).
 pub(crate) fn sample(queue: &Queue, logits: View<f32>, draws: &[Draw]) -> Vec<u32> {
-    let rows = draws.len();
-    let mut ids = vec![0; rows];
     let uniforms: Vec<f32> = draws.iter().map(|draw| draw.uniform as f32).collect();
     let temperatures: Vec<f32> =
         draws.iter().map(|draw| if draw.sampling.is_plain() { draw.sampling.temperature } else { 0.0 }).collect();
-    let out = ViewMut::of(&mut ids, 1, rows);
-    draw_rows(queue, logits, View::of(&temperatures, 1, rows), View::of(&uniforms, 1, rows), out);
+    let (temperatures, uniforms) = (queue.upload(&temperatures), queue.upload(&uniforms));
+    let mut ids = Buffer::zeros(queue.device(), draws.len());
+    draw_rows(queue, logits, temperatures.view(), uniforms.view(), ids.view_mut());
+    let mut ids = ids.to_host();
     for (row, draw) in draws.iter().enumerate().filter(|(_, draw)| !draw.sampling.is_plain()) {
-        ids[row] = draw_filtered(logits.row(row), draw);
+        ids[row] = draw_filtered(logits.row_range(row..row + 1).to_host(), draw);
     }
     ids
 }
 
 /// The slower road for penalties and filters: candidates sorted by probability, cut, renormalised, drawn.
-fn draw_filtered(logits: &[f32], draw: &Draw) -> u32 {
+fn draw_filtered(mut logits: Vec<f32>, draw: &Draw) -> u32 {
     let sampling = draw.sampling;
-    let mut logits: Vec<f32> = logits.to_vec();
     if sampling.repetition_penalty != 1.0 {
         let mut seen = draw.tokens.to_vec();
         seen.sort_unstable();

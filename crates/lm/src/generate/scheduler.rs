@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use kernels::gemm::{Epilogue, matmul};
 use kernels::ops::head::{head_statistics, top_k_rows};
 use kernels::ops::rows::gather_rows;
-use kernels::{Buffer, Queue, Real, View, ViewMut};
+use kernels::{Buffer, Queue, Real, View};
 
 use super::decode::{Rows, StepBuffers, step};
 use super::kv_cache::{KvCache, PAGE};
@@ -324,16 +324,15 @@ impl<T: Real> Scheduler<T> {
         let config = model.config();
         let (width, vocabulary) = (config.hidden_size, config.vocab_size);
         let mut tokens = Vec::with_capacity(ready.len());
-        model.head.forward.check_generation(model.generation());
         for block in ready.chunks(logit_rows(config)) {
             let rows: Vec<u32> = block.iter().map(|&(_, row)| row).collect();
             let hidden = self.buffers.hidden.matrix(self.buffers.capacity, width);
-            gather_rows(queue, hidden, View::of(&rows, 1, rows.len()), self.gathered.matrix_mut(rows.len(), width));
+            gather_rows(queue, hidden, queue.upload(&rows).view(), self.gathered.matrix_mut(rows.len(), width));
             let gathered = self.gathered.matrix(rows.len(), width);
             matmul(
                 queue,
                 gathered,
-                &model.head.forward,
+                model.head.forward(model.generation()),
                 Epilogue::default(),
                 self.logits.matrix_mut(rows.len(), vocabulary),
             );
@@ -417,22 +416,25 @@ fn describe(queue: &Queue, logits: View<f32>, ids: &[u32], temperatures: &[f32],
         let end = (start..ids.len()).find(|&i| temperatures[i] != temperatures[start]).unwrap_or(ids.len());
         let count = end - start;
         let (temperature, rows) = (temperatures[start], logits.row_range(start..end));
-        let (mut logprob, mut logsumexp, mut entropy) = (vec![0.0; count], vec![0.0; count], vec![0.0; count]);
+        let [mut logprob, mut logsumexp, mut entropy] = [(); 3].map(|()| Buffer::zeros(queue.device(), count));
         head_statistics(
             queue,
             rows,
-            View::of(&ids[start..end], 1, count),
+            queue.upload(&ids[start..end]).view(),
             temperature,
-            ViewMut::of(&mut logprob, 1, count),
-            ViewMut::of(&mut logsumexp, 1, count),
-            ViewMut::of(&mut entropy, 1, count),
+            logprob.view_mut(),
+            logsumexp.view_mut(),
+            entropy.view_mut(),
         );
+        let (logprob, entropy) = (logprob.to_host(), entropy.to_host());
         let most = top[start..end].iter().copied().max().unwrap_or(0).min(logits.cols());
-        let (mut top_ids, mut top_logprobs) = (vec![0; count * most], vec![0.0; count * most]);
+        let mut top_ids = Buffer::zeros(queue.device(), count * most);
+        let mut top_logprobs = Buffer::zeros(queue.device(), count * most);
         if most > 0 {
-            let ids = ViewMut::of(&mut top_ids, count, most);
-            top_k_rows(queue, rows, temperature, most, ids, ViewMut::of(&mut top_logprobs, count, most));
+            let (ids, logprobs) = (top_ids.matrix_mut(count, most), top_logprobs.matrix_mut(count, most));
+            top_k_rows(queue, rows, temperature, most, ids, logprobs);
         }
+        let (top_ids, top_logprobs) = (top_ids.to_host(), top_logprobs.to_host());
         for i in 0..count {
             let wanted = top[start + i].min(most);
             let of_row = i * most..i * most + wanted;

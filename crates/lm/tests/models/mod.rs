@@ -36,10 +36,12 @@ pub fn weights(golden: &Value) -> Arena {
     for (tensor, row) in golden["tensors"].as_array().expect("a list").iter().enumerate() {
         let index = arena.specs().iter().position(|spec| row["name"] == *spec.name).expect("a known tensor");
         let (scale, offset) = (row["scale"].as_f64().unwrap() as f32, row["offset"].as_f64().unwrap() as f32);
-        for (element, value) in arena.tensor_mut(index).iter_mut().enumerate() {
+        let value = |element: usize| {
             let hash = mix(mix(tensor as u32 + 1).wrapping_add(element as u32));
-            *value = offset + scale * ((hash >> 8) as f32 * 2f32.powi(-23) - 1.0);
-        }
+            offset + scale * ((hash >> 8) as f32 * 2f32.powi(-23) - 1.0)
+        };
+        let values: Vec<f32> = (0..arena.specs()[index].len()).map(value).collect();
+        arena.tensor_mut(index).copy_from_host(&values);
     }
     arena
 }

@@ -115,7 +115,7 @@ pub fn digest(weights: &Arena) -> Result<String, TrainError> {
     for index in order {
         let spec = &weights.specs()[index];
         let shape: Vec<u64> = spec.shape.iter().map(|&n| n as u64).collect();
-        let bytes: Vec<u8> = weights.tensor(index).iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes: Vec<u8> = weights.tensor(index).to_host().iter().flat_map(|value| value.to_le_bytes()).collect();
         digest.tensor(&spec.name, "F32", &shape, &bytes)?;
     }
     Ok(digest.finish()?)

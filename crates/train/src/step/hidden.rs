@@ -56,7 +56,8 @@ impl Matching {
             self.d_tap = Buffer::zeros(device, student.rows() * width);
         }
         zero(queue, self.d_tap.matrix_mut(student.rows(), width));
-        let index = View::of(&rows, 1, count);
+        let index = queue.upload(&rows);
+        let index = index.view();
         let gather = |x: View<f32>| {
             let mut gathered = Buffer::zeros(device, count * x.cols());
             gather_rows(queue, x, index, gathered.matrix_mut(count, x.cols()));
@@ -67,20 +68,21 @@ impl Matching {
         let mut packed = Packed::<f32>::zeros(device, width, wide);
         packed.pack(queue, projection, 0);
         let mut y = Buffer::<f32>::zeros(device, count * wide);
-        matmul(queue, x.matrix(count, width), &packed, Epilogue::default(), y.matrix_mut(count, wide));
+        matmul(queue, x.matrix(count, width), packed.at(0), Epilogue::default(), y.matrix_mut(count, wide));
 
+        let teachers = target.to_host();
         let weight: Vec<f32> = wanted
             .iter()
-            .enumerate()
-            .map(|(i, &r)| signal.weight[targets.tokens[r] as usize] / mean_square(target.matrix(count, wide).row(i)))
+            .zip(teachers.chunks(wide))
+            .map(|(&r, teacher)| signal.weight[targets.tokens[r] as usize] / mean_square(teacher))
             .collect();
-        let (mut error, mut d_y) = (vec![0.0; count], Buffer::<f32>::zeros(device, count * wide));
+        let (mut error, mut d_y) = (Buffer::zeros(device, count), Buffer::<f32>::zeros(device, count * wide));
         mean_squared_error(
             queue,
             y.matrix(count, wide),
             target.matrix(count, wide),
-            View::of(&weight, 1, count),
-            ViewMut::of(&mut error, 1, count),
+            queue.upload(&weight).view(),
+            error.view_mut(),
             d_y.matrix_mut(count, wide),
         );
 
@@ -89,9 +91,9 @@ impl Matching {
         let mut packed = Packed::<f32>::zeros(device, wide, width);
         packed.pack_transposed(queue, projection, 0);
         let mut d_x = Buffer::<f32>::zeros(device, count * width);
-        matmul(queue, d_y, &packed, Epilogue::default(), d_x.matrix_mut(count, width));
+        matmul(queue, d_y, packed.at(0), Epilogue::default(), d_x.matrix_mut(count, width));
         scatter_add_rows(queue, d_x.matrix(count, width), index, self.d_tap.matrix_mut(student.rows(), width));
-        error.iter().zip(&weight).map(|(&e, &w)| f64::from(e) * f64::from(w)).sum()
+        error.to_host().iter().zip(&weight).map(|(&e, &w)| f64::from(e) * f64::from(w)).sum()
     }
 
     /// `[N, C]`, the gradient that enters at the tap.

@@ -1,7 +1,7 @@
 //! The matrix products of a model at its own sizes.
 
 use kernels::gemm::{Epilogue, Packed, matmul, matmul_transposed_a};
-use kernels::{Buffer, Queue, Real, Scratch, View};
+use kernels::{Buffer, Queue, Real, Scratch};
 use lm::Config;
 use serde::Serialize;
 
@@ -41,19 +41,18 @@ pub fn measure<T: Real>(queue: &Queue, config: &Config) -> Vec<Row> {
 }
 
 fn numbers<T: Real>(queue: &Queue, len: usize) -> Buffer<T> {
-    let mut buffer = Buffer::zeros(queue.device(), len);
-    buffer.host_mut().iter_mut().enumerate().for_each(|(i, x)| *x = T::from_f32((i * 7 % 13) as f32 * 0.1 - 0.6));
-    buffer
+    let values: Vec<T> = (0..len).map(|i| T::from_f32((i * 7 % 13) as f32 * 0.1 - 0.6)).collect();
+    Buffer::from_host(queue.device(), &values)
 }
 
 fn product<T: Real>(queue: &Queue, m: usize, n: usize, k: usize) -> Row {
     let a = numbers::<T>(queue, m * k);
     let weights = numbers::<f32>(queue, n * k);
     let mut packed = Packed::<T>::zeros(queue.device(), k, n);
-    packed.pack(queue, View::of(weights.host(), n, k), 1);
+    packed.pack(queue, weights.matrix(n, k), 1);
     drop(weights);
     let mut out = Buffer::<f32>::zeros(queue.device(), m * n);
-    let best = fastest(|| matmul(queue, a.matrix(m, k), &packed, Epilogue::default(), out.matrix_mut(m, n)));
+    let best = fastest(|| matmul(queue, a.matrix(m, k), packed.at(1), Epilogue::default(), out.matrix_mut(m, n)));
     Row { operation: "matmul", m, n, k, dtype: T::DTYPE.name(), packed: true, gflops: gflops(m, n, k, best) }
 }
 

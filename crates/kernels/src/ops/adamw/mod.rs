@@ -10,6 +10,7 @@ mod cpu;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::split::{TASK_ELEMENTS, by_elements, row, row_mut};
+use crate::check::expect;
 use crate::{Queue, View, ViewMut};
 use cpu::{Numbers, Squares, Update};
 
@@ -46,10 +47,11 @@ pub fn adamw(
     config: &AdamW,
     gradient_scale: f32,
 ) {
-    let shape = (weight.rows(), weight.cols());
-    assert_eq!(shape, (gradient.rows(), gradient.cols()), "adamw: weight against gradient");
-    assert_eq!(shape, (m.rows(), m.cols()), "adamw: weight against m");
-    assert_eq!(shape, (v.rows(), v.cols()), "adamw: weight against v");
+    let shape = weight.shape();
+    expect(queue, "adamw: weight", &weight, shape);
+    expect(queue, "adamw: gradient", &gradient, shape);
+    expect(queue, "adamw: m", &m, shape);
+    expect(queue, "adamw: v", &v, shape);
     assert!(config.step > 0, "adamw: the first step is 1");
     let step = f64::from(config.step);
     let correction1 = 1.0 - f64::from(config.beta1).powf(step);
@@ -83,6 +85,7 @@ pub fn adamw(
 /// # Shapes
 /// * `x`: any shape.
 pub fn squared_norm(queue: &Queue, x: View<f32>) -> f64 {
+    expect(queue, "squared_norm: x", &x, x.shape());
     let x = if x.is_contiguous() { x.reshape(1, x.rows() * x.cols()) } else { x };
     let chunks = x.cols().div_ceil(TASK_ELEMENTS);
     let sums: Vec<AtomicU32> = (0..x.rows() * chunks).map(|_| AtomicU32::new(0)).collect();
@@ -97,7 +100,7 @@ pub fn squared_norm(queue: &Queue, x: View<f32>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check::{assert_close, assert_same_bits, queues, random, wide};
+    use crate::testing::{assert_close, assert_same_bits, queues, random, wide};
 
     /// The update as PyTorch's documentation of `torch.optim.AdamW` states it.
     fn reference(w: &mut f64, g: f64, m: &mut f64, v: &mut f64, c: &AdamW) {

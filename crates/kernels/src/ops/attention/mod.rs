@@ -21,16 +21,17 @@ mod reference;
 mod tests;
 
 pub use paged::{PagedCache, PagedRow, attention_paged, cache_copy_page, cache_write};
-pub use segments::{Segment, first_positions};
+pub use segments::Segment;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::check::expect;
 use crate::{DType, Isa, Queue, Real, Scratch, View, ViewMut};
 use cpu::backward::{Differentiate, Passes, scratch_elements};
 use cpu::forward::{Attend, Attention, FillPage, heads_together};
 use cpu::{Pages, Rows, RowsMut};
-use segments::{PagePlan, trees};
+use segments::{PagePlan, check_segments, first_positions, trees};
 
 /// Keys in one block of the online softmax, and positions in one page of the cache.
 pub const KEY_BLOCK: usize = 64;
@@ -46,8 +47,8 @@ pub const MAX_HEAD_DIM: usize = 256;
 /// * `out`: `[N, H·D]`, overwritten; `lse`: `[N, H]`, overwritten: log Σ exp(scale · q·k), kept for the backward pass.
 ///
 /// # Panics
-/// When shapes disagree, H is no multiple of K, a head is longer than [`MAX_HEAD_DIM`], the scale is not positive, or a segment leaves the batch
-/// or precedes its parent.
+/// When shapes disagree, H is no multiple of K, a head is longer than [`MAX_HEAD_DIM`], the scale is not positive, a segment leaves the batch
+/// or precedes its parent, or two segments share a row.
 pub fn attention_forward<T: Real>(
     queue: &Queue,
     q: View<T>,
@@ -60,9 +61,9 @@ pub fn attention_forward<T: Real>(
     lse: ViewMut<f32>,
     scratch: &mut Scratch,
 ) {
-    let (heads, group) = check(q, k, v, segments, head_dim);
-    assert_eq!((out.rows(), out.cols()), (q.rows(), q.cols()), "attention_forward: out against q");
-    assert_eq!((lse.rows(), lse.cols()), (q.rows(), heads), "attention_forward: lse against q");
+    let (heads, group) = check(queue, q, k, v, segments, head_dim);
+    expect(queue, "attention_forward: out", &out, q.shape());
+    expect(queue, "attention_forward: lse", &lse, (q.rows(), heads));
     let kv_heads = heads / group;
     let first = first_positions(segments);
     let plan = PagePlan::new(segments, &first);
@@ -151,14 +152,13 @@ pub fn attention_backward<T: Real>(
     d_v: ViewMut<f32>,
     scratch: &mut Scratch,
 ) {
-    let (heads, group) = check(q, k, v, segments, head_dim);
-    let n = q.rows();
-    assert_eq!((out.rows(), out.cols()), (n, q.cols()), "attention_backward: out against q");
-    assert_eq!((d_out.rows(), d_out.cols()), (n, q.cols()), "attention_backward: d_out against q");
-    assert_eq!((d_q.rows(), d_q.cols()), (n, q.cols()), "attention_backward: d_q against q");
-    assert_eq!((d_k.rows(), d_k.cols()), (n, k.cols()), "attention_backward: d_k against k");
-    assert_eq!((d_v.rows(), d_v.cols()), (n, k.cols()), "attention_backward: d_v against v");
-    assert_eq!((lse.rows(), lse.cols()), (n, heads), "attention_backward: lse against q");
+    let (heads, group) = check(queue, q, k, v, segments, head_dim);
+    expect(queue, "attention_backward: out", &out, q.shape());
+    expect(queue, "attention_backward: lse", &lse, (q.rows(), heads));
+    expect(queue, "attention_backward: d_out", &d_out, q.shape());
+    expect(queue, "attention_backward: d_q", &d_q, q.shape());
+    expect(queue, "attention_backward: d_k", &d_k, k.shape());
+    expect(queue, "attention_backward: d_v", &d_v, k.shape());
     let trees = trees(segments);
     let kv_heads = heads / group;
     let tasks = trees.len() * kv_heads;
@@ -212,27 +212,26 @@ impl SendPtr {
     }
 }
 
-/// Checks shapes; returns H and H / K.
-fn check<T: Real>(q: View<T>, k: View<T>, v: View<T>, segments: &[Segment], head_dim: usize) -> (usize, usize) {
-    assert!(
-        head_dim > 0 && q.cols().is_multiple_of(head_dim),
-        "attention: q has {} columns, heads of {head_dim}",
-        q.cols()
-    );
-    assert!(
-        k.cols() > 0 && k.cols().is_multiple_of(head_dim),
-        "attention: k has {} columns, heads of {head_dim}",
-        k.cols()
-    );
-    assert!(head_dim <= MAX_HEAD_DIM, "attention: heads of {head_dim}; at most {MAX_HEAD_DIM}");
-    assert_eq!((k.rows(), k.cols()), (v.rows(), v.cols()), "attention: k against v");
-    assert_eq!(q.rows(), k.rows(), "attention: rows of q against k");
-    let (heads, kv_heads) = (q.cols() / head_dim, k.cols() / head_dim);
-    assert!(heads % kv_heads == 0, "attention: {heads} query heads over {kv_heads} kv heads");
-    for (i, segment) in segments.iter().enumerate() {
-        let end = segment.start + segment.len;
-        assert!(end <= q.rows(), "attention: segment {i} ends at row {end} of {}", q.rows());
-        assert!(segment.parent.is_none_or(|parent| parent < i), "attention: segment {i} comes before its parent");
-    }
+/// Checks operands and segments; returns H and H / K.
+fn check<T: Real>(
+    queue: &Queue,
+    q: View<T>,
+    k: View<T>,
+    v: View<T>,
+    segments: &[Segment],
+    head_dim: usize,
+) -> (usize, usize) {
+    assert!((1..=MAX_HEAD_DIM).contains(&head_dim), "attention: heads of {head_dim}, not of 1 to {MAX_HEAD_DIM}");
+    let heads_of = |cols: usize, what: &str| {
+        let whole = cols > 0 && cols.is_multiple_of(head_dim);
+        assert!(whole, "attention: {cols} columns of {what} are not whole heads of {head_dim}");
+        cols / head_dim
+    };
+    let (heads, kv_heads) = (heads_of(q.cols(), "q"), heads_of(k.cols(), "k"));
+    assert!(heads.is_multiple_of(kv_heads), "attention: {heads} query heads over {kv_heads} kv heads");
+    expect(queue, "attention: q", &q, q.shape());
+    expect(queue, "attention: k", &k, (q.rows(), k.cols()));
+    expect(queue, "attention: v", &v, k.shape());
+    check_segments(segments, q.rows());
     (heads, heads / kv_heads)
 }

@@ -12,7 +12,9 @@ use std::ops::Range;
 use super::cpu::forward::Attention;
 use super::cpu::{Pages, Rows, RowsMut, padded};
 use super::{KEY_BLOCK, MAX_HEAD_DIM, Run, attend, push_runs};
-use crate::{Buffer, Device, Queue, Real, Scratch, View, ViewMut};
+use crate::check::{expect, expect_below};
+use crate::view::area;
+use crate::{Buffer, Device, Queue, Real, View, ViewMut};
 
 /// Keys, and as many values, from which on [`cache_write`] divides its work.
 const WORTH_A_FORK: usize = 2048;
@@ -29,36 +31,17 @@ impl<T: Real> PagedCache<T> {
     /// `pages` pages of zeros.
     ///
     /// # Panics
-    /// When heads are longer than [`MAX_HEAD_DIM`].
+    /// When there are no heads, they are longer than [`MAX_HEAD_DIM`], or the cache exceeds the address space.
     pub fn new(device: Device, pages: usize, kv_heads: usize, head_dim: usize) -> Self {
-        assert!(head_dim <= MAX_HEAD_DIM, "a cache for heads of {head_dim}; at most {MAX_HEAD_DIM}");
-        let elements = Self::page_bytes(kv_heads, head_dim) / size_of::<T>();
-        Self { memory: Buffer::zeros(device, pages * elements), pages, kv_heads, head_dim }
+        assert!((1..=MAX_HEAD_DIM).contains(&head_dim), "a cache for heads of {head_dim}, not of 1 to {MAX_HEAD_DIM}");
+        assert!(kv_heads > 0, "a cache without heads");
+        let elements = area(pages, Self::page_bytes(kv_heads, head_dim) / size_of::<T>());
+        Self { memory: Buffer::zeros(device, elements), pages, kv_heads, head_dim }
     }
 
     /// Size of one page in memory.
     pub fn page_bytes(kv_heads: usize, head_dim: usize) -> usize {
-        Pages::of(std::ptr::null_mut::<T>(), kv_heads, head_dim).words() * size_of::<f32>()
-    }
-
-    /// Number of pages.
-    pub fn pages(&self) -> usize {
-        self.pages
-    }
-
-    /// Number of kv heads.
-    pub fn kv_heads(&self) -> usize {
-        self.kv_heads
-    }
-
-    /// D.
-    pub fn head_dim(&self) -> usize {
-        self.head_dim
-    }
-
-    /// Size in memory.
-    pub fn size_bytes(&self) -> usize {
-        self.memory.size_bytes()
+        area(Pages::of(std::ptr::null_mut::<T>(), kv_heads, head_dim).words(), size_of::<f32>())
     }
 
     /// Its memory, to be read, or to be written by whoever holds it exclusively.
@@ -80,8 +63,8 @@ impl<T: Real> PagedCache<T> {
 /// When shapes disagree, a slot is outside the cache, or slots of one page are apart from each other or in another order.
 pub fn cache_write<T: Real>(queue: &Queue, k: View<T>, v: View<T>, slots: &[(u32, u32)], cache: &mut PagedCache<T>) {
     let (kv_heads, d) = (cache.kv_heads, cache.head_dim);
-    assert_eq!((k.rows(), k.cols()), (slots.len(), kv_heads * d), "cache_write: k against slots and cache");
-    assert_eq!((v.rows(), v.cols()), (slots.len(), kv_heads * d), "cache_write: v against slots and cache");
+    expect(queue, "cache_write: k", &k, (slots.len(), kv_heads * d));
+    expect(queue, "cache_write: v", &v, (slots.len(), kv_heads * d));
     for &(page, offset) in slots {
         let inside = (page as usize) < cache.pages && (offset as usize) < KEY_BLOCK;
         assert!(inside, "cache_write: slot ({page}, {offset}) of {} pages", cache.pages);
@@ -145,7 +128,7 @@ unsafe fn write_key_and_value<T: Real>(k: &[T], v: &[T], (keys, values): (*mut f
 /// # Panics
 /// When a page is outside the cache.
 pub fn cache_copy_page<T: Real>(queue: &Queue, cache: &mut PagedCache<T>, from: u32, to: u32) {
-    let _ = queue;
+    expect(queue, "cache_copy_page: cache", &cache.memory.view(), (1, cache.memory.len()));
     let (from, to) = (from as usize, to as usize);
     assert!(from < cache.pages && to < cache.pages, "cache_copy_page: {from} to {to} of {}", cache.pages);
     let elements = PagedCache::<T>::page_bytes(cache.kv_heads, cache.head_dim) / size_of::<T>();
@@ -180,23 +163,20 @@ pub fn attention_paged<T: Real>(
     head_dim: usize,
     scale: f32,
     out: ViewMut<T>,
-    scratch: &mut Scratch,
 ) {
-    let _ = scratch;
     assert_eq!(head_dim, cache.head_dim, "attention_paged: head_dim against the cache's");
-    assert_eq!((q.rows(), q.cols()), (out.rows(), out.cols()), "attention_paged: q against out");
-    assert_eq!(q.rows(), rows.len(), "attention_paged: rows of q against rows");
     let width = cache.kv_heads * head_dim;
-    assert!(q.cols().is_multiple_of(width), "attention_paged: {} columns of q, {width} of k", q.cols());
-    for (i, row) in rows.iter().enumerate() {
-        let pages = tables[row.sequence];
-        let last = row.position / KEY_BLOCK;
-        assert!(last < pages.len(), "attention_paged: row {i} at position {} of {} pages", row.position, pages.len());
+    let whole = q.cols() > 0 && q.cols().is_multiple_of(width);
+    assert!(whole, "attention_paged: {} columns of q, {width} of k", q.cols());
+    expect(queue, "attention_paged: q", &q, (rows.len(), q.cols()));
+    expect(queue, "attention_paged: out", &out, q.shape());
+    for (i, &PagedRow { sequence, position }) in rows.iter().enumerate() {
+        assert!(sequence < tables.len(), "attention_paged: row {i} of sequence {sequence} of {}", tables.len());
+        let pages = tables[sequence].len();
+        let inside = position / KEY_BLOCK < pages && u32::try_from(position).is_ok();
+        assert!(inside, "attention_paged: row {i} at position {position} of {pages} pages");
     }
-    for (i, table) in tables.iter().enumerate() {
-        let largest = table.iter().copied().max().unwrap_or(0) as usize;
-        assert!(table.is_empty() || largest < cache.pages, "attention_paged: sequence {i} names page {largest}");
-    }
+    expect_below("attention_paged: page", tables.iter().copied().flatten(), cache.pages);
     let positions: Vec<u32> = rows.iter().map(|row| row.position as u32).collect();
     let mut runs: Vec<Run> = Vec::new();
     let mut start = 0;

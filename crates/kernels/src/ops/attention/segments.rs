@@ -32,11 +32,32 @@ impl Segment {
     }
 }
 
+/// Checks that segments lie in a batch of `rows` rows, share none of them, and come after their parents.
+///
+/// Tasks write the rows of different segments at the same time, so that a shared row would be a race.
+///
+/// # Panics
+/// With the segments' numbers when not.
+pub(super) fn check_segments(segments: &[Segment], rows: usize) {
+    assert!(u32::try_from(rows).is_ok(), "attention: a batch of {rows} rows");
+    for (i, Segment { start, len, parent }) in segments.iter().enumerate() {
+        let inside = start.checked_add(*len).is_some_and(|end| end <= rows);
+        assert!(inside, "attention: segment {i}, {len} rows from row {start}, leaves the batch of {rows} rows");
+        assert!(parent.is_none_or(|parent| parent < i), "attention: segment {i} comes before its parent");
+    }
+    let mut order: Vec<usize> = (0..segments.len()).filter(|&i| segments[i].len > 0).collect();
+    order.sort_by_key(|&i| segments[i].start);
+    for pair in order.windows(2) {
+        let apart = segments[pair[0]].rows().end <= segments[pair[1]].start;
+        assert!(apart, "attention: segments {} and {} share rows", pair[0].min(pair[1]), pair[0].max(pair[1]));
+    }
+}
+
 /// Position of each segment's first token: the total length of its chain of parents.
 ///
 /// # Panics
 /// When a parent does not come before its child.
-pub fn first_positions(segments: &[Segment]) -> Vec<usize> {
+pub(super) fn first_positions(segments: &[Segment]) -> Vec<usize> {
     let mut first: Vec<usize> = Vec::with_capacity(segments.len());
     for (i, segment) in segments.iter().enumerate() {
         first.push(segment.parent.map_or(0, |parent| {

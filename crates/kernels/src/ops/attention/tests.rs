@@ -2,7 +2,7 @@
 
 use super::reference::Shape;
 use super::*;
-use crate::ops::check::{assert_close, assert_same_bits, central_differences, queues, random, tolerance, wide};
+use crate::testing::{assert_close, assert_same_bits, central_differences, queues, random, tolerance, wide};
 use crate::{Buffer, Device, bf16};
 
 fn segment(start: usize, len: usize, parent: Option<usize>) -> Segment {
@@ -121,7 +121,6 @@ impl<T: Real> Problem<T> {
         let Shape { segments, kv_heads, head_dim, scale, .. } = &self.shape;
         let (width, first) = (self.widths().0, first_positions(segments));
         let mut out = vec![T::default(); self.n * width];
-        let mut scratch = Scratch::new(Device::Cpu);
         let [q, k, v] = self.views();
         for (i, segment) in segments.iter().enumerate() {
             let total = first[i] + segment.len;
@@ -146,7 +145,7 @@ impl<T: Real> Problem<T> {
                 let at = segment.start + start;
                 let view = ViewMut::of(&mut out, self.n, width).row_range(at..at + count);
                 let (q, scale) = (q.row_range(at..at + count), *scale as f32);
-                attention_paged(queue, q, &paged, &[&table], &cache, *head_dim, scale, view, &mut scratch);
+                attention_paged(queue, q, &paged, &[&table], &cache, *head_dim, scale, view);
             }
         }
         out
@@ -251,13 +250,12 @@ fn sequences_of_a_decode_step_do_not_touch_each_other() {
     let kv: Vec<f32> = random(3, 4 * d);
     let slots = [(2, 0), (2, 1), (0, 0), (1, 5)];
     cache_write(&queue, View::of(&kv, 4, d), View::of(&kv, 4, d), &slots, &mut cache);
-    let mut scratch = Scratch::new(Device::Cpu);
-    let mut step = |tables: &[&[u32]], rows: &[PagedRow], cache: &PagedCache<f32>| {
+    let step = |tables: &[&[u32]], rows: &[PagedRow], cache: &PagedCache<f32>| {
         let q: Vec<f32> = random(4, d).repeat(rows.len());
         let mut out = Buffer::<f32>::zeros(Device::Cpu, rows.len() * d);
         let (q, view) = (View::of(&q, rows.len(), d), out.matrix_mut(rows.len(), d));
-        attention_paged(&queue, q, rows, tables, cache, d, 0.3, view, &mut scratch);
-        out.host().to_vec()
+        attention_paged(&queue, q, rows, tables, cache, d, 0.3, view);
+        out.to_host()
     };
     let row = |sequence, position| PagedRow { sequence, position };
     let both = step(&[&[2], &[0, 3]], &[row(0, 1), row(1, 0)], &cache);
@@ -286,11 +284,10 @@ fn check_many_sequences<T: Real>(heads: usize, kv_heads: usize, d: usize) {
             lengths.iter().enumerate().map(|(sequence, len)| PagedRow { sequence, position: len - 1 }).collect();
         let q: Vec<T> = random(4, rows.len() * heads * d);
         let q = View::of(&q, rows.len(), heads * d);
-        let mut scratch = Scratch::new(Device::Cpu);
-        let mut attend = |rows: &[PagedRow], q: View<T>| {
+        let attend = |rows: &[PagedRow], q: View<T>| {
             let mut out = vec![T::default(); rows.len() * heads * d];
             let view = ViewMut::of(&mut out, rows.len(), heads * d);
-            attention_paged(&queue, q, rows, &tables, &cache, d, 0.3, view, &mut scratch);
+            attention_paged(&queue, q, rows, &tables, &cache, d, 0.3, view);
             out
         };
         let together = attend(&rows, q);
@@ -320,8 +317,8 @@ fn a_page_that_is_used_again_shows_nothing_of_what_it_held() {
         let view = View::of(&kv, 1, d);
         cache_write(&queue, view, view, &[(0, 0)], &mut cache);
         let (row, mut out) = (PagedRow { sequence: 0, position: 0 }, vec![bf16::ZERO; d]);
-        let (q, out_view, mut scratch) = (View::of(&kv, 1, d), ViewMut::of(&mut out, 1, d), Scratch::new(Device::Cpu));
-        attention_paged(&queue, q, &[row], &[&[0]], &cache, d, 0.3, out_view, &mut scratch);
+        let (q, out_view) = (View::of(&kv, 1, d), ViewMut::of(&mut out, 1, d));
+        attention_paged(&queue, q, &[row], &[&[0]], &cache, d, 0.3, out_view);
         assert_same_bits(queue.isa().name(), &out, &kv);
     }
 }

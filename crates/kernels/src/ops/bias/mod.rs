@@ -1,5 +1,6 @@
 //! The gradient of a bias: column sums.
 
+use crate::check::expect;
 use crate::{Queue, View, ViewMut};
 
 /// Columns a task sums at a time: enough for whole cache lines.
@@ -14,8 +15,9 @@ const COLUMNS_PER_TASK: usize = 64;
 /// # Panics
 /// When the widths differ.
 pub fn bias_backward(queue: &Queue, d: View<f32>, d_bias: ViewMut<f32>) {
-    assert_eq!(d.cols(), d_bias.cols(), "rows of {} and a bias of {}", d.cols(), d_bias.cols());
     let cols = d.cols();
+    expect(queue, "bias_backward: d", &d, (d.rows(), cols));
+    expect(queue, "bias_backward: d_bias", &d_bias, (1, cols));
     queue.parallel(cols.div_ceil(COLUMNS_PER_TASK), |task| {
         let range = task * COLUMNS_PER_TASK..((task + 1) * COLUMNS_PER_TASK).min(cols);
         // SAFETY: tasks take disjoint columns of the one row of `d_bias`, all inside it.

@@ -5,6 +5,7 @@
 mod cpu;
 
 use super::split::{by_elements, by_rows, row_mut};
+use crate::check::expect;
 use crate::{Queue, Real, View, ViewMut};
 use cpu::{Add, Convert, SquaredError};
 
@@ -13,7 +14,8 @@ use cpu::{Add, Convert, SquaredError};
 /// # Panics
 /// When shapes disagree.
 pub fn convert<T: Real>(queue: &Queue, x: View<f32>, out: ViewMut<T>) {
-    assert_eq!((x.rows(), x.cols()), (out.rows(), out.cols()), "convert: x against out");
+    expect(queue, "convert: x", &x, x.shape());
+    expect(queue, "convert: out", &out, x.shape());
     let together = x.is_contiguous() && out.is_contiguous();
     let (x, out) = if together { (x.reshape(1, count(&x)), flat(out)) } else { (x, out) };
     by_elements(queue, x.rows(), x.cols(), |i, range| {
@@ -27,7 +29,8 @@ pub fn convert<T: Real>(queue: &Queue, x: View<f32>, out: ViewMut<T>) {
 /// # Panics
 /// When shapes disagree.
 pub fn add(queue: &Queue, x: View<f32>, y: ViewMut<f32>) {
-    assert_eq!((x.rows(), x.cols()), (y.rows(), y.cols()), "add: x against y");
+    expect(queue, "add: x", &x, x.shape());
+    expect(queue, "add: y", &y, x.shape());
     let together = x.is_contiguous() && y.is_contiguous();
     let (x, y) = if together { (x.reshape(1, count(&x)), flat(y)) } else { (x, y) };
     by_elements(queue, x.rows(), x.cols(), |i, range| {
@@ -38,6 +41,7 @@ pub fn add(queue: &Queue, x: View<f32>, y: ViewMut<f32>) {
 
 /// `y = 0`.
 pub fn zero(queue: &Queue, y: ViewMut<f32>) {
+    expect(queue, "zero: y", &y, y.shape());
     let y = if y.is_contiguous() { flat(y) } else { y };
     by_elements(queue, y.rows(), y.cols(), |i, range| {
         // SAFETY: the range lies in the row, tasks write disjoint ranges, and zero bits are 0.0.
@@ -63,12 +67,11 @@ pub fn mean_squared_error(
     d_x: ViewMut<f32>,
 ) {
     let (n, c) = (x.rows(), x.cols());
-    assert_eq!((target.rows(), target.cols()), (n, c), "mean_squared_error: target against x");
-    assert_eq!((d_x.rows(), d_x.cols()), (n, c), "mean_squared_error: d_x against x");
-    assert_eq!((weight.cols(), value.cols()), (n, n), "mean_squared_error: weight and value against x");
-    if n == 0 {
-        return;
-    }
+    expect(queue, "mean_squared_error: x", &x, (n, c));
+    expect(queue, "mean_squared_error: target", &target, (n, c));
+    expect(queue, "mean_squared_error: weight", &weight, (1, n));
+    expect(queue, "mean_squared_error: value", &value, (1, n));
+    expect(queue, "mean_squared_error: d_x", &d_x, (n, c));
     let weight = weight.row(0);
     by_rows(queue, n, c, |rows| {
         queue.isa().run_without_pairs(SquaredError { x, target, weight, value: &value, d_x: &d_x, rows });
@@ -89,7 +92,7 @@ fn flat<T: Real>(y: ViewMut<T>) -> ViewMut<T> {
 mod tests {
     use super::*;
     use crate::bf16;
-    use crate::ops::check::{assert_close, assert_same_bits, central_differences, queues, random, wide};
+    use crate::testing::{assert_close, assert_same_bits, central_differences, queues, random, wide};
 
     #[test]
     fn elements_are_rounded_added_and_zeroed_inside_their_columns_only() {

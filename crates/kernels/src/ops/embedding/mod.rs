@@ -8,6 +8,7 @@
 mod cpu;
 
 use super::split::{by_columns, by_rows};
+use crate::check::{expect, expect_below};
 use crate::{Queue, Real, View, ViewMut};
 use cpu::{Backward, Forward};
 
@@ -19,7 +20,11 @@ use cpu::{Backward, Forward};
 /// # Panics
 /// When shapes disagree or a token is not below V.
 pub fn embedding_forward<T: Real>(queue: &Queue, tokens: View<u32>, table: View<T>, out: ViewMut<f32>) {
-    check(tokens, out.rows(), table.rows(), table.cols(), out.cols());
+    let (n, vocabulary, c) = (out.rows(), table.rows(), table.cols());
+    expect(queue, "embedding_forward: tokens", &tokens, (1, n));
+    expect(queue, "embedding_forward: table", &table, (vocabulary, c));
+    expect(queue, "embedding_forward: out", &out, (n, c));
+    expect_below("embedding_forward: token", tokens.row(0), vocabulary);
     by_rows(queue, out.rows(), out.cols(), |rows| {
         queue.isa().run_without_pairs(Forward { tokens: tokens.row(0), table, out: &out, rows });
     });
@@ -33,25 +38,21 @@ pub fn embedding_forward<T: Real>(queue: &Queue, tokens: View<u32>, table: View<
 /// # Panics
 /// When shapes disagree or a token is not below V.
 pub fn embedding_backward(queue: &Queue, tokens: View<u32>, d_out: View<f32>, d_table: ViewMut<f32>) {
-    check(tokens, d_out.rows(), d_table.rows(), d_table.cols(), d_out.cols());
+    let (n, vocabulary, c) = (d_out.rows(), d_table.rows(), d_table.cols());
+    expect(queue, "embedding_backward: tokens", &tokens, (1, n));
+    expect(queue, "embedding_backward: d_out", &d_out, (n, c));
+    expect(queue, "embedding_backward: d_table", &d_table, (vocabulary, c));
+    expect_below("embedding_backward: token", tokens.row(0), vocabulary);
     by_columns(queue, d_out.cols(), |cols| {
         queue.isa().run_without_pairs(Backward { tokens: tokens.row(0), d_out, d_table: &d_table, cols });
     });
-}
-
-fn check(tokens: View<u32>, rows: usize, vocabulary: usize, width: usize, cols: usize) {
-    assert_eq!((tokens.cols(), width), (rows, cols), "embedding: tokens and table width against rows and columns");
-    if rows > 0 {
-        let largest = tokens.row(0).iter().copied().max().unwrap_or(0);
-        assert!((largest as usize) < vocabulary, "embedding: token {largest} of a table of {vocabulary} rows");
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bf16;
-    use crate::ops::check::{assert_close, assert_same_bits, queues, random, wide};
+    use crate::testing::{assert_close, assert_same_bits, queues, random, wide};
 
     fn check_against_reference<T: Real>(n: usize, vocabulary: usize, c: usize) {
         let tokens: Vec<u32> = (0..n).map(|i| ((i * 7 + i / 3) % vocabulary) as u32).collect();
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "token 5 of a table of 5 rows")]
+    #[should_panic(expected = "token 5 is not below 5")]
     fn a_token_beyond_the_table_panics() {
         let (mut out, queue) = ([0.0; 4], &queues()[0]);
         embedding_forward(queue, View::of(&[5], 1, 1), View::of(&[0f32; 20], 5, 4), ViewMut::of(&mut out, 1, 4));

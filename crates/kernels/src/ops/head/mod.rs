@@ -17,6 +17,7 @@ pub use divergence::{Divergence, divergence_rows, sparse_forward_kl_rows};
 pub use top_k::top_k_rows;
 
 use super::split::by_rows;
+use crate::check::{expect, expect_below};
 use crate::{Queue, Real, View, ViewMut};
 use cpu::{Gradient, Statistics};
 
@@ -38,12 +39,13 @@ pub fn head_statistics(
     entropy: ViewMut<f32>,
 ) {
     let r = logits.rows();
-    check_targets(logits, targets);
-    assert_eq!((logprob.cols(), logsumexp.cols(), entropy.cols()), (r, r, r), "head_statistics: outputs against rows");
-    if r == 0 {
-        return;
-    }
+    expect(queue, "head_statistics: logits", &logits, (r, logits.cols()));
+    expect(queue, "head_statistics: targets", &targets, (1, r));
+    expect(queue, "head_statistics: logprob", &logprob, (1, r));
+    expect(queue, "head_statistics: logsumexp", &logsumexp, (1, r));
+    expect(queue, "head_statistics: entropy", &entropy, (1, r));
     let targets = targets.row(0);
+    expect_below("head_statistics: target", targets, logits.cols());
     by_rows(queue, r, logits.cols(), |rows| {
         let (logprob, logsumexp, entropy) = (&logprob, &logsumexp, &entropy);
         queue.isa().run_without_pairs(Statistics { logits, targets, temperature, logprob, logsumexp, entropy, rows });
@@ -69,32 +71,24 @@ pub fn head_gradient<T: Real>(
     d_logits: ViewMut<T>,
 ) {
     let r = logits.rows();
-    check_targets(logits, targets);
-    assert_eq!((logsumexp.cols(), coefficient.cols()), (r, r), "head_gradient: logsumexp, coefficient against rows");
-    assert_eq!((d_logits.rows(), d_logits.cols()), (r, logits.cols()), "head_gradient: d_logits against logits");
-    if r == 0 {
-        return;
-    }
+    expect(queue, "head_gradient: logits", &logits, (r, logits.cols()));
+    expect(queue, "head_gradient: targets", &targets, (1, r));
+    expect(queue, "head_gradient: logsumexp", &logsumexp, (1, r));
+    expect(queue, "head_gradient: coefficient", &coefficient, (1, r));
+    expect(queue, "head_gradient: d_logits", &d_logits, (r, logits.cols()));
     let (targets, logsumexp, coefficient) = (targets.row(0), logsumexp.row(0), coefficient.row(0));
+    expect_below("head_gradient: target", targets, logits.cols());
     by_rows(queue, r, logits.cols(), |rows| {
         let d_logits = &d_logits;
         queue.isa().run_on::<T, _>(Gradient { logits, targets, logsumexp, coefficient, temperature, d_logits, rows });
     });
 }
 
-fn check_targets(logits: View<f32>, targets: View<u32>) {
-    assert_eq!(targets.cols(), logits.rows(), "head: targets against rows of logits");
-    if logits.rows() > 0 {
-        let largest = targets.row(0).iter().copied().max().unwrap_or(0) as usize;
-        assert!(largest < logits.cols(), "head: target {largest} of a vocabulary of {}", logits.cols());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bf16;
-    use crate::ops::check::{assert_close, assert_same_bits, central_differences, queues, random, tolerance, wide};
+    use crate::testing::{assert_close, assert_same_bits, central_differences, queues, random, tolerance, wide};
 
     /// Log-softmax of one row in f64.
     pub(super) fn log_softmax(row: &[f64], temperature: f64) -> Vec<f64> {

@@ -4,6 +4,7 @@
 
 use super::super::split::by_rows;
 use super::cpu::TopK;
+use crate::check::expect;
 use crate::{Queue, View, ViewMut};
 
 /// The k largest log-probabilities of each row, largest first, ties to the lower id.
@@ -24,8 +25,9 @@ pub fn top_k_rows(
 ) {
     let r = logits.rows();
     assert!(k <= logits.cols(), "top_k_rows: {k} of a vocabulary of {}", logits.cols());
-    assert_eq!((ids.rows(), ids.cols()), (r, k), "top_k_rows: ids against rows and k");
-    assert_eq!((logprobs.rows(), logprobs.cols()), (r, k), "top_k_rows: logprobs against rows and k");
+    expect(queue, "top_k_rows: logits", &logits, (r, logits.cols()));
+    expect(queue, "top_k_rows: ids", &ids, (r, k));
+    expect(queue, "top_k_rows: logprobs", &logprobs, (r, k));
     by_rows(queue, r, logits.cols(), |rows| {
         queue.isa().run_without_pairs(TopK { logits, temperature, ids: &ids, logprobs: &logprobs, rows });
     });
@@ -34,7 +36,7 @@ pub fn top_k_rows(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::check::{assert_close, queues, random};
+    use crate::testing::{assert_close, queues, random};
 
     #[test]
     fn the_largest_come_first_and_ties_go_to_the_lower_id() {

@@ -8,6 +8,7 @@
 mod cpu;
 
 use super::split::{by_columns, by_rows};
+use crate::check::expect;
 use crate::{Queue, Real, View, ViewMut};
 use cpu::{BackwardColumns, BackwardRows, Forward};
 
@@ -28,8 +29,11 @@ pub fn head_norm_forward<T: Real>(
     rstd: ViewMut<f32>,
 ) {
     let (n, d) = (x.rows(), weight.cols());
-    assert_eq!((out.rows(), out.cols()), (n, x.cols()), "head_norm_forward: out against x");
-    assert_eq!((rstd.rows(), rstd.cols() * d), (n, x.cols()), "head_norm_forward: rstd against x");
+    let heads = heads(x.cols(), d);
+    expect(queue, "head_norm_forward: x", &x, (n, x.cols()));
+    expect(queue, "head_norm_forward: weight", &weight, (1, d));
+    expect(queue, "head_norm_forward: out", &out, (n, x.cols()));
+    expect(queue, "head_norm_forward: rstd", &rstd, (n, heads));
     by_rows(queue, n, x.cols(), |rows| {
         queue.isa().run_on::<T, _>(Forward { x, weight, eps, out: &out, rstd: &rstd, rows });
     });
@@ -52,9 +56,12 @@ pub fn head_norm_backward<T: Real>(
     d_weight: ViewMut<f32>,
 ) {
     let (n, width) = (x.rows(), weight.cols());
-    assert_eq!((d.rows(), d.cols()), (n, x.cols()), "head_norm_backward: d against x");
-    assert_eq!((rstd.rows(), rstd.cols() * width), (n, x.cols()), "head_norm_backward: rstd against x");
-    assert_eq!(d_weight.cols(), width, "head_norm_backward: d_weight against weight");
+    let heads = heads(x.cols(), width);
+    expect(queue, "head_norm_backward: x", &x, (n, x.cols()));
+    expect(queue, "head_norm_backward: weight", &weight, (1, width));
+    expect(queue, "head_norm_backward: rstd", &rstd, (n, heads));
+    expect(queue, "head_norm_backward: d", &d, (n, x.cols()));
+    expect(queue, "head_norm_backward: d_weight", &d_weight, (1, width));
     // The weight's gradient reads what the second step overwrites.
     by_columns(queue, width, |cols| {
         queue.isa().run_without_pairs(BackwardColumns { x, rstd, d: d.as_view(), d_weight: &d_weight, cols });
@@ -64,12 +71,18 @@ pub fn head_norm_backward<T: Real>(
     });
 }
 
+fn heads(cols: usize, head_dim: usize) -> usize {
+    let whole = head_dim > 0 && cols.is_multiple_of(head_dim);
+    assert!(whole, "head_norm: {cols} columns are not whole heads of {head_dim}");
+    cols / head_dim
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bf16;
-    use crate::ops::check::{assert_close, central_differences, queues, random, tolerance, wide};
     use crate::ops::rmsnorm::reference;
+    use crate::testing::{assert_close, central_differences, queues, random, tolerance, wide};
 
     const EPS: f32 = 1e-3;
 

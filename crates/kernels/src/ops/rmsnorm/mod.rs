@@ -9,6 +9,7 @@
 mod cpu;
 
 use super::split::{by_columns, by_rows};
+use crate::check::expect;
 use crate::{Queue, Real, View, ViewMut};
 use cpu::{BackwardColumns, BackwardRows, Forward};
 
@@ -31,8 +32,10 @@ pub fn rmsnorm_forward<T: Real>(
     rstd: ViewMut<f32>,
 ) {
     let (n, c) = (x.rows(), x.cols());
-    assert_eq!((out.rows(), out.cols()), (n, c), "rmsnorm_forward: out against x");
-    assert_eq!((weight.cols(), rstd.cols()), (c, n), "rmsnorm_forward: weight and rstd against x");
+    expect(queue, "rmsnorm_forward: x", &x, (n, c));
+    expect(queue, "rmsnorm_forward: weight", &weight, (1, c));
+    expect(queue, "rmsnorm_forward: out", &out, (n, c));
+    expect(queue, "rmsnorm_forward: rstd", &rstd, (1, n));
     by_rows(queue, n, c, |rows| {
         queue.isa().run_on::<T, _>(Forward { x, weight, eps, out: &out, rstd: &rstd, rows });
     });
@@ -58,10 +61,12 @@ pub fn rmsnorm_backward(
     d_weight: ViewMut<f32>,
 ) {
     let (n, c) = (x.rows(), x.cols());
-    assert_eq!((d_out.rows(), d_out.cols()), (n, c), "rmsnorm_backward: d_out against x");
-    assert_eq!((d_x.rows(), d_x.cols()), (n, c), "rmsnorm_backward: d_x against x");
-    assert_eq!((weight.cols(), d_weight.cols()), (c, c), "rmsnorm_backward: weight and d_weight against x");
-    assert_eq!(rstd.cols(), n, "rmsnorm_backward: rstd against x");
+    expect(queue, "rmsnorm_backward: x", &x, (n, c));
+    expect(queue, "rmsnorm_backward: weight", &weight, (1, c));
+    expect(queue, "rmsnorm_backward: rstd", &rstd, (1, n));
+    expect(queue, "rmsnorm_backward: d_out", &d_out, (n, c));
+    expect(queue, "rmsnorm_backward: d_x", &d_x, (n, c));
+    expect(queue, "rmsnorm_backward: d_weight", &d_weight, (1, c));
     by_rows(queue, n, c, |rows| {
         queue.isa().run_without_pairs(BackwardRows { x, weight, rstd, d_out, d_x: &d_x, rows });
     });
@@ -81,7 +86,7 @@ pub(super) fn reference(x: &[f64], weight: &[f64], eps: f64) -> (Vec<f64>, f64) 
 mod tests {
     use super::*;
     use crate::bf16;
-    use crate::ops::check::{assert_close, assert_same_bits, central_differences, queues, random, tolerance, wide};
+    use crate::testing::{assert_close, assert_same_bits, central_differences, queues, random, tolerance, wide};
 
     const EPS: f32 = 1e-3;
 

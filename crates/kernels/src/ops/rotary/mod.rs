@@ -9,6 +9,7 @@
 mod cpu;
 
 use super::split::by_rows;
+use crate::check::{expect, expect_below};
 use crate::{Buffer, Device, Queue, Real, View, ViewMut};
 use cpu::Rotate;
 
@@ -18,17 +19,10 @@ use cpu::Rotate;
 /// * `frequencies`: `[D/2]`, radians a position; how a model family makes and stretches them is `lm`'s business.
 /// * returns `[positions, D]`, computed in f64 and rounded once.
 pub fn rotary_table(device: Device, frequencies: &[f64], positions: usize) -> Buffer<f32> {
-    let half = frequencies.len();
-    let mut table = Buffer::zeros(device, positions * 2 * half);
-    for (position, row) in table.host_mut().chunks_exact_mut((2 * half).max(1)).enumerate() {
-        let (cosines, sines) = row.split_at_mut(half);
-        for (i, frequency) in frequencies.iter().enumerate() {
-            let angle = position as f64 * frequency;
-            cosines[i] = angle.cos() as f32;
-            sines[i] = angle.sin() as f32;
-        }
-    }
-    table
+    let angles = |position: usize| frequencies.iter().map(move |frequency| position as f64 * frequency);
+    let row = |position| angles(position).map(f64::cos).chain(angles(position).map(f64::sin));
+    let table: Vec<f32> = (0..positions).flat_map(row).map(|x| x as f32).collect();
+    Buffer::from_host(device, &table)
 }
 
 /// Turns every head of every row, in place.
@@ -54,19 +48,14 @@ pub fn rotary_backward(queue: &Queue, d: ViewMut<f32>, positions: View<u32>, cos
 }
 
 fn rotate<T: Real>(queue: &Queue, x: ViewMut<T>, positions: View<u32>, cos_sin: View<f32>, direction: f32) {
-    let d = cos_sin.cols();
-    assert_eq!(positions.cols(), x.rows(), "rotary: positions against rows of x");
-    assert!(
-        d.is_multiple_of(2) && x.cols().is_multiple_of(d),
-        "rotary: {} columns are not whole heads of {d}",
-        x.cols()
-    );
-    if x.rows() == 0 {
-        return;
-    }
+    let (d, cols) = (cos_sin.cols(), x.cols());
+    let whole = d > 0 && d.is_multiple_of(2) && cols.is_multiple_of(d);
+    assert!(whole, "rotary: {cols} columns are not whole heads of {d}, an even number");
+    expect(queue, "rotary: x", &x, (x.rows(), cols));
+    expect(queue, "rotary: positions", &positions, (1, x.rows()));
+    expect(queue, "rotary: cos_sin", &cos_sin, (cos_sin.rows(), d));
     let positions = positions.row(0);
-    let last = positions.iter().copied().max().unwrap_or(0) as usize;
-    assert!(last < cos_sin.rows(), "rotary: position {last} of a table of {}", cos_sin.rows());
+    expect_below("rotary: position", positions, cos_sin.rows());
     by_rows(queue, x.rows(), x.cols(), |rows| {
         queue.isa().run_on::<T, _>(Rotate { x: &x, positions, cos_sin, direction, rows });
     });
@@ -76,7 +65,7 @@ fn rotate<T: Real>(queue: &Queue, x: ViewMut<T>, positions: View<u32>, cos_sin: 
 mod tests {
     use super::*;
     use crate::bf16;
-    use crate::ops::check::{assert_close, queues, random, tolerance, wide};
+    use crate::testing::{assert_close, queues, random, tolerance, wide};
 
     fn check_against_reference<T: Real>(n: usize, heads: usize, d: usize) {
         let (theta, width) = (1e4f64, heads * d);

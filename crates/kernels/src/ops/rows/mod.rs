@@ -1,5 +1,6 @@
 //! Moving whole rows: gathering those that the head is asked for, and scattering their gradients back.
 
+use crate::check::{expect, expect_below};
 use crate::{Element, Queue, View, ViewMut};
 
 const ROWS_PER_TASK: usize = 64;
@@ -12,8 +13,11 @@ const ROWS_PER_TASK: usize = 64;
 /// # Panics
 /// When the shapes do not fit or an index is outside `x`.
 pub fn gather_rows<T: Element>(queue: &Queue, x: View<T>, index: View<u32>, out: ViewMut<T>) {
-    assert_eq!((index.cols(), x.cols()), (out.rows(), out.cols()), "index and columns against the output's shape");
+    expect(queue, "gather_rows: x", &x, x.shape());
+    expect(queue, "gather_rows: index", &index, (1, out.rows()));
+    expect(queue, "gather_rows: out", &out, (out.rows(), x.cols()));
     let (index, cols, stride) = (index.row(0), out.cols(), out.stride());
+    expect_below("gather_rows: index", index, x.rows());
     queue.parallel(index.len().div_ceil(ROWS_PER_TASK), |task| {
         let end = ((task + 1) * ROWS_PER_TASK).min(index.len());
         for (i, &source) in index.iter().enumerate().take(end).skip(task * ROWS_PER_TASK) {
@@ -32,9 +36,11 @@ pub fn gather_rows<T: Element>(queue: &Queue, x: View<T>, index: View<u32>, out:
 /// # Panics
 /// When the shapes do not fit or an index is outside `out`.
 pub fn scatter_add_rows(queue: &Queue, x: View<f32>, index: View<u32>, out: ViewMut<f32>) {
-    assert_eq!((index.cols(), out.cols()), (x.rows(), x.cols()), "index and columns against the input's shape");
+    expect(queue, "scatter_add_rows: x", &x, x.shape());
+    expect(queue, "scatter_add_rows: index", &index, (1, x.rows()));
+    expect(queue, "scatter_add_rows: out", &out, (out.rows(), x.cols()));
     let (index, cols, stride) = (index.row(0), out.cols(), out.stride());
-    assert!(index.iter().all(|&i| (i as usize) < out.rows()), "an index outside {} rows", out.rows());
+    expect_below("scatter_add_rows: index", index, out.rows());
     // Tasks take columns, since two rows may go to the same place.
     let per_task = cols.div_ceil(queue.threads()).max(16);
     queue.parallel(cols.div_ceil(per_task), |task| {

@@ -6,6 +6,7 @@
 
 mod cpu;
 
+use crate::check::expect;
 use crate::{Queue, View, ViewMut};
 
 /// One token id for each row.
@@ -18,8 +19,10 @@ use crate::{Queue, View, ViewMut};
 /// When the shapes do not fit or there is no vocabulary.
 pub fn draw_rows(queue: &Queue, logits: View<f32>, temperature: View<f32>, uniform: View<f32>, ids: ViewMut<u32>) {
     let rows = logits.rows();
-    let lengths = [temperature.cols(), uniform.cols(), ids.cols()];
-    assert!(lengths.iter().all(|&n| n == rows), "draw_rows: {rows} rows of logits against {lengths:?}");
+    expect(queue, "draw_rows: logits", &logits, (rows, logits.cols()));
+    expect(queue, "draw_rows: temperature", &temperature, (1, rows));
+    expect(queue, "draw_rows: uniform", &uniform, (1, rows));
+    expect(queue, "draw_rows: ids", &ids, (1, rows));
     assert!(logits.cols() > 0, "draw_rows: an empty vocabulary");
     cpu::draw_rows(queue, logits, temperature.row(0), uniform.row(0), ids);
 }

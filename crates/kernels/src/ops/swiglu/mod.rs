@@ -8,6 +8,8 @@
 mod cpu;
 
 use super::split::by_rows;
+use crate::check::expect;
+use crate::view::area;
 use crate::{Queue, Real, View, ViewMut};
 use cpu::{Backward, Forward};
 
@@ -20,7 +22,8 @@ use cpu::{Backward, Forward};
 /// When shapes disagree.
 pub fn swiglu_forward<T: Real>(queue: &Queue, gate_up: View<T>, out: ViewMut<T>) {
     let f = out.cols();
-    assert_eq!((gate_up.rows(), gate_up.cols()), (out.rows(), 2 * f), "swiglu_forward: gate_up against out");
+    expect(queue, "swiglu_forward: gate_up", &gate_up, (out.rows(), area(2, f)));
+    expect(queue, "swiglu_forward: out", &out, (out.rows(), f));
     by_rows(queue, out.rows(), f, |rows| {
         queue.isa().run_on::<T, _>(Forward { gate_up, out: &out, rows });
     });
@@ -35,7 +38,8 @@ pub fn swiglu_forward<T: Real>(queue: &Queue, gate_up: View<T>, out: ViewMut<T>)
 /// When shapes disagree.
 pub fn swiglu_backward<T: Real>(queue: &Queue, d_out: View<f32>, gate_up: ViewMut<T>) {
     let (n, f) = (d_out.rows(), d_out.cols());
-    assert_eq!((gate_up.rows(), gate_up.cols()), (n, 2 * f), "swiglu_backward: gate_up against d_out");
+    expect(queue, "swiglu_backward: d_out", &d_out, (n, f));
+    expect(queue, "swiglu_backward: gate_up", &gate_up, (n, area(2, f)));
     by_rows(queue, n, f, |rows| {
         queue.isa().run_on::<T, _>(Backward { d_out, gate_up: &gate_up, rows });
     });
@@ -45,7 +49,7 @@ pub fn swiglu_backward<T: Real>(queue: &Queue, d_out: View<f32>, gate_up: ViewMu
 mod tests {
     use super::*;
     use crate::bf16;
-    use crate::ops::check::{assert_close, central_differences, queues, random, tolerance, wide};
+    use crate::testing::{assert_close, central_differences, queues, random, tolerance, wide};
 
     fn reference(gate_up: &[f64], f: usize) -> Vec<f64> {
         let rows = gate_up.chunks(2 * f);

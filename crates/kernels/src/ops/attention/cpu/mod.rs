@@ -14,6 +14,7 @@ pub(super) mod forward;
 
 use super::KEY_BLOCK;
 use crate::simd::{Simd, prefetch};
+use crate::view::area;
 use crate::{DType, Real, View, ViewMut, bf16};
 
 /// The most lanes of any path.
@@ -48,7 +49,13 @@ impl Pages {
 
     /// Words of one page.
     pub fn words(&self) -> usize {
-        self.kv_heads * (self.key_words() + KEY_BLOCK / self.depth * padded(self.head_dim))
+        area(self.kv_heads, self.head_words())
+    }
+
+    /// Words of one head of one page.
+    #[inline(always)]
+    fn head_words(&self) -> usize {
+        self.key_words() + KEY_BLOCK / self.depth * padded(self.head_dim)
     }
 
     /// Words of one head's keys.
@@ -60,7 +67,7 @@ impl Pages {
     /// Where the keys and where the values of one head of one page begin.
     #[inline(always)]
     pub fn head(&self, page: usize, kv_head: usize) -> (*mut f32, *mut f32) {
-        let keys = self.memory.wrapping_add((page * self.kv_heads + kv_head) * (self.words() / self.kv_heads));
+        let keys = self.memory.wrapping_add((page * self.kv_heads + kv_head) * self.head_words());
         (keys, keys.wrapping_add(self.key_words()))
     }
 }

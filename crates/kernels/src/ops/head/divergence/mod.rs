@@ -11,6 +11,7 @@ mod cpu;
 
 use super::super::split::{by_rows, row_mut};
 use super::cpu::Row;
+use crate::check::{expect, expect_below};
 use crate::{Queue, View, ViewMut};
 use cpu::{Dense, Sparse};
 
@@ -47,14 +48,13 @@ pub fn divergence_rows(
     d_logits: ViewMut<f32>,
 ) {
     let (r, vocabulary) = (student.rows(), student.cols());
-    assert_eq!((teacher.rows(), teacher.cols()), (r, vocabulary), "divergence_rows: teacher against student");
-    assert_eq!((d_logits.rows(), d_logits.cols()), (r, vocabulary), "divergence_rows: d_logits against student");
-    assert_eq!((weight.cols(), value.cols()), (r, r), "divergence_rows: weight and value against rows");
+    expect(queue, "divergence_rows: student", &student, (r, vocabulary));
+    expect(queue, "divergence_rows: teacher", &teacher, (r, vocabulary));
+    expect(queue, "divergence_rows: weight", &weight, (1, r));
+    expect(queue, "divergence_rows: value", &value, (1, r));
+    expect(queue, "divergence_rows: d_logits", &d_logits, (r, vocabulary));
     if let Divergence::Jsd { beta } = kind {
         assert!(beta > 0.0 && beta < 1.0, "divergence_rows: beta {beta} is not strictly between 0 and 1");
-    }
-    if r == 0 {
-        return;
     }
     let weight = weight.row(0);
     by_rows(queue, r, vocabulary, |rows| {
@@ -73,7 +73,7 @@ pub fn divergence_rows(
 /// * `weight`: `[1, R]`; `value`: `[1, R]`, overwritten, unweighted, in nats; `d_logits`: `[R, V]`, += weight · gradient.
 ///
 /// # Panics
-/// When shapes disagree or an id is not below V.
+/// When shapes disagree, an id is not below V, or a row names one twice.
 pub fn sparse_forward_kl_rows(
     queue: &Queue,
     student: View<f32>,
@@ -85,19 +85,19 @@ pub fn sparse_forward_kl_rows(
     d_logits: ViewMut<f32>,
 ) {
     let (r, vocabulary) = (student.rows(), student.cols());
-    assert_eq!((ids.rows(), logprobs.rows()), (r, r), "sparse_forward_kl_rows: ids and logprobs against rows");
-    assert_eq!(ids.cols(), logprobs.cols(), "sparse_forward_kl_rows: ids against logprobs");
-    assert_eq!((d_logits.rows(), d_logits.cols()), (r, vocabulary), "sparse_forward_kl_rows: d_logits against student");
-    assert_eq!((weight.cols(), value.cols()), (r, r), "sparse_forward_kl_rows: weight and value against rows");
-    if r == 0 {
-        return;
-    }
-    let largest = (0..r).flat_map(|i| ids.row(i)).copied().max().unwrap_or(0) as usize;
-    assert!(largest < vocabulary, "sparse_forward_kl_rows: id {largest} of a vocabulary of {vocabulary}");
+    expect(queue, "sparse_forward_kl_rows: student", &student, (r, vocabulary));
+    expect(queue, "sparse_forward_kl_rows: ids", &ids, (r, ids.cols()));
+    expect(queue, "sparse_forward_kl_rows: logprobs", &logprobs, (r, ids.cols()));
+    expect(queue, "sparse_forward_kl_rows: weight", &weight, (1, r));
+    expect(queue, "sparse_forward_kl_rows: value", &value, (1, r));
+    expect(queue, "sparse_forward_kl_rows: d_logits", &d_logits, (r, vocabulary));
+    expect_below("sparse_forward_kl_rows: id", (0..r).flat_map(|i| ids.row(i)), vocabulary);
     by_rows(queue, r, vocabulary, |rows| {
         for i in rows {
             let mut known: Vec<(u32, f32)> = ids.row(i).iter().copied().zip(logprobs.row(i).iter().copied()).collect();
             known.sort_unstable_by_key(|(id, _)| *id);
+            let differ = known.windows(2).all(|pair| pair[0].0 < pair[1].0);
+            assert!(differ, "sparse_forward_kl_rows: row {i} names an id twice");
             let result = queue.isa().run_without_pairs(Sparse {
                 student: Row::of(&student, i, temperature),
                 known: &known,

@@ -1,7 +1,7 @@
 //! Divergences against f64, their gradients against central differences.
 
 use super::*;
-use crate::ops::check::{assert_close, assert_same_bits, central_differences, queues, random, wide};
+use crate::testing::{assert_close, assert_same_bits, central_differences, queues, random, wide};
 
 const KINDS: [Divergence; 4] =
     [Divergence::ForwardKl, Divergence::ReverseKl, Divergence::Jsd { beta: 0.1 }, Divergence::Jsd { beta: 0.5 }];
