@@ -1,11 +1,12 @@
 //! The `ferule` binary: arguments in, an exit code out.
 //!
-//! Everything it does is in [`cli`], one file a command; [`hub`] is the way to a model hub and its cache, [`report`] the
-//! page that shows a run.
+//! Everything it does is in [`cli`], one file a command. [`hub`] downloads models and knows their cache, [`report`] makes the
+//! page that shows a run, and [`outcome`] turns an error into a message and an exit code.
 #![forbid(unsafe_code)]
 
 mod cli;
 mod hub;
+mod outcome;
 mod report;
 
 fn main() -> std::process::ExitCode {

@@ -9,7 +9,7 @@ use tasks::judgment::honest::HONEST_WORDS;
 use tasks::registry;
 
 use super::model_argument::OpenModel;
-use super::outcome::WrongUse;
+use crate::outcome::WrongUse;
 
 /// How to ask a model.
 pub enum Asking {

@@ -21,9 +21,9 @@ use serde_json::Value;
 use super::asking::Asking;
 use super::generate::{check_sampling, limits_for, stop_tokens};
 use super::model_argument::{ComputeDType, ModelArguments, OpenModel};
-use super::outcome::{WrongUse, failure};
 use super::output::Output;
 use super::stop_strings::StopStrings;
+use crate::outcome::{WrongUse, failure};
 
 /// What `ferule chat` is told.
 #[derive(clap::Args)]

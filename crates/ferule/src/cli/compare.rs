@@ -12,8 +12,8 @@ use serde::Serialize;
 use store::{RunView, Runs};
 use train::stats::{Interval, paired_bootstrap};
 
-use super::outcome::failure;
 use super::output::Output;
+use crate::outcome::failure;
 use crate::report::paired::{self, RESAMPLES};
 
 /// What `ferule compare` reads.

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use lm::checkpoint::huggingface::Companions;
 use lm::checkpoint::{Checkpoint, Storage, gguf, huggingface};
-use lm::tokenizer::Tokenizer;
 
-use super::model_argument::open;
-use super::outcome::WrongUse;
+use super::model_argument::{open, tokenizer_of};
+use crate::outcome::WrongUse;
 
 /// What `ferule import` is told.
 #[derive(clap::Args)]
@@ -106,16 +105,6 @@ pub fn export(arguments: ExportArguments) -> anyhow::Result<()> {
     gguf::save(&arguments.file, export, model.tensors(), storage)?;
     wrote(&arguments.file, &model, storage);
     Ok(())
-}
-
-/// The tokenizer, if the model has one.
-pub fn tokenizer_of(model: &Checkpoint) -> anyhow::Result<Option<Tokenizer>> {
-    if let Checkpoint::Folder(folder) = model
-        && !folder.path().join("tokenizer.json").exists()
-    {
-        return Ok(None);
-    }
-    Ok(Some(model.tokenizer()?))
 }
 
 fn refuse_existing(path: &Path, force: bool) -> anyhow::Result<()> {

@@ -12,8 +12,8 @@ use train::evaluate::{Calibration, Evaluation, evaluate};
 use train::prompting::Prompting;
 
 use super::model_argument::{ComputeDType, ModelArguments, OpenModel};
-use super::outcome::WrongUse;
 use super::output::Output;
+use crate::outcome::WrongUse;
 use crate::report::figures::percent;
 
 /// What `ferule eval` reads.

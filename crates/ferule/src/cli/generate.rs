@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use super::input_lines::{InputLine, stdin_lines};
 use super::machine;
 use super::model_argument::{ComputeDType, ModelArguments, OpenModel};
-use super::outcome::{WrongUse, failure};
 use super::output::Output;
 use super::stop_strings::StopStrings;
+use crate::outcome::{WrongUse, failure};
 
 const FORM: &str =
     "{\"prompt\": \"…\"}, {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}]} or {\"tokens\": [1, 2]}";

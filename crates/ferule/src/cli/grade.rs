@@ -9,8 +9,8 @@ use train::episodes::GAME;
 use train::recipe::Recipe;
 use train::rules::Rules;
 
-use super::outcome::failure;
 use super::output::Output;
+use crate::outcome::failure;
 
 /// What `ferule grade` reads.
 #[derive(clap::Args)]

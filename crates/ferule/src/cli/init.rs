@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use tasks::data::inspect;
 use train::recipe::starter;
 
-use super::outcome::{WrongUse, failure};
 use super::output::Output;
+use crate::outcome::{WrongUse, failure};
 
 /// What `ferule init` reads.
 #[derive(clap::Args)]

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, IsTerminal};
 
 use serde::de::DeserializeOwned;
 
-use super::outcome::failure;
+use crate::outcome::failure;
 
 /// One line of the input.
 #[derive(Clone, Debug)]

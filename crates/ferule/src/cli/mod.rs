@@ -1,8 +1,8 @@
 //! The command line: arguments as they were typed, resolved to what a command needs, then run.
 //!
 //! A command's file holds its `Arguments` (what clap reads) and a `run`. Shared are `model_argument.rs` (which model, in which
-//! dtype, on how many threads), `input_lines.rs` (JSON lines from stdin, with line numbers in every error), `output.rs`
-//! (stdout, where only data goes) and `outcome.rs` (how an error becomes a message and an exit code).
+//! dtype, on how many threads), `input_lines.rs` (JSON lines from stdin, with line numbers in every error) and `output.rs`
+//! (stdout, where only data goes). `crate::outcome` turns an error into a message and an exit code.
 //!
 //! To add a command: a file beside these, and a line in [`Command`] and in [`run()`].
 
@@ -22,7 +22,6 @@ mod ladder;
 mod ls;
 mod machine;
 mod model_argument;
-mod outcome;
 mod output;
 mod progress;
 mod pull;
@@ -39,7 +38,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use outcome::failure;
+use crate::outcome;
 
 /// Trains small reasoning models by rule and by teacher.
 #[derive(Parser)]

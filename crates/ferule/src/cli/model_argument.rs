@@ -14,9 +14,9 @@ use lm::tokenizer::Tokenizer;
 use lm::{Model, Role};
 use store::Runs;
 
-use super::outcome::{WrongUse, failure};
 use super::{machine, run_model};
 use crate::hub;
+use crate::outcome::{WrongUse, failure};
 
 /// Which model, and how to compute.
 #[derive(clap::Args, Clone, Debug)]
@@ -100,7 +100,7 @@ impl OpenModel {
 
     /// The tokenizer; none where the model comes without one.
     pub fn tokenizer(&self) -> anyhow::Result<Option<Tokenizer>> {
-        super::convert::tokenizer_of(&self.checkpoint)
+        tokenizer_of(&self.checkpoint)
     }
 
     /// The chat template.
@@ -123,6 +123,16 @@ impl OpenModel {
         }
         Ok(())
     }
+}
+
+/// The tokenizer, if the model has one.
+pub fn tokenizer_of(model: &Checkpoint) -> anyhow::Result<Option<Tokenizer>> {
+    if let Checkpoint::Folder(folder) = model
+        && !folder.path().join("tokenizer.json").exists()
+    {
+        return Ok(None);
+    }
+    Ok(Some(model.tokenizer()?))
 }
 
 /// Opens a folder, a file, or a repository of the cache.

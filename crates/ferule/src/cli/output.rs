@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
 
 use serde::Serialize;
 
-use super::outcome::ReaderGone;
+use crate::outcome::ReaderGone;
 
 /// Buffered stdout that tells a closed pipe from a failure.
 pub struct Output {
@@ -38,7 +38,7 @@ impl Output {
 fn explain(error: io::Error) -> anyhow::Error {
     match error.kind() {
         ErrorKind::BrokenPipe => ReaderGone.into(),
-        ErrorKind::StorageFull => super::outcome::failure(
+        ErrorKind::StorageFull => crate::outcome::failure(
             format!("cannot write the output: {error}"),
             "free space on the disk and run the command again",
         ),

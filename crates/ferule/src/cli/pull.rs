@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::machine;
-use super::outcome::{WrongUse, failure};
 use super::output::Output;
 use crate::hub::{Cache, Client, RepositoryId, download, is_offline, model_in};
+use crate::outcome::{WrongUse, failure};
 
 /// What `ferule pull` is told.
 #[derive(clap::Args)]

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use lm::tokenizer::Tokenizer;
 use store::{RunView, Runs};
 
-use super::outcome::failure;
 use super::output::Output;
+use crate::outcome::failure;
 use crate::report::{Language, Report, page, summary};
 
 /// What `ferule report` reads.

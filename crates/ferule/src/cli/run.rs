@@ -17,9 +17,9 @@ use super::dry_run;
 use super::ladder;
 use super::machine;
 use super::model_argument::pulled;
-use super::outcome::failure;
 use super::output::Output;
 use super::progress::{Lines, Terminal};
+use crate::outcome::failure;
 
 /// What `ferule run` reads.
 #[derive(clap::Args)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use store::{RunView, Runs};
 
-use super::outcome::failure;
+use crate::outcome::failure;
 
 /// The folder of the model that `text` names, where it begins with the name of a run.
 ///

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::RepositoryId;
+use super::repository_id::RepositoryId;
 
 /// The cache's root folder.
 #[derive(Clone, Debug)]

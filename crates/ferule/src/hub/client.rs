@@ -10,8 +10,9 @@ use ureq::config::RedirectAuthHeaders;
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
-use super::{RepositoryId, cache};
-use crate::cli::failure;
+use super::cache;
+use super::repository_id::RepositoryId;
+use crate::outcome::failure;
 
 const PUBLIC_HUB: &str = "https://huggingface.co";
 

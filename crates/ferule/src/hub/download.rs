@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::cache::RepositoryCache;
 use super::client::{Client, RemoteFile, check_status};
-use crate::cli::failure;
+use crate::outcome::failure;
 
 /// Tries before giving up on a connection that keeps breaking.
 const TRIES: usize = 5;

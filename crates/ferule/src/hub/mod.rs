@@ -9,44 +9,14 @@
 mod cache;
 mod client;
 mod download;
+mod repository_id;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use cache::Cache;
 pub use client::Client;
 pub use download::download;
-
-/// The id of a repository: `owner/name`, or `name` alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RepositoryId(String);
-
-impl RepositoryId {
-    /// Reads an id; none for text that no repository can be called.
-    pub fn parse(text: &str) -> Option<Self> {
-        let is_part = |part: &str| {
-            !part.is_empty()
-                && part.len() <= 96
-                && !part.starts_with(['.', '-'])
-                && !part.contains("..")
-                && !part.contains("--")
-                && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
-        };
-        let parts: Vec<&str> = text.split('/').collect();
-        (parts.len() <= 2 && parts.iter().all(|part| is_part(part))).then(|| Self(text.to_string()))
-    }
-
-    /// The folder's name in the cache.
-    fn folder_name(&self) -> String {
-        format!("models--{}", self.0.replace('/', "--"))
-    }
-}
-
-impl fmt::Display for RepositoryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+pub use repository_id::RepositoryId;
 
 /// Whether `HF_HUB_OFFLINE` forbids the network.
 pub fn is_offline() -> bool {
@@ -65,21 +35,5 @@ pub fn model_in(snapshot: &Path) -> PathBuf {
     match files.len() {
         1 => files.remove(0),
         _ => snapshot.to_path_buf(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::RepositoryId;
-
-    #[test]
-    fn ids_are_names_and_never_paths() {
-        for id in ["gpt2", "Qwen/Qwen3-0.6B", "a_b/c.d-e"] {
-            assert_eq!(RepositoryId::parse(id).map(|id| id.to_string()), Some(id.to_string()));
-        }
-        for text in ["", "/", "a/", "../etc", "a/../b", "a/b/c", "a--b/c", "./model", "模型", "a b"] {
-            assert_eq!(RepositoryId::parse(text), None, "{text}");
-        }
-        assert_eq!(RepositoryId::parse("Qwen/Qwen3-0.6B").unwrap().folder_name(), "models--Qwen--Qwen3-0.6B");
     }
 }

@@ -10,8 +10,8 @@ use store::{Notice, StageRow};
 
 use super::data::{Curve, Report};
 use super::figures::{axis, count, escape, percent};
-use super::words::Words;
-use super::{Language, chart, ladder, transcripts};
+use super::words::{Language, Words};
+use super::{chart, ladder, transcripts};
 
 /// The whole document.
 pub fn html(report: &Report, language: Language) -> String {

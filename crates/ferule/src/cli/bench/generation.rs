@@ -6,7 +6,8 @@ use lm::generate::{Flow, Limits, Request, Sampling, Scheduler, generate};
 use lm::{Model, Role};
 use serde::Serialize;
 
-use super::{Subject, median, seconds};
+use super::subject::Subject;
+use super::timing::{median, seconds};
 use crate::cli::generate::limits_for;
 
 /// Speed of decoding.

@@ -25,7 +25,8 @@ use train::recipe::{EvalSettings, Recipe, Source, Stage, StageKind};
 use train::stages::grpo;
 use train::trainer::{Meters, Observer, StepView, Trainer};
 
-use super::{Arguments, median};
+use super::arguments::Arguments;
+use super::timing::median;
 use crate::cli::machine;
 
 const PROMPTS: usize = 16;

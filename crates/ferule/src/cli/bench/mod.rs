@@ -6,79 +6,25 @@
 //!
 //! Never changes the arithmetic for the sake of a figure: every path here is the one the other commands take.
 
+mod arguments;
 mod generation;
 mod grpo;
 mod products;
+mod subject;
+mod timing;
 mod training;
 
-use std::num::NonZeroUsize;
-use std::path::PathBuf;
-use std::time::Instant;
-
-use kernels::{Device, Queue, Real, bf16};
-use lm::checkpoint::Checkpoint;
-use lm::{Arena, Config};
+use kernels::{Queue, Real, bf16};
 use serde::Serialize;
 
 use super::machine;
-use super::model_argument::{ComputeArguments, ComputeDType, open};
-use super::outcome::WrongUse;
+use super::model_argument::ComputeDType;
 use super::output::Output;
+use crate::outcome::WrongUse;
 
-/// What `ferule bench` is told.
-#[derive(clap::Args)]
-#[command(after_help = "\
-Without --model and --shape the reference shape is measured, with random weights: hidden_size 256, 6 layers, 8 heads of 32,
-SwiGLU 704, vocabulary 4096, untied. tokens_per_s of decode counts new tokens over the whole time, prefill included;
-peak_bytes of train is the highest resident memory of the process; peak_fraction counts 6 x matrix parameters (head in,
-embedding out) and causal attention, and no recomputation. A step of --grpo samples 16 prompts of 32 tokens x group of 8 x 64 new
-tokens, grades them by a trivial rule and trains on all of them, through the code and files of a `grpo` stage; each dtype is measured
-in a process of its own, whose highest resident memory is peak_bytes.
-
-    ferule bench --json --threads 2
-    ferule bench --only grpo --dtype bf16
-    ferule bench --model SmolLM2-135M --only decode --batch 1,16")]
-pub struct Arguments {
-    /// Measure with this model's weights (a folder, a .gguf file or a pulled repository)
-    #[arg(long, value_name = "MODEL", conflicts_with = "shape")]
-    model: Option<PathBuf>,
-    /// Measure with random weights of the shape of this config.json
-    #[arg(long, value_name = "FILE")]
-    shape: Option<PathBuf>,
-    #[command(flatten)]
-    compute: ComputeArguments,
-    /// Print one JSON object instead of a table
-    #[arg(long)]
-    json: bool,
-    /// What to measure [default: all but grpo; with --model, all but train and grpo]
-    #[arg(long, value_enum, value_delimiter = ',')]
-    only: Vec<Topic>,
-    /// Measure a step of reinforcement learning besides
-    #[arg(long)]
-    grpo: bool,
-    /// Sequences decoded at once
-    #[arg(long, value_name = "B", value_delimiter = ',', default_value = "1,32,256")]
-    batch: Vec<NonZeroUsize>,
-    /// Tokens in a prompt of decode
-    #[arg(long, value_name = "N", default_value = "32")]
-    prompt: NonZeroUsize,
-    /// Tokens decoded for each sequence
-    #[arg(long, value_name = "N", default_value = "128")]
-    new: NonZeroUsize,
-    /// Rounds of train, decode, prefill and grpo, of which the median counts
-    #[arg(long, value_name = "N", default_value = "3")]
-    rounds: NonZeroUsize,
-}
-
-#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
-enum Topic {
-    Peak,
-    Gemm,
-    Train,
-    Decode,
-    Prefill,
-    Grpo,
-}
+pub use arguments::Arguments;
+use arguments::Topic;
+use subject::Subject;
 
 /// Everything measured; the field names are a contract with scripts.
 #[derive(Serialize)]
@@ -125,56 +71,6 @@ impl Peak {
 
 /// Bytes read to measure memory: far more than a last-level cache holds.
 const BANDWIDTH_BYTES: usize = 256 << 20;
-
-/// What is measured on.
-struct Subject {
-    name: String,
-    config: Config,
-    /// None for random weights.
-    checkpoint: Option<Checkpoint>,
-}
-
-impl Subject {
-    fn of(arguments: &Arguments) -> anyhow::Result<Self> {
-        if let Some(path) = &arguments.model {
-            let checkpoint = open(path)?;
-            let config = checkpoint.config().clone();
-            return Ok(Self { name: path.display().to_string(), config, checkpoint: Some(checkpoint) });
-        }
-        let (name, config) = match &arguments.shape {
-            Some(path) => (path.display().to_string(), Config::read(path)?),
-            None => ("the reference shape".to_string(), reference()),
-        };
-        Ok(Self { name, config, checkpoint: None })
-    }
-
-    fn master(&self) -> anyhow::Result<Arena> {
-        match &self.checkpoint {
-            Some(checkpoint) => Ok(Arena::load(Device::Cpu, &self.config, checkpoint.tensors())?),
-            None => Ok(Arena::random(Device::Cpu, &self.config, 0)),
-        }
-    }
-}
-
-/// The shape that Ferule and its peers are compared at.
-fn reference() -> Config {
-    let shape = lm::config::Shape {
-        hidden_size: 256,
-        num_hidden_layers: 6,
-        num_attention_heads: 8,
-        model_type: "llama".into(),
-        num_key_value_heads: Some(8),
-        head_dim: Some(32),
-        intermediate_size: Some(704),
-        vocab_size: Some(4096),
-        max_position_embeddings: 512,
-        rms_norm_eps: 1e-6,
-        rope_theta: 10_000.0,
-        tie_word_embeddings: false,
-        initializer_range: 0.02,
-    };
-    Config::from_shape(&shape, None, "the reference shape".as_ref()).expect("a valid shape")
-}
 
 /// Measures and prints.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -273,20 +169,6 @@ fn measure<T: Real>(
     Ok(())
 }
 
-/// Seconds that `work` takes.
-fn seconds(work: impl FnOnce()) -> f64 {
-    let start = Instant::now();
-    work();
-    start.elapsed().as_secs_f64()
-}
-
-/// The middle one, or the mean of the two in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
-}
-
 fn table(report: &Report) -> String {
     let (machine, model, peak) = (&report.machine, &report.model, &report.peak);
     let processor = machine.processor.as_deref().unwrap_or("an unnamed processor");
@@ -329,15 +211,4 @@ fn table(report: &Report) -> String {
             &format!("grpo      {:<5} {what:<28} {:>8.2} s a step, {peak} resident\n", row.dtype, row.seconds_per_step);
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::median;
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
-    }
 }

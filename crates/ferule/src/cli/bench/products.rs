@@ -5,7 +5,7 @@ use kernels::{Buffer, Queue, Real, Scratch};
 use lm::Config;
 use serde::Serialize;
 
-use super::seconds;
+use super::timing::seconds;
 
 /// One product's rate.
 #[derive(Serialize)]

@@ -8,7 +8,7 @@ use lm::{Arena, Batch, Config, Keep};
 use serde::Serialize;
 use train::step::{Learner, Signals};
 
-use super::{median, seconds};
+use super::timing::{median, seconds};
 use crate::cli::machine;
 
 /// Sequences and tokens in each, of a step.
