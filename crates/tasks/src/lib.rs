@@ -21,8 +21,10 @@ pub mod environment;
 pub mod idiom_chain;
 pub mod jsonl;
 pub mod judgment;
+pub mod keys;
 pub mod partition;
 pub mod paths;
+pub mod refusal;
 pub mod registry;
 pub mod rewards;
 pub mod suggest;
@@ -30,4 +32,5 @@ pub mod task;
 pub mod withheld;
 
 pub use case::{Case, Completion, Grade, Message, Prompt, Split};
+pub use refusal::Refusal;
 pub use task::{Task, TaskError, first_written};

@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A path, or a list of them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Paths {
     /// `"cases.jsonl"`
-    One(PathBuf),
+    One(#[schemars(extend("format" = "path"))] PathBuf),
     /// `["a.jsonl", "b.jsonl"]`
-    Several(Vec<PathBuf>),
+    Several(#[schemars(extend("items" = { "type": "string", "format": "path" }))] Vec<PathBuf>),
 }
 
 impl Default for Paths {

@@ -8,7 +8,7 @@
 /// neighbours; case and the difference between `-`, `_` and a blank do not count.
 ///
 /// ```
-/// use train::suggest::nearest;
+/// use tasks::suggest::nearest;
 /// assert_eq!(nearest("tolerence", ["weight", "tolerance"]), Some("tolerance"));
 /// assert_eq!(nearest("colour", ["weight", "tolerance"]), None);
 /// ```

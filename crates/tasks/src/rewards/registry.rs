@@ -11,18 +11,20 @@ use super::{
     repetition,
 };
 use crate::suggest;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 
 /// One rule of a recipe, as written.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleConfig {
     /// The rule's name.
     pub rule: String,
     /// All its other keys.
     #[serde(flatten)]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub keys: toml::Table,
 }
 

@@ -1,0 +1,92 @@
+//! The range of a number: in words, and checked.
+
+use serde_json::Value;
+use toml::Value as Toml;
+
+use super::text;
+use crate::refusal::Refusal;
+
+/// An end of a range.
+struct Bound<'a> {
+    value: &'a Value,
+    /// Whether the bound itself lies outside.
+    exclusive: bool,
+}
+
+fn least(schema: &Value) -> Option<Bound<'_>> {
+    bound(schema, "minimum", "exclusiveMinimum")
+}
+
+fn most(schema: &Value) -> Option<Bound<'_>> {
+    bound(schema, "maximum", "exclusiveMaximum")
+}
+
+/// Of two bounds the exclusive one was written by hand; the other comes with an unsigned type.
+fn bound<'a>(schema: &'a Value, inclusive: &str, exclusive: &str) -> Option<Bound<'a>> {
+    let inside = || schema.get(inclusive).map(|value| Bound { value, exclusive: false });
+    schema.get(exclusive).map(|value| Bound { value, exclusive: true }).or_else(inside)
+}
+
+/// What follows "integer" or "number": ` ≥ 1`, ` from 0 to 1`, ` > 0 and ≤ 1`; nothing without a range.
+pub(super) fn name(schema: &Value) -> String {
+    let shown = |bound: &Bound| text::number(bound.value, schema);
+    let from = |bound: &Bound| format!(" {} {}", if bound.exclusive { ">" } else { "≥" }, shown(bound));
+    let to = |bound: &Bound| format!(" {} {}", if bound.exclusive { "<" } else { "≤" }, shown(bound));
+    match (least(schema), most(schema)) {
+        (None, None) => String::new(),
+        (Some(least), None) => from(&least),
+        (None, Some(most)) => to(&most),
+        (Some(least), Some(most)) if least.exclusive || most.exclusive => format!("{} and{}", from(&least), to(&most)),
+        (Some(least), Some(most)) => format!(" from {} to {}", shown(&least), shown(&most)),
+    }
+}
+
+/// Refuses a number that is not finite or out of the range. What is no number passes.
+pub(super) fn check(schema: &Value, value: &Toml, kind: &str) -> Result<(), Refusal> {
+    let number = match value {
+        Toml::Integer(integer) => *integer as f64,
+        Toml::Float(float) => *float,
+        _ => return Ok(()),
+    };
+    let Some(problem) = problem(schema, number) else { return Ok(()) };
+    let default = schema.get("default").and_then(|default| text::toml(default, schema));
+    let hint = match schema.get("hint").and_then(Value::as_str) {
+        Some(hint) => hint.to_string(),
+        None if problem == IS_ZERO && default.is_some() => "it counts from 1; leave it out for the default".into(),
+        None if problem == IS_ZERO => "it counts from 1".into(),
+        None => {
+            let article = if kind.starts_with('i') { "an" } else { "a" };
+            let default = default.map(|default| format!("; {default} is the default")).unwrap_or_default();
+            format!("write {article} {kind}{default}")
+        }
+    };
+    Err(Refusal::new(problem, hint))
+}
+
+/// What is said of a count that is 0.
+const IS_ZERO: &str = "is 0";
+
+fn problem(schema: &Value, number: f64) -> Option<String> {
+    if !number.is_finite() {
+        return Some(format!("{number} is not finite"));
+    }
+    let end = |bound: &Bound| bound.value.as_f64().unwrap_or(f64::NAN);
+    if let Some(least) = least(schema) {
+        let (bound, shown) = (end(&least), text::number(least.value, schema));
+        if number == 0.0 && bound == 1.0 && !least.exclusive {
+            return Some(IS_ZERO.to_string());
+        }
+        if least.exclusive && number <= bound {
+            return Some(format!("{number} is not above {shown}"));
+        }
+        if number < bound {
+            return Some(format!("{number} is below {shown}"));
+        }
+    }
+    let most = most(schema)?;
+    let (bound, shown) = (end(&most), text::number(most.value, schema));
+    if most.exclusive && number >= bound {
+        return Some(format!("{number} is not below {shown}"));
+    }
+    (number > bound).then(|| format!("{number} is above {shown}"))
+}
