@@ -6,8 +6,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use tasks::refusal::Refusal;
 use train::TrainError;
-use train::recipe::RecipeError;
 
 /// The arguments make no sense together, or a value among them makes none.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub fn report(outcome: anyhow::Result<()>) -> ExitCode {
 
 fn is_wrong_use(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.is::<WrongUse>()
-        || cause.is::<RecipeError>()
+        || cause.is::<Refusal>()
         || cause.downcast_ref::<TrainError>().is_some_and(TrainError::is_wrong_use)
 }
 

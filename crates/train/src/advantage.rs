@@ -9,13 +9,14 @@
 //!
 //! Read next: [`tasks::rewards`], where rewards come from.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Added to a standard deviation before dividing by it, in units of reward.
 const STD_FLOOR: f64 = 1e-4;
 
 /// What an advantage is measured against, and in what unit.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Estimator {
     #[default]

@@ -1,16 +1,16 @@
 //! What can go wrong in training.
 
-use crate::recipe::RecipeError;
 use tasks::TaskError;
 use tasks::data::InspectError;
+use tasks::refusal::Refusal;
 use tasks::rewards::RuleError;
 
 /// An error of training; messages end in a hint where a person can mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// A recipe that cannot be run.
+    /// A recipe or a command line that cannot be run.
     #[error(transparent)]
-    Recipe(#[from] RecipeError),
+    Refused(#[from] Refusal),
     /// A task's files.
     #[error(transparent)]
     Task(#[from] TaskError),
@@ -34,24 +34,9 @@ pub enum TrainError {
         "the task's prompts are conversations, and the model has no chat template\nhint: use a model with one, or write `prompt` instead of `messages`"
     )]
     NoTemplate,
-    /// A stage before what it needs.
-    #[error("stage \"{stage}\": {problem}\nhint: {hint}")]
-    Stage {
-        /// The stage.
-        stage: String,
-        /// What is wrong.
-        problem: String,
-        /// The mend.
-        hint: String,
-    },
-    /// Stages that cannot be run as asked.
-    #[error("{problem}\nhint: {hint}")]
-    Extent {
-        /// What is wrong.
-        problem: String,
-        /// The mend.
-        hint: String,
-    },
+    /// A stage that cannot do what it is asked.
+    #[error(transparent)]
+    Stage(Refusal),
     /// The user asked to stop; everything until the last finished step is saved.
     #[error(
         "stopped at stage \"{stage}\", step {step}; everything until there is saved\nhint: the same command goes on from here"
@@ -67,13 +52,13 @@ pub enum TrainError {
 impl TrainError {
     /// Whether the recipe, the task's files or the command line have to be mended, rather than something in the work.
     pub fn is_wrong_use(&self) -> bool {
-        use TrainError::{Extent, NoTemplate, Recipe, Rule, Store, Task, Texts};
-        matches!(self, Recipe(_) | Task(_) | Texts(_) | Rule(_) | NoTemplate | Extent { .. })
+        use TrainError::{NoTemplate, Refused, Rule, Store, Task, Texts};
+        matches!(self, Refused(_) | Task(_) | Texts(_) | Rule(_) | NoTemplate)
             || matches!(self, Store(store::StoreError::RecipeChanged { .. } | store::StoreError::BadName { .. }))
     }
 
     /// An error of a stage.
     pub fn stage(stage: &str, problem: impl Into<String>, hint: impl Into<String>) -> Self {
-        TrainError::Stage { stage: stage.into(), problem: problem.into(), hint: hint.into() }
+        TrainError::Stage(Refusal::new(problem, hint).in_stage(stage))
     }
 }

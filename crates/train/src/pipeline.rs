@@ -13,24 +13,23 @@ mod baselines;
 mod extent;
 mod weights;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
 use kernels::rng::Key;
 use kernels::{Queue, Real};
-use lm::{Arena, Model, Role};
+use lm::{Model, Role};
 use serde_json::json;
-use store::{Run, RunOptions, Runs, StageRow};
+use store::{RunOptions, Runs, StageRow};
 
 use crate::check;
 use crate::error::TrainError;
 use crate::evaluate::{Evaluation, evaluate};
 use crate::prompting::Prompting;
-use crate::recipe::{ModelSource, Recipe, Stage, StageKind};
-use crate::stages;
+use crate::recipe::outline::{Outline, behind};
+use crate::recipe::resolved::Recipe;
+use crate::recipe::settings::Settings;
 use crate::trainer::{Meters, Observer, Trainer};
 use tasks::withheld::Withheld;
 use tasks::{Case, Split, Task};
@@ -74,43 +73,48 @@ pub fn run_part<T: Real>(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Finished, TrainError> {
-    let is_new = !runs.names()?.contains(&recipe.name);
+    let settings = &recipe.settings;
+    let is_new = !runs.names()?.contains(&settings.name);
     extent.check(recipe, if is_new { 0 } else { recipe.stages.len() })?;
     extent.rewind(recipe, runs)?;
-    let run = runs.create_or_resume(&recipe.name, &recipe.resolved(), &RunOptions::default())?;
+    let run = runs.create_or_resume(&settings.name, &recipe.resolved(), &RunOptions::default())?;
     run.notices().iter().for_each(|notice| observer.notice(&notice.text));
     task.notices().iter().for_each(|notice| observer.notice(notice));
     let withdrawn = run.ledger().withdrawn()?.into_iter().collect();
     let task: &dyn Task = &Withheld::new(task, withdrawn, run.withdrawn_since().clone());
-    let heldout = Heldout::of(recipe, task)?;
+    let heldout = Heldout::of(settings, task)?;
     let (mut first, mut resume) = (0, None);
     if let Some(committed) = run.resumed() {
         let finished = committed.state()["finished"].as_bool().unwrap_or(false);
         first = committed.stage_index() as usize + usize::from(finished);
         resume = (!finished).then_some(committed);
     } else {
-        baselines::record(recipe, task, &heldout, &run)?;
+        baselines::record(settings, task, &heldout, &run)?;
     }
     extent.check(recipe, first)?;
     let base = baselines::base(recipe);
     let (mut models, mut prompting) = weights::restore(queue, recipe, &run, first)?;
-    for (index, stage) in recipe.stages.iter().enumerate().skip(first).take_while(|(_, stage)| extent.holds(stage)) {
+    for (index, stage) in
+        recipe.stages.iter().enumerate().skip(first).take_while(|(_, stage)| extent.holds(&stage.name))
+    {
         if let Some((_, base)) = base.filter(|(place, _)| *place == index)
             && let Some(prompting) = &prompting
-            && !baselines::few_shot::<T>(queue, recipe, task, &heldout, (&models[base], prompting), &run)?
+            && !baselines::few_shot::<T>(queue, settings, task, &heldout, (&models[base], prompting), &run)?
         {
             observer
                 .notice("the baseline of the base model with examples is left out: not one example fits its context");
         }
         let mut trainer = Trainer {
             queue,
-            recipe,
+            settings,
+            stages: &recipe.outlines,
+            heldout: &heldout.cases,
             run: &run,
             task,
             prompting: prompting.clone(),
             index: index as u64,
             stage: &stage.name,
-            key: Key::new(recipe.seed).word("stage").word(&stage.name),
+            key: Key::new(settings.seed).word("stage").word(&stage.name),
             meters: Meters::default(),
             cursor: 0,
             models: &mut models,
@@ -118,41 +122,28 @@ pub fn run_part<T: Real>(
             stop,
             resume: resume.take(),
         };
-        if let Some(made) = step_of::<T>(stage, &mut trainer)? {
+        let outcome = stage.stage.run(T::DTYPE, &mut trainer)?;
+        if let Some(made) = outcome.prompting {
             prompting = Some(Arc::new(made));
             trainer.prompting = prompting.clone();
             let prompting = trainer.prompting()?;
-            check::lengths(recipe, task, &prompting)?;
-            weights::random(recipe, &mut trainer)?;
+            check::check_lengths(recipe, task, &prompting)?;
+            export_tokenizer(&trainer, &prompting)?;
+            weights::random(&mut trainer)?;
         }
-        let row = finish::<T>(stage, &mut trainer, &heldout)?;
+        let row = finish::<T>(&recipe.outlines[index], &mut trainer, &heldout, outcome.evaluation)?;
         trainer.commit_finished()?;
-        weights::copy(recipe, stage, trainer.models);
+        weights::copy(settings, &recipe.outlines[index], trainer.models);
         trainer.observer.finished(&row);
     }
     Ok(Finished { folder: run.folder().to_path_buf(), rows: run.ledger().stages()? })
 }
 
-/// Runs one stage; a tokenizer stage returns the prompting it made.
-fn step_of<T: Real>(stage: &Stage, trainer: &mut Trainer) -> Result<Option<Prompting>, TrainError> {
-    match &stage.kind {
-        StageKind::Tokenizer(keys) => {
-            let began = Instant::now();
-            trainer.observer.stage(trainer.stage, "tokenizer", 0);
-            let prompting = stages::tokenizer::run(keys, trainer)?;
-            trainer.meters.seconds += began.elapsed().as_secs_f64();
-            return Ok(Some(prompting));
-        }
-        StageKind::Pretrain(keys) => stages::pretrain::run::<T>(keys, trainer)?,
-        StageKind::Sft(keys) => stages::sft::run::<T>(keys, trainer)?,
-        StageKind::Grpo(keys) => stages::grpo::run::<T>(keys, trainer)?,
-        StageKind::Sample(keys) => stages::sample::run::<T>(keys, trainer)?,
-        StageKind::Distill(keys) => stages::distill::run::<T>(keys, trainer)?,
-        StageKind::Dialogue(keys) => stages::dialogue::run::<T>(keys, trainer)?,
-        // All that it does is the measurement, below.
-        StageKind::Eval(_) => {}
-    }
-    Ok(None)
+fn export_tokenizer(trainer: &Trainer, prompting: &Prompting) -> Result<(), TrainError> {
+    let export = trainer.run.begin_export(trainer.stage)?;
+    prompting.tokenizer.save(export.folder())?;
+    export.finish()?;
+    Ok(())
 }
 
 /// The cases behind every row; the same for all of them.
@@ -162,26 +153,25 @@ struct Heldout {
 }
 
 impl Heldout {
-    fn of(recipe: &Recipe, task: &dyn Task) -> Result<Heldout, TrainError> {
-        let cases = task.cases(Split::Heldout, recipe.eval.cases, recipe.seed)?;
-        let unseen = match recipe.eval.unseen_cases {
+    fn of(settings: &Settings, task: &dyn Task) -> Result<Heldout, TrainError> {
+        let cases = task.cases(Split::Heldout, settings.eval.cases, settings.seed)?;
+        let unseen = match settings.eval.unseen_cases {
             0 => Vec::new(),
-            n => task.cases(Split::HeldoutUnseen, n, recipe.seed)?,
+            n => task.cases(Split::HeldoutUnseen, n, settings.seed)?,
         };
         Ok(Heldout { cases, unseen })
     }
 }
 
-/// Export, measurement and the ladder's row.
-fn finish<T: Real>(stage: &Stage, trainer: &mut Trainer, heldout: &Heldout) -> Result<StageRow, TrainError> {
-    let trained = stage.kind.trained();
-    let (mut digest, mut measured, mut unseen) = (None, None, None);
-    if let StageKind::Tokenizer(_) = stage.kind {
-        let export = trainer.run.begin_export(&stage.name)?;
-        trainer.prompting()?.tokenizer.save(export.folder())?;
-        export.finish()?;
-    }
-    if let Some(name) = trained {
+/// Export, measurement and the ladder's row; `evaluation` is the stage's own, where it made one.
+fn finish<T: Real>(
+    stage: &Outline,
+    trainer: &mut Trainer,
+    heldout: &Heldout,
+    evaluation: Option<Evaluation>,
+) -> Result<StageRow, TrainError> {
+    let (mut digest, mut measured, mut unseen) = (None, evaluation, None);
+    if let Some(name) = stage.trained() {
         digest = Some(weights::export(trainer, name)?);
         let mut model = Model::<T>::new(trainer.queue, trainer.weights(name), Role::Inference);
         measured = Some(measure(trainer, &mut model, &heldout.cases)?);
@@ -189,10 +179,11 @@ fn finish<T: Real>(stage: &Stage, trainer: &mut Trainer, heldout: &Heldout) -> R
             unseen = Some(measure(trainer, &mut model, &heldout.unseen)?);
         }
     }
-    if let StageKind::Eval(keys) = &stage.kind {
-        measured = Some(stages::eval::run::<T>(keys, trainer, &heldout.cases)?);
-    }
-    let metered = trainer.run.ledger().metered(&Vec::from_iter(trainer.recipe.behind(trainer.index as usize)))?;
+    let metered = trainer.run.ledger().metered(&Vec::from_iter(behind(
+        trainer.settings,
+        trainer.stages,
+        trainer.index as usize,
+    )))?;
     let meters = &trainer.meters;
     let mut extra = serde_json::Map::new();
     if let Some(evaluation) = &measured {
@@ -213,8 +204,8 @@ fn finish<T: Real>(stage: &Stage, trainer: &mut Trainer, heldout: &Heldout) -> R
     let row = StageRow {
         index: trainer.index,
         stage: stage.name.clone(),
-        recipe: stage.kind.name().into(),
-        model: stage.kind.model().unwrap_or("").into(),
+        recipe: stage.kind.into(),
+        model: stage.model().unwrap_or("").into(),
         accuracy: measured.as_ref().map(|e| e.accuracy),
         low: measured.as_ref().map(|e| e.low),
         high: measured.as_ref().map(|e| e.high),
@@ -226,48 +217,39 @@ fn finish<T: Real>(stage: &Stage, trainer: &mut Trainer, heldout: &Heldout) -> R
         train_tokens: meters.train_tokens,
         flops: meters.flops,
         seconds: meters.seconds,
-        cost: meters.seconds / 3600.0 * trainer.recipe.cost_per_hour,
+        cost: meters.seconds / 3600.0 * trainer.settings.cost_per_hour,
         digest: digest.clone(),
         extra,
     };
     trainer.run.ledger().record_stage(&row)?;
     if let Some(digest) = &digest {
-        lineage(trainer.run, trainer.recipe, stage, digest)?;
+        lineage(trainer, stage, digest)?;
     }
     Ok(row)
 }
 
 fn measure<T: Real>(trainer: &Trainer, model: &mut Model<T>, cases: &[Case]) -> Result<Evaluation, TrainError> {
     let prompting = trainer.prompting()?;
-    let key = Key::new(trainer.recipe.seed).word("held out");
-    evaluate(trainer.queue, model, &prompting, trainer.task, cases, 1, trainer.recipe.eval.max_new_tokens, key)
+    let key = Key::new(trainer.settings.seed).word("held out");
+    evaluate(trainer.queue, model, &prompting, trainer.task, cases, 1, trainer.settings.eval.max_new_tokens, key)
 }
 
 /// Records which weights these were made from: the model's last ones, and its teacher's. The tokenizer's records are behind them too.
-fn lineage(run: &Run, recipe: &Recipe, stage: &Stage, digest: &str) -> Result<(), TrainError> {
-    let rows = run.ledger().stages()?;
+fn lineage(trainer: &Trainer, stage: &Outline, digest: &str) -> Result<(), TrainError> {
+    let ledger = trainer.run.ledger();
+    let rows = ledger.stages()?;
     let latest = |model: &str| {
-        let origin = match recipe.models.get(model) {
-            Some(ModelSource::Stage { from }) => Some(from),
-            _ => None,
-        };
-        let made = |row: &&StageRow| row.model == model || Some(&row.stage) == origin;
+        let origin = trainer.settings.models.get(model).and_then(|source| source.copied_from());
+        let made = |row: &&StageRow| row.model == model || Some(row.stage.as_str()) == origin;
         rows.iter().rev().filter(|row| row.stage != stage.name).filter(made).find_map(|row| row.digest.as_deref())
     };
-    let data = match &stage.kind {
-        StageKind::Distill(keys) => recipe.stages.iter().find(|s| s.name == keys.data).map(|s| &s.kind),
-        _ => None,
-    };
-    let (speaker, listener) = (data.and_then(StageKind::model), data.and_then(StageKind::teacher));
-    let sources = [stage.kind.model(), stage.kind.teacher(), speaker, listener];
-    let mut parents: Vec<&str> = sources.into_iter().flatten().filter_map(latest).collect();
+    let data = stage.roles.data.as_ref().and_then(|name| trainer.stages.iter().find(|stage| stage.name == *name));
+    let sources = [Some(stage), data].into_iter().flatten().flat_map(|stage| [stage.model(), stage.teacher()]);
+    let mut parents: Vec<&str> = sources.flatten().filter_map(latest).collect();
     parents.sort_unstable();
     parents.dedup();
-    if let Some(tokenizer) = recipe.stages.iter().find(|stage| matches!(stage.kind, StageKind::Tokenizer(_))) {
-        run.ledger().record_lineage(digest, &tokenizer.name, &[])?;
+    if let Some(tokenizer) = trainer.stages.iter().find(|stage| stage.vocab_size().is_some()) {
+        ledger.record_lineage(digest, &tokenizer.name, &[])?;
     }
-    Ok(run.ledger().record_lineage(digest, &stage.name, &parents)?)
+    Ok(ledger.record_lineage(digest, &stage.name, &parents)?)
 }
-
-/// Every model's weights by name.
-pub(crate) type Models = BTreeMap<String, Arena>;

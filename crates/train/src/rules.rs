@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use store::VerdictOutcome;
 
@@ -11,7 +12,7 @@ use tasks::rewards::{Judged, RuleConfig, RuleSet, Verdict};
 use tasks::{Case, Task};
 
 /// An arm of the task, or rules by name with their keys.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Rules {
     /// `answers` or `answer_free`, as the task defines them.

@@ -16,7 +16,7 @@ use crate::packing::{Sequence, micro_batches};
 use crate::prompting::Prompting;
 use crate::rollout::{Group, Plan, sample};
 use crate::rules;
-use crate::teacher::LocalTeacher;
+use crate::teacher::Teacher;
 use crate::trainer::Trainer;
 use tasks::Case;
 use tasks::rewards::{Judged, RuleSet};
@@ -38,7 +38,7 @@ pub(crate) struct Snapshots<'a> {
 /// Who judges the completions of a snapshot.
 pub(crate) enum Judge<'a, T: Real> {
     Rules(&'a RuleSet),
-    Teacher(&'a mut LocalTeacher<T>),
+    Teacher(&'a mut dyn Teacher<T>),
 }
 
 impl<'a> Snapshots<'a> {
@@ -77,7 +77,7 @@ impl<'a> Snapshots<'a> {
         let rules = match judge {
             Judge::Rules(rules) => Some(rules),
             Judge::Teacher(teacher) => {
-                logprobs = agreement(trainer.queue, teacher, &groups);
+                logprobs = agreement(trainer.queue, teacher, &groups)?;
                 None
             }
         };
@@ -101,14 +101,18 @@ impl<'a> Snapshots<'a> {
 }
 
 /// The teacher's log-probability of every token of each group's completion, in nats.
-fn agreement<T: Real>(queue: &Queue, teacher: &mut LocalTeacher<T>, groups: &[Group]) -> Vec<Vec<f32>> {
+fn agreement<T: Real>(
+    queue: &Queue,
+    teacher: &mut dyn Teacher<T>,
+    groups: &[Group],
+) -> Result<Vec<Vec<f32>>, TrainError> {
     let sequences: Vec<Sequence> =
         groups.iter().map(|group| Sequence::completion(&group.prompt, &group.rollouts[0].tokens)).collect();
     let mut logprobs = Vec::new();
     for (batch, weights) in micro_batches(&sequences, TOKENS_PER_BATCH, 1.0) {
         let targets = Targets::of(&batch, |t| weights[t] != 0.0);
-        logprobs.extend(teacher.logprobs(queue, &batch, &targets, 1.0));
+        logprobs.extend(teacher.logprobs(queue, &batch, &targets, 1.0)?);
     }
     let mut rest = logprobs.into_iter();
-    groups.iter().map(|group| rest.by_ref().take(group.rollouts[0].tokens.len()).collect()).collect()
+    Ok(groups.iter().map(|group| rest.by_ref().take(group.rollouts[0].tokens.len()).collect()).collect())
 }

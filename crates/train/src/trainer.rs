@@ -20,9 +20,13 @@ use store::{Blob, Checkpoint, Committed, RecordUse, Run, StepMetrics};
 
 use crate::error::TrainError;
 use crate::prompting::Prompting;
-use crate::recipe::{Optimisation, Recipe};
+use crate::recipe::optimisation::Optimisation;
+use crate::recipe::outline::Outline;
+use crate::recipe::settings::Settings;
 use crate::step::{Learner, StepReport};
-use tasks::Task;
+use crate::teacher::local::LocalTeacher;
+use crate::teacher::{self, Teacher};
+use tasks::{Case, Task};
 
 /// What a stage has spent; kept across restarts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -87,8 +91,12 @@ impl From<StepReport> for StepOutcome {
 pub struct Trainer<'a> {
     /// Where work runs.
     pub queue: &'a Queue,
-    /// The recipe.
-    pub recipe: &'a Recipe,
+    /// The recipe without its stages.
+    pub settings: &'a Settings,
+    /// The recipe's stages, in order.
+    pub stages: &'a [Outline],
+    /// The held-out cases behind every row of the ladder.
+    pub heldout: &'a [Case],
     /// The run's store.
     pub run: &'a Run,
     /// The task.
@@ -149,6 +157,22 @@ impl Trainer<'_> {
     /// For an unknown name: reading the recipe refuses those.
     pub fn weights(&self, model: &str) -> &Arena {
         self.models.get(model).unwrap_or_else(|| panic!("no model \"{model}\""))
+    }
+
+    /// The teacher that a model is.
+    ///
+    /// # Errors
+    /// As [`teacher::open`].
+    pub fn teacher<T: Real>(&self, model: &str) -> Result<Box<dyn Teacher<T>>, TrainError> {
+        teacher::open(self.queue, self.weights(model))
+    }
+
+    /// The teacher that a model is, in this process; `layers` for hidden states of every layer.
+    pub fn local_teacher<T: Real>(&self, model: &str, layers: bool) -> LocalTeacher<T> {
+        match layers {
+            true => LocalTeacher::with_layers(self.queue, self.weights(model)),
+            false => LocalTeacher::new(self.queue, self.weights(model)),
+        }
     }
 
     /// Notes the records that the stage learns from otherwise than as labels or answers, so that the weights they touched can be found.
@@ -276,6 +300,32 @@ impl Trainer<'_> {
             let hint = "the checkpoint was written by another version; begin a new run with --name";
             TrainError::stage(self.stage, format!("its checkpoint cannot be understood: {error}"), hint)
         })
+    }
+
+    /// Steps already done of a stage whose every step ends with a commit; its meters are restored.
+    ///
+    /// # Errors
+    /// A checkpoint that cannot be understood.
+    pub(crate) fn resume_between_steps(&mut self) -> Result<u64, TrainError> {
+        let Some(committed) = self.resume.take() else { return Ok(0) };
+        let state = self.read_state(committed)?;
+        self.meters = state.meters;
+        self.cursor = state.cursor;
+        Ok(committed.step())
+    }
+
+    /// Commits a step of such a stage.
+    pub(crate) fn commit_step(&self, step: u64) -> Result<(), TrainError> {
+        let state = self.state(false, 0, None);
+        let stage = self.stage.to_string();
+        Ok(self.run.commit(Checkpoint {
+            stage_index: self.index,
+            stage,
+            step,
+            blobs: Vec::new(),
+            state,
+            ends_stage: false,
+        })?)
     }
 
     fn restore<T: Real>(

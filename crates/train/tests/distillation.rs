@@ -150,7 +150,7 @@ fn what_cannot_be_learned_from_is_refused() {
         ("soft_weight = 1\ndivergence = \"jsd\"", "top_k = 4", "likely tokens only"),
         ("soft_weight = 1\ntemperature = 2", "top_k = 4", "temperature 2 over soft labels taken at 1"),
         ("hidden_weight = 1", "", "hidden states need a teacher"),
-        ("hidden_weight = 1\nteacher = \"teacher\"\nteacher_layer = 3", "", "teacher_layer = 3"),
+        ("hidden_weight = 1\nteacher = \"teacher\"\nteacher_layer = 3", "", "teacher_layer: \"teacher\" has 2 layers"),
     ]
     .into_iter()
     .enumerate()

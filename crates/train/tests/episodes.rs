@@ -17,7 +17,7 @@ use train::error::TrainError;
 use train::packing::{Continuation, packed_groups};
 use train::prompting::{Prompting, plain_sampling};
 use train::rollout::{Asked, Plan, ask};
-use train::teacher::LocalTeacher;
+use train::teacher::local::LocalTeacher;
 
 const NEW_TOKENS: usize = 6;
 

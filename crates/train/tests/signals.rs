@@ -10,7 +10,8 @@ use lm::optimizer::Hyperparameters;
 use lm::{Arena, Batch, Config, Keep};
 use train::policy::{PolicyLoss, PolicyTokens};
 use train::step::{HiddenSignal, Learner, PolicySignal, Signals, SoftLabels, SoftSignal};
-use train::teacher::LocalTeacher;
+use train::teacher::local::LocalTeacher;
+use train::teacher::{Questions, Teacher, TopK};
 
 const VOCABULARY: usize = 23;
 
@@ -85,7 +86,9 @@ fn top_k(
     k: usize,
 ) -> Signals<'static, f32> {
     let targets = Targets::of(batch, |t| weight[t] != 0.0);
-    let (top, top_logprobs) = LocalTeacher::<f32>::new(queue, teacher).top_k(queue, batch, &targets, temperature, k);
+    let questions = Questions { k, temperature, chosen_at: None };
+    let mut teacher = LocalTeacher::<f32>::new(queue, teacher);
+    let TopK { ids: top, logprobs: top_logprobs, .. } = teacher.top_k(queue, batch, &targets, questions).unwrap();
     let mut ids: Vec<u32> = (0..batch.len()).flat_map(|_| 0..k as u32).collect();
     let mut logprobs = vec![f32::NEG_INFINITY; ids.len()];
     for (r, &t) in targets.tokens.iter().enumerate() {
@@ -126,7 +129,8 @@ fn few_soft_labels_are_a_divergence_over_the_tokens_and_one_bucket() {
     // Every log-probability of both, by token id.
     let all = |weights: &Arena| {
         let mut reader = LocalTeacher::<f32>::new(&queue, weights);
-        let (ids, logprobs) = reader.top_k(&queue, &batch, &targets, temperature, VOCABULARY);
+        let questions = Questions { k: VOCABULARY, temperature, chosen_at: None };
+        let TopK { ids, logprobs, .. } = reader.top_k(&queue, &batch, &targets, questions).unwrap();
         let mut by_id = vec![0.0f64; ids.len()];
         for (i, (&id, &logprob)) in ids.iter().zip(&logprobs).enumerate() {
             by_id[i / VOCABULARY * VOCABULARY + id as usize] = f64::from(logprob);

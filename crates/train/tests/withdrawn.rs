@@ -99,7 +99,7 @@ fn prepare(folder: &Path, left_out: Option<&str>) -> Recipe {
 fn go(folder: &Path, recipe: &Recipe, stop_at: Option<usize>) -> Result<Vec<StageRow>, TrainError> {
     let stop = AtomicBool::new(false);
     let mut observer = Stopper { steps: 0, stop_at, stop: &stop };
-    let task = registry::build(&recipe.task, &recipe.folder).expect("the task");
+    let task = registry::build(&recipe.settings.task, &recipe.settings.folder).expect("the task");
     let queue = Queue::cpu(2, Isa::available()[0]);
     run::<f32>(&queue, recipe, &*task, &Runs::open(folder.join("runs")), &mut observer, &stop).map(|done| done.rows)
 }
@@ -112,9 +112,9 @@ fn digests(rows: &[StageRow]) -> Vec<String> {
 fn a_run_without_a_withdrawn_record_never_saw_it() {
     let [seen, withdrawn, never] = std::array::from_fn(|_| tempfile::tempdir().expect("a folder"));
     let recipe = prepare(seen.path(), None);
-    let task = registry::build(&recipe.task, &recipe.folder).expect("the task");
+    let task = registry::build(&recipe.settings.task, &recipe.settings.folder).expect("the task");
     // One that every stage would meet, and one that decides accuracies.
-    let case = |split| task.cases(split, 1, recipe.seed).expect("cases").remove(0);
+    let case = |split| task.cases(split, 1, recipe.settings.seed).expect("cases").remove(0);
     for case in [case(Split::Train), case(Split::Heldout)] {
         let folder = withdrawn.path();
         let _ = std::fs::remove_dir_all(folder.join("runs"));
@@ -131,7 +131,7 @@ fn a_run_without_a_withdrawn_record_never_saw_it() {
         let folder = seen.path();
         let rows_seen = go(folder, &recipe, None).expect("the road is walked");
         let found: BTreeSet<String> = touched(folder).into_iter().map(|(_, digest)| digest).collect();
-        if case.id == task.cases(Split::Train, 1, recipe.seed).expect("cases")[0].id {
+        if case.id == task.cases(Split::Train, 1, recipe.settings.seed).expect("cases")[0].id {
             let digests = digests(&rows_seen);
             assert!(digests.iter().zip(self::digests(&rows)).all(|(seen, without)| *seen != without));
             assert_eq!(found, digests.into_iter().collect(), "every model learned from it or from one that did");
@@ -146,8 +146,8 @@ fn a_run_without_a_withdrawn_record_never_saw_it() {
 fn a_run_that_began_before_the_withdrawal_does_not_go_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let recipe = prepare(folder.path(), None);
-    let task = registry::build(&recipe.task, &recipe.folder).expect("the task");
-    let first = task.cases(Split::Train, 1, recipe.seed).expect("cases").remove(0);
+    let task = registry::build(&recipe.settings.task, &recipe.settings.folder).expect("the task");
+    let first = task.cases(Split::Train, 1, recipe.settings.seed).expect("cases").remove(0);
     let interrupted = go(folder.path(), &recipe, Some(3)).expect_err("stopped");
     assert!(matches!(interrupted, TrainError::Interrupted { .. }), "{interrupted}");
     Runs::open(folder.path().join("runs")).withdraw(&first.id, "asked by the person").expect("a writable folder");

@@ -3,7 +3,7 @@
 use kernels::{Queue, Real};
 use tasks::Task;
 use train::plan::{Cost, Plan};
-use train::recipe::{ModelSource, Recipe};
+use train::recipe::Recipe;
 
 use super::machine::{self, readable};
 use super::output::Output;
@@ -19,7 +19,7 @@ pub fn run<T: Real>(queue: &Queue, recipe: &Recipe, task: &dyn Task) -> anyhow::
     let mut output = Output::stdout();
     output.text(&recipe.resolved())?;
     output.flush()?;
-    eprint!("{}", text(&plan, queue, &recipe.dtype));
+    eprint!("{}", text(&plan, queue, &recipe.settings.dtype));
     Ok(())
 }
 
@@ -31,16 +31,11 @@ fn models(plan: &Plan) -> String {
     let mut rows = vec![["model", "parameters", "shape", "from", "training", "sampling"].map(String::from).to_vec()];
     for model in &plan.models {
         let config = &model.config;
-        let from = match &model.source {
-            ModelSource::Path { path } => path.display().to_string(),
-            ModelSource::Stage { from } => format!("stage {from}"),
-            ModelSource::Random(_) => "random weights".to_string(),
-        };
         rows.push(vec![
             model.name.clone(),
             large(config.parameters() as f64),
             format!("{} × {}, vocabulary {}", config.hidden_size, config.num_hidden_layers, config.vocab_size),
-            from,
+            model.source.clone(),
             format!("{:.1} GFLOP/s", model.speed.training / 1e9),
             format!("{:.1} GFLOP/s", model.speed.sampling / 1e9),
         ]);

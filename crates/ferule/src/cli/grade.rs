@@ -35,7 +35,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let recipe = Recipe::read(&arguments.recipe, &[])?;
     let task = recipe.build_task()?;
-    let rules = Rules::Arm(arguments.rules.clone()).build(&*task, &recipe.folder)?;
+    let rules = Rules::Arm(arguments.rules.clone()).build(&*task, &recipe.settings.folder)?;
     let view = Runs::open(&arguments.runs).view(&arguments.run)?;
     let mut output = Output::stdout();
     for step in view.rollout_steps(&arguments.stage)? {

@@ -14,6 +14,7 @@ mod convert;
 mod doctor;
 mod dry_run;
 mod eval;
+mod explain;
 mod generate;
 mod grade;
 mod init;
@@ -63,6 +64,8 @@ enum Command {
     Eval(eval::Arguments),
     /// What one row of the ladder adds to another, paired and pooled over runs
     Compare(compare::Arguments),
+    /// Explain a stage, a task or a rule: its keys, their defaults and meaning
+    Explain(explain::Arguments),
     /// Write a task's cases as JSON lines
     Task(task::Arguments),
     /// Grade a run's stored rollouts under other rules, old and new side by side
@@ -108,6 +111,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Ls(arguments) => ls::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Compare(arguments) => compare::run(arguments),
+        Command::Explain(arguments) => explain::run(arguments),
         Command::Task(arguments) => task::run(arguments),
         Command::Grade(arguments) => grade::run(arguments),
         Command::Init(arguments) => init::run(arguments),

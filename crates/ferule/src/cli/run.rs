@@ -11,7 +11,7 @@ use tasks::paths::located;
 use train::TrainError;
 use train::check::check;
 use train::pipeline::{Extent, Finished, run_part};
-use train::recipe::{ModelSource, Recipe};
+use train::recipe::Recipe;
 
 use super::dry_run;
 use super::ladder;
@@ -68,16 +68,16 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let threads = arguments.threads.map_or_else(machine::cores, std::num::NonZeroUsize::get);
     let queue = Queue::cpu(threads, isa);
     if arguments.dry_run {
-        return match recipe.dtype.as_str() {
+        return match recipe.settings.dtype.as_str() {
             "f32" => dry_run::run::<f32>(&queue, &recipe, &*task),
             _ => dry_run::run::<bf16>(&queue, &recipe, &*task),
         };
     }
-    let finished = match recipe.dtype.as_str() {
+    let finished = match recipe.settings.dtype.as_str() {
         "f32" => go::<f32>(&queue, &recipe, &*task, &arguments)?,
         _ => go::<bf16>(&queue, &recipe, &*task, &arguments)?,
     };
-    let view = Runs::open(&arguments.runs).view(&recipe.name)?;
+    let view = Runs::open(&arguments.runs).view(&recipe.settings.name)?;
     let mut output = Output::stdout();
     if arguments.json {
         output.json_line(&crate::report::summary(&view)?)?;
@@ -94,12 +94,13 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
 /// A model may be named as a repository, `path = "Qwen/Qwen3-0.6B"`: then it is the one in the cache. What is in neither place is refused with the
 /// recipe's other faults.
 fn locate_models(recipe: &mut Recipe) {
-    for source in recipe.models.values_mut() {
-        if let ModelSource::Path { path } = source
-            && !located(&recipe.folder, path).exists()
+    let folder = &recipe.settings.folder;
+    for source in recipe.settings.models.values_mut() {
+        if let Some(path) = source.path()
+            && !located(folder, path).exists()
             && let Ok(found) = pulled(path)
         {
-            *path = found;
+            source.relocate(found);
         }
     }
 }

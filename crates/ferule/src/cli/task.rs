@@ -28,7 +28,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let task = match arguments.name.ends_with(".toml") {
         true => {
             let recipe = Recipe::read(Path::new(&arguments.name), &[])?;
-            registry::build(&recipe.task, &recipe.folder)?
+            registry::build(&recipe.settings.task, &recipe.settings.folder)?
         }
         false => {
             let mut table = toml::Table::new();

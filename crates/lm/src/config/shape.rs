@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Config, Family, LayerType};
@@ -12,7 +13,7 @@ use crate::error::FormatError;
 /// What a recipe gives of a model that starts from random weights, with the names of `config.json`.
 ///
 /// Only the first three fields must be given. `vocab_size` may be left out where the recipe's tokenizer determines it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Shape {
     /// Width C of the residual stream.

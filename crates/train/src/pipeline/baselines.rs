@@ -19,7 +19,8 @@ use crate::baselines::{CONSTANT, FEW_SHOT, NEAREST, NGRAMS, Neighbours, NgramMod
 use crate::error::TrainError;
 use crate::evaluate::mean_parts;
 use crate::prompting::{EXAMPLE_END, Prompting};
-use crate::recipe::{ModelSource, Recipe, StageKind};
+use crate::recipe::resolved::Recipe;
+use crate::recipe::settings::Settings;
 use crate::rollout::{Asked, Group, Plan, ask};
 use crate::stats::wilson;
 use tasks::{Case, Completion, Grade, Prompt, Task, first_written};
@@ -33,9 +34,9 @@ const NEIGHBOUR_NGRAM: usize = 3;
 ///
 /// # Errors
 /// The task's or the ledger's.
-pub(super) fn record(recipe: &Recipe, task: &dyn Task, heldout: &Heldout, run: &Run) -> Result<(), TrainError> {
-    let labels = recipe.eval.baseline_demonstrations;
-    let demonstrated = first_written(task, labels, recipe.seed, |case| task.bare_answer(case))?;
+pub(super) fn record(settings: &Settings, task: &dyn Task, heldout: &Heldout, run: &Run) -> Result<(), TrainError> {
+    let labels = settings.eval.baseline_demonstrations;
+    let demonstrated = first_written(task, labels, settings.seed, |case| task.bare_answer(case))?;
     if demonstrated.is_empty() {
         return Ok(());
     }
@@ -77,13 +78,11 @@ fn voted<'a>(task: &dyn Task, demonstrated: &'a [(Case, String)], near: &[(usize
 
 /// The place of the first stage that tunes, and the base model that it tunes; none where that still has random weights, or none is wanted.
 pub(super) fn base(recipe: &Recipe) -> Option<(usize, &str)> {
-    let tunes =
-        |kind: &StageKind| !matches!(kind, StageKind::Tokenizer(_) | StageKind::Pretrain(_) | StageKind::Eval(_));
-    let place = recipe.stages.iter().position(|stage| tunes(&stage.kind))?;
-    let model = recipe.stages[place].kind.model()?;
-    let pretrained = recipe.stages[..place].iter().any(|stage| stage.kind.trained() == Some(model));
-    let random = matches!(recipe.models.get(model), Some(ModelSource::Random(_)));
-    (recipe.eval.few_shot_examples > 0 && (pretrained || !random)).then_some((place, model))
+    let place = recipe.stages.iter().position(|stage| stage.stage.tunes())?;
+    let model = recipe.outlines[place].model()?;
+    let pretrained = recipe.outlines[..place].iter().any(|stage| stage.trained() == Some(model));
+    let random = recipe.settings.models.get(model).is_some_and(|source| source.shape().is_some());
+    (recipe.settings.eval.few_shot_examples > 0 && (pretrained || !random)).then_some((place, model))
 }
 
 /// Measures the base model with as many examples in its prompt as are asked for and fit, unless that stands in the ledger. Says whether it stands there
@@ -93,7 +92,7 @@ pub(super) fn base(recipe: &Recipe) -> Option<(usize, &str)> {
 /// The task's, the tokenizer's or the ledger's.
 pub(super) fn few_shot<T: Real>(
     queue: &Queue,
-    recipe: &Recipe,
+    settings: &Settings,
     task: &dyn Task,
     heldout: &Heldout,
     (weights, prompting): (&Arena, &Prompting),
@@ -104,8 +103,8 @@ pub(super) fn few_shot<T: Real>(
     }
     let began = Instant::now();
     let written = |case: &Case| task.demonstration(case).or_else(|| task.bare_answer(case));
-    let mut examples = first_written(task, recipe.eval.few_shot_examples, recipe.seed, written)?;
-    let room = weights.config().max_position_embeddings.saturating_sub(recipe.eval.max_new_tokens);
+    let mut examples = first_written(task, settings.eval.few_shot_examples, settings.seed, written)?;
+    let room = weights.config().max_position_embeddings.saturating_sub(settings.eval.max_new_tokens);
     let asked = loop {
         let shown: Vec<(&Prompt, &str)> =
             examples.iter().map(|(case, answer)| (&case.prompt, answer.as_str())).collect();
@@ -119,8 +118,8 @@ pub(super) fn few_shot<T: Real>(
     if examples.is_empty() {
         return Ok(false);
     }
-    let key = Key::new(recipe.seed).word("few-shot");
-    let max_new_tokens = recipe.eval.max_new_tokens;
+    let key = Key::new(settings.seed).word("few-shot");
+    let max_new_tokens = settings.eval.max_new_tokens;
     let plan = Plan { samples: 1, sampling: Sampling::greedy(), max_new_tokens, key };
     let mut model = Model::<T>::new(queue, weights, Role::Inference);
     let mut groups = ask(queue, &mut model, prompting, asked, &plan)?;

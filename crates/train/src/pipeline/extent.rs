@@ -6,7 +6,8 @@
 use store::Runs;
 
 use crate::error::TrainError;
-use crate::recipe::{ModelSource, Recipe, Stage, StageKind};
+use crate::recipe::resolved::Recipe;
+use tasks::refusal::Refusal;
 use tasks::suggest;
 
 /// Which stages to run.
@@ -20,8 +21,8 @@ pub struct Extent {
 
 impl Extent {
     /// Whether a stage is among those to run.
-    pub(super) fn holds(&self, stage: &Stage) -> bool {
-        self.only.is_empty() || self.only.contains(&stage.name)
+    pub(super) fn holds(&self, stage: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == stage)
     }
 
     /// Refuses names that no stage has, and stages that would run before what comes before them; `first` is the first stage that
@@ -38,9 +39,9 @@ impl Extent {
             return Ok(());
         }
         let begin = self.first(recipe).unwrap_or(first).min(first);
-        let mut missing = recipe.stages.iter().skip(begin).skip_while(|stage| self.holds(stage));
+        let mut missing = recipe.stages.iter().skip(begin).skip_while(|stage| self.holds(&stage.name));
         let Some(gap) = missing.next() else { return Ok(()) };
-        match missing.find(|stage| self.holds(stage)) {
+        match missing.find(|stage| self.holds(&stage.name)) {
             None => Ok(()),
             Some(beyond) => refuse(
                 format!("\"{}\" comes before \"{}\" and is not done", gap.name, beyond.name),
@@ -61,7 +62,7 @@ impl Extent {
     pub(super) fn rewind(&self, recipe: &Recipe, runs: &Runs) -> Result<(), TrainError> {
         let Some(first) = self.first(recipe) else { return Ok(()) };
         let kept: Vec<&str> = recipe.stages[..first].iter().map(|stage| stage.name.as_str()).collect();
-        if first == 0 && !runs.names()?.contains(&recipe.name) {
+        if first == 0 && !runs.names()?.contains(&recipe.settings.name) {
             return Ok(());
         }
         let later = |key: &str| {
@@ -69,18 +70,18 @@ impl Extent {
             let model = key.strip_prefix("models.").and_then(|rest| rest.split('.').next());
             stage.is_some_and(|stage| stage >= first) || model.is_some_and(|model| !needs(recipe, first, model))
         };
-        Ok(runs.rewind(&recipe.name, &recipe.resolved(), first as u64, &kept, later)?)
+        Ok(runs.rewind(&recipe.settings.name, &recipe.resolved(), first as u64, &kept, later)?)
     }
 }
 
 /// Whether a stage before `first` rests on a model's first weights.
 fn needs(recipe: &Recipe, first: usize, model: &str) -> bool {
-    let before = &recipe.stages[..first];
-    let tokenizer = matches!(recipe.models.get(model), Some(ModelSource::Path { .. }))
-        && !before.iter().any(|stage| matches!(stage.kind, StageKind::Tokenizer(_)));
-    tokenizer || before.iter().any(|stage| [stage.kind.model(), stage.kind.teacher()].contains(&Some(model)))
+    let before = &recipe.outlines[..first];
+    let brings_tokenizer = recipe.settings.models.get(model).is_some_and(|source| source.path().is_some())
+        && !before.iter().any(|stage| stage.vocab_size().is_some());
+    brings_tokenizer || before.iter().any(|stage| [stage.model(), stage.teacher()].contains(&Some(model)))
 }
 
 fn refuse<T>(problem: String, hint: impl Into<String>) -> Result<T, TrainError> {
-    Err(TrainError::Extent { problem, hint: hint.into() })
+    Err(Refusal::new(problem, hint).into())
 }

@@ -1,5 +1,6 @@
 //! Where weights come from and where they go: sources, exports, digests.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,12 +13,16 @@ use lm::config::Config;
 use lm::tokenizer::Tokenizer;
 use store::{ModelDigest, Run};
 
-use super::Models;
 use crate::check::Sources;
 use crate::error::TrainError;
 use crate::prompting::Prompting;
-use crate::recipe::{ModelSource, Recipe, Stage, StageKind};
+use crate::recipe::outline::Outline;
+use crate::recipe::resolved::Recipe;
+use crate::recipe::settings::Settings;
 use crate::trainer::Trainer;
+
+/// Every model's weights by name.
+type Models = BTreeMap<String, Arena>;
 
 /// The weights and the prompting as they stand before stage `first`.
 pub(super) fn restore(
@@ -26,7 +31,7 @@ pub(super) fn restore(
     run: &Run,
     first: usize,
 ) -> Result<(Models, Option<Arc<Prompting>>), TrainError> {
-    let sources = Sources::open(recipe)?;
+    let sources = Sources::open(&recipe.settings)?;
     let mut models = Models::new();
     for (name, checkpoint) in &sources.checkpoints {
         let weights = Arena::load(queue.device(), checkpoint.config(), checkpoint.tensors())?;
@@ -34,56 +39,58 @@ pub(super) fn restore(
     }
     let mut prompting = sources.prompting.map(Arc::new);
     let mut made_tokenizer = false;
-    for stage in &recipe.stages[..first] {
+    for stage in &recipe.outlines[..first] {
         let folder = run.model_folder(&stage.name);
-        match &stage.kind {
-            StageKind::Tokenizer(_) => {
-                prompting = Some(Arc::new(Prompting::new(Tokenizer::open_folder(&folder)?, None, &[])?));
-                made_tokenizer = true;
-            }
-            StageKind::Sample(_) | StageKind::Eval(_) => {}
-            kind => {
-                let checkpoint = lm::checkpoint::open(&folder)?;
-                let weights = Arena::load(queue.device(), checkpoint.config(), checkpoint.tensors())?;
-                models.insert(kind.model().expect("a training stage has a model").to_string(), weights);
-                copy(recipe, stage, &mut models);
-            }
+        if stage.vocab_size().is_some() {
+            prompting = Some(Arc::new(Prompting::new(Tokenizer::open_folder(&folder)?, None, &[])?));
+            made_tokenizer = true;
+        }
+        if let Some(model) = stage.trained() {
+            let checkpoint = lm::checkpoint::open(&folder)?;
+            let weights = Arena::load(queue.device(), checkpoint.config(), checkpoint.tensors())?;
+            models.insert(model.to_string(), weights);
+            copy(&recipe.settings, stage, &mut models);
         }
     }
     // Models of random weights exist from the moment their vocabulary is known.
     if let Some(prompting) = prompting.as_ref().filter(|_| made_tokenizer || !models.is_empty()) {
-        add_random(queue, recipe, prompting, &mut models)?;
+        add_random(queue, &recipe.settings, prompting, &mut models)?;
     }
     Ok((models, prompting))
 }
 
 /// Gives random weights to every model whose vocabulary has just become known.
-pub(super) fn random(recipe: &Recipe, trainer: &mut Trainer) -> Result<(), TrainError> {
+pub(super) fn random(trainer: &mut Trainer) -> Result<(), TrainError> {
     let prompting = trainer.prompting()?;
-    add_random(trainer.queue, recipe, &prompting, trainer.models)
+    add_random(trainer.queue, trainer.settings, &prompting, trainer.models)
 }
 
-fn add_random(queue: &Queue, recipe: &Recipe, prompting: &Prompting, models: &mut Models) -> Result<(), TrainError> {
-    for (name, source) in &recipe.models {
-        let ModelSource::Random(shape) = source else { continue };
+fn add_random(
+    queue: &Queue,
+    settings: &Settings,
+    prompting: &Prompting,
+    models: &mut Models,
+) -> Result<(), TrainError> {
+    for (name, source) in &settings.models {
+        let Some(shape) = source.shape() else { continue };
         if models.contains_key(name) {
             continue;
         }
         let vocabulary = prompting.tokenizer.vocab_size();
-        let mut config = Config::from_shape(shape, Some(vocabulary), Path::new(&recipe.name))?;
+        let mut config = Config::from_shape(shape, Some(vocabulary), Path::new(&settings.name))?;
         config.eos_token_id = prompting.end_tokens.clone();
         config.bos_token_id = prompting.tokenizer.special().bos;
-        let key = Key::new(recipe.seed).word("model").word(name).bits(0);
+        let key = Key::new(settings.seed).word("model").word(name).bits(0);
         models.insert(name.clone(), Arena::random(queue.device(), &config, key));
     }
     Ok(())
 }
 
 /// Gives the stage's weights to every model that starts as a copy of them.
-pub(super) fn copy(recipe: &Recipe, stage: &Stage, models: &mut Models) {
-    let Some(made) = stage.kind.trained() else { return };
-    for (name, source) in &recipe.models {
-        if matches!(source, ModelSource::Stage { from } if *from == stage.name) {
+pub(super) fn copy(settings: &Settings, stage: &Outline, models: &mut Models) {
+    let Some(made) = stage.trained() else { return };
+    for (name, source) in &settings.models {
+        if source.copied_from() == Some(&stage.name) {
             models.insert(name.clone(), models[made].clone());
         }
     }

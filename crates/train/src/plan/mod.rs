@@ -7,12 +7,11 @@
 //! It counts as if every group of a `grpo` stage taught something and every completion were as long as an expert's, or, where there is none to
 //! compare with, as long as it may be: a real run costs less rather than more.
 //!
-//! Read next: [`crate::check`], which has to have passed, and `work.rs`, the formulas.
+//! Read next: [`crate::check`], which has to have passed, and [`crate::stage::estimate`], the formulas.
 
-mod lengths;
-mod memory;
+pub mod lengths;
 pub mod probe;
-mod work;
+mod texts;
 
 use std::collections::BTreeMap;
 
@@ -21,12 +20,12 @@ use lm::Config;
 
 use crate::check::{Sources, configs};
 use crate::error::TrainError;
-use crate::recipe::{ModelSource, Recipe, Stage};
+use crate::recipe::outline::Outline;
+use crate::recipe::resolved::Recipe;
+use crate::stage::estimate::{Estimate, Planning, Work, sampling_flops};
+use lengths::Lengths;
+use probe::Speed;
 use tasks::Task;
-
-pub use lengths::Lengths;
-pub use probe::Speed;
-pub use work::Work;
 
 /// The whole estimate.
 #[derive(Clone, Debug)]
@@ -46,8 +45,8 @@ pub struct Plan {
 pub struct PlannedModel {
     /// Its name in the recipe.
     pub name: String,
-    /// Where its first weights come from.
-    pub source: ModelSource,
+    /// Where its first weights come from, in words.
+    pub source: String,
     /// Its shape; the vocabulary is the one asked for where it is yet to be made.
     pub config: Config,
     /// What this machine does with such a shape.
@@ -86,9 +85,10 @@ impl Plan {
     /// # Errors
     /// What reading the task or a model's files meets.
     pub fn of<T: Real>(queue: &Queue, recipe: &Recipe, task: &dyn Task) -> Result<Plan, TrainError> {
-        let mut sources = Sources::open(recipe)?;
+        let settings = &recipe.settings;
+        let mut sources = Sources::open(settings)?;
         let configs = configs(recipe, &sources, None)?;
-        let lengths = Lengths::of(recipe, task, sources.prompting.take())?;
+        let lengths = texts::measure(recipe, task, sources.prompting.take())?;
         // Copies have the shape of what they copy: one probe serves all models of one shape.
         let mut probed: Vec<(Config, Speed)> = Vec::new();
         let mut models = Vec::new();
@@ -96,20 +96,23 @@ impl Plan {
             let known = probed.iter().find(|(shape, _)| shape == config).map(|(_, speed)| *speed);
             let speed = known.unwrap_or_else(|| probe::measure::<T>(queue, config, &lengths));
             probed.push((config.clone(), speed));
-            let source = recipe.models[name].clone();
+            let source = settings.models[name].to_string();
             models.push(PlannedModel { name: name.clone(), source, config: config.clone(), speed });
         }
-        let by_name: BTreeMap<&str, &PlannedModel> = models.iter().map(|model| (model.name.as_str(), model)).collect();
-        let stages = recipe.stages.iter().map(|stage| planned::<T>(recipe, stage, &by_name, &lengths)).collect();
-        let measuring = recipe.stages.iter().filter_map(|stage| by_name.get(stage.kind.trained()?));
-        let cases = recipe.eval.cases + recipe.eval.unseen_cases;
-        let measuring = measuring.map(|model| {
-            let flops =
-                work::sampling(&model.config, cases, 1, lengths.prompt, lengths.completion(recipe.eval.max_new_tokens));
-            Cost { flops, seconds: model.speed.sampling_seconds(flops) }
+        let speeds: BTreeMap<&str, Speed> = models.iter().map(|model| (model.name.as_str(), model.speed)).collect();
+        let masters: usize = configs.values().map(|config| 4 * config.parameters()).sum();
+        let planning = Planning { settings, stages: &recipe.outlines, configs: &configs, lengths: &lengths };
+        let stages = recipe.stages.iter().zip(&recipe.outlines);
+        let stages = stages.map(|(stage, outline)| {
+            planned(outline, stage.stage.estimate(T::DTYPE, &planning), &speeds, masters, lengths.tokenizer_seconds)
         });
-        let measuring = measuring.fold(Cost::default(), Cost::plus);
-        Ok(Plan { lengths, stages, measuring, models: models.clone() })
+        let cases = settings.eval.cases + settings.eval.unseen_cases;
+        let completion = lengths.completion(settings.eval.max_new_tokens);
+        let measuring = recipe.outlines.iter().filter_map(|stage| stage.trained()).map(|model| {
+            let flops = sampling_flops(&configs[model], cases, 1, lengths.prompt, completion);
+            Cost { flops, seconds: speeds[model].sampling_seconds(flops) }
+        });
+        Ok(Plan { lengths, stages: stages.collect(), measuring: measuring.fold(Cost::default(), Cost::plus), models })
     }
 
     /// The pipeline's cost, measuring included.
@@ -129,29 +132,29 @@ impl Cost {
     }
 }
 
-fn planned<T: Real>(
-    recipe: &Recipe,
-    stage: &Stage,
-    models: &BTreeMap<&str, &PlannedModel>,
-    lengths: &Lengths,
+fn planned(
+    stage: &Outline,
+    estimate: Estimate,
+    speeds: &BTreeMap<&str, Speed>,
+    masters: usize,
+    tokenizer_seconds: f64,
 ) -> PlannedStage {
-    let of = |name: Option<&str>| name.map(|name| models[name]);
-    let (model, teacher) = (of(stage.kind.model()), of(stage.kind.teacher()));
-    let (steps, work) = work::of(recipe, stage, model.map(|m| &m.config), teacher.map(|t| &t.config), lengths);
-    let seconds = match (model, teacher) {
-        (Some(model), teacher) => {
-            model.speed.training_seconds(work.training_flops)
-                + model.speed.sampling_seconds(work.sampling_flops)
-                + teacher.unwrap_or(model).speed.training_seconds(work.reading_flops)
+    let speed = |model: Option<&str>| model.map(|model| speeds[model]);
+    let (work, teacher) = (estimate.work, speed(stage.teacher()));
+    let seconds = match speed(stage.model()) {
+        Some(speed) => {
+            speed.training_seconds(work.training_flops)
+                + speed.sampling_seconds(work.sampling_flops)
+                + teacher.unwrap_or(speed).training_seconds(work.reading_flops)
         }
-        (None, _) => lengths.tokenizer_seconds,
+        None => tokenizer_seconds,
     };
     PlannedStage {
         name: stage.name.clone(),
-        model: stage.kind.model().unwrap_or("").to_string(),
-        steps,
+        model: stage.model().unwrap_or("").to_string(),
+        steps: estimate.steps,
         cost: Cost { flops: work.flops(), seconds },
-        bytes: memory::of::<T>(recipe, stage, models, lengths),
+        bytes: (masters + estimate.bytes) as u64,
         work,
     }
 }

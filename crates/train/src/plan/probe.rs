@@ -14,6 +14,7 @@ use lm::{Arena, Batch, Config, Keep, Model, Role};
 
 use super::lengths::Lengths;
 use crate::prompting::plain_sampling;
+use crate::stage::estimate::sampling_flops;
 use crate::step::{Learner, Signals};
 
 /// Layers of the probe at most.
@@ -108,7 +109,7 @@ fn sampling<T: Real>(queue: &Queue, config: &Config, prompt: usize) -> f64 {
             top_logprobs: 0,
         });
         generate(queue, &model, &mut scheduler, requests.collect(), &mut |_, _, _| Flow::Continue);
-        super::work::sampling(config, SEQUENCES / 4, 4, prompt as f64, new as f64)
+        sampling_flops(config, SEQUENCES / 4, 4, prompt as f64, new as f64)
     })
 }
 

@@ -1,7 +1,7 @@
 //! What other trainers call our keys: TRL, verl, LLaMA-Factory and their likes.
 
 /// Our key, and names that stand for it elsewhere. A foreign name may stand in several rows; a key that the table has is meant.
-pub(super) const FOREIGN_NAMES: &[(&str, &[&str])] = &[
+pub(crate) const FOREIGN_NAMES: &[(&str, &[&str])] = &[
     ("learning_rate", &["lr", "actor_lr"]),
     ("completions_per_prompt", &["num_generations", "group_size", "n", "rollout_n", "num_return_sequences"]),
     ("samples", &["num_generations", "n", "num_return_sequences", "k"]),

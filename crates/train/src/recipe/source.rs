@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::RecipeError;
+use tasks::refusal::Refusal;
 
 /// The file and its text.
 #[derive(Clone, Debug, Default)]
@@ -14,22 +14,22 @@ pub struct Source {
 }
 
 impl Source {
-    /// An error at a key such as `stages[2].epochs` or `eval.cases`.
-    pub(super) fn wrong(&self, key: &str, problem: impl Into<String>, hint: impl Into<String>) -> RecipeError {
-        RecipeError::Field {
-            path: self.path.clone(),
-            line: self.line_of(key),
-            key: key.into(),
-            problem: problem.into(),
-            hint: hint.into(),
-        }
+    /// A refusal at a key such as `stages[2].epochs` or `eval.cases`.
+    pub(super) fn refuse(&self, key: &str, problem: impl Into<String>, hint: impl Into<String>) -> Refusal {
+        self.at(key, Refusal::new(problem, hint))
+    }
+
+    /// A refusal found inside the value of a key, such as a rule's.
+    pub(super) fn at(&self, key: &str, refusal: Refusal) -> Refusal {
+        refusal.in_key(key).in_line(&self.path, self.line_of(key))
     }
 
     /// What the parser of TOML found.
-    pub(super) fn syntax(&self, error: &toml::de::Error) -> RecipeError {
+    pub(super) fn syntax(&self, error: &toml::de::Error) -> Refusal {
         let before = error.span().map_or("", |span| self.text.get(..span.start).unwrap_or(""));
         let line = before.matches('\n').count() + 1;
-        RecipeError::Syntax { path: self.path.clone(), line, message: error.message().trim().replace('\n', ", ") }
+        let hint = "strings stand in quotes, a table is `[name]`, a stage `[[stages]]`";
+        Refusal::new(error.message().trim().replace('\n', ", "), hint).in_line(&self.path, line)
     }
 
     /// The line of a key; the line of its table where the key itself is not written.

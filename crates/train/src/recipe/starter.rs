@@ -174,11 +174,11 @@ mod tests {
         let recipe_path = folder.path().join("mine.toml");
         std::fs::write(&recipe_path, &text).unwrap();
         let recipe = Recipe::read(&recipe_path, &[]).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        let task = registry::build(&recipe.task, folder.path()).unwrap();
+        let task = registry::build(&recipe.settings.task, folder.path()).unwrap();
         if task.name() == "jsonl" {
             assert!(task.rules("answers").is_ok());
             let prompt = task.cases(Split::Train, 1, 0).unwrap()[0].prompt_text();
-            assert_eq!(prompt.contains("<answer>"), recipe.task.contains_key("template"));
+            assert_eq!(prompt.contains("<answer>"), recipe.settings.task.contains_key("template"));
         }
         text
     }

@@ -7,26 +7,32 @@ use std::time::Instant;
 
 use kernels::Real;
 use lm::{Model, Role};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 use crate::evaluate::{Evaluation, plan};
-use crate::recipe::StageFields;
+use crate::recipe::outline::Roles;
 use crate::rollout::{Group, sample};
+use crate::stage::estimate::{Estimate, Planning, Work};
+use crate::stage::{Checking, Outcome, Place, Stage};
 use crate::stages::sample::CASES_PER_STEP;
 use crate::trainer::{StepView, Trainer};
-use tasks::{Case, Split};
+use tasks::Split;
+use tasks::refusal::Refusal;
 
 /// Keys of an `eval` stage.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Eval {
     /// The model that is measured.
     pub model: String,
     /// Held-out cases; by default those behind every row of the ladder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub cases: Option<usize>,
     /// Samples of each case: 1 is greedy, more are drawn at temperature 1 and give pass@k and maj@k.
     #[serde(default = "greedy")]
+    #[schemars(range(min = 1))]
     pub samples: usize,
 }
 
@@ -34,38 +40,61 @@ fn greedy() -> usize {
     1
 }
 
-impl StageFields for Eval {
-    const FIELDS: &'static [&'static str] = &["model", "cases", "samples"];
-}
+impl Stage for Eval {
+    const KIND: &'static str = "eval";
+    const SUMMARY: &'static str =
+        "Measures a model and changes nothing, with pass@k and maj@k where it is sampled several times.";
+    const TUNES: bool = false;
 
-/// Runs the stage; `heldout` are the cases behind every row.
-///
-/// # Errors
-/// As [`sample`]; [`TrainError::Interrupted`] when the user asked to stop: nothing of a measurement is kept.
-pub fn run<T: Real>(stage: &Eval, trainer: &mut Trainer, heldout: &[Case]) -> Result<Evaluation, TrainError> {
-    let own = stage.cases.map(|n| trainer.task.cases(Split::Heldout, n, trainer.recipe.seed)).transpose()?;
-    let cases = own.as_deref().unwrap_or(heldout);
-    let prompting = trainer.prompting()?;
-    let mut model = Model::<T>::new(trainer.queue, trainer.weights(&stage.model), Role::Inference);
-    let plan = plan(stage.samples, trainer.recipe.eval.max_new_tokens, trainer.key);
-    let steps = cases.len().div_ceil(CASES_PER_STEP) as u64;
-    trainer.observer.stage(trainer.stage, "eval", 0);
-    let mut groups: Vec<Group> = Vec::with_capacity(cases.len());
-    for (step, chunk) in (1..).zip(cases.chunks(CASES_PER_STEP)) {
-        if trainer.stop.load(Ordering::Relaxed) {
-            return Err(TrainError::Interrupted { stage: trainer.stage.into(), step: step - 1 });
+    fn roles(&self) -> Roles {
+        Roles { measures: Some(self.model.clone()), heldout_cases: self.cases, ..Roles::default() }
+    }
+
+    fn validate(&self, _: &Place) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn check(&self, _: &Checking) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    fn estimate<T: Real>(&self, planning: &Planning) -> Estimate {
+        let eval = &planning.settings.eval;
+        let (cases, lengths) = (self.cases.unwrap_or(eval.cases), planning.lengths);
+        let mut work = Work::default();
+        let completion = lengths.completion(eval.max_new_tokens);
+        work.sample(planning.config(&self.model), cases as f64, self.samples, lengths.prompt, completion);
+        let bytes = planning.sampling_bytes::<T>(&self.model, cases, self.samples, eval.max_new_tokens);
+        Estimate { steps: 0, work, bytes }
+    }
+
+    /// Nothing of a measurement is kept when the user stops it.
+    fn run<T: Real>(&self, trainer: &mut Trainer) -> Result<Outcome, TrainError> {
+        let own = self.cases.map(|n| trainer.task.cases(Split::Heldout, n, trainer.settings.seed)).transpose()?;
+        let cases = own.as_deref().unwrap_or(trainer.heldout);
+        let prompting = trainer.prompting()?;
+        let mut model = Model::<T>::new(trainer.queue, trainer.weights(&self.model), Role::Inference);
+        let plan = plan(self.samples, trainer.settings.eval.max_new_tokens, trainer.key);
+        let steps = cases.len().div_ceil(CASES_PER_STEP) as u64;
+        trainer.observer.stage(trainer.stage, Self::KIND, 0);
+        let mut groups: Vec<Group> = Vec::with_capacity(cases.len());
+        for (step, chunk) in (1..).zip(cases.chunks(CASES_PER_STEP)) {
+            if trainer.stop.load(Ordering::Relaxed) {
+                return Err(TrainError::Interrupted { stage: trainer.stage.into(), step: step - 1 });
+            }
+            let began = Instant::now();
+            let before = groups.len();
+            let sampled = sample(trainer.queue, &mut model, &prompting, chunk, &plan)?;
+            groups.extend(sampled.into_iter().map(|group| Group { case: before + group.case, ..group }));
+            let seconds = began.elapsed().as_secs_f64();
+            trainer.meters.seconds += seconds;
+            trainer.observer.step(&StepView { stage: trainer.stage, step, steps, metrics: &[], sample: None, seconds });
         }
-        let began = Instant::now();
-        let before = groups.len();
-        let sampled = sample(trainer.queue, &mut model, &prompting, chunk, &plan)?;
-        groups.extend(sampled.into_iter().map(|group| Group { case: before + group.case, ..group }));
-        let seconds = began.elapsed().as_secs_f64();
-        trainer.meters.seconds += seconds;
-        trainer.observer.step(&StepView { stage: trainer.stage, step, steps, metrics: &[], sample: None, seconds });
+        for group in &groups {
+            trainer.meters.rollouts += group.rollouts.len() as u64;
+            trainer.meters.flops += group.sampling_flops(model.config());
+        }
+        let evaluation = Evaluation::of(&prompting, trainer.task, cases, &groups, trainer.key);
+        Ok(Outcome { evaluation: Some(evaluation), ..Outcome::default() })
     }
-    for group in &groups {
-        trainer.meters.rollouts += group.rollouts.len() as u64;
-        trainer.meters.flops += group.sampling_flops(model.config());
-    }
-    Ok(Evaluation::of(&prompting, trainer.task, cases, &groups, trainer.key))
 }

@@ -14,53 +14,66 @@
 //! 7. Completions of a group share their prompt's rows in training as in sampling.
 
 use kernels::Real;
+use kernels::rng::Key;
 use lm::Batch;
 use lm::head::Targets;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::advantage::{self, Census, Estimator, overlong_penalty};
-use crate::episodes::{games, play};
+use crate::episodes::{REPLY_TOKENS, games, play};
 use crate::error::TrainError;
-use crate::evaluate::evaluate;
 use crate::packing::{Continuation, PackedGroups, packed_groups};
 use crate::policy::{Aggregate, PolicyLoss, Ratio};
 use crate::prompting::{Prompting, plain_sampling};
-use crate::recipe::{Optimisation, StageFields};
+use crate::recipe::optimisation::Optimisation;
+use crate::recipe::outline::Roles;
 use crate::rollout::{Group, Plan, Rollout, sample};
 use crate::rules::{self, Rules};
 use crate::snapshots::{Judge, Snapshots};
+use crate::stage::estimate::{Estimate, Packed, Planning, Work, sampling_flops};
+use crate::stage::{Checking, Outcome, Place, Stage};
+use crate::stages::validation;
 use crate::step::{Learner, PolicySignal, Signals, StepReport};
-use crate::teacher::LocalTeacher;
+use crate::teacher::local::LocalTeacher;
 use crate::trainer::{StepOutcome, Trainer, Validation};
+use tasks::refusal::Refusal;
 use tasks::rewards::{Judged, RuleSet};
 use tasks::{Case, Split};
 
 /// Keys of a `grpo` stage.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Grpo {
     /// The model that learns.
     pub model: String,
     /// Steps.
     #[serde(default = "steps")]
+    #[schemars(range(min = 1))]
     pub steps: u64,
     /// Cases whose prompts are drawn from.
     #[serde(default = "cases")]
+    #[schemars(range(min = 1))]
     pub cases: usize,
     /// Prompts a step.
     #[serde(default = "prompts_per_step")]
+    #[schemars(range(min = 1))]
     pub prompts_per_step: usize,
     /// Completions of each prompt.
     #[serde(default = "completions_per_prompt")]
+    #[schemars(range(min = 2), extend("hint" = "a reward is relative to its group; set it to 4 or more"))]
     pub completions_per_prompt: usize,
     /// Longest completion, in tokens; in a game, of each turn.
     #[serde(default = "max_new_tokens")]
+    #[schemars(range(min = 1))]
     pub max_new_tokens: usize,
     /// Divides the logits, in sampling and in training.
     #[serde(default = "one")]
+    #[schemars(extend("exclusiveMinimum" = 0, "hint" = "1 leaves the logits as they are"))]
     pub temperature: f32,
     /// Turns of a game with the task's environment, whose reward takes the rules' place; with 1, the default, a completion is judged by the
     /// rules.
     #[serde(default = "one_turn")]
+    #[schemars(range(min = 1))]
     pub turns: usize,
     /// An arm of the task (`answers`, `answer_free`), or a list of rules.
     #[serde(default)]
@@ -76,15 +89,19 @@ pub struct Grpo {
     pub ratio: Ratio,
     /// Clip of the ratio below.
     #[serde(default = "epsilon")]
+    #[schemars(range(min = 0.0))]
     pub epsilon_low: f32,
     /// Clip of the ratio above.
     #[serde(default = "epsilon")]
+    #[schemars(range(min = 0.0))]
     pub epsilon_high: f32,
     /// Weight of the divergence from the weights the stage began with.
     #[serde(default)]
+    #[schemars(range(min = 0.0))]
     pub kl_coefficient: f32,
     /// Updates on each batch of rollouts; after the first, ratios move and clipping acts.
     #[serde(default = "once")]
+    #[schemars(range(min = 1))]
     pub updates_per_batch: u64,
     /// Draw further prompts in place of groups whose rewards are all equal, up to three times as many.
     #[serde(default)]
@@ -146,33 +163,6 @@ fn watched_prompts() -> usize {
     2
 }
 
-impl StageFields for Grpo {
-    const FIELDS: &'static [&'static str] = &[
-        "model",
-        "steps",
-        "cases",
-        "prompts_per_step",
-        "completions_per_prompt",
-        "max_new_tokens",
-        "temperature",
-        "turns",
-        "rules",
-        "estimator",
-        "aggregate",
-        "ratio",
-        "epsilon_low",
-        "epsilon_high",
-        "kl_coefficient",
-        "updates_per_batch",
-        "dynamic_sampling",
-        "overlong_margin_tokens",
-        "mask_truncated",
-        "validate_every_steps",
-        "validation_cases",
-        "watched_prompts",
-    ];
-}
-
 /// A group after judgement.
 struct JudgedGroup {
     group: Group,
@@ -181,42 +171,133 @@ struct JudgedGroup {
     advantages: Vec<Option<f64>>,
 }
 
-/// Runs the stage.
-///
-/// # Errors
-/// Fewer than two completions a prompt, rules that cannot be built, and whatever the loop meets.
-pub fn run<T: Real>(stage: &Grpo, trainer: &mut Trainer) -> Result<(), TrainError> {
-    if stage.completions_per_prompt < 2 {
-        let hint = "a reward is relative to its group; set it to 4 or more";
-        return Err(TrainError::stage(trainer.stage, "completions_per_prompt is below 2", hint));
+impl Stage for Grpo {
+    const KIND: &'static str = "grpo";
+    const SUMMARY: &'static str =
+        "Reinforcement learning by rules: GRPO, and by its keys Dr. GRPO, DAPO, GSPO and RLOO.";
+
+    fn roles(&self) -> Roles {
+        Roles::trains(&self.model)
     }
-    let prompting = trainer.prompting()?;
-    let rules = (stage.turns == 1).then(|| stage.rules.build(trainer.task, &trainer.recipe.folder)).transpose()?;
-    let cases = trainer.task.cases(Split::Train, stage.cases, trainer.recipe.seed)?;
-    let mut reference =
-        (stage.kl_coefficient != 0.0).then(|| LocalTeacher::<T>::new(trainer.queue, trainer.weights(&stage.model)));
-    let validation = validation::<T>(stage, trainer)?;
-    let watched = if rules.is_some() { stage.watched_prompts } else { 0 };
-    let snapshots = Snapshots::new(&cases, watched, stage.steps, stage.max_new_tokens);
-    trainer.train::<T>(
-        &stage.model,
-        &stage.optimisation,
-        stage.steps,
-        |trainer, learner, step, rate| {
-            if let Some(rules) = rules.as_ref().filter(|_| snapshots.is_due(step)) {
-                snapshots.look(trainer, &mut learner.model, &prompting, step, Judge::Rules(rules))?;
+
+    fn optimisation(&self) -> Option<&Optimisation> {
+        Some(&self.optimisation)
+    }
+
+    fn validate(&self, place: &Place) -> Result<(), Refusal> {
+        if self.turns > 1 && self.rules != Rules::default() {
+            let problem = "an episode of several turns is rewarded by the task's environment, and no rule is asked";
+            return Err(place.refuse("rules", problem, "leave them out, or set `turns = 1`"));
+        }
+        if self.turns > 1 && self.overlong_margin_tokens > 0 {
+            let problem = "it counts the tokens of one completion, and an episode has several";
+            return Err(place.refuse("overlong_margin_tokens", problem, "leave it out, or set `turns = 1`"));
+        }
+        if self.overlong_margin_tokens > self.max_new_tokens {
+            let problem = format!("{} tokens of {}", self.overlong_margin_tokens, self.max_new_tokens);
+            return Err(place.refuse("overlong_margin_tokens", problem, "set it to less than `max_new_tokens`"));
+        }
+        Ok(())
+    }
+
+    fn check(&self, checking: &Checking) -> Result<(), TrainError> {
+        if self.turns == 1 {
+            checking.rules(&self.rules, self.cases)?;
+        } else {
+            let first = checking.cases(Split::Train, 1)?;
+            if first.first().is_none_or(|case| checking.task.game(case, self.turns, Key::new(0)).is_none()) {
+                let problem = format!("the task \"{}\" has no episodes of several turns", checking.task.name());
+                let hint = "idiom_chain has; leave it out for one completion a case";
+                return Err(checking.place.refuse("turns", problem, hint).into());
             }
-            let groups = collect(stage, trainer, learner, &prompting, rules.as_ref(), &cases, step)?;
-            let outcome = learn(stage, trainer, learner, &groups.kept, reference.as_mut(), rate);
-            trainer.run.write_rollouts(trainer.stage, step + 1, &groups.rows)?;
-            if let Some(rules) = rules.as_ref().filter(|_| step + 1 == stage.steps && snapshots.is_due(stage.steps)) {
-                snapshots.look(trainer, &mut learner.model, &prompting, stage.steps, Judge::Rules(rules))?;
-            }
-            let metrics = [groups.metrics, outcome.metrics].concat();
-            Ok(StepOutcome { metrics, sample: groups.sample, report: outcome.report })
-        },
-        validation,
-    )
+        }
+        checking.validation(self.validate_every_steps, self.validation_cases)?;
+        let prompt = checking.longest_prompt(Split::Train, self.cases)?;
+        let whole = self.turns * self.max_new_tokens + (self.turns - 1) * REPLY_TOKENS;
+        checking.completion(&[&self.model], prompt, whole)?;
+        checking.micro_batch(self.optimisation.tokens_per_micro_batch, prompt + whole)
+    }
+
+    fn estimate<T: Real>(&self, planning: &Planning) -> Estimate {
+        let (lengths, keys, model) = (planning.lengths, &self.optimisation, self.model.as_str());
+        let (config, prompt, samples) = (planning.config(model), lengths.prompt, self.completions_per_prompt);
+        let groups = (self.steps as usize * self.prompts_per_step) as f64;
+        let turn = lengths.completion(self.max_new_tokens);
+        let mut work = Work::default();
+        work.sample(config, groups, samples, prompt, turn);
+        // Every further turn reads all before it again.
+        for before in 1..self.turns {
+            let before = prompt + before as f64 * (turn + REPLY_TOKENS as f64);
+            let episodes = groups * samples as f64;
+            work.sampled_tokens += episodes * turn;
+            work.sampling_flops += episodes * sampling_flops(config, 1, 1, before, turn);
+        }
+        let completion = self.turns as f64 * turn + (self.turns - 1) as f64 * REPLY_TOKENS as f64;
+        let packed = Packed::groups(1.0, samples, prompt, completion);
+        let updates = groups * self.updates_per_batch as f64;
+        work.train_tokens = updates * packed.tokens;
+        work.training_flops = updates * planning.training_flops(model, keys, packed);
+        let (every, cases) = (self.validate_every_steps, self.validation_cases);
+        planning.validate(&mut work, model, self.steps, every, cases, self.max_new_tokens);
+        let whole = self.turns * (self.max_new_tokens + REPLY_TOKENS);
+        let mut bytes = planning.learning_bytes::<T>(model, keys)
+            + planning.cache_bytes::<T>(model, self.prompts_per_step, samples, whole);
+        if self.kl_coefficient != 0.0 {
+            work.reading_flops = groups * planning.reading_flops(model, packed);
+            bytes += planning.reading_bytes::<T>(model, keys.tokens_per_micro_batch);
+        }
+        Estimate { steps: self.steps, work, bytes }
+    }
+
+    fn run<T: Real>(&self, trainer: &mut Trainer) -> Result<Outcome, TrainError> {
+        let prompting = trainer.prompting()?;
+        let rules = (self.turns == 1).then(|| self.rules.build(trainer.task, &trainer.settings.folder)).transpose()?;
+        let cases = trainer.task.cases(Split::Train, self.cases, trainer.settings.seed)?;
+        let mut reference =
+            (self.kl_coefficient != 0.0).then(|| LocalTeacher::<T>::new(trainer.queue, trainer.weights(&self.model)));
+        let validation = self.validation::<T>(trainer)?;
+        let watched = if rules.is_some() { self.watched_prompts } else { 0 };
+        let snapshots = Snapshots::new(&cases, watched, self.steps, self.max_new_tokens);
+        trainer.train::<T>(
+            &self.model,
+            &self.optimisation,
+            self.steps,
+            |trainer, learner, step, rate| {
+                if let Some(rules) = rules.as_ref().filter(|_| snapshots.is_due(step)) {
+                    snapshots.look(trainer, &mut learner.model, &prompting, step, Judge::Rules(rules))?;
+                }
+                let groups = collect(self, trainer, learner, &prompting, rules.as_ref(), &cases, step)?;
+                let outcome = learn(self, trainer, learner, &groups.kept, reference.as_mut(), rate);
+                trainer.run.write_rollouts(trainer.stage, step + 1, &groups.rows)?;
+                if let Some(rules) = rules.as_ref().filter(|_| step + 1 == self.steps && snapshots.is_due(self.steps)) {
+                    snapshots.look(trainer, &mut learner.model, &prompting, self.steps, Judge::Rules(rules))?;
+                }
+                let metrics = [groups.metrics, outcome.metrics].concat();
+                Ok(StepOutcome { metrics, sample: groups.sample, report: outcome.report })
+            },
+            validation,
+        )?;
+        Ok(Outcome::default())
+    }
+}
+
+impl Grpo {
+    /// Greedy accuracy on the validation split, or the share of games won there. The answers it reads are metered like any other; a case without one costs nothing.
+    fn validation<'a, T: Real>(&'a self, trainer: &mut Trainer) -> Result<Option<Validation<'a, T>>, TrainError> {
+        let (every_steps, cases) = (self.validate_every_steps, self.validation_cases);
+        if self.turns == 1 || every_steps == 0 || cases == 0 {
+            return validation::greedy(every_steps, cases, self.max_new_tokens, trainer);
+        }
+        let (prompting, cases) =
+            (trainer.prompting()?, trainer.task.cases(Split::Validation, cases, trainer.settings.seed)?);
+        let measure = move |trainer: &mut Trainer, learner: &mut Learner<T>| {
+            let key = trainer.key.word("validation");
+            let (model, turns) = (&mut learner.model, self.turns);
+            play(trainer.queue, model, &prompting, trainer.task, &cases, turns, self.max_new_tokens, key)
+                .map(|games| games.won)
+        };
+        Ok(Some(Validation { every_steps, measure: Box::new(measure) }))
+    }
 }
 
 struct Collected {
@@ -426,47 +507,4 @@ fn micro_batches(stage: &Grpo, groups: &[JudgedGroup]) -> Vec<(Batch, PolicySign
         .into_iter()
         .map(|PackedGroups { batch, sampled, tokens }| (batch, PolicySignal { loss, tokens, sampled, on_policy: true }))
         .collect()
-}
-
-/// Greedy accuracy on the validation split, or the share of games won there. The answers it reads are metered like any other; a case without one costs nothing.
-pub(crate) fn validation<'a, T: Real>(
-    stage: &'a Grpo,
-    trainer: &mut Trainer,
-) -> Result<Option<Validation<'a, T>>, TrainError> {
-    let (every_steps, cases) = (stage.validate_every_steps, stage.validation_cases);
-    if stage.turns == 1 || every_steps == 0 || cases == 0 {
-        return validation_of(every_steps, cases, stage.max_new_tokens, trainer);
-    }
-    let (prompting, cases) = (trainer.prompting()?, trainer.task.cases(Split::Validation, cases, trainer.recipe.seed)?);
-    let measure = move |trainer: &mut Trainer, learner: &mut Learner<T>| {
-        let key = trainer.key.word("validation");
-        let (model, turns) = (&mut learner.model, stage.turns);
-        play(trainer.queue, model, &prompting, trainer.task, &cases, turns, stage.max_new_tokens, key)
-            .map(|games| games.won)
-    };
-    Ok(Some(Validation { every_steps, measure: Box::new(measure) }))
-}
-
-/// As [`validation`], for any stage.
-pub(crate) fn validation_of<'a, T: Real>(
-    every_steps: u64,
-    cases: usize,
-    max_new_tokens: usize,
-    trainer: &mut Trainer,
-) -> Result<Option<Validation<'a, T>>, TrainError> {
-    if every_steps == 0 || cases == 0 {
-        return Ok(None);
-    }
-    let prompting = trainer.prompting()?;
-    let cases = trainer.task.cases(Split::Validation, cases, trainer.recipe.seed)?;
-    let read: Vec<&str> = cases.iter().filter(|case| case.answer.is_some()).map(|case| case.id.as_str()).collect();
-    trainer.run.ledger().meter_answers(trainer.stage, &read)?;
-    Ok(Some(Validation {
-        every_steps,
-        measure: Box::new(move |trainer, learner| {
-            let (queue, task) = (trainer.queue, trainer.task);
-            let key = trainer.key.word("validation");
-            evaluate(queue, &mut learner.model, &prompting, task, &cases, 1, max_new_tokens, key).map(|e| e.accuracy)
-        }),
-    }))
 }

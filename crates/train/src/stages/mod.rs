@@ -1,14 +1,16 @@
-//! The recipes: one file a stage, with its keys, its algorithm, and how it departs from the paper.
+//! The stages: one file a kind, with its keys, its checks, its estimate, its algorithm, and how it departs from the paper.
 //!
-//! A recipe makes sequences and signals and hands them to the one trainer ([`crate::step`]) through the one loop
-//! ([`crate::trainer`]). It knows no optimiser.
+//! A stage makes sequences and signals and hands them to the trainer ([`crate::trainer`]), which takes the steps
+//! ([`crate::step`]). It knows no optimiser. To add a kind: write its file, then one line in [`registry`].
 
-pub mod dialogue;
 pub mod distill;
 pub mod eval;
 pub mod grpo;
+pub mod on_policy_distill;
 pub mod pretrain;
+pub mod registry;
 pub mod sample;
 pub mod sft;
 mod texts;
 pub mod tokenizer;
+mod validation;

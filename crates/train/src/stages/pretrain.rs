@@ -11,20 +11,25 @@
 mod pieces;
 
 use kernels::Real;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 use crate::packing::Sequence;
 use crate::prompting::Prompting;
-use crate::recipe::{Optimisation, StageFields};
+use crate::recipe::optimisation::Optimisation;
+use crate::recipe::outline::Roles;
+use crate::stage::estimate::{Estimate, Packed, Planning, Work};
+use crate::stage::{Checking, Outcome, Place, Stage};
 use crate::stages::sft::cross_entropy_step;
 use crate::stages::texts;
 use crate::trainer::Trainer;
 use pieces::{Pieces, cut};
 use tasks::paths::Paths;
+use tasks::refusal::Refusal;
 
 /// Keys of a `pretrain` stage.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pretrain {
     /// The model that learns.
     pub model: String,
@@ -32,12 +37,15 @@ pub struct Pretrain {
     #[serde(default)]
     pub texts: Paths,
     /// Tokens in all.
+    #[schemars(range(min = 1))]
     pub tokens: u64,
     /// Tokens a step.
     #[serde(default = "tokens_per_step")]
+    #[schemars(range(min = 1))]
     pub tokens_per_step: usize,
     /// Longest segment, in tokens.
     #[serde(default = "context")]
+    #[schemars(range(min = 2), extend("hint" = "a token is predicted from those before it"))]
     pub context: usize,
     /// How steps are taken.
     #[serde(flatten)]
@@ -51,62 +59,102 @@ fn context() -> usize {
     256
 }
 
-impl StageFields for Pretrain {
-    const FIELDS: &'static [&'static str] = &["model", "texts", "tokens", "tokens_per_step", "context"];
-}
+impl Stage for Pretrain {
+    const KIND: &'static str = "pretrain";
+    const SUMMARY: &'static str = "Pretraining: cross-entropy on every token of the task's corpus, or of your texts.";
+    const TUNES: bool = false;
 
-/// Runs the stage.
-///
-/// # Errors
-/// A corpus without documents, texts that cannot be read or of which none is left, and whatever the loop meets.
-pub fn run<T: Real>(stage: &Pretrain, trainer: &mut Trainer) -> Result<(), TrainError> {
-    let prompting = trainer.prompting()?;
-    let limit = trainer.weights(&stage.model).config().max_position_embeddings;
-    if !(2..=limit).contains(&stage.context) {
-        let problem = format!("a context of {} tokens in a model of {limit}", stage.context);
-        return Err(TrainError::stage(trainer.stage, problem, format!("set `context` to between 2 and {limit}")));
+    fn roles(&self) -> Roles {
+        Roles::trains(&self.model)
     }
-    let paths = stage.texts.located(&trainer.recipe.folder);
-    let texts = match paths.is_empty() {
-        true => None,
-        false => Some(Pieces::of(&texts::kept(&paths, trainer)?, stage.context, &prompting)),
-    };
-    let steps = stage.tokens.div_ceil(stage.tokens_per_step as u64);
-    trainer.train::<T>(
-        &stage.model,
-        &stage.optimisation,
-        steps,
-        |trainer, learner, _, rate| {
-            let sequences = match &texts {
-                Some(pieces) => pieces.next(stage.tokens_per_step, trainer),
-                None => next_documents(stage, trainer, &prompting)?,
-            };
-            let per_micro_batch = stage.optimisation.tokens_per_micro_batch;
-            let report = cross_entropy_step(trainer.queue, learner, &sequences, per_micro_batch, rate);
-            trainer.meters.flops += learner.flops(&report);
-            Ok(report.into())
-        },
-        None,
-    )
-}
 
-/// Documents from the cursor on, until there are enough tokens; begins again at the end of a corpus that ends.
-fn next_documents(stage: &Pretrain, trainer: &mut Trainer, prompting: &Prompting) -> Result<Vec<Sequence>, TrainError> {
-    let mut sequences = Vec::new();
-    let mut tokens = 0;
-    while tokens < stage.tokens_per_step {
-        let Some(text) = trainer.task.corpus(trainer.cursor, trainer.recipe.seed) else {
-            if trainer.cursor == 0 {
-                let hint = "give the stage `texts`, files or folders to pretrain on";
-                return Err(TrainError::stage(trainer.stage, "the task has no corpus", hint));
-            }
-            trainer.cursor = 0;
-            continue;
+    fn optimisation(&self) -> Option<&Optimisation> {
+        Some(&self.optimisation)
+    }
+
+    fn validate(&self, _: &Place) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn check(&self, checking: &Checking) -> Result<(), TrainError> {
+        checking.context(&self.model, "context", self.context)?;
+        checking.micro_batch(self.optimisation.tokens_per_micro_batch, self.context)?;
+        let settings = checking.place.settings;
+        let texts = self.texts.located(&settings.folder);
+        if let Some(missing) = texts.iter().find(|path| !path.exists()) {
+            let problem = format!("there is nothing at {}", missing.display());
+            let hint = "give files or folders of text, from the recipe's folder";
+            return Err(checking.place.refuse("texts", problem, hint).into());
+        }
+        if texts.is_empty() && checking.task.corpus(0, settings.seed).is_none() {
+            let hint = "give the stage `texts`, files or folders to pretrain on";
+            return Err(checking.place.refuse("kind", "the task has no text to pretrain on", hint).into());
+        }
+        Ok(())
+    }
+
+    fn estimate<T: Real>(&self, planning: &Planning) -> Estimate {
+        // Texts of the user are cut behind a line, near the context's end.
+        let own = self.texts.located(&planning.settings.folder).is_empty();
+        let whole = if own { planning.lengths.document } else { f64::INFINITY };
+        let segment = whole.clamp(1.0, self.context as f64);
+        let tokens = self.tokens as f64;
+        let packed = Packed { tokens, targets: tokens, pairs: tokens * segment / 2.0 };
+        let training_flops = planning.training_flops(&self.model, &self.optimisation, packed);
+        Estimate {
+            steps: self.tokens.div_ceil(self.tokens_per_step as u64),
+            work: Work { train_tokens: tokens, training_flops, ..Work::default() },
+            bytes: planning.learning_bytes::<T>(&self.model, &self.optimisation),
+        }
+    }
+
+    fn run<T: Real>(&self, trainer: &mut Trainer) -> Result<Outcome, TrainError> {
+        let prompting = trainer.prompting()?;
+        let paths = self.texts.located(&trainer.settings.folder);
+        let texts = match paths.is_empty() {
+            true => None,
+            false => Some(Pieces::of(&texts::kept(&paths, trainer)?, self.context, &prompting)),
         };
-        trainer.cursor += 1;
-        let pieces = cut(&prompting.document(&text), stage.context, prompting);
-        tokens += pieces.iter().map(Vec::len).sum::<usize>();
-        sequences.extend(pieces.into_iter().map(Sequence::document));
+        let steps = self.tokens.div_ceil(self.tokens_per_step as u64);
+        trainer.train::<T>(
+            &self.model,
+            &self.optimisation,
+            steps,
+            |trainer, learner, _, rate| {
+                let sequences = match &texts {
+                    Some(pieces) => pieces.next(self.tokens_per_step, trainer),
+                    None => self.next_documents(trainer, &prompting)?,
+                };
+                let per_micro_batch = self.optimisation.tokens_per_micro_batch;
+                let report = cross_entropy_step(trainer.queue, learner, &sequences, per_micro_batch, rate);
+                trainer.meters.flops += learner.flops(&report);
+                Ok(report.into())
+            },
+            None,
+        )?;
+        Ok(Outcome::default())
     }
-    Ok(sequences)
+}
+
+impl Pretrain {
+    /// Documents from the cursor on, until there are enough tokens; begins again at the end of a corpus that ends.
+    fn next_documents(&self, trainer: &mut Trainer, prompting: &Prompting) -> Result<Vec<Sequence>, TrainError> {
+        let mut sequences = Vec::new();
+        let mut tokens = 0;
+        while tokens < self.tokens_per_step {
+            let Some(text) = trainer.task.corpus(trainer.cursor, trainer.settings.seed) else {
+                if trainer.cursor == 0 {
+                    let hint = "give the stage `texts`, files or folders to pretrain on";
+                    return Err(TrainError::stage(trainer.stage, "the task has no corpus", hint));
+                }
+                trainer.cursor = 0;
+                continue;
+            };
+            trainer.cursor += 1;
+            let pieces = cut(&prompting.document(&text), self.context, prompting);
+            tokens += pieces.iter().map(Vec::len).sum::<usize>();
+            sequences.extend(pieces.into_iter().map(Sequence::document));
+        }
+        Ok(sequences)
+    }
 }

@@ -7,29 +7,37 @@
 //! 4. Demonstrations are trained whole: one that exceeds `context` is refused, never cut.
 
 use kernels::{Queue, Real};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use store::{Label, LabelKind};
 
 use crate::error::TrainError;
 use crate::packing::{Sequence, micro_batches};
-use crate::recipe::{Optimisation, StageFields};
+use crate::recipe::optimisation::Optimisation;
+use crate::recipe::outline::Roles;
+use crate::stage::estimate::{Estimate, Packed, Planning, Work};
+use crate::stage::{Checking, Outcome, Place, Stage};
 use crate::step::{Learner, Signals, StepReport};
 use crate::trainer::Trainer;
-use tasks::{Case, first_written};
+use tasks::refusal::Refusal;
+use tasks::{Case, Task, TaskError, first_written};
 
 /// Keys of an `sft` stage.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sft {
     /// The model that learns.
     pub model: String,
     /// Cases whose demonstration is read.
     #[serde(default = "demonstrations")]
+    #[schemars(range(min = 1))]
     pub demonstrations: usize,
     /// Times each is seen.
     #[serde(default = "epochs")]
+    #[schemars(range(min = 1))]
     pub epochs: u64,
     /// Demonstrations a step.
     #[serde(default = "per_step")]
+    #[schemars(range(min = 1))]
     pub demonstrations_per_step: usize,
     /// Whether to train the bare answer, without the reasoning.
     #[serde(default)]
@@ -49,36 +57,106 @@ fn per_step() -> usize {
     20
 }
 
-impl StageFields for Sft {
-    const FIELDS: &'static [&'static str] =
-        &["model", "demonstrations", "epochs", "demonstrations_per_step", "bare_answers"];
+impl Stage for Sft {
+    const KIND: &'static str = "sft";
+    const SUMMARY: &'static str = "Supervised fine-tuning: cross-entropy on the completions of a few demonstrations.";
+
+    fn roles(&self) -> Roles {
+        Roles::trains(&self.model)
+    }
+
+    fn optimisation(&self) -> Option<&Optimisation> {
+        Some(&self.optimisation)
+    }
+
+    fn validate(&self, _: &Place) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn check(&self, checking: &Checking) -> Result<(), TrainError> {
+        let demonstrated = self.demonstrated(checking.task, checking.place.settings.seed)?;
+        let there = demonstrated.len();
+        if there < self.demonstrations {
+            let what = if self.bare_answers { "known answers" } else { "demonstrations" };
+            let problem = format!("{} {what} asked for, and the training split has {there}", self.demonstrations);
+            let hint = format!("ask for at most {there}, or give more cases one");
+            return Err(checking.place.refuse("demonstrations", problem, hint).into());
+        }
+        let Some(prompting) = checking.prompting else { return Ok(()) };
+        let mut longest = 0;
+        for (case, text) in demonstrated {
+            longest = longest.max(prompting.prompt(&case.prompt)?.len() + prompting.completion(&text).len());
+        }
+        checking.context(&self.model, "demonstrations", longest)?;
+        checking.micro_batch(self.optimisation.tokens_per_micro_batch, longest)
+    }
+
+    fn estimate<T: Real>(&self, planning: &Planning) -> Estimate {
+        let seen = self.demonstrations as f64 * self.epochs as f64;
+        let completion = if self.bare_answers { 0.0 } else { planning.lengths.completion(usize::MAX) };
+        let completion = if completion.is_finite() { completion } else { 0.0 };
+        let packed = Packed::sequences(seen, planning.lengths.prompt, completion);
+        let training_flops = planning.training_flops(&self.model, &self.optimisation, packed);
+        Estimate {
+            steps: (self.demonstrations.div_ceil(self.demonstrations_per_step) as u64) * self.epochs,
+            work: Work { train_tokens: packed.tokens, training_flops, ..Work::default() },
+            bytes: planning.learning_bytes::<T>(&self.model, &self.optimisation),
+        }
+    }
+
+    fn run<T: Real>(&self, trainer: &mut Trainer) -> Result<Outcome, TrainError> {
+        let examples = self.examples(trainer)?;
+        let per_epoch = examples.len().div_ceil(self.demonstrations_per_step) as u64;
+        let optimisation = &self.optimisation;
+        trainer.train::<T>(
+            &self.model,
+            optimisation,
+            per_epoch * self.epochs,
+            |trainer, learner, step, rate| {
+                let mut order: Vec<usize> = (0..examples.len()).collect();
+                trainer.key.word("epoch").number(step / per_epoch).stream().shuffle(&mut order);
+                let first = (step % per_epoch) as usize * self.demonstrations_per_step;
+                let chosen = order.iter().skip(first).take(self.demonstrations_per_step);
+                let sequences: Vec<Sequence> = chosen.map(|&i| examples[i].clone()).collect();
+                let report =
+                    cross_entropy_step(trainer.queue, learner, &sequences, optimisation.tokens_per_micro_batch, rate);
+                trainer.meters.flops += learner.flops(&report);
+                Ok(report.into())
+            },
+            None,
+        )?;
+        Ok(Outcome::default())
+    }
 }
 
-/// Runs the stage.
-///
-/// # Errors
-/// Fewer demonstrations than were asked for, one too long for the model, and whatever the loop meets.
-pub fn run<T: Real>(stage: &Sft, trainer: &mut Trainer) -> Result<(), TrainError> {
-    let examples = demonstrations_of(stage, trainer)?;
-    let per_epoch = examples.len().div_ceil(stage.demonstrations_per_step) as u64;
-    let optimisation = &stage.optimisation;
-    trainer.train::<T>(
-        &stage.model,
-        optimisation,
-        per_epoch * stage.epochs,
-        |trainer, learner, step, rate| {
-            let mut order: Vec<usize> = (0..examples.len()).collect();
-            trainer.key.word("epoch").number(step / per_epoch).stream().shuffle(&mut order);
-            let first = (step % per_epoch) as usize * stage.demonstrations_per_step;
-            let chosen = order.iter().skip(first).take(stage.demonstrations_per_step);
-            let sequences: Vec<Sequence> = chosen.map(|&i| examples[i].clone()).collect();
-            let report =
-                cross_entropy_step(trainer.queue, learner, &sequences, optimisation.tokens_per_micro_batch, rate);
-            trainer.meters.flops += learner.flops(&report);
-            Ok(report.into())
-        },
-        None,
-    )
+impl Sft {
+    /// The demonstrations as sequences, each metered.
+    fn examples(&self, trainer: &Trainer) -> Result<Vec<Sequence>, TrainError> {
+        let prompting = trainer.prompting()?;
+        let cases = self.demonstrated(trainer.task, trainer.settings.seed)?;
+        let mut sequences = Vec::with_capacity(cases.len());
+        for (case, text) in &cases {
+            sequences.push(Sequence::completion(&prompting.prompt(&case.prompt)?, &prompting.completion(text)));
+        }
+        if self.bare_answers {
+            let ids: Vec<&str> = cases.iter().map(|(case, _)| case.id.as_str()).collect();
+            trainer.run.ledger().meter_answers(trainer.stage, &ids)?;
+            return Ok(sequences);
+        }
+        let label = |(case, _): &(Case, String)| Label {
+            record_id: case.id.clone(),
+            stage: trainer.stage.into(),
+            kind: LabelKind::Demonstration,
+        };
+        trainer.run.ledger().meter_labels(&cases.iter().map(label).collect::<Vec<_>>())?;
+        Ok(sequences)
+    }
+
+    /// The first cases of the training split with what is trained of each; fewer than were asked for where there are not so many.
+    fn demonstrated(&self, task: &dyn Task, seed: u64) -> Result<Vec<(Case, String)>, TaskError> {
+        let written = |case: &Case| if self.bare_answers { task.bare_answer(case) } else { task.demonstration(case) };
+        first_written(task, self.demonstrations, seed, written)
+    }
 }
 
 /// One step of plain cross-entropy: the mean over the sequences' trained tokens.
@@ -94,49 +172,4 @@ pub(crate) fn cross_entropy_step<T: Real>(
         learner.accumulate(queue, &batch, &Signals::cross_entropy(weights));
     }
     learner.update(queue, rate)
-}
-
-fn demonstrations_of(stage: &Sft, trainer: &mut Trainer) -> Result<Vec<Sequence>, TrainError> {
-    let prompting = trainer.prompting()?;
-    let cases = demonstrated(stage, trainer)?;
-    let limit = trainer.weights(&stage.model).config().max_position_embeddings;
-    let mut sequences = Vec::with_capacity(cases.len());
-    for (case, text) in &cases {
-        let sequence = Sequence::completion(&prompting.prompt(&case.prompt)?, &prompting.completion(text));
-        if sequence.tokens.len() > limit {
-            let problem = format!(
-                "the demonstration of case {} has {} tokens, the model {limit}",
-                case.id,
-                sequence.tokens.len()
-            );
-            return Err(TrainError::stage(trainer.stage, problem, "leave it out, or give the model more positions"));
-        }
-        sequences.push(sequence);
-    }
-    if stage.bare_answers {
-        let ids: Vec<&str> = cases.iter().map(|(case, _)| case.id.as_str()).collect();
-        trainer.run.ledger().meter_answers(trainer.stage, &ids)?;
-        return Ok(sequences);
-    }
-    let labels: Vec<Label> = cases
-        .iter()
-        .map(|(case, _)| Label {
-            record_id: case.id.clone(),
-            stage: trainer.stage.into(),
-            kind: LabelKind::Demonstration,
-        })
-        .collect();
-    trainer.run.ledger().meter_labels(&labels)?;
-    Ok(sequences)
-}
-
-fn demonstrated(stage: &Sft, trainer: &Trainer) -> Result<Vec<(Case, String)>, TrainError> {
-    let task = trainer.task;
-    let written = |case: &Case| if stage.bare_answers { task.bare_answer(case) } else { task.demonstration(case) };
-    let found = first_written(task, stage.demonstrations, trainer.recipe.seed, written)?;
-    if found.len() < stage.demonstrations {
-        let problem = format!("{} demonstrations asked for, the task has {}", stage.demonstrations, found.len());
-        return Err(TrainError::stage(trainer.stage, problem, "lower `demonstrations`"));
-    }
-    Ok(found)
 }

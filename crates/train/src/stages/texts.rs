@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use crate::error::TrainError;
+use crate::recipe::outline::heldout_cases;
 use crate::trainer::Trainer;
 use tasks::TaskError;
 use tasks::data::held_out::HeldOut;
@@ -20,8 +21,8 @@ pub(super) fn kept(paths: &[PathBuf], trainer: &mut Trainer) -> Result<Vec<Text>
     if let Some(text) = found.texts.iter().find(|text| trainer.run.withdrawn_since().contains(&text.id)) {
         return Err(TaskError::Withdrawn { id: text.id.clone() }.into());
     }
-    let cases = trainer.recipe.heldout_cases().max(trainer.recipe.eval.unseen_cases);
-    let held_out = HeldOut::of(trainer.task.kept_out(cases, trainer.recipe.seed)?);
+    let cases = heldout_cases(trainer.settings, trainer.stages).max(trainer.settings.eval.unseen_cases);
+    let held_out = HeldOut::of(trainer.task.kept_out(cases, trainer.settings.seed)?);
     let all = found.texts.len();
     let kept: Vec<Text> = found.texts.into_iter().filter(|text| !held_out.is_in(&text.text)).collect();
     if kept.is_empty() {

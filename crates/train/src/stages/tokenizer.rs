@@ -4,23 +4,30 @@
 //! (`<think>`, `<answer>` and their ends) are tokens of their own, as in models that were made to reason.
 
 use std::path::Path;
+use std::time::Instant;
 
+use kernels::Real;
 use lm::tokenizer::{Tokenizer, TrainOptions};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 use crate::prompting::Prompting;
-use crate::recipe::StageFields;
+use crate::recipe::outline::{Made, Roles};
+use crate::stage::estimate::{Estimate, Planning};
+use crate::stage::{Checking, Outcome, Place, Stage};
 use crate::stages::texts::kept;
 use crate::trainer::Trainer;
 use tasks::Split;
 use tasks::paths::Paths;
+use tasks::refusal::Refusal;
 
 /// Keys of a `tokenizer` stage.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenizerStage {
     /// Tokens in all.
     #[serde(default = "vocab_size")]
+    #[schemars(range(min = 1))]
     pub vocab_size: usize,
     /// Files and folders of `.txt`, `.md` and `.jsonl` with `text` that are counted too.
     #[serde(default)]
@@ -33,6 +40,7 @@ pub struct TokenizerStage {
     pub prompts: usize,
     /// Longest token in bytes: short ones keep a template's phrases from becoming tokens.
     #[serde(default = "longest")]
+    #[schemars(range(min = 1))]
     pub longest_token_bytes: usize,
 }
 
@@ -49,43 +57,63 @@ fn longest() -> usize {
     12
 }
 
-impl StageFields for TokenizerStage {
-    const FIELDS: &'static [&'static str] = &["vocab_size", "texts", "documents", "prompts", "longest_token_bytes"];
-}
+impl Stage for TokenizerStage {
+    const KIND: &'static str = "tokenizer";
+    const SUMMARY: &'static str = "Trains the tokenizer of models that start from random weights.";
+    const TUNES: bool = false;
 
-/// Runs the stage and returns the prompting.
-///
-/// # Errors
-/// Texts that cannot be read; a corpus too poor for the vocabulary.
-pub fn run(stage: &TokenizerStage, trainer: &mut Trainer) -> Result<Prompting, TrainError> {
-    let seed = trainer.recipe.seed;
-    let mut texts: Vec<String> = (0..stage.documents).map_while(|index| trainer.task.corpus(index, seed)).collect();
-    let paths = stage.texts.located(&trainer.recipe.folder);
-    if !paths.is_empty() {
-        texts.extend(kept(&paths, trainer)?.into_iter().map(|text| text.text));
+    fn roles(&self) -> Roles {
+        Roles { makes: Some(Made::Tokenizer { vocab_size: self.vocab_size }), ..Roles::default() }
     }
-    let prompts = trainer.task.cases(Split::Train, stage.prompts, seed)?;
-    trainer.note_uses("prompt", prompts.iter().map(|case| &case.id))?;
-    texts.extend(prompts.iter().map(|case| case.prompt_text()));
-    prompting_of(stage, &trainer.recipe.name, texts.iter().map(String::as_str))
+
+    fn validate(&self, _: &Place) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn check(&self, _: &Checking) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    fn estimate<T: Real>(&self, _: &Planning) -> Estimate {
+        Estimate::default()
+    }
+
+    fn run<T: Real>(&self, trainer: &mut Trainer) -> Result<Outcome, TrainError> {
+        let began = Instant::now();
+        trainer.observer.stage(trainer.stage, Self::KIND, 0);
+        let seed = trainer.settings.seed;
+        let mut texts: Vec<String> = (0..self.documents).map_while(|index| trainer.task.corpus(index, seed)).collect();
+        let paths = self.texts.located(&trainer.settings.folder);
+        if !paths.is_empty() {
+            texts.extend(kept(&paths, trainer)?.into_iter().map(|text| text.text));
+        }
+        let prompts = trainer.task.cases(Split::Train, self.prompts, seed)?;
+        trainer.note_uses("prompt", prompts.iter().map(|case| &case.id))?;
+        texts.extend(prompts.iter().map(|case| case.prompt_text()));
+        let prompting = self.prompting(&trainer.settings.name, texts.iter().map(String::as_str))?;
+        trainer.meters.seconds += began.elapsed().as_secs_f64();
+        Ok(Outcome { prompting: Some(prompting), ..Outcome::default() })
+    }
 }
 
-/// The prompting that the stage makes of some texts; `name` is for messages.
-///
-/// # Errors
-/// Texts too poor for the vocabulary.
-pub(crate) fn prompting_of<'t>(
-    stage: &TokenizerStage,
-    name: &str,
-    texts: impl IntoIterator<Item = &'t str>,
-) -> Result<Prompting, TrainError> {
-    let markup = ["<think>", "</think>", "<answer>", "</answer>"];
-    let options = TrainOptions {
-        vocab_size: stage.vocab_size,
-        longest_token_bytes: stage.longest_token_bytes,
-        markup_tokens: markup.map(String::from).to_vec(),
-        ..TrainOptions::default()
-    };
-    let tokenizer = Tokenizer::train(texts, &options, Path::new(name))?;
-    Prompting::new(tokenizer, None, &[])
+impl TokenizerStage {
+    /// The prompting that the stage makes of some texts; `name` is for messages.
+    ///
+    /// # Errors
+    /// Texts too poor for the vocabulary.
+    pub(crate) fn prompting<'t>(
+        &self,
+        name: &str,
+        texts: impl IntoIterator<Item = &'t str>,
+    ) -> Result<Prompting, TrainError> {
+        let markup = ["<think>", "</think>", "<answer>", "</answer>"];
+        let options = TrainOptions {
+            vocab_size: self.vocab_size,
+            longest_token_bytes: self.longest_token_bytes,
+            markup_tokens: markup.map(String::from).to_vec(),
+            ..TrainOptions::default()
+        };
+        let tokenizer = Tokenizer::train(texts, &options, Path::new(name))?;
+        Prompting::new(tokenizer, None, &[])
+    }
 }

@@ -12,23 +12,13 @@ use lm::Batch;
 use lm::head::Targets;
 use store::SoftLabels;
 
-use super::LocalTeacher;
+use super::{Questions, Teacher, TopK};
+use crate::error::TrainError;
 use crate::packing::{Sequence, micro_batches};
 use crate::rollout::Group;
 
 /// Packed tokens that the teacher reads at a time.
 const TOKENS_PER_BATCH: usize = 4096;
-
-/// What to ask of a teacher.
-#[derive(Clone, Copy, Debug)]
-pub struct Questions {
-    /// Most likely tokens at every token.
-    pub k: usize,
-    /// Divides its logits for them.
-    pub temperature: f32,
-    /// Also its log-probability of each token of the text, at this temperature: where another model spoke.
-    pub listen_at: Option<f32>,
-}
 
 /// What a teacher said of the completions of some groups, in their order.
 #[derive(Debug, Default)]
@@ -46,21 +36,18 @@ pub struct Annotation {
 /// Lets a teacher read the groups' completions. A completion is never empty.
 pub fn annotate<T: Real>(
     queue: &Queue,
-    teacher: &mut LocalTeacher<T>,
+    teacher: &mut dyn Teacher<T>,
     groups: &[Group],
     questions: Questions,
-) -> Annotation {
+) -> Result<Annotation, TrainError> {
     let sequences: Vec<Sequence> = groups
         .iter()
         .flat_map(|group| group.rollouts.iter().map(|rollout| Sequence::completion(&group.prompt, &rollout.tokens)))
         .collect();
-    let k = questions.k.min(teacher.model.config().vocab_size);
     let mut made = Annotation::default();
     for (batch, weights) in micro_batches(&sequences, TOKENS_PER_BATCH, 1.0) {
         let targets = Targets::of(&batch, |t| weights[t] != 0.0);
-        teacher.read(queue, &batch);
-        let chosen = questions.listen_at.map(|temperature| teacher.chosen(queue, &targets, temperature));
-        let (ids, top) = teacher.most_likely(queue, &targets, questions.temperature, k);
+        let TopK { k, ids, logprobs: top, chosen } = teacher.top_k(queue, &batch, &targets, questions)?;
         let mut first = 0;
         for segment in batch.segments() {
             let count = weights[segment.start..][..segment.len].iter().filter(|&&weight| weight != 0.0).count();
@@ -70,10 +57,10 @@ pub fn annotate<T: Real>(
             first += count;
         }
         made.tokens += batch.len();
-        made.flops += teacher.model.config().forward_flops(batch.len(), targets.len(), batch.attention_pairs());
+        made.flops += teacher.flops(&batch, targets.len());
     }
     assert_eq!(made.labels.len(), sequences.len(), "a completion without a token");
-    made
+    Ok(made)
 }
 
 fn labels_of(temperature: f32, k: usize, ids: &[u32], logprobs: &[f32]) -> SoftLabels {

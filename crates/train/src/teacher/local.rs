@@ -5,6 +5,9 @@ use lm::forward::forward;
 use lm::head::{self, HeadBuffers, Targets};
 use lm::{Activations, Arena, Batch, Keep, Model, Role};
 
+use super::{Questions, Teacher, TopK};
+use crate::error::TrainError;
+
 /// A model with room for its forward.
 pub struct LocalTeacher<T: Real> {
     /// Its weights.
@@ -53,34 +56,44 @@ impl<T: Real> LocalTeacher<T> {
         self.chosen(queue, targets, temperature)
     }
 
-    /// The `k` most likely tokens at some tokens of a batch, most likely first: ids and log-probabilities, `[R, k]` in nats.
-    pub fn top_k(
+    /// As [`Self::logprobs`], of the batch read last.
+    fn chosen(&mut self, queue: &Queue, targets: &Targets, temperature: f32) -> Vec<f32> {
+        let hidden = self.activations.hidden(self.model.config());
+        head::statistics(queue, &self.model, hidden, targets, temperature, &mut self.head).logprob
+    }
+}
+
+impl<T: Real> Teacher<T> for LocalTeacher<T> {
+    fn logprobs(
         &mut self,
         queue: &Queue,
         batch: &Batch,
         targets: &Targets,
         temperature: f32,
-        k: usize,
-    ) -> (Vec<u32>, Vec<f32>) {
-        self.read(queue, batch);
-        self.most_likely(queue, targets, temperature, k)
+    ) -> Result<Vec<f32>, TrainError> {
+        Ok(LocalTeacher::logprobs(self, queue, batch, targets, temperature))
     }
 
-    /// As [`Self::logprobs`], of the batch read last.
-    pub(super) fn chosen(&mut self, queue: &Queue, targets: &Targets, temperature: f32) -> Vec<f32> {
-        let hidden = self.activations.hidden(self.model.config());
-        head::statistics(queue, &self.model, hidden, targets, temperature, &mut self.head).logprob
-    }
-
-    /// As [`Self::top_k`], of the batch read last.
-    pub(super) fn most_likely(
+    fn top_k(
         &mut self,
         queue: &Queue,
+        batch: &Batch,
         targets: &Targets,
-        temperature: f32,
-        k: usize,
-    ) -> (Vec<u32>, Vec<f32>) {
+        questions: Questions,
+    ) -> Result<TopK, TrainError> {
+        self.read(queue, batch);
+        let chosen = questions.chosen_at.map(|temperature| self.chosen(queue, targets, temperature));
         let hidden = self.activations.hidden(self.model.config());
-        head::top_k(queue, &self.model, hidden, targets, temperature, k, &mut self.head)
+        let (k, temperature) = (questions.k.min(self.model.config().vocab_size), questions.temperature);
+        let (ids, logprobs) = head::top_k(queue, &self.model, hidden, targets, temperature, k, &mut self.head);
+        Ok(TopK { k, ids, logprobs, chosen })
+    }
+
+    fn flops(&self, batch: &Batch, targets: usize) -> f64 {
+        self.model.config().forward_flops(batch.len(), targets, batch.attention_pairs())
+    }
+
+    fn local(&mut self) -> Option<&mut LocalTeacher<T>> {
+        Some(self)
     }
 }

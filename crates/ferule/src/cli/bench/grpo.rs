@@ -21,8 +21,9 @@ use store::{RunOptions, Runs};
 use tasks::rewards::{Evidence, Reads, Rule, RuleSet, Verdict};
 use tasks::{Case, Completion, Grade, Prompt, Split, Task, TaskError};
 use train::prompting::Prompting;
-use train::recipe::{EvalSettings, Recipe, Source, Stage, StageKind};
-use train::stages::grpo;
+use train::recipe::{EvalSettings, Recipe, RecipeStage, Settings, Source};
+use train::stage::Stage;
+use train::stages::grpo::Grpo;
 use train::trainer::{Meters, Observer, StepView, Trainer};
 
 use super::arguments::Arguments;
@@ -86,18 +87,20 @@ pub fn measure<T: Real>(queue: &Queue, weights: Arena, rounds: usize) -> anyhow:
     // The one end token lies beyond the vocabulary: no completion ends before its time.
     let prompting = Prompting::new(word_tokenizer(folder.path(), vocabulary)?, None, &[vocabulary as u32])?;
     let stage = stage(rounds as u64 + 1)?;
-    let recipe = recipe(&stage, T::DTYPE.name());
+    let recipe = recipe(stage.clone(), T::DTYPE.name());
     let run = Runs::open(folder.path()).create_or_resume("bench", &recipe.resolved(), &RunOptions::default())?;
     let mut clock = Clock::default();
     let mut trainer = Trainer {
         queue,
-        recipe: &recipe,
+        settings: &recipe.settings,
+        stages: &recipe.outlines,
+        heldout: &[],
         run: &run,
         task: &Words { vocabulary },
         prompting: Some(Arc::new(prompting)),
         index: 0,
         stage: "grpo",
-        key: Key::new(recipe.seed).word("bench"),
+        key: Key::new(recipe.settings.seed).word("bench"),
         meters: Meters::default(),
         cursor: 0,
         models: &mut BTreeMap::from([("policy".to_string(), weights)]),
@@ -105,7 +108,7 @@ pub fn measure<T: Real>(queue: &Queue, weights: Arena, rounds: usize) -> anyhow:
         stop: &AtomicBool::new(false),
         resume: None,
     };
-    grpo::run::<T>(&stage, &mut trainer)?;
+    stage.run::<T>(&mut trainer)?;
     Ok(Row {
         dtype: T::DTYPE.name().to_string(),
         prompts: PROMPTS,
@@ -118,7 +121,7 @@ pub fn measure<T: Real>(queue: &Queue, weights: Arena, rounds: usize) -> anyhow:
 }
 
 /// The stage as a recipe would write it; what is not here has the recipe's default.
-fn stage(steps: u64) -> anyhow::Result<grpo::Grpo> {
+fn stage(steps: u64) -> anyhow::Result<Grpo> {
     let keys = json!({
         "model": "policy", "steps": steps, "prompts_per_step": PROMPTS, "completions_per_prompt": GROUP,
         "max_new_tokens": NEW_TOKENS, "tokens_per_micro_batch": 2048, "validate_every_steps": 0, "watched_prompts": 0, "checkpoint_every_steps": steps, "learning_rate": 1e-5,
@@ -126,8 +129,8 @@ fn stage(steps: u64) -> anyhow::Result<grpo::Grpo> {
     Ok(serde_json::from_value(keys)?)
 }
 
-fn recipe(stage: &grpo::Grpo, dtype: &str) -> Recipe {
-    Recipe {
+fn recipe(stage: Grpo, dtype: &str) -> Recipe {
+    let settings = Settings {
         name: "bench".into(),
         seed: 1,
         dtype: dtype.into(),
@@ -135,10 +138,10 @@ fn recipe(stage: &grpo::Grpo, dtype: &str) -> Recipe {
         task: toml::Table::new(),
         models: BTreeMap::new(),
         eval: EvalSettings::default(),
-        stages: vec![Stage { name: "grpo".into(), kind: StageKind::Grpo(stage.clone()) }],
         folder: ".".into(),
         source: Source::default(),
-    }
+    };
+    Recipe::new(settings, vec![RecipeStage::new("grpo", Box::new(stage))])
 }
 
 /// A tokenizer whose token `n` is the word `wn`.

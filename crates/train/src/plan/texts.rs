@@ -1,0 +1,71 @@
+//! Measures how long a task's texts are, by a few of them.
+
+use std::time::Instant;
+
+use super::lengths::Lengths;
+use crate::error::TrainError;
+use crate::prompting::Prompting;
+use crate::recipe::resolved::Recipe;
+use crate::recipe::settings::Settings;
+use crate::stages::tokenizer::TokenizerStage;
+use tasks::data::texts;
+use tasks::{Split, Task};
+
+/// Texts of each kind that are looked at.
+const TEXTS: usize = 200;
+/// One in so many of a tokenizer's texts is counted for the estimate.
+const TOKENIZER_SHARE: usize = 10;
+
+/// Encodes some of the task's texts with the prompting, or with a small one made from a part of what the tokenizer stage would count.
+///
+/// # Errors
+/// What reading the task or the user's texts meets.
+pub(super) fn measure(recipe: &Recipe, task: &dyn Task, prompting: Option<Prompting>) -> Result<Lengths, TrainError> {
+    let seed = recipe.settings.seed;
+    let mut tokenizer_seconds = 0.0;
+    let prompting = match (prompting, recipe.find::<TokenizerStage>()) {
+        (Some(prompting), _) => prompting,
+        (None, Some(stage)) => {
+            let name = &recipe.settings.name;
+            let texts = counted(stage, task, &recipe.settings)?;
+            let part = texts.iter().step_by(TOKENIZER_SHARE).map(String::as_str);
+            let began = Instant::now();
+            // A part may be too poor for the vocabulary where the whole is not.
+            let prompting = match stage.prompting(name, part) {
+                Ok(prompting) => prompting,
+                Err(_) => stage.prompting(name, texts.iter().map(String::as_str))?,
+            };
+            tokenizer_seconds = began.elapsed().as_secs_f64() * TOKENIZER_SHARE as f64;
+            prompting
+        }
+        (None, None) => unreachable!("a recipe without either is refused when it is read"),
+    };
+    let cases = task.cases(Split::Train, TEXTS, seed)?;
+    let prompts = cases.iter().map(|case| Ok(prompting.prompt(&case.prompt)?.len()));
+    let prompts = prompts.collect::<Result<Vec<usize>, TrainError>>()?;
+    let demonstrations = cases.iter().filter_map(|case| task.demonstration(case));
+    let demonstrations: Vec<usize> = demonstrations.map(|text| prompting.completion(&text).len()).collect();
+    let documents = (0..TEXTS as u64).map_while(|index| task.corpus(index, seed));
+    let documents: Vec<usize> = documents.map(|text| prompting.document(&text).len()).collect();
+    Ok(Lengths {
+        document: mean(&documents).unwrap_or(0.0),
+        prompt: mean(&prompts).unwrap_or(0.0),
+        demonstration: mean(&demonstrations),
+        tokenizer_seconds,
+    })
+}
+
+/// The texts that a tokenizer stage counts, held-out ones among the user's not yet taken out.
+fn counted(stage: &TokenizerStage, task: &dyn Task, settings: &Settings) -> Result<Vec<String>, TrainError> {
+    let mut texts: Vec<String> = (0..stage.documents).map_while(|index| task.corpus(index, settings.seed)).collect();
+    let paths = stage.texts.located(&settings.folder);
+    if !paths.is_empty() {
+        texts.extend(texts::read(&paths)?.texts.into_iter().map(|text| text.text));
+    }
+    texts.extend(task.cases(Split::Train, stage.prompts, settings.seed)?.iter().map(|case| case.prompt_text()));
+    Ok(texts)
+}
+
+fn mean(lengths: &[usize]) -> Option<f64> {
+    (!lengths.is_empty()).then(|| lengths.iter().sum::<usize>() as f64 / lengths.len() as f64)
+}

@@ -1,0 +1,43 @@
+//! The keys of a recipe's file, as they are written.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Table;
+
+/// The keys of a recipe's file.
+#[derive(Deserialize, JsonSchema)]
+pub struct RecipeKeys {
+    /// The run's name; the file's name by default.
+    pub name: Option<String>,
+    /// Every random number follows from it.
+    #[serde(default)]
+    pub seed: u64,
+    /// What products are computed in: `bf16`, or `f32`, which is slower and exact.
+    #[serde(default = "dtype")]
+    pub dtype: String,
+    /// What an hour of this machine costs, in your currency; without it the ladder's cost stays empty.
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
+    pub cost_per_hour: f64,
+    /// The task: its `name`, and its own keys.
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    pub task: Option<Table>,
+    /// The models by name: `path`, `from`, or the keys of a shape.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    pub models: Table,
+    /// How the ladder's accuracies are measured.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    pub eval: Table,
+    /// What is done, in order: a `kind`, a `name` if you like, and the kind's keys.
+    #[serde(default)]
+    #[schemars(with = "Vec<BTreeMap<String, serde_json::Value>>")]
+    pub stages: Vec<Table>,
+}
+
+fn dtype() -> String {
+    "bf16".into()
+}

@@ -1,0 +1,105 @@
+//! Where a model's first weights come from.
+//!
+//! The variants are matched in this file alone; everything else asks [`ModelSource::path`], [`ModelSource::copied_from`] or
+//! [`ModelSource::shape`].
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use lm::config::Shape;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tasks::keys;
+use tasks::refusal::Refusal;
+use toml::Table;
+
+use super::foreign_names::FOREIGN_NAMES;
+
+/// A model of a recipe, as its table describes it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum ModelSource {
+    /// A Hugging Face folder or a GGUF file.
+    Path {
+        /// The folder or file.
+        path: PathBuf,
+    },
+    /// A copy of the weights that a stage made, so that several pipelines can start from one model.
+    Stage {
+        /// The stage's name.
+        from: String,
+    },
+    /// Random weights of a shape.
+    Random(Shape),
+}
+
+/// Keys of a model that comes from a file.
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct FileKeys {
+    /// A Hugging Face folder, a GGUF file, or a repository that was pulled.
+    path: PathBuf,
+}
+
+/// Keys of a model that is a copy.
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct CopyKeys {
+    /// The stage whose weights are copied.
+    from: String,
+}
+
+impl ModelSource {
+    /// A model from its table: `path`, `from`, or the keys of a shape.
+    ///
+    /// # Errors
+    /// A key that does not belong to that source, or a value that cannot be.
+    pub(super) fn read(table: Table) -> Result<ModelSource, Refusal> {
+        if table.contains_key("path") {
+            return keys::read(table, FOREIGN_NAMES).map(|FileKeys { path }| ModelSource::Path { path });
+        }
+        if table.contains_key("from") {
+            return keys::read(table, FOREIGN_NAMES).map(|CopyKeys { from }| ModelSource::Stage { from });
+        }
+        keys::read(table, FOREIGN_NAMES).map(ModelSource::Random)
+    }
+
+    /// The folder or file that holds the weights.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            ModelSource::Path { path } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The stage whose weights are copied.
+    pub fn copied_from(&self) -> Option<&str> {
+        match self {
+            ModelSource::Stage { from } => Some(from),
+            _ => None,
+        }
+    }
+
+    /// The shape of random weights.
+    pub fn shape(&self) -> Option<&Shape> {
+        match self {
+            ModelSource::Random(shape) => Some(shape),
+            _ => None,
+        }
+    }
+
+    /// Replaces the path of a model that comes from a file, such as a repository's name by its folder in the cache.
+    pub fn relocate(&mut self, to: PathBuf) {
+        if let ModelSource::Path { path } = self {
+            *path = to;
+        }
+    }
+}
+
+impl fmt::Display for ModelSource {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            ModelSource::Path { path } => write!(f, "{}", path.display()),
+            ModelSource::Stage { from } => write!(f, "stage {from}"),
+            ModelSource::Random(_) => write!(f, "random weights"),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! `--set key=value`: changes a key of a recipe's table before it is read.
+
+use toml::{Table, Value};
+
+use super::source::Source;
+use tasks::refusal::Refusal;
+
+const HINT: &str = "write --set stages.NAME.key=value, values as in TOML";
+
+/// Changes the key that `set` names; dots lead into tables, and a stage is named as in `stages.sft-teacher.epochs=3`.
+///
+/// # Errors
+/// No `=`, a stage that there is not, a key below a value that is no table.
+pub(super) fn apply(source: &Source, table: &mut Table, set: &str) -> Result<(), Refusal> {
+    let (key, value) = set.split_once('=').ok_or_else(|| source.refuse(set, "no `=` in --set", HINT))?;
+    // A word that is no TOML value is taken as a string: `dtype=f32` needs no quotes.
+    let parsed = format!("x = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("x"));
+    let value = parsed.unwrap_or_else(|| Value::String(value.into()));
+    let mut parts = key.trim().split('.').peekable();
+    let mut at: Option<&mut Value> = None;
+    while let Some(part) = parts.next() {
+        let inner: &mut Table = match at {
+            None => &mut *table,
+            Some(Value::Table(inner)) => inner,
+            Some(Value::Array(stages)) => {
+                let stage = stages.iter_mut().find(|stage| stage_is(stage, part)).and_then(Value::as_table_mut);
+                let Some(stage) = stage else {
+                    return Err(source.refuse(key, format!("there is no stage \"{part}\""), HINT));
+                };
+                let Some(inner_key) = parts.next() else {
+                    return Err(source.refuse(key, "names a stage and no key of it", HINT));
+                };
+                stage.insert(inner_key.to_string(), value);
+                return Ok(());
+            }
+            Some(_) => return Err(source.refuse(key, format!("nothing lies below it at \"{part}\""), HINT)),
+        };
+        if parts.peek().is_none() {
+            inner.insert(part.to_string(), value);
+            return Ok(());
+        }
+        at = Some(inner.entry(part.to_string()).or_insert_with(|| Value::Table(Table::new())));
+    }
+    Ok(())
+}
+
+fn stage_is(item: &Value, name: &str) -> bool {
+    let word = |key: &str| item.get(key).and_then(Value::as_str);
+    let unnamed = match (word("kind"), word("model")) {
+        (Some(kind), Some(model)) => name == format!("{kind}-{model}"),
+        (kind, _) => kind == Some(name),
+    };
+    word("name").map_or(unnamed, |given| given == name)
+}

@@ -1,0 +1,78 @@
+//! The reference of everything that a recipe can say: each table with its keys, their types, defaults and a sentence each.
+//!
+//! Everything is derived from the structs that are read. `ferule explain` prints it; `docs/src/recipe.md` is written from it.
+
+use lm::config::Shape;
+use tasks::keys::{KeyDoc, keys_of};
+
+use crate::recipe::keys::RecipeKeys;
+use crate::recipe::model_source::{CopyKeys, FileKeys};
+use crate::recipe::optimisation::Optimisation;
+use crate::recipe::settings::EvalSettings;
+use crate::stages::registry::STAGES;
+
+/// One table of a recipe.
+pub struct Section {
+    /// What it belongs to.
+    pub group: Group,
+    /// The word that names it, such as `sft`.
+    pub word: &'static str,
+    /// Other words that a recipe may write for it.
+    pub aliases: &'static [&'static str],
+    /// What it is, in one sentence.
+    pub summary: String,
+    /// Its keys, in order.
+    pub keys: Vec<KeyDoc>,
+}
+
+/// What a section belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// The recipe itself and its tables.
+    Recipe,
+    /// A kind of stage.
+    Stage,
+    /// A task.
+    Task,
+    /// A rule.
+    Rule,
+}
+
+impl Group {
+    /// The groups in the order of the reference, with their headings.
+    pub const ALL: [(Group, &'static str); 4] = [
+        (Group::Recipe, "The recipe"),
+        (Group::Stage, "Stages: `[[stages]]` with `kind = …`"),
+        (Group::Task, "Tasks: `[task]` with `name = …`"),
+        (Group::Rule, "Rules: `rules = [{ rule = … }]`"),
+    ];
+}
+
+/// Every section, in the order of the reference.
+pub fn sections() -> Vec<Section> {
+    let recipe = |word, summary: &str, keys| Section {
+        group: Group::Recipe,
+        word,
+        aliases: &[],
+        summary: summary.to_string(),
+        keys,
+    };
+    let mut sections = vec![
+        recipe("recipe", "The keys of the file itself.", keys_of::<RecipeKeys>()),
+        recipe("eval", "`[eval]`: how the ladder's accuracies are measured.", keys_of::<EvalSettings>()),
+        recipe("path", "`[models.NAME]` of a model that comes from a file.", keys_of::<FileKeys>()),
+        recipe("from", "`[models.NAME]` of a copy of what a stage made.", keys_of::<CopyKeys>()),
+        recipe("shape", "`[models.NAME]` of a model with random weights.", keys_of::<Shape>()),
+        recipe("optimisation", "How steps are taken: keys of every stage that trains.", keys_of::<Optimisation>()),
+    ];
+    let shared: Vec<String> = keys_of::<Optimisation>().into_iter().map(|key| key.name).collect();
+    sections.extend(STAGES.iter().map(|entry| {
+        let (common, keys): (Vec<_>, Vec<_>) = (entry.keys)().into_iter().partition(|key| shared.contains(&key.name));
+        let summary = match common.is_empty() {
+            false => format!("{} It takes the keys of `optimisation` too.", entry.summary),
+            true => entry.summary.to_string(),
+        };
+        Section { group: Group::Stage, word: entry.kind, aliases: entry.aliases, summary, keys }
+    }));
+    sections
+}

@@ -1,0 +1,73 @@
+//! Memory of a stage at its highest: moments, packed copies, activations, caches, and a checkpoint on its way to the disk.
+//!
+//! Everything is in bytes. The master weights of all models are counted by the plan, since they stay in memory all the time.
+
+use kernels::{Device, Real};
+use lm::backward::BackwardBuffers;
+use lm::generate::{KvCache, PAGE};
+use lm::head::HeadBuffers;
+use lm::{Activations, Config, Keep};
+
+use super::estimate::Planning;
+use crate::recipe::optimisation::Optimisation;
+use crate::rollout::SEQUENCES;
+
+/// Rows that the scheduler computes at once, at the least.
+pub const SCHEDULER_ROWS: usize = 512;
+
+impl Planning<'_> {
+    /// Keys and values of sampling, and the rows that the scheduler computes at once.
+    pub fn cache_bytes<T: Real>(&self, model: &str, prompts: usize, samples: usize, max_new_tokens: usize) -> usize {
+        let (config, prompt) = (self.config(model), self.lengths.prompt.ceil() as usize);
+        let pages = SEQUENCES.min(prompts * samples) * (prompt + max_new_tokens).div_ceil(PAGE);
+        pages * KvCache::<T>::page_bytes(config) + SCHEDULER_ROWS * activations::<T>(config, Keep::Nothing)
+    }
+
+    /// A model that is only sampled from.
+    pub fn sampling_bytes<T: Real>(&self, model: &str, prompts: usize, samples: usize, max_new_tokens: usize) -> usize {
+        packed::<T>(self.config(model), 1) + self.cache_bytes::<T>(model, prompts, samples, max_new_tokens)
+    }
+
+    /// A model that is only read, `tokens` packed tokens at a time: a teacher, a reference.
+    pub fn reading_bytes<T: Real>(&self, model: &str, tokens: usize) -> usize {
+        let config = self.config(model);
+        packed::<T>(config, 1) + tokens * activations::<T>(config, Keep::Nothing)
+    }
+
+    /// A learner beside its master: gradient, moments, both packings, activations, and the copy that a checkpoint writes. Adapters
+    /// have a state of their own size, and one layer's sums.
+    pub fn learning_bytes<T: Real>(&self, model: &str, keys: &Optimisation) -> usize {
+        let config = self.config(model);
+        let keep = if keys.recompute { Keep::Residuals } else { Keep::Everything };
+        let tokens = keys.tokens_per_micro_batch;
+        let backward = BackwardBuffers::<T>::new(Device::Cpu, config, 1).size_bytes() + 4 * config.hidden_size;
+        let head = 2 * HeadBuffers::<T>::new(Device::Cpu, config).size_bytes();
+        let (state, adapters) = match keys.adapters() {
+            None => (4 * config.parameters(), 0),
+            Some(lora) => {
+                let (learns, embedding) = (lora.parameters(config), config.vocab_size * config.hidden_size);
+                let layer = (config.parameters() - embedding) / config.num_hidden_layers;
+                (4 * learns, (4 + size_of::<T>()) * learns + 4 * layer)
+            }
+        };
+        3 * state
+            + 3 * state
+            + adapters
+            + packed::<T>(config, 2)
+            + tokens * (activations::<T>(config, keep) + backward)
+            + head
+    }
+}
+
+/// The copies that products read, of one or both directions, and the embedding.
+fn packed<T: Real>(config: &Config, directions: usize) -> usize {
+    let embedding = config.vocab_size * config.hidden_size;
+    let tables = if config.tie_word_embeddings { 1 } else { 2 };
+    let layers = config.parameters() - tables * embedding;
+    size_of::<T>() * (directions * (layers + embedding) + embedding)
+}
+
+/// Activations of one token.
+fn activations<T: Real>(config: &Config, keep: Keep) -> usize {
+    Activations::<T>::new(Device::Cpu, config, 1, keep).size_bytes()
+}

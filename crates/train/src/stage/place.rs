@@ -1,0 +1,38 @@
+//! A stage's place in its recipe: what it may know of the rest, and where its refusals point.
+
+use crate::recipe::outline::Outline;
+use crate::recipe::settings::Settings;
+use tasks::refusal::Refusal;
+
+/// The place. Everything here comes from the recipe alone; no file has been opened.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The recipe without its stages.
+    pub settings: &'a Settings,
+    /// Every stage, in order.
+    pub stages: &'a [Outline],
+    /// Which one is meant.
+    pub index: usize,
+}
+
+impl<'a> Place<'a> {
+    /// The stage itself.
+    pub fn own(&self) -> &'a Outline {
+        &self.stages[self.index]
+    }
+
+    /// The stages that run before it.
+    pub fn before(&self) -> &'a [Outline] {
+        &self.stages[..self.index]
+    }
+
+    /// The stage of a name.
+    pub fn stage(&self, name: &str) -> Option<&'a Outline> {
+        self.stages.iter().find(|stage| stage.name == name)
+    }
+
+    /// A refusal that points to a key of the stage.
+    pub fn refuse(&self, key: &str, problem: impl Into<String>, hint: impl Into<String>) -> Refusal {
+        self.settings.refuse(&format!("stages[{}].{key}", self.index), problem, hint)
+    }
+}

@@ -1,0 +1,36 @@
+//! Measuring a policy on the validation split while it learns.
+
+use kernels::Real;
+use tasks::Split;
+
+use crate::error::TrainError;
+use crate::evaluate::evaluate;
+use crate::trainer::{Trainer, Validation};
+
+/// Greedy accuracy on the first validation cases every few steps; none where either count is 0. The answers it reads are metered like any
+/// other; a case without one costs nothing.
+///
+/// # Errors
+/// The task's and the ledger's.
+pub(super) fn greedy<'a, T: Real>(
+    every_steps: u64,
+    cases: usize,
+    max_new_tokens: usize,
+    trainer: &mut Trainer,
+) -> Result<Option<Validation<'a, T>>, TrainError> {
+    if every_steps == 0 || cases == 0 {
+        return Ok(None);
+    }
+    let prompting = trainer.prompting()?;
+    let cases = trainer.task.cases(Split::Validation, cases, trainer.settings.seed)?;
+    let read: Vec<&str> = cases.iter().filter(|case| case.answer.is_some()).map(|case| case.id.as_str()).collect();
+    trainer.run.ledger().meter_answers(trainer.stage, &read)?;
+    Ok(Some(Validation {
+        every_steps,
+        measure: Box::new(move |trainer, learner| {
+            let (queue, task) = (trainer.queue, trainer.task);
+            let key = trainer.key.word("validation");
+            evaluate(queue, &mut learner.model, &prompting, task, &cases, 1, max_new_tokens, key).map(|e| e.accuracy)
+        }),
+    }))
+}
