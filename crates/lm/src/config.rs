@@ -17,12 +17,10 @@
 
 mod json;
 mod shape;
-mod tensors;
 mod validate;
 mod write;
 
 pub use shape::Shape;
-pub use tensors::{Part, TensorSpec};
 
 use std::path::Path;
 
@@ -195,11 +193,6 @@ impl Config {
     /// Width of all key heads together, K × D; the values' likewise.
     pub fn key_value_size(&self) -> usize {
         self.num_key_value_heads * self.head_dim
-    }
-
-    /// Number of parameters; a tied head is not counted twice.
-    pub fn parameters(&self) -> usize {
-        self.tensors().iter().map(TensorSpec::len).sum()
     }
 
     /// Width of the fused query, key and value rows, (H + 2K) × D.

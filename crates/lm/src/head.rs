@@ -256,8 +256,7 @@ fn logits_of<T: Real>(
     let (count, width) = (rows.len(), model.config().hidden_size);
     gather_rows(queue, hidden, queue.upload(rows).view(), gathered.matrix_mut(count, width));
     let logits = logits.matrix_mut(count, model.config().vocab_size);
-    let head = model.head.forward(model.generation());
-    matmul(queue, gathered.matrix(count, width), head, Epilogue::default(), logits);
+    matmul(queue, gathered.matrix(count, width), model.head(), Epilogue::default(), logits);
 }
 
 /// Fills in a block's statistics; returns its log-sum-exps, which the gradient reads.
@@ -332,7 +331,7 @@ pub fn backward<T: Real>(
             buffers.d_logits.matrix(count, vocabulary)
         };
         let d_rows = buffers.d_rows.matrix_mut(count, width);
-        matmul(queue, d_logits, model.head.backward(model.generation()), Epilogue::default(), d_rows);
+        matmul(queue, d_logits, model.head_backward(), Epilogue::default(), d_rows);
         if let Some(d_head) = &mut d_head {
             let gathered = buffers.gathered.matrix(count, width);
             matmul_transposed_a(queue, d_logits, gathered, d_head.reborrow(), true, scratch);

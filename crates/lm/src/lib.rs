@@ -1,9 +1,10 @@
-//! What a language model is: its configuration and weights, forward and backward, the head, the optimiser, the files it
-//! is kept in, and how it generates.
+//! What a language model is: its configuration and weights, forward and backward, the head, the optimiser, its files on
+//! disk, and how it generates.
 //!
-//! Nothing here knows a learning algorithm. Below are only the kernels.
+//! Nothing here knows a learning algorithm. It depends on the kernels alone.
 //!
-//! Read in this order: [`config`], [`params`], [`model`], [`mod@forward`], [`mod@backward`], [`head`], [`mod@generate`].
+//! Read in this order: [`config`], `layout.rs` (the table of tensors), [`params`] (weights in f32), [`model`] (weights as
+//! products read them), [`mod@forward`], `layer/mod.rs` (the layers), [`mod@backward`], [`head`], [`mod@generate`].
 #![forbid(unsafe_code)]
 
 pub mod activations;
@@ -17,11 +18,15 @@ mod flops;
 pub mod forward;
 pub mod generate;
 pub mod head;
+mod layer;
+mod layout;
 pub mod lora;
 pub mod model;
 mod operand;
 pub mod optimizer;
+mod packed;
 pub mod params;
+pub mod table;
 pub mod template;
 pub mod tokenizer;
 

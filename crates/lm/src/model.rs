@@ -1,25 +1,28 @@
-//! The weights as products read them: packed panels in the compute dtype, and the few vectors in f32.
+//! A decoder ready to compute with: [`Model`], the weights as operations read them.
 //!
-//! A [`Model`] is what forward, backward and generation run on. It is a cache of the master weights: [`Model::update`]
-//! repacks everything and raises the generation, and a product can only be had with operands of that generation. For
-//! inference the master need not exist; tensors are read and packed one group at a time.
+//! Forward, backward and generation run on a `Model`. It is a copy of the master weights: [`Model::update`] takes all of
+//! them over again and raises the generation, and no product can be had with operands of an earlier one. For inference
+//! there need be no master: [`Model::load`] reads and packs one group of tensors at a time.
 //!
 //! Read next: `forward.rs`.
 
-use kernels::gemm::{Packed, PackedView};
-use kernels::ops::elementwise::convert;
+use kernels::gemm::PackedView;
 use kernels::ops::rotary::rotary_table;
-use kernels::{Buffer, Queue, Real, Region, View};
+use kernels::{Buffer, Queue, Real, View};
 
 use crate::checkpoint::{self, TensorSource};
-use crate::config::{Config, Part, TensorSpec};
+use crate::config::Config;
 use crate::error::FormatError;
-use crate::params::{Arena, LayerWeights, Weights};
+use crate::layer::{Layer, Pass};
+use crate::layout::Layout;
+use crate::packed::PackedWeights;
+use crate::params::Arena;
+use crate::table::GroupId;
 
-/// Positions tabulated at once: enough for training and chat, little enough to cost no time at the start.
+/// Positions whose rotary table is made at once: enough for training and chat, few enough to cost no time.
 const FIRST_POSITIONS: usize = 4096;
 
-/// What a model is kept for: backward products need a second packing of every matrix.
+/// What a model is for: backward products need a second packing of every matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Forward only: serving, teachers, references.
@@ -28,139 +31,24 @@ pub enum Role {
     Training,
 }
 
-/// A projection `y = x · wᵀ`, packed for forward and, when training, for backward.
-pub struct Projection<T: Real> {
-    /// `wᵀ`, `[in, out]`.
-    forward: Packed<T>,
-    /// `w`, `[out, in]`: takes a gradient of `y` to one of `x`.
-    backward: Option<Packed<T>>,
-}
-
-impl<T: Real> Projection<T> {
-    fn within(region: &mut Region, role: Role, outputs: usize, inputs: usize) -> Self {
-        let forward = Packed::within(region, inputs, outputs);
-        Self { forward, backward: (role == Role::Training).then(|| Packed::within(region, outputs, inputs)) }
-    }
-
-    fn pack(&mut self, queue: &Queue, w: View<f32>, generation: u64) {
-        self.forward.pack(queue, w, generation);
-        if let Some(backward) = &mut self.backward {
-            backward.pack_transposed(queue, w, generation);
-        }
-    }
-
-    /// `wᵀ`, `[in, out]`, of the model's [`Model::generation`].
-    ///
-    /// # Panics
-    /// When it is of another generation.
-    pub fn forward(&self, generation: u64) -> PackedView<'_, T> {
-        self.forward.at(generation)
-    }
-
-    /// `w`, `[out, in]`, of the model's [`Model::generation`]: takes a gradient of `y` to one of `x`.
-    ///
-    /// # Panics
-    /// When it is of another generation, or the model was built for inference.
-    pub fn backward(&self, generation: u64) -> PackedView<'_, T> {
-        self.backward.as_ref().expect("a model built for inference has no backward").at(generation)
-    }
-
-    fn size_bytes(&self) -> usize {
-        self.forward.size_bytes() + self.backward.as_ref().map_or(0, Packed::size_bytes)
-    }
-}
-
-/// One layer of a [`Model`]; shapes as in [`LayerWeights`].
-pub struct Layer<T: Real> {
-    /// RMSNorm before attention.
-    pub input_norm: Buffer<f32>,
-    /// Query, key and value projections.
-    pub qkv: Projection<T>,
-    /// Their biases.
-    pub qkv_bias: Option<Buffer<f32>>,
-    /// RMSNorms of query and key heads.
-    pub qk_norm: Option<(Buffer<f32>, Buffer<f32>)>,
-    /// Output projection of attention.
-    pub output: Projection<T>,
-    /// RMSNorm before the SwiGLU.
-    pub post_attention_norm: Buffer<f32>,
-    /// Gate and up projections.
-    pub gate_up: Projection<T>,
-    /// Down projection.
-    pub down: Projection<T>,
-}
-
 /// A decoder ready to compute with, in compute dtype `T`.
 pub struct Model<T: Real> {
     config: Config,
     role: Role,
-    generation: u64,
-    /// Token embedding `[V, C]`.
-    pub embedding: Buffer<T>,
-    /// The layers, in order.
-    pub layers: Vec<Layer<T>>,
-    /// RMSNorm before the head.
-    pub final_norm: Buffer<f32>,
-    /// The head, tied or not.
-    pub head: Projection<T>,
-    /// `[P, D]` cosines, then sines, of every position.
-    pub rotary: Buffer<f32>,
+    layout: Layout,
+    weights: PackedWeights<T>,
+    /// `[P, D]`: cosines, then sines, of every position.
+    rotary: Buffer<f32>,
 }
 
 impl<T: Real> Model<T> {
-    /// A model of zeros, to be filled by [`Model::update`].
+    /// A model that has no weights yet; see [`Model::update`].
     pub fn zeros(queue: &Queue, config: &Config, role: Role) -> Model<T> {
-        let device = queue.device();
-        let panels = &mut Region::new(device);
-        let (hidden, inner, dims) = (config.hidden_size, config.intermediate_size, config.head_dim);
-        let (queries, qkv) = (config.query_size(), config.query_size() + 2 * config.key_value_size());
-        let layers = (0..config.num_hidden_layers)
-            .map(|_| Layer {
-                input_norm: Buffer::zeros(device, hidden),
-                qkv: Projection::within(panels, role, qkv, hidden),
-                qkv_bias: config.qkv_bias().then(|| Buffer::zeros(device, qkv)),
-                qk_norm: config.qk_norm().then(|| (Buffer::zeros(device, dims), Buffer::zeros(device, dims))),
-                output: Projection::within(panels, role, hidden, queries),
-                post_attention_norm: Buffer::zeros(device, hidden),
-                gate_up: Projection::within(panels, role, 2 * inner, hidden),
-                down: Projection::within(panels, role, hidden, inner),
-            })
-            .collect();
-        Model {
-            config: config.clone(),
-            role,
-            generation: 0,
-            embedding: Buffer::zeros(device, config.vocab_size * hidden),
-            layers,
-            final_norm: Buffer::zeros(device, hidden),
-            head: Projection::within(panels, role, config.vocab_size, hidden),
-            rotary: rotary_table(
-                queue.device(),
-                &config.rotary_frequencies(),
-                config.max_position_embeddings.min(FIRST_POSITIONS),
-            ),
-        }
-    }
-
-    /// Makes positions below `positions` usable; longer contexts than the first few thousand are tabulated when asked for.
-    ///
-    /// # Panics
-    /// Beyond `max_position_embeddings`: a caller refuses such a prompt before it comes here.
-    pub fn reserve_context(&mut self, queue: &Queue, positions: usize) {
-        let limit = self.config.max_position_embeddings;
-        assert!(positions <= limit, "{positions} positions of a model made for {limit}");
-        if positions > self.context_len() {
-            self.rotary = rotary_table(
-                queue.device(),
-                &self.config.rotary_frequencies(),
-                positions.next_power_of_two().min(limit),
-            );
-        }
-    }
-
-    /// Positions the rotary table reaches now.
-    pub fn context_len(&self) -> usize {
-        self.rotary.len() / self.config.head_dim
+        let layout = Layout::of(config);
+        let weights = PackedWeights::new(queue.device(), &layout.table, layout.head, role == Role::Training);
+        let positions = config.max_position_embeddings.min(FIRST_POSITIONS);
+        let rotary = rotary_table(queue.device(), &config.rotary_frequencies(), positions);
+        Model { config: config.clone(), role, layout, weights, rotary }
     }
 
     /// A model of the given master weights.
@@ -170,8 +58,8 @@ impl<T: Real> Model<T> {
         model
     }
 
-    /// A model read straight from a checkpoint. No f32 copy of it is made: one fused group of tensors is read and packed at
-    /// a time, so that memory peaks at the model and its largest matrix.
+    /// A model read straight from a checkpoint, without an f32 copy of it: memory peaks at the model and its largest
+    /// group of tensors.
     ///
     /// # Errors
     /// What [`checkpoint::check`] refuses, and what [`TensorSource::read_f32`] does.
@@ -183,85 +71,57 @@ impl<T: Real> Model<T> {
     ) -> Result<Model<T>, FormatError> {
         checkpoint::check(config, source)?;
         let mut model = Model::zeros(queue, config, role);
-        model.generation = 1;
-        let mut values = Vec::new();
-        for group in config.tensors().chunk_by(fuses_with) {
-            values.resize(group.iter().map(TensorSpec::len).sum(), 0.0);
+        model.weights.begin_generation();
+        let (table, mut values) = (&model.layout.table, Vec::new());
+        for (id, group) in table.groups() {
+            values.resize(group.rows * group.cols, 0.0);
             let mut rest = values.as_mut_slice();
-            for spec in group {
+            for spec in table.tensors_of(group) {
                 let (own, after) = rest.split_at_mut(spec.len());
                 source.read_f32(&spec.name, own)?;
                 rest = after;
             }
-            model.take(queue, &group[0], &values);
+            model.weights.take(queue, id, queue.upload(&values).matrix(group.rows, group.cols));
         }
         Ok(model)
     }
 
-    /// Takes over one fused group of tensors that begins with `first`.
-    fn take(&mut self, queue: &Queue, first: &TensorSpec, values: &[f32]) {
-        let values = queue.upload(values);
-        let vector = values.view();
-        let matrix = match first.shape[..] {
-            [_, cols] => vector.reshape(vector.cols() / cols, cols),
-            _ => vector,
-        };
-        let (generation, tied) = (self.generation, self.config.tie_word_embeddings);
-        let Some(layer) = first.layer.map(|layer| &mut self.layers[layer]) else {
-            match first.part {
-                Part::Embedding => {
-                    self.embedding_from(queue, matrix);
-                    if tied {
-                        self.head.pack(queue, matrix, generation);
-                    }
-                }
-                Part::FinalNorm => convert(queue, vector, self.final_norm.view_mut()),
-                Part::Head => self.head.pack(queue, matrix, generation),
-                part => unreachable!("{part:?} belongs to a layer"),
-            }
-            return;
-        };
-        let (bias, norms) = (layer.qkv_bias.as_mut(), layer.qk_norm.as_mut());
-        match first.part {
-            Part::InputNorm => convert(queue, vector, layer.input_norm.view_mut()),
-            Part::Query => layer.qkv.pack(queue, matrix, generation),
-            Part::QueryBias => convert(queue, vector, bias.expect("the table has biases").view_mut()),
-            Part::QueryNorm => convert(queue, vector, norms.expect("the table has norms").0.view_mut()),
-            Part::KeyNorm => convert(queue, vector, norms.expect("the table has norms").1.view_mut()),
-            Part::Output => layer.output.pack(queue, matrix, generation),
-            Part::PostAttentionNorm => convert(queue, vector, layer.post_attention_norm.view_mut()),
-            Part::Gate => layer.gate_up.pack(queue, matrix, generation),
-            Part::Down => layer.down.pack(queue, matrix, generation),
-            part => unreachable!("{part:?} does not begin a group"),
-        }
-    }
-
     /// Takes over the master weights, and raises the generation.
     pub fn update(&mut self, queue: &Queue, master: &Arena) {
-        self.update_changed(queue, master, |_, weights, pack| pack(weights));
+        self.update_changed(master, |weights, id, w| weights.take(queue, id, w));
     }
 
-    /// As [`Model::update`], each layer's weights changed on their way: `change(index, weights, pack)` gives `pack` what to take over.
+    /// As [`Model::update`], by way of `take(weights, id, w)`, which takes over group `id` of the master weights or
+    /// something in its place.
     pub(crate) fn update_changed(
         &mut self,
-        queue: &Queue,
         master: &Arena,
-        mut change: impl FnMut(usize, &LayerWeights<View<f32>>, &mut dyn FnMut(&LayerWeights<View<f32>>)),
+        mut take: impl FnMut(&mut PackedWeights<T>, GroupId, View<f32>),
     ) {
-        self.generation += 1;
-        let generation = self.generation;
-        let weights: Weights<View<f32>> = master.weights();
-        self.embedding_from(queue, weights.embedding);
-        for (index, (layer, weights)) in self.layers.iter_mut().zip(&weights.layers).enumerate() {
-            change(index, weights, &mut |weights| layer.pack(queue, weights, generation));
+        self.weights.begin_generation();
+        let weights = master.weights();
+        for (id, _) in self.layout.table.groups() {
+            take(&mut self.weights, id, *weights.get(id));
         }
-        convert(queue, weights.final_norm, self.final_norm.view_mut());
-        self.head.pack(queue, weights.head.unwrap_or(weights.embedding), generation);
     }
 
-    fn embedding_from(&mut self, queue: &Queue, embedding: View<f32>) {
-        let (rows, cols) = (embedding.rows(), embedding.cols());
-        convert(queue, embedding, self.embedding.matrix_mut(rows, cols));
+    /// Makes positions below `positions` usable. The rotary table of the first few thousand exists from the start; that
+    /// of longer contexts is made when it is asked for.
+    ///
+    /// # Panics
+    /// Beyond `max_position_embeddings`: callers refuse such a prompt first.
+    pub fn reserve_context(&mut self, queue: &Queue, positions: usize) {
+        let limit = self.config.max_position_embeddings;
+        assert!(positions <= limit, "{positions} positions of a model made for {limit}");
+        if positions > self.context_len() {
+            let positions = positions.next_power_of_two().min(limit);
+            self.rotary = rotary_table(queue.device(), &self.config.rotary_frequencies(), positions);
+        }
+    }
+
+    /// Positions that can be used now.
+    pub fn context_len(&self) -> usize {
+        self.rotary.len() / self.config.head_dim
     }
 
     /// Its configuration.
@@ -274,58 +134,55 @@ impl<T: Real> Model<T> {
         self.role
     }
 
-    /// The number of updates; panels of another generation are stale.
+    /// The number of updates; operands of another generation are stale.
     pub fn generation(&self) -> u64 {
-        self.generation
+        self.weights.generation()
     }
 
-    /// Bytes of all packed and plain weights.
+    /// Bytes of all weights, and of the rotary table.
     pub fn size_bytes(&self) -> usize {
-        let layers: usize = self
-            .layers
-            .iter()
-            .map(|l| l.qkv.size_bytes() + l.output.size_bytes() + l.gate_up.size_bytes() + l.down.size_bytes())
-            .sum();
-        self.embedding.size_bytes() + layers + self.head.size_bytes() + self.rotary.size_bytes()
+        self.weights.size_bytes() + self.rotary.size_bytes()
     }
 
-    /// The embedding as `[V, C]`.
-    pub fn embedding_matrix(&self) -> View<'_, T> {
-        self.embedding.matrix(self.config.vocab_size, self.config.hidden_size)
+    /// A pass of the rows at these positions, `[1, N]`.
+    pub(crate) fn pass<'a>(&'a self, queue: &'a Queue, positions: View<'a, u32>) -> Pass<'a, T> {
+        let rotary = self.rotary.matrix(self.context_len(), self.config.head_dim);
+        Pass { queue, config: &self.config, weights: &self.weights, positions, rotary }
     }
 
-    /// The rotary table as `[P, D]`.
-    pub fn rotary_matrix(&self) -> View<'_, f32> {
-        self.rotary.matrix(self.context_len(), self.config.head_dim)
+    /// Where its operands are.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
-    /// What attention scores are multiplied by, `1 / sqrt(D)`.
-    pub fn attention_scale(&self) -> f32 {
-        (1.0 / (self.config.head_dim as f64).sqrt()) as f32
+    /// The layers, in order.
+    pub(crate) fn layers(&self) -> &[Layer] {
+        &self.layout.layers
+    }
+
+    /// The embedding `[V, C]`.
+    pub(crate) fn embedding(&self) -> View<'_, T> {
+        self.weights.embedding(self.layout.embedding).reshape(self.config.vocab_size, self.config.hidden_size)
+    }
+
+    /// The scale of the RMSNorm before the head, `[1, C]`.
+    pub(crate) fn final_norm(&self) -> View<'_, f32> {
+        self.weights.vector(self.layout.final_norm)
+    }
+
+    /// The head as the operand of `logits = hidden · Wᵀ`.
+    pub(crate) fn head(&self) -> PackedView<'_, T> {
+        self.weights.forward(self.layout.head)
+    }
+
+    /// The head as the operand that takes a gradient of logits to one of hidden rows.
+    ///
+    /// # Panics
+    /// When the model was built for inference.
+    pub(crate) fn head_backward(&self) -> PackedView<'_, T> {
+        self.weights.backward(self.layout.head)
     }
 }
 
-impl<T: Real> Layer<T> {
-    fn pack(&mut self, queue: &Queue, weights: &LayerWeights<View<f32>>, generation: u64) {
-        convert(queue, weights.input_norm, self.input_norm.view_mut());
-        self.qkv.pack(queue, weights.qkv, generation);
-        if let (Some(bias), Some(source)) = (&mut self.qkv_bias, weights.qkv_bias) {
-            convert(queue, source, bias.view_mut());
-        }
-        if let (Some((query, key)), Some((query_source, key_source))) = (&mut self.qk_norm, weights.qk_norm) {
-            convert(queue, query_source, query.view_mut());
-            convert(queue, key_source, key.view_mut());
-        }
-        self.output.pack(queue, weights.output, generation);
-        convert(queue, weights.post_attention_norm, self.post_attention_norm.view_mut());
-        self.gate_up.pack(queue, weights.gate_up, generation);
-        self.down.pack(queue, weights.down, generation);
-    }
-}
-
-/// Whether two neighbours of the table are parts of one fused matrix or vector.
-fn fuses_with(a: &TensorSpec, b: &TensorSpec) -> bool {
-    use Part::*;
-    let pairs = [(Query, Key), (Key, Value), (QueryBias, KeyBias), (KeyBias, ValueBias), (Gate, Up)];
-    a.layer == b.layer && pairs.contains(&(a.part, b.part))
-}
+#[cfg(test)]
+mod tests;

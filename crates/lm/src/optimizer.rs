@@ -68,7 +68,7 @@ impl Optimizer {
                 beta1: hyper.beta1,
                 beta2: hyper.beta2,
                 eps: hyper.eps,
-                weight_decay: if spec.part.is_matrix() { hyper.weight_decay } else { 0.0 },
+                weight_decay: if spec.is_matrix() { hyper.weight_decay } else { 0.0 },
                 step: self.steps,
             };
             adamw(

@@ -62,7 +62,7 @@ impl<T: Real> Bench<T> {
         }
     }
 
-    /// Walks back over what the last forward left.
+    /// Runs backward over what the last forward left.
     fn backward(&mut self, d_hidden: View<f32>, gradients: &mut Gradients<T>) {
         backward(
             &self.queue,
@@ -167,7 +167,7 @@ fn every_gradient_is_that_of_autograd() {
 }
 
 #[test]
-#[should_panic(expected = "walked back already")]
+#[should_panic(expected = "run forward again")]
 fn a_forward_serves_one_backward() {
     let (golden, _) = golden(MODELS[0]);
     let arena = weights(&golden);

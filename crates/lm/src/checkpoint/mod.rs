@@ -23,8 +23,9 @@ pub mod huggingface;
 mod numbers;
 pub mod safetensors;
 
-use crate::config::{Config, Part};
+use crate::config::Config;
 use crate::error::FormatError;
+use crate::layout::HEAD;
 use crate::params::Arena;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
@@ -175,7 +176,7 @@ impl TensorSource for Arena {
             return Err(FormatError::MissingTensor { path: path(), name: name.into(), expected: vec![] });
         };
         let values = self.tensor(index);
-        if values.rows() * values.cols() != out.len() {
+        if self.specs()[index].len() != out.len() {
             let (found, expected) = (self.specs()[index].shape.clone(), vec![out.len()]);
             return Err(FormatError::Shape { path: path(), name: name.into(), found, expected });
         }
@@ -209,9 +210,7 @@ pub fn check(config: &Config, source: &dyn TensorSource) -> Result<(), FormatErr
             Some(_) => known.insert(spec.name),
         };
     }
-    let harmless = |name: &str| {
-        name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == Part::Head.suffix())
-    };
+    let harmless = |name: &str| name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == HEAD);
     let names = source.names();
     let left_over: Vec<&String> = names.iter().filter(|name| !known.contains(*name) && !harmless(name)).collect();
     if let Some(first) = left_over.first() {

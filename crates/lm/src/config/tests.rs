@@ -1,4 +1,5 @@
 use super::*;
+use crate::table::TensorRole;
 
 fn read(text: &str) -> Result<Config, String> {
     Config::from_json(text, Path::new("config.json")).map_err(|error| error.to_string())
@@ -60,7 +61,7 @@ fn a_tied_head_is_one_tensor() {
     let untied = tiny("{}").unwrap();
     let tied = tiny(r#"{"tie_word_embeddings":true}"#).unwrap();
     assert_eq!(untied.parameters() - tied.parameters(), 32 * 8);
-    assert!(tied.tensors().iter().all(|spec| spec.part != Part::Head));
+    assert!(tied.tensors().iter().all(|spec| spec.role != TensorRole::Head));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use kernels::ops::attention::{KEY_BLOCK, PagedCache, cache_copy_page};
 use kernels::{Queue, Real};
 
 use crate::config::Config;
+use crate::layer::Layer;
 
 /// Positions in a page.
 pub const PAGE: usize = KEY_BLOCK;
@@ -27,15 +28,14 @@ pub struct KvCache<T: Real> {
 impl<T: Real> KvCache<T> {
     /// A cache of `pages` pages, each with room for every layer.
     pub fn new(queue: &Queue, config: &Config, pages: usize) -> Self {
-        let (heads, dims) = (config.num_key_value_heads, config.head_dim);
-        let layers =
-            (0..config.num_hidden_layers).map(|_| PagedCache::new(queue.device(), pages, heads, dims)).collect();
+        let of_layer = |layer| Layer::cache(queue.device(), config, layer, pages);
+        let layers = (0..config.num_hidden_layers).map(of_layer).collect();
         Self { layers, holders: vec![0; pages], free: (0..pages as u32).rev().collect() }
     }
 
     /// Bytes of one page, over all layers.
     pub fn page_bytes(config: &Config) -> usize {
-        config.num_hidden_layers * PagedCache::<T>::page_bytes(config.num_key_value_heads, config.head_dim)
+        (0..config.num_hidden_layers).map(|layer| Layer::page_bytes::<T>(config, layer)).sum()
     }
 
     /// Number of pages.

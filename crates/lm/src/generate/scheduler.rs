@@ -17,11 +17,12 @@ use std::collections::VecDeque;
 use kernels::gemm::{Epilogue, matmul};
 use kernels::ops::head::{head_statistics, top_k_rows};
 use kernels::ops::rows::gather_rows;
-use kernels::{Buffer, Queue, Real, View};
+use kernels::{Buffer, Queue, Real, Scratch, View};
 
-use super::decode::{Rows, StepBuffers, step};
+use super::decode::{StepRows, step};
 use super::kv_cache::{KvCache, PAGE};
 use super::sampler::{Draw, Sampling, sample};
+use crate::activations::{Activations, Keep};
 use crate::config::Config;
 use crate::model::Model;
 use kernels::rng::Key;
@@ -128,7 +129,8 @@ struct Sequence {
 pub struct Scheduler<T: Real> {
     limits: Limits,
     cache: KvCache<T>,
-    buffers: StepBuffers<T>,
+    activations: Activations<T>,
+    scratch: Scratch,
     gathered: Buffer<T>,
     logits: Buffer<f32>,
     requests: Vec<Option<(Request, usize)>>,
@@ -148,7 +150,8 @@ impl<T: Real> Scheduler<T> {
         Self {
             limits,
             cache: KvCache::new(queue, config, limits.pages),
-            buffers: StepBuffers::new(queue.device(), config, rows),
+            activations: Activations::new(queue.device(), config, rows, Keep::Nothing),
+            scratch: Scratch::new(queue.device()),
             gathered: Buffer::zeros(queue.device(), block * config.hidden_size),
             logits: Buffer::zeros(queue.device(), block * config.vocab_size),
             requests: Vec::new(),
@@ -219,13 +222,13 @@ impl<T: Real> Scheduler<T> {
     ) -> Vec<Completion> {
         self.admit();
         let fed = self.plan(queue);
-        let mut rows = Rows::default();
+        let mut rows = StepRows::default();
         for (index, (sequence, &fed)) in self.running.iter().zip(&fed).enumerate() {
             (sequence.cached..sequence.cached + fed).for_each(|at| rows.push(sequence.tokens[at], index, at));
             self.computed += fed as u64;
         }
         let tables: Vec<&[u32]> = self.running.iter().map(|sequence| sequence.table.as_slice()).collect();
-        step(queue, model, &rows, &tables, &mut self.cache, &mut self.buffers);
+        step(queue, model, &rows, &tables, &mut self.cache, &mut self.activations, &mut self.scratch);
 
         let mut last_rows = Vec::new();
         let mut row = 0;
@@ -326,16 +329,10 @@ impl<T: Real> Scheduler<T> {
         let mut tokens = Vec::with_capacity(ready.len());
         for block in ready.chunks(logit_rows(config)) {
             let rows: Vec<u32> = block.iter().map(|&(_, row)| row).collect();
-            let hidden = self.buffers.hidden.matrix(self.buffers.capacity, width);
+            let hidden = self.activations.hidden(config);
             gather_rows(queue, hidden, queue.upload(&rows).view(), self.gathered.matrix_mut(rows.len(), width));
             let gathered = self.gathered.matrix(rows.len(), width);
-            matmul(
-                queue,
-                gathered,
-                model.head.forward(model.generation()),
-                Epilogue::default(),
-                self.logits.matrix_mut(rows.len(), vocabulary),
-            );
+            matmul(queue, gathered, model.head(), Epilogue::default(), self.logits.matrix_mut(rows.len(), vocabulary));
             let logits = self.logits.matrix(rows.len(), vocabulary);
             let draws: Vec<Draw> = block.iter().map(|&(index, _)| self.draw(&self.running[index])).collect();
             let ids = sample(queue, logits, &draws);

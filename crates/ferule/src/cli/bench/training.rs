@@ -2,8 +2,8 @@
 
 use kernels::rng::Key;
 use kernels::{Queue, Real};
-use lm::config::Part;
 use lm::optimizer::Hyperparameters;
+use lm::table::{TensorRole, TensorSpec};
 use lm::{Arena, Batch, Config, Keep};
 use serde::Serialize;
 use train::step::{Learner, Signals};
@@ -63,8 +63,9 @@ pub fn measure<T: Real>(queue: &Queue, master: Arena, peak_gflops: f64, rounds: 
 
 /// Floating-point operations of a step: 6 for each matrix parameter and token, and causal attention.
 fn flops(config: &Config, tokens: usize) -> f64 {
-    let in_products = |part: Part| part.is_matrix() && (part != Part::Embedding || config.tie_word_embeddings);
-    let parameters: usize = config.tensors().iter().filter(|spec| in_products(spec.part)).map(|spec| spec.len()).sum();
+    let in_products =
+        |spec: &&TensorSpec| spec.is_matrix() && (spec.role != TensorRole::Embedding || config.tie_word_embeddings);
+    let parameters: usize = config.tensors().iter().filter(in_products).map(TensorSpec::len).sum();
     let products = 6.0 * parameters as f64 * (SEQUENCES * tokens) as f64;
     // Scores and weighted values, two products each, half of them masked; backward costs twice as much.
     let attention = 3.0 * 2.0 * (tokens * tokens * config.query_size()) as f64;

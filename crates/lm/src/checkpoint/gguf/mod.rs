@@ -25,7 +25,8 @@ mod write;
 pub use read::File;
 pub use write::{Export, save};
 
-use crate::config::{Config, Family, Part};
+use crate::config::{Config, Family};
+use crate::table::TensorSpec;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 /// Tensors start at multiples of so many bytes, unless a file gives another number.
@@ -115,37 +116,9 @@ fn architecture(family: Family) -> &'static str {
     }
 }
 
-/// A tensor's name in a file.
-fn tensor_name(part: Part, layer: Option<usize>) -> String {
-    let suffix = match part {
-        Part::Embedding => "token_embd.weight",
-        Part::InputNorm => "attn_norm.weight",
-        Part::Query => "attn_q.weight",
-        Part::Key => "attn_k.weight",
-        Part::Value => "attn_v.weight",
-        Part::QueryBias => "attn_q.bias",
-        Part::KeyBias => "attn_k.bias",
-        Part::ValueBias => "attn_v.bias",
-        Part::QueryNorm => "attn_q_norm.weight",
-        Part::KeyNorm => "attn_k_norm.weight",
-        Part::Output => "attn_output.weight",
-        Part::PostAttentionNorm => "ffn_norm.weight",
-        Part::Gate => "ffn_gate.weight",
-        Part::Up => "ffn_up.weight",
-        Part::Down => "ffn_down.weight",
-        Part::FinalNorm => "output_norm.weight",
-        Part::Head => "output.weight",
-        Part::Projection => unreachable!("a projection belongs to no model"),
-    };
-    match layer {
-        Some(layer) => format!("blk.{layer}.{suffix}"),
-        None => suffix.to_string(),
-    }
-}
-
 /// Whether the rows of a tensor are in llama.cpp's rotary order.
-fn is_permuted(config: &Config, part: Part) -> bool {
-    architecture(config.model_type) == "llama" && matches!(part, Part::Query | Part::Key)
+fn is_permuted(config: &Config, spec: &TensorSpec) -> bool {
+    architecture(config.model_type) == "llama" && spec.rotated
 }
 
 /// The row of Hugging Face's tensor that is row `row` of a permuted tensor of a file.

@@ -4,7 +4,7 @@
 
 use super::dequantise::dequantise;
 use super::metadata::{Entry, Header, Value};
-use super::{Kind, LLAMA3_SCALING, ROPE_FACTORS, architecture, hf_row, is_permuted, tensor_name, vocabulary};
+use super::{Kind, LLAMA3_SCALING, ROPE_FACTORS, architecture, hf_row, is_permuted, vocabulary};
 use crate::checkpoint::bytes::Bytes;
 use crate::checkpoint::huggingface::GenerationConfig;
 use crate::checkpoint::{Storage, TensorSource, holding_all, numbers};
@@ -73,8 +73,9 @@ impl File {
         by_name.remove(ROPE_FACTORS);
         let mut places = BTreeMap::new();
         for spec in config.tensors() {
-            if let Some(entry) = by_name.remove(&tensor_name(spec.part, spec.layer)) {
-                places.insert(spec.name, Place { entry, permuted: is_permuted(&config, spec.part) });
+            if let Some(entry) = by_name.remove(&spec.gguf) {
+                let permuted = is_permuted(&config, &spec);
+                places.insert(spec.name, Place { entry, permuted });
             }
         }
         places.extend(by_name.into_iter().map(|(name, entry)| (name, Place { entry, permuted: false })));

@@ -4,13 +4,12 @@
 //! is asked for, or in F16 if their rows are not whole blocks of it. One tensor at a time is held in memory.
 
 use super::metadata::Value;
-use super::{
-    ALIGNMENT, Kind, LLAMA3_SCALING, MAGIC, ROPE_FACTORS, architecture, hf_row, is_permuted, tensor_name, vocabulary,
-};
+use super::{ALIGNMENT, Kind, LLAMA3_SCALING, MAGIC, ROPE_FACTORS, architecture, hf_row, is_permuted, vocabulary};
 use crate::atomic::write_atomically;
 use crate::checkpoint::{Storage, TensorSource, check, numbers};
-use crate::config::{Config, Family, RopeScaling, TensorSpec};
+use crate::config::{Config, Family, RopeScaling};
 use crate::error::FormatError;
+use crate::table::TensorSpec;
 use crate::tokenizer::Tokenizer;
 use half::f16;
 use std::io::Write;
@@ -61,7 +60,7 @@ pub fn save(path: &Path, export: Export, source: &dyn TensorSource, storage: Sto
     }
     for spec in config.tensors() {
         let kind = kind_of(&spec, storage);
-        let (name, shape) = (tensor_name(spec.part, spec.layer), spec.shape.clone());
+        let (name, shape) = (spec.gguf.clone(), spec.shape.clone());
         end = Plan::push(&mut plans, Some(spec), name, shape, kind, end);
     }
     let mut header = header(&metadata, &plans);
@@ -85,7 +84,7 @@ pub fn save(path: &Path, export: Export, source: &dyn TensorSource, storage: Sto
                         failed = Some(error);
                         return Err(std::io::Error::other("the source failed"));
                     }
-                    if is_permuted(config, spec.part) {
+                    if is_permuted(config, spec) {
                         values = permute(&values, spec, config.head_dim);
                     }
                 }
@@ -145,7 +144,7 @@ impl Plan {
 
 fn kind_of(spec: &TensorSpec, storage: Storage) -> Kind {
     match storage {
-        _ if !spec.part.is_matrix() => Kind::F32,
+        _ if !spec.is_matrix() => Kind::F32,
         Storage::F32 => Kind::F32,
         Storage::F16 => Kind::F16,
         Storage::Bf16 => Kind::Bf16,

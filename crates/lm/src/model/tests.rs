@@ -1,28 +1,22 @@
-//! No product reads weights of another generation: each place that multiplies panics on a packed copy that an update left out.
-
-mod models;
+//! No product reads weights of another generation: each place that multiplies panics on a packed copy that an update left
+//! out.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kernels::rng::Key;
 use kernels::{Buffer, Device, Isa, Queue, Scratch};
-use lm::backward::{BackwardBuffers, Gradients, backward};
-use lm::forward::forward;
-use lm::generate::{Flow, Limits, Request, Sampling, Scheduler, generate};
-use lm::head::{self, HeadBuffers, Targets};
-use lm::lora::{Adapters, LoraConfig};
-use lm::model::{Layer, Projection};
-use lm::{Activations, Arena, Batch, Keep, Model, Role};
-use models::{MODELS, golden, weights};
 
-type Choice = fn(&mut Layer<f32>) -> &mut Projection<f32>;
-
-const PROJECTIONS: [(&str, Choice); 4] = [
-    ("qkv", |layer| &mut layer.qkv),
-    ("output", |layer| &mut layer.output),
-    ("gate_up", |layer| &mut layer.gate_up),
-    ("down", |layer| &mut layer.down),
-];
+use super::{Model, Role};
+use crate::activations::{Activations, Keep};
+use crate::backward::{BackwardBuffers, Gradients, backward};
+use crate::batch::Batch;
+use crate::config::Config;
+use crate::forward::forward;
+use crate::generate::{Flow, Limits, Request, Sampling, Scheduler, generate};
+use crate::head::{self, HeadBuffers, Targets};
+use crate::lora::{Adapters, LoraConfig};
+use crate::params::Arena;
+use crate::table::GroupId;
 
 struct Case {
     queue: Queue,
@@ -35,7 +29,10 @@ struct Case {
 
 impl Case {
     fn new() -> Case {
-        let (queue, master) = (Queue::cpu(1, Isa::available()[0]), weights(&golden(MODELS[0]).0));
+        let text = r#"{"model_type":"llama","hidden_size":16,"num_hidden_layers":2,"num_attention_heads":2,
+            "intermediate_size":24,"vocab_size":20,"max_position_embeddings":32}"#;
+        let config = Config::from_json(text, "config.json".as_ref()).expect("a valid configuration");
+        let (queue, master) = (Queue::cpu(1, Isa::available()[0]), Arena::random(Device::Cpu, &config, 1));
         let older = Model::new(&queue, &master, Role::Training);
         let mut model = Model::new(&queue, &master, Role::Training);
         model.update(&queue, &master);
@@ -44,8 +41,18 @@ impl Case {
         Case { queue, master, model, older, batch }
     }
 
-    fn make_stale(&mut self, projection: Choice) {
-        std::mem::swap(projection(&mut self.model.layers[0]), projection(&mut self.older.layers[0]));
+    /// The matrices of the first layer, by their first tensor's name.
+    fn matrices(&self) -> Vec<(String, GroupId)> {
+        let table = &self.model.layout.table;
+        let of_first_layer = table.groups().filter_map(|(id, group)| {
+            let first = &table.tensors_of(group)[0];
+            (first.layer == Some(0) && first.is_layer_matrix()).then(|| (first.name.clone(), id))
+        });
+        of_first_layer.collect()
+    }
+
+    fn make_stale(&mut self, id: GroupId) {
+        self.model.weights.swap(&mut self.older.weights, id);
     }
 
     fn forward(&self) -> Activations<f32> {
@@ -96,11 +103,13 @@ fn is_refused(what: &str, run: impl FnOnce()) {
 
 #[test]
 fn projections_of_an_older_generation_are_refused_forwards_backwards_and_in_decoding() {
-    for (name, projection) in PROJECTIONS {
+    let matrices = Case::new().matrices();
+    assert_eq!(matrices.len(), 4);
+    for (name, id) in matrices {
         let mut case = Case::new();
         let activations = case.forward();
         case.decode();
-        case.make_stale(projection);
+        case.make_stale(id);
         is_refused(&format!("forward through {name}"), || drop(case.forward()));
         is_refused(&format!("decode through {name}"), || case.decode());
         let mut gradients = Arena::zeros(Device::Cpu, case.model.config());
@@ -115,7 +124,7 @@ fn a_head_of_an_older_generation_is_refused_in_scoring_and_in_sampling() {
     let mut case = Case::new();
     let activations = case.forward();
     case.score(&activations);
-    std::mem::swap(&mut case.model.head, &mut case.older.head);
+    case.make_stale(case.model.layout.head);
     is_refused("scoring", || case.score(&activations));
     is_refused("sampling", || case.decode());
 }
