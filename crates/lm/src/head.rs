@@ -1,16 +1,18 @@
-//! The vocabulary head, by blocks of rows: logits are made, read and forgotten.
+//! The vocabulary head, which works through blocks of rows.
 //!
-//! A block is a few hundred rows with their whole vocabulary in scratch, so the `N × V` logits are never held and every
-//! divergence is exact. Only the rows that are asked for are computed. Work has two phases:
+//! The logits of a block, a few hundred rows with their whole vocabulary, are made, read and overwritten by the next. So
+//! the `N × V` logits are never held, and every divergence is exact. Only the rows that are asked for are computed.
+//! There are two phases:
 //!
-//! 1. [`statistics`]: log-probability of the target, log-sum-exp, entropy;
-//! 2. [`backward`]: from one coefficient a row, `d loss / d logprob`, and optional soft targets, the gradient.
+//! 1. [`statistics`]: log-probability of the target, log-sum-exp, entropy.
+//! 2. [`backward`]: the gradient, from one coefficient a row, `d loss / d logprob`, and from soft targets if there are
+//!    any.
 //!
-//! Where a coefficient depends on its own row alone, `backward` does both in one sweep: it hands each row's statistics to
-//! the caller's function and uses what that returns. Where it depends on other rows (a sequence-level ratio), the
-//! caller runs `statistics` first.
+//! If a row's coefficient depends on that row alone, `backward` does both phases at once: it gives each row's statistics
+//! to the caller's function, which returns the coefficient. If it depends on other rows, as a sequence-level ratio does,
+//! the caller runs `statistics` first. [`top_k`] reads the most likely tokens, for a teacher that is stored.
 //!
-//! The head never knows an algorithm. Temperature divides the logits, in sampling as here.
+//! The head knows no algorithm. The temperature divides the logits, in sampling as here.
 
 use std::ops::Range;
 
@@ -26,14 +28,14 @@ use crate::config::Config;
 use crate::model::Model;
 use crate::operand::Operand;
 
-/// Room for logits: about this many f32 a block, whatever the vocabulary.
+/// Logits in a block, about, whatever the vocabulary.
 const LOGITS_PER_BLOCK: usize = 1 << 21;
-/// No more rows than this in a block, however small the vocabulary.
+/// The most rows in a block, however small the vocabulary.
 const MAX_ROWS_PER_BLOCK: usize = 512;
-/// No fewer, however large.
+/// The fewest rows in a block, however large the vocabulary.
 const MIN_ROWS_PER_BLOCK: usize = 16;
 
-/// The rows asked for: `R` target tokens, and the hidden rows that predict them.
+/// The rows that are asked for: `R` target tokens, and the hidden rows that predict them.
 #[derive(Clone, Debug, Default)]
 pub struct Targets {
     /// `[R]` index `t` of the target in the packed batch, increasing.
@@ -45,7 +47,7 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// The tokens of a batch for which `wanted(t)` holds; a segment's first token is never one.
+    /// The tokens `t` of a batch for which `wanted(t)` holds. A segment's first token is never among them.
     pub fn of(batch: &Batch, wanted: impl Fn(usize) -> bool) -> Targets {
         let mut targets = Targets::default();
         for segment in batch.segments() {
@@ -69,7 +71,7 @@ impl Targets {
     }
 }
 
-/// What the head says of each row, all `[R]`, in nats, at the temperature asked for.
+/// Statistics of each row, all `[R]`, in nats, at the temperature that was asked for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RowStatistics {
     /// Log-probability of the target.
@@ -89,7 +91,7 @@ impl RowStatistics {
     }
 }
 
-/// A distribution to be near to, beside or instead of the target.
+/// A distribution that each row's own should come near to, beside the target or in its place.
 pub struct Soft<'a, T: Real> {
     /// Where the distribution comes from.
     pub source: SoftSource<'a, T>,
@@ -101,7 +103,8 @@ pub struct Soft<'a, T: Real> {
 
 /// Where soft targets come from.
 pub enum SoftSource<'a, T: Real> {
-    /// A local teacher: its head is applied to its own hidden rows (`[N, C of the teacher]`, the same batch), block by block; exact.
+    /// A local teacher. Its head is applied to its hidden rows of the same batch (`[N, C of the teacher]`), block by
+    /// block, so that the divergence is exact.
     Teacher {
         /// The teacher.
         model: &'a Model<T>,
@@ -110,7 +113,7 @@ pub enum SoftSource<'a, T: Real> {
         /// Which divergence.
         divergence: Divergence,
     },
-    /// Its most likely tokens, and the rest of the mass as one bucket; forward KL.
+    /// A stored teacher's most likely tokens, with the rest of the mass as one bucket. The divergence is the forward KL.
     TopK {
         /// `[R, k]` token ids.
         ids: View<'a, u32>,
@@ -126,16 +129,17 @@ pub struct HeadBuffers<T: Real> {
     logits: Buffer<f32>,
     logits_teacher: Buffer<f32>,
     gathered_teacher: Buffer<T>,
-    /// What products read, where nothing is added to it.
+    /// The gradient as products read it, if there are no soft targets.
     d_logits: Buffer<T>,
-    /// A sum with the gradients of soft targets, and what products read of it.
+    /// The gradient with that of soft targets added, and the operand that products read in its place.
     d_logits_sum: Buffer<f32>,
     d_operand: Operand<T>,
     d_rows: Buffer<f32>,
 }
 
 impl<T: Real> HeadBuffers<T> {
-    /// Memory for one block of rows of `config`'s vocabulary; a local teacher's part grows when first met.
+    /// Memory for one block of rows of `config`'s vocabulary. That for backward, soft targets and a local teacher is made
+    /// when it is first needed.
     pub fn new(device: Device, config: &Config) -> Self {
         let fitting = (LOGITS_PER_BLOCK / config.vocab_size).clamp(MIN_ROWS_PER_BLOCK, MAX_ROWS_PER_BLOCK);
         let rows = fitting / 16 * 16;
@@ -182,11 +186,12 @@ impl<T: Real> HeadBuffers<T> {
     }
 }
 
-/// Phase one: the statistics of the rows asked for.
+/// Phase one: the statistics of the rows that are asked for.
 ///
 /// # Shapes and units
-/// * `hidden`: `[N, C]`, of a forward over the batch the targets were taken from.
-/// * returns `[R]` each, in nats.
+/// * `hidden`: `[N, C]`, of a forward over the batch that the targets were taken from.
+/// * `temperature` divides the logits.
+/// * returns `[R]` each, in nats; the divergences are zero.
 pub fn statistics<T: Real>(
     queue: &Queue,
     model: &Model<T>,
@@ -210,7 +215,7 @@ pub fn statistics<T: Real>(
     statistics
 }
 
-/// The `k` most likely tokens at the rows asked for, most likely first, with their log-probabilities.
+/// The `k` most likely tokens at each row that is asked for, most likely first, with their log-probabilities.
 ///
 /// # Shapes and units
 /// * `hidden`: `[N, C]`; `k` ≤ V; `temperature` divides the logits.
@@ -259,7 +264,7 @@ fn logits_of<T: Real>(
     matmul(queue, gathered.matrix(count, width), model.head(), Epilogue::default(), logits);
 }
 
-/// Fills in a block's statistics; returns its log-sum-exps, which the gradient reads.
+/// Writes a block's statistics; returns its log-sum-exps, which the gradient reads.
 fn block_statistics<T: Real>(
     queue: &Queue,
     model: &Model<T>,
@@ -286,13 +291,17 @@ fn block_statistics<T: Real>(
     logsumexp
 }
 
-/// Both phases in one sweep: statistics, coefficients, gradient.
+/// Both phases at once: statistics, coefficients, gradient.
 ///
 /// # Shapes and units
-/// * `hidden`: `[N, C]`; `d_hidden`: `[N, C]`, **accumulated**; `d_head`: `[V, C]`, **accumulated** (the embedding's when tied); none for
-///   a head that does not learn.
-/// * `coefficient(r, logprob, entropy)`: `d loss / d logprob` of row `r`; −weight for cross-entropy.
-/// * returns the rows' statistics; `divergence` is unweighted.
+/// * `hidden`: `[N, C]`.
+/// * `coefficient(r, logprob, entropy)`: `d loss / d logprob` of row `r`, −weight for cross-entropy.
+/// * `d_hidden`: `[N, C]`, **accumulated**.
+/// * `d_head`: `[V, C]`, **accumulated**; the embedding's when the two are tied, none for a head that does not learn.
+/// * returns the rows' statistics in nats, the divergences without their weights.
+///
+/// # Panics
+/// When the model was built for inference, or a local teacher has another vocabulary.
 pub fn backward<T: Real>(
     queue: &Queue,
     model: &Model<T>,
@@ -342,7 +351,7 @@ pub fn backward<T: Real>(
     statistics
 }
 
-/// Adds a block's soft targets to `d_logits_sum`.
+/// Adds the gradient of a block's soft targets to `d_logits_sum`.
 fn soften<T: Real>(
     queue: &Queue,
     soft: &Soft<T>,

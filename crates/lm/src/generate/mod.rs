@@ -1,12 +1,12 @@
-//! Generation: requests in, completions out, many sequences at once.
+//! Generation: from requests to completions, for many sequences at once.
 //!
-//! * `scheduler.rs`: who runs in the next step, who waits, who is preempted. Read this one first.
-//! * `kv_cache.rs`: the pages of keys and values, and who holds them.
+//! * `scheduler.rs`: which sequences run in the next step, which wait, which are preempted. Read it first.
+//! * `kv_cache.rs`: the pages of keys and values, and which sequences hold them.
 //! * `decode.rs`: one step of the decoder over the cache.
 //! * `sampler.rs`: from logits to a token.
 //!
-//! A completion is a function of its request, its sample number and the weights: batching, sharing, chunking and preemption
-//! never change a bit of it. Token ids go in and out; text belongs to `tokenizer.rs`.
+//! A completion depends on its request, its sample number and the weights alone: batching, sharing, chunking and
+//! preemption never change a bit of it. Requests and completions are token ids; text is the business of `tokenizer.rs`.
 
 mod decode;
 mod kv_cache;

@@ -1,11 +1,11 @@
 //! From logits to a token.
 //!
-//! The log-probability reported is that of the chosen token under log-softmax(logits / temperature), **before** top-k, top-p,
-//! min-p and penalties: the same function, the same kernel and the same bits as the trainer's. With temperature 0 the most
-//! likely token is taken (the lowest id of equals) and log-probabilities are those at temperature 1.
+//! The log-probability of a token is that under log-softmax(logits / temperature), **before** top-k, top-p, min-p and
+//! penalties: the same function, the same kernel and the same bits as the trainer's. At temperature 0 the most likely
+//! token is taken, of equally likely ones the one with the lowest id, and log-probabilities are those at temperature 1.
 //!
-//! A draw inverts the cumulative distribution with one uniform number keyed by (request, sample, position), so it
-//! depends neither on the batch nor on preemption.
+//! A draw inverts the cumulative distribution at one uniform number, whose key is the request, the sample and the
+//! position. So it depends neither on the batch nor on preemption.
 
 use kernels::ops::sample::draw_rows;
 use kernels::{Buffer, Queue, View};
@@ -17,11 +17,12 @@ pub struct Sampling {
     pub temperature: f32,
     /// Only the `top_k` most likely tokens; 0 for all.
     pub top_k: usize,
-    /// Only the most likely tokens that hold this share of the mass; 1 for all.
+    /// Only the most likely tokens that together have this share of the probability; 1 for all.
     pub top_p: f32,
-    /// Only tokens at least this likely relative to the most likely; 0 for all.
+    /// Only tokens that are at least this likely relative to the most likely one; 0 for all.
     pub min_p: f32,
-    /// Divides positive logits and multiplies negative ones of tokens already in the sequence (Keskar et al. 2019); 1 for none.
+    /// Divides the positive logits of tokens that are already in the sequence, and multiplies their negative ones (Keskar
+    /// et al. 2019, arXiv 1909.05858); 1 for none.
     pub repetition_penalty: f32,
 }
 
@@ -37,18 +38,18 @@ impl Sampling {
         Self { temperature: 0.0, ..Self::default() }
     }
 
-    /// Whether every token keeps its chance: what reinforcement learning needs.
+    /// Whether tokens are drawn from the whole distribution, as reinforcement learning needs.
     pub fn is_plain(&self) -> bool {
         self.top_k == 0 && self.top_p >= 1.0 && self.min_p <= 0.0 && self.repetition_penalty == 1.0
     }
 
-    /// The temperature log-probabilities are reported at.
+    /// The temperature of the log-probabilities.
     pub fn logprob_temperature(&self) -> f32 {
         if self.temperature > 0.0 { self.temperature } else { 1.0 }
     }
 }
 
-/// What a row draws with.
+/// How a row draws its token.
 pub(crate) struct Draw<'a> {
     pub sampling: &'a Sampling,
     /// In [0, 1).
@@ -72,7 +73,7 @@ pub(crate) fn sample(queue: &Queue, logits: View<f32>, draws: &[Draw]) -> Vec<u3
     ids
 }
 
-/// The slower road for penalties and filters: candidates sorted by probability, cut, renormalised, drawn.
+/// A draw with penalties or filters, which is slower: candidates are sorted by probability, cut, renormalised, drawn.
 fn draw_filtered(mut logits: Vec<f32>, draw: &Draw) -> u32 {
     let sampling = draw.sampling;
     if sampling.repetition_penalty != 1.0 {
@@ -102,7 +103,7 @@ fn draw_filtered(mut logits: Vec<f32>, draw: &Draw) -> u32 {
     let total: f64 = weights.iter().sum();
     let (mut kept, mut mass) = (0, 0.0);
     for &weight in &weights {
-        // The first token always stays; top-p keeps the token that crosses the line.
+        // The first token is always kept; top-p keeps the token that crosses the threshold.
         if kept > 0 && (weight < f64::from(sampling.min_p) || mass >= f64::from(sampling.top_p) * total) {
             break;
         }

@@ -1,16 +1,18 @@
-//! Continuous batching. `step` is: admit, plan, run, sample, settle.
+//! Continuous batching. A step is: admit, plan, run, sample, settle.
 //!
-//! A sequence is its tokens and the number of them whose keys and values are cached. Feeding it means caching more of its
-//! tokens; when all are cached, the last row's logits give the next token. That one rule covers a prompt, a prompt
-//! in chunks, a decode step, and a preempted sequence that starts again from nothing: each only differs in how many
-//! tokens are pending.
+//! A sequence is its tokens, and the number of them whose keys and values are cached. A step feeds it: it caches more of
+//! its tokens. When all are cached, the logits of the last row give the next token. This one rule covers a prompt, a
+//! prompt in chunks, a decode step, and a preempted sequence that starts again from nothing; they differ only in how many
+//! tokens are not cached yet.
 //!
-//! All samples of a request are one sequence until its prompt is cached; then it forks, and the copies share its pages.
-//! When the cache is full the youngest sequence is preempted: it gives up its pages, keeps its tokens, and waits at the
-//! front. It will compute the same bits again.
+//! All samples of a request are one sequence until its prompt is cached. Then it forks, and the copies share its pages.
+//! When the cache is full, the youngest sequence is preempted: it loses its pages, keeps its tokens, and waits at the front
+//! of the queue. Later it computes the same bits again.
 //!
-//! **Invariants.** `cached < tokens.len()` between steps. Every running sequence holds pages for `cached` positions. The oldest
-//! running sequence is never preempted, so that every step makes progress.
+//! **Invariants.** `cached < tokens.len()` between steps. Every running sequence holds pages for `cached` positions. The
+//! oldest running sequence is never preempted, so that every step makes progress.
+//!
+//! Source: Yu et al. 2022, Orca (OSDI 22); Kwon et al. 2023, arXiv 2309.06180.
 
 use std::collections::VecDeque;
 
@@ -39,13 +41,13 @@ pub struct Request {
     pub samples: usize,
     /// How tokens are drawn.
     pub sampling: Sampling,
-    /// A completion is cut at this many tokens.
+    /// A completion ends at this many tokens.
     pub max_new_tokens: usize,
     /// Tokens that end a completion; the token is part of it.
     pub stop_tokens: Vec<u32>,
-    /// Key of the random numbers, narrowed by sample and position: equal keys draw equal numbers.
+    /// Key of the random numbers. Sample and position are added to it, so that equal keys draw equal numbers.
     pub key: Key,
-    /// Number of most likely tokens to report at each position.
+    /// How many of the most likely tokens to report at each position.
     pub top_logprobs: usize,
 }
 
@@ -67,7 +69,7 @@ pub struct Token {
 pub enum Finish {
     /// One of the request's stop tokens.
     StopToken,
-    /// The caller said so, for example at a stop string.
+    /// The caller ended it, for example at a stop string.
     Stopped,
     /// `max_new_tokens`, or the model's context.
     Length,
@@ -86,7 +88,7 @@ pub struct Completion {
     pub finish: Finish,
 }
 
-/// What a watcher of tokens answers.
+/// What the caller decides at each token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     /// Go on.
@@ -95,14 +97,14 @@ pub enum Flow {
     Stop,
 }
 
-/// What a scheduler may use.
+/// How much memory and how many rows a scheduler may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Pages of the cache, [`PAGE`] positions each.
     pub pages: usize,
     /// Sequences running at once.
     pub sequences: usize,
-    /// Rows of one step: long prompts are cut into such chunks.
+    /// Rows of one step. Longer prompts are cut into chunks.
     pub rows: usize,
 }
 
@@ -115,7 +117,7 @@ impl Limits {
 
 struct Sequence {
     request: usize,
-    /// Samples this sequence still stands for; more than one until it forks.
+    /// Its samples; more than one until it forks.
     samples: Vec<usize>,
     /// Prompt and completion.
     tokens: Vec<u32>,
@@ -163,7 +165,7 @@ impl<T: Real> Scheduler<T> {
         }
     }
 
-    /// Longest prompt and completion together that the cache can hold.
+    /// The most tokens, of prompt and completion together, that the cache can hold.
     pub fn capacity_tokens(&self) -> usize {
         self.limits.pages * PAGE
     }
@@ -173,7 +175,7 @@ impl<T: Real> Scheduler<T> {
         self.preemptions
     }
 
-    /// Tokens that went through the model so far, those of preempted sequences each time.
+    /// Tokens that went through the model so far; those of a preempted sequence count again.
     pub fn computed_tokens(&self) -> u64 {
         self.computed
     }
@@ -183,17 +185,17 @@ impl<T: Real> Scheduler<T> {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
-    /// Queues a request; its completions carry the returned number.
+    /// Queues a request. Its completions carry the number that is returned.
     ///
     /// # Panics
-    /// When the prompt is empty, no sample or token is asked for, or prompt and completion exceed the cache: callers check
-    /// [`Scheduler::capacity_tokens`] and the model's context first.
+    /// When the prompt is empty, no sample or no token is asked for, or prompt and completion together exceed
+    /// [`Scheduler::capacity_tokens`].
     pub fn submit(&mut self, request: Request) -> usize {
         assert!(!request.prompt.is_empty() && request.samples > 0 && request.max_new_tokens > 0, "an empty request");
         let most = request.prompt.len() + request.max_new_tokens;
         assert!(most <= self.capacity_tokens(), "{most} tokens in a cache of {}", self.capacity_tokens());
         let index = self.requests.len();
-        // A group larger than the batch runs as several, each with a prefill of its own.
+        // A group larger than the batch runs as several, and each has a prefill of its own.
         for samples in (0..request.samples).collect::<Vec<_>>().chunks(self.limits.sequences) {
             self.waiting.push_back(Sequence {
                 request: index,
@@ -210,7 +212,9 @@ impl<T: Real> Scheduler<T> {
         index
     }
 
-    /// One step; returns what finished in it. `watch` sees every token as it comes.
+    /// Runs one step, and returns the completions that finished in it.
+    ///
+    /// * `watch(request, sample, token)` is called for every token.
     ///
     /// # Panics
     /// When a sequence outgrows the model's reserved context.
@@ -242,7 +246,7 @@ impl<T: Real> Scheduler<T> {
         self.settle(model, &ready, tokens, watch)
     }
 
-    /// Lets waiting sequences in, as long as there is a place and room for what they have to feed.
+    /// Admits waiting sequences, as long as there is a place and there are pages for their tokens.
     fn admit(&mut self) {
         let taken: usize = self.running.iter().map(|sequence| sequence.samples.len()).sum();
         let mut places = self.limits.sequences - taken;
@@ -261,7 +265,8 @@ impl<T: Real> Scheduler<T> {
         }
     }
 
-    /// How many tokens each running sequence feeds, with pages reserved for them; preempts from the young end.
+    /// Decides how many tokens each running sequence feeds, and reserves pages for them. Preempts the youngest sequences
+    /// when there are not enough.
     fn plan(&mut self, queue: &Queue) -> Vec<usize> {
         self.running.sort_by_key(|sequence| sequence.order);
         let mut fed = Vec::new();
@@ -271,7 +276,7 @@ impl<T: Real> Scheduler<T> {
             let younger = self.running.len() - index - 1;
             let sequence = &mut self.running[index];
             let pending = sequence.tokens.len() - sequence.cached;
-            // Every younger sequence keeps a row, so that a long prompt does not stop the others' decoding.
+            // One row is left for every younger sequence, so that a long prompt does not stop them from decoding.
             let feed = pending.min(rows.saturating_sub(younger).max(1));
             if self.cache.reserve(queue, &mut sequence.table, sequence.cached, sequence.cached + feed) {
                 rows = rows.saturating_sub(feed);
@@ -292,8 +297,8 @@ impl<T: Real> Scheduler<T> {
         self.waiting.push_front(youngest);
     }
 
-    /// Splits sequences that are about to draw their first token into one for each sample. Returns, for each sequence
-    /// that draws, its index and the hidden row it draws from.
+    /// Splits each sequence that is about to draw its first token into one for each sample. Returns, for each sequence that
+    /// draws, its index and the hidden row that it draws from.
     fn fork(&mut self, last_rows: &[Option<u32>]) -> Vec<(usize, u32)> {
         let mut ready = Vec::new();
         for (index, row) in last_rows.iter().enumerate() {
@@ -322,7 +327,7 @@ impl<T: Real> Scheduler<T> {
         &self.requests[sequence.request].as_ref().expect("a request lives as long as its sequences").0
     }
 
-    /// A token for every ready sequence.
+    /// Draws a token for every sequence that is ready.
     fn sample(&mut self, queue: &Queue, model: &Model<T>, ready: &[(usize, u32)]) -> Vec<Token> {
         let config = model.config();
         let (width, vocabulary) = (config.hidden_size, config.vocab_size);
@@ -350,7 +355,7 @@ impl<T: Real> Scheduler<T> {
         Draw { sampling: &request.sampling, uniform, tokens: &sequence.tokens }
     }
 
-    /// Appends the tokens, and takes out what has finished.
+    /// Appends the tokens, and removes the sequences that have finished.
     fn settle(
         &mut self,
         model: &Model<T>,
@@ -400,12 +405,12 @@ impl<T: Real> Scheduler<T> {
     }
 }
 
-/// Rows of logits computed at a time.
+/// Rows of logits that are computed at a time.
 fn logit_rows(config: &Config) -> usize {
     (LOGITS_PER_BLOCK / config.vocab_size).clamp(8, 512)
 }
 
-/// What is reported of each chosen token; rows of one temperature go together.
+/// The statistics of each token that was drawn. Neighbouring rows of one temperature are computed together.
 fn describe(queue: &Queue, logits: View<f32>, ids: &[u32], temperatures: &[f32], top: &[usize]) -> Vec<Token> {
     let mut tokens = Vec::with_capacity(ids.len());
     let mut start = 0;
@@ -443,7 +448,9 @@ fn describe(queue: &Queue, logits: View<f32>, ids: &[u32], temperatures: &[f32],
     tokens
 }
 
-/// Generates every completion of `requests`; returns them by request, then sample.
+/// Generates every completion of `requests`. Returns them by request, then by sample.
+///
+/// * `watch`: as in [`Scheduler::step`], with requests counted from 0.
 ///
 /// # Panics
 /// As [`Scheduler::submit`] and [`Scheduler::step`].
