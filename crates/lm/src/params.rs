@@ -6,11 +6,12 @@
 //! Read next: `model.rs`, the packed copies that products read.
 
 use std::ops::Range;
+use std::path::Path;
 
 use kernels::rng::Key;
 use kernels::{Buffer, Device, View, ViewMut};
 
-use crate::checkpoint::{self, TensorSource};
+use crate::checkpoint::{TensorSource, check, first_not_finite};
 use crate::config::Config;
 use crate::error::FormatError;
 use crate::layout::Layout;
@@ -97,9 +98,9 @@ impl Arena {
     /// The weights of a checkpoint.
     ///
     /// # Errors
-    /// What [`checkpoint::check`] refuses, and what [`TensorSource::read_f32`] does.
+    /// What [`check`] refuses, and what [`TensorSource::read_f32`] does.
     pub fn load(device: Device, config: &Config, source: &dyn TensorSource) -> Result<Arena, FormatError> {
-        checkpoint::check(config, source)?;
+        check(config, source)?;
         let mut arena = Arena::zeros(device, config);
         let mut values = Vec::new();
         for index in 0..arena.specs().len() {
@@ -198,5 +199,39 @@ impl<V> Weights<V> {
     /// The head, or the embedding where the two are tied.
     pub(crate) fn head_mut(&mut self) -> Option<&mut V> {
         self.head.map(|id| &mut self.groups[id.0])
+    }
+}
+
+/// Master weights can be written like any source of tensors, by [`crate::checkpoint::huggingface::save`] for example.
+impl TensorSource for Arena {
+    fn path(&self) -> &Path {
+        Path::new("weights in memory")
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.specs().iter().map(|spec| spec.name.clone()).collect();
+        names.sort();
+        names
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.specs().iter().find(|spec| spec.name == name).map(|spec| spec.shape.clone())
+    }
+
+    fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), FormatError> {
+        let path = || self.path().to_path_buf();
+        let Some(index) = self.specs().iter().position(|spec| spec.name == name) else {
+            return Err(FormatError::MissingTensor { path: path(), name: name.into(), expected: vec![] });
+        };
+        let values = self.tensor(index);
+        if self.specs()[index].len() != out.len() {
+            let (found, expected) = (self.specs()[index].shape.clone(), vec![out.len()]);
+            return Err(FormatError::Shape { path: path(), name: name.into(), found, expected });
+        }
+        values.copy_to_host(out);
+        match first_not_finite(out) {
+            None => Ok(()),
+            Some((index, value)) => Err(FormatError::NotFinite { path: path(), name: name.into(), index, value }),
+        }
     }
 }

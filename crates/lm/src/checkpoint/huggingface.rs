@@ -9,7 +9,7 @@
 //! Read next: [`crate::tokenizer`], [`crate::template`].
 
 use super::safetensors::{self, Weights};
-use super::{Storage, TensorSource, check};
+use super::source::{Storage, TensorSource, check};
 use crate::atomic::write_atomically;
 use crate::config::Config;
 use crate::error::FormatError;

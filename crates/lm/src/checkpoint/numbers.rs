@@ -1,6 +1,6 @@
 //! Little-endian bytes to f32 and back, in blocks that the compiler can vectorise.
 
-use super::Storage;
+use super::source::Storage;
 use crate::error::FormatError;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};

@@ -11,7 +11,8 @@
 //! Read next: [`super::huggingface`].
 
 use super::bytes::Bytes;
-use super::{Storage, TensorSource, holding_all, numbers};
+use super::numbers;
+use super::source::{Storage, TensorSource, holding_all};
 use crate::atomic::write_atomically;
 use crate::error::FormatError;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};

@@ -1,7 +1,11 @@
-use super::huggingface::{Companions, Folder};
+use super::huggingface::{Companions, Folder, GenerationConfig};
 use super::safetensors::{self, Weights};
 use super::*;
+use crate::config::Config;
+use crate::error::FormatError;
+use crate::params::Arena;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// A Qwen2 of two layers: biases, grouped heads, an untied head.
 fn config() -> Config {

@@ -6,7 +6,8 @@
 use super::metadata::Value;
 use super::{ALIGNMENT, Kind, LLAMA3_SCALING, MAGIC, ROPE_FACTORS, architecture, hf_row, is_permuted, vocabulary};
 use crate::atomic::write_atomically;
-use crate::checkpoint::{Storage, TensorSource, check, numbers};
+use crate::checkpoint::numbers;
+use crate::checkpoint::source::{Storage, TensorSource, check};
 use crate::config::{Config, Family, RopeScaling};
 use crate::error::FormatError;
 use crate::table::TensorSpec;
