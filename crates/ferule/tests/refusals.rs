@@ -174,25 +174,29 @@ fn wrong_recipes_end_in_one_message() {
         (
             "steps = 2",
             "learning_rate = -1e-3",
-            "r.toml:27: stages[1].learning_rate: -0.001 is no learning rate\nhint: 1e-3 is the default",
+            "r.toml:27: stages[1].learning_rate: -0.001 is below 0\nhint: write a number ≥ 0; 0.001 is the default",
         ),
         (
             "completions_per_prompt = 4",
             "completions_per_prompt = 1",
-            "r.toml:28: stages[1].completions_per_prompt: a group of fewer than 2\nhint: a reward is relative to its group; set it to 4 or more",
+            "r.toml:28: stages[1].completions_per_prompt: 1 is below 2\nhint: a reward is relative to its group; set it to 4 or more",
         ),
         (
             "steps = 2",
             "turns = 3",
-            "r.toml:27: stages[1].turns: the task \"jsonl\" has no games\nhint: idiom_chain has; leave it out for one completion a case",
+            "r.toml:27: stages[1].turns: the task \"jsonl\" has no episodes of several turns\nhint: idiom_chain has; leave it out for one completion a case",
         ),
         (
             "steps = 2",
             "turns = 3\nrules = \"answer_free\"",
-            "r.toml:28: stages[1].rules: in a game the task's environment says what it was worth, and no rule is asked\nhint: leave them out, or set `turns = 1`",
+            "r.toml:28: stages[1].rules: an episode of several turns is rewarded by the task's environment, and no rule is asked\nhint: leave them out, or set `turns = 1`",
         ),
         ("steps = 2", "lora_r = 8", "r.toml:27: stages[1].lora_r: unknown key\nhint: here it is called \"lora_rank\""),
-        ("steps = 2", "lora_alpha = 0.0", "r.toml:27: stages[1].lora_alpha: 0 is not above 0\nhint: 16 is the default"),
+        (
+            "steps = 2",
+            "lora_alpha = 0.0",
+            "r.toml:27: stages[1].lora_alpha: 0 is not above 0\nhint: write a number > 0; 16.0 is the default",
+        ),
         (
             "soft_weight = 1.0",
             "hidden_weight = 1.0\nlora_rank = 4",

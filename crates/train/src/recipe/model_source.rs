@@ -59,6 +59,10 @@ impl ModelSource {
         if table.contains_key("from") {
             return keys::read(table, FOREIGN_NAMES).map(|CopyKeys { from }| ModelSource::Stage { from });
         }
+        // A wrong key may have been meant for either of the other two.
+        let shape = keys::names_of::<Shape>();
+        let known: Vec<&str> = shape.iter().map(String::as_str).chain(["path", "from"]).collect();
+        keys::refuse_unknown(&table, &known, FOREIGN_NAMES)?;
         keys::read(table, FOREIGN_NAMES).map(ModelSource::Random)
     }
 

@@ -51,17 +51,23 @@ pub trait Stage: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync
         None
     }
 
-    /// Refuses what the recipe alone shows to be wrong.
+    /// Refuses what the recipe alone shows to be wrong. Types and ranges are checked before, from the struct's own attributes.
     ///
     /// # Errors
     /// A refusal that names the key.
-    fn validate(&self, place: &Place) -> Result<(), Refusal>;
+    fn validate(&self, place: &Place) -> Result<(), Refusal> {
+        let _ = place;
+        Ok(())
+    }
 
     /// Refuses what the task's cases, the models' shapes or the tokenizer show to be wrong.
     ///
     /// # Errors
     /// A refusal that names the key, and what reading the task's files meets.
-    fn check(&self, checking: &Checking) -> Result<(), TrainError>;
+    fn check(&self, checking: &Checking) -> Result<(), TrainError> {
+        let _ = checking;
+        Ok(())
+    }
 
     /// What it will cost: steps, tokens, operations, memory.
     fn estimate<T: Real>(&self, planning: &Planning) -> Estimate;

@@ -15,11 +15,10 @@ use crate::evaluate::{Evaluation, plan};
 use crate::recipe::outline::Roles;
 use crate::rollout::{Group, sample};
 use crate::stage::estimate::{Estimate, Planning, Work};
-use crate::stage::{Checking, Outcome, Place, Stage};
+use crate::stage::{Outcome, Stage};
 use crate::stages::sample::CASES_PER_STEP;
 use crate::trainer::{StepView, Trainer};
 use tasks::Split;
-use tasks::refusal::Refusal;
 
 /// Keys of an `eval` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -48,14 +47,6 @@ impl Stage for Eval {
 
     fn roles(&self) -> Roles {
         Roles { measures: Some(self.model.clone()), heldout_cases: self.cases, ..Roles::default() }
-    }
-
-    fn validate(&self, _: &Place) -> Result<(), Refusal> {
-        Ok(())
-    }
-
-    fn check(&self, _: &Checking) -> Result<(), TrainError> {
-        Ok(())
     }
 
     fn estimate<T: Real>(&self, planning: &Planning) -> Estimate {

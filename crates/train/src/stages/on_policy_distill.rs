@@ -26,11 +26,10 @@ use crate::recipe::outline::Roles;
 use crate::rollout::{Group, Plan, sample};
 use crate::snapshots::{Judge, Snapshots};
 use crate::stage::estimate::{Estimate, Packed, Planning, Work};
-use crate::stage::{Checking, Outcome, Place, Stage};
+use crate::stage::{Checking, Outcome, Stage};
 use crate::stages::validation;
 use crate::step::{PolicySignal, Signals, SoftLabels, SoftSignal};
 use crate::trainer::{StepOutcome, Trainer};
-use tasks::refusal::Refusal;
 use tasks::{Case, Split};
 
 /// How the teacher's judgement reaches the student.
@@ -149,10 +148,6 @@ impl Stage for OnPolicyDistill {
 
     fn optimisation(&self) -> Option<&Optimisation> {
         Some(&self.optimisation)
-    }
-
-    fn validate(&self, _: &Place) -> Result<(), Refusal> {
-        Ok(())
     }
 
     fn check(&self, checking: &Checking) -> Result<(), TrainError> {

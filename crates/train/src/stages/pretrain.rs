@@ -20,13 +20,12 @@ use crate::prompting::Prompting;
 use crate::recipe::optimisation::Optimisation;
 use crate::recipe::outline::Roles;
 use crate::stage::estimate::{Estimate, Packed, Planning, Work};
-use crate::stage::{Checking, Outcome, Place, Stage};
+use crate::stage::{Checking, Outcome, Stage};
 use crate::stages::sft::cross_entropy_step;
 use crate::stages::texts;
 use crate::trainer::Trainer;
 use pieces::{Pieces, cut};
 use tasks::paths::Paths;
-use tasks::refusal::Refusal;
 
 /// Keys of a `pretrain` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -70,10 +69,6 @@ impl Stage for Pretrain {
 
     fn optimisation(&self) -> Option<&Optimisation> {
         Some(&self.optimisation)
-    }
-
-    fn validate(&self, _: &Place) -> Result<(), Refusal> {
-        Ok(())
     }
 
     fn check(&self, checking: &Checking) -> Result<(), TrainError> {

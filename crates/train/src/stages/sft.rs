@@ -16,10 +16,9 @@ use crate::packing::{Sequence, micro_batches};
 use crate::recipe::optimisation::Optimisation;
 use crate::recipe::outline::Roles;
 use crate::stage::estimate::{Estimate, Packed, Planning, Work};
-use crate::stage::{Checking, Outcome, Place, Stage};
+use crate::stage::{Checking, Outcome, Stage};
 use crate::step::{Learner, Signals, StepReport};
 use crate::trainer::Trainer;
-use tasks::refusal::Refusal;
 use tasks::{Case, Task, TaskError, first_written};
 
 /// Keys of an `sft` stage.
@@ -67,10 +66,6 @@ impl Stage for Sft {
 
     fn optimisation(&self) -> Option<&Optimisation> {
         Some(&self.optimisation)
-    }
-
-    fn validate(&self, _: &Place) -> Result<(), Refusal> {
-        Ok(())
     }
 
     fn check(&self, checking: &Checking) -> Result<(), TrainError> {

@@ -15,12 +15,11 @@ use crate::error::TrainError;
 use crate::prompting::Prompting;
 use crate::recipe::outline::{Made, Roles};
 use crate::stage::estimate::{Estimate, Planning};
-use crate::stage::{Checking, Outcome, Place, Stage};
+use crate::stage::{Outcome, Stage};
 use crate::stages::texts::kept;
 use crate::trainer::Trainer;
 use tasks::Split;
 use tasks::paths::Paths;
-use tasks::refusal::Refusal;
 
 /// Keys of a `tokenizer` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -64,14 +63,6 @@ impl Stage for TokenizerStage {
 
     fn roles(&self) -> Roles {
         Roles { makes: Some(Made::Tokenizer { vocab_size: self.vocab_size }), ..Roles::default() }
-    }
-
-    fn validate(&self, _: &Place) -> Result<(), Refusal> {
-        Ok(())
-    }
-
-    fn check(&self, _: &Checking) -> Result<(), TrainError> {
-        Ok(())
     }
 
     fn estimate<T: Real>(&self, _: &Planning) -> Estimate {
