@@ -17,7 +17,7 @@ use train::recipe::{Optimisation, Roles};
 use train::rollout::{Plan, sample};
 use train::rules::Rules;
 use train::stage::{Checking, Estimate, Outcome, Place, Planning, Stage};
-use train::step::{Signals, StepReport};
+use train::step::Signals;
 use train::trainer::{StepOutcome, Trainer};
 
 /// The stage's keys.
@@ -95,8 +95,9 @@ impl Stage for Imitate {
                     }
                 }
                 trainer.meters.rollouts += (self.prompts_per_step * self.samples) as u64;
+                let metrics = vec![("right".into(), Some(right.len() as f64))];
                 if right.is_empty() {
-                    return Ok(StepReport::default().into());
+                    return Ok(StepOutcome { report: None, metrics, sample: None });
                 }
                 let mean = 1.0 / right.iter().map(Sequence::targets).sum::<usize>() as f32;
                 for (batch, weights) in micro_batches(&right, self.optimisation.tokens_per_micro_batch, mean) {
@@ -104,7 +105,7 @@ impl Stage for Imitate {
                 }
                 let report = learner.update(trainer.queue, rate);
                 trainer.meters.flops += learner.flops(&report);
-                Ok(StepOutcome { report, metrics: vec![("right".into(), right.len() as f64)], sample: None })
+                Ok(StepOutcome { report: Some(report), metrics, sample: None })
             },
             None,
         )?;

@@ -76,7 +76,7 @@ pub fn run(recipe: &Recipe, runs: &Path) -> Result<Vec<StageRow>, Box<dyn Error>
 struct Screen;
 
 impl Observer for Screen {
-    fn stage(&mut self, name: &str, _: &str, from_step: u64) {
+    fn stage(&mut self, name: &str, from_step: u64) {
         eprintln!("{name} from step {from_step}");
     }
     fn step(&mut self, _: &StepView) {}

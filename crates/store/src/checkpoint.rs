@@ -14,16 +14,16 @@
 //! Read next: [`crate::run`], which picks the newest good one.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::disk::{Disk, OutFile, TEMPORARY, entries};
+use crate::disk::{Disk, TEMPORARY, entries};
+use crate::error::StoreError;
 use crate::ledger::Marks;
-use crate::{StoreError, names};
+use crate::names;
 
 const FORMAT: u64 = 1;
 const MANIFEST: &str = "manifest.json";
@@ -48,36 +48,16 @@ pub struct Checkpoint {
     pub ends_stage: bool,
 }
 
-/// One named blob; its content is made by the writer's thread.
+/// One named blob.
 pub struct Blob {
     name: String,
-    content: Content,
-}
-
-type Serialiser = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
-
-enum Content {
-    Bytes(Arc<[u8]>),
-    Serialiser(Serialiser),
+    bytes: Vec<u8>,
 }
 
 impl Blob {
-    /// A blob that is bytes already.
-    pub fn bytes(name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) -> Self {
-        Blob { name: name.into(), content: Content::Bytes(bytes.into()) }
-    }
-
-    /// A blob that writes itself, on the writer's thread; what it captures must not change any more.
-    pub fn serialiser(
-        name: impl Into<String>,
-        write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
-    ) -> Self {
-        Blob { name: name.into(), content: Content::Serialiser(Box::new(write)) }
-    }
-
-    /// The blob's name.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// A blob of the given name and content.
+    pub fn bytes(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
+        Blob { name: name.into(), bytes: bytes.into() }
     }
 }
 
@@ -161,16 +141,6 @@ impl Committed {
         &self.manifest.state
     }
 
-    /// Names of the blobs, in the order in which they were given.
-    pub fn blob_names(&self) -> impl Iterator<Item = &str> {
-        self.manifest.blobs.iter().map(|b| b.name.as_str())
-    }
-
-    /// Whether there is a blob of that name.
-    pub fn has(&self, name: &str) -> bool {
-        self.manifest.blobs.iter().any(|b| b.name == name)
-    }
-
     /// A blob's bytes, checked against the manifest.
     ///
     /// # Errors
@@ -189,11 +159,6 @@ impl Committed {
             return Err(damaged("its BLAKE3 is not the manifest's".to_owned()));
         }
         Ok(bytes)
-    }
-
-    /// The folder, for those who want to map a blob: `folder().join(name)`.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 
     pub(crate) fn manifest(&self) -> &Manifest {
@@ -232,7 +197,7 @@ pub(crate) fn write(
         let text = serde_json::to_vec_pretty(&manifest).expect("a manifest serialises");
         let digest = format!("{}  {MANIFEST}\n", blake3::hash(&text).to_hex());
         write_blob(disk, &temporary, Blob::bytes(MANIFEST, text))?;
-        write_blob(disk, &temporary, Blob::bytes(MANIFEST_DIGEST, digest.into_bytes()))?;
+        write_blob(disk, &temporary, Blob::bytes(MANIFEST_DIGEST, digest))?;
         disk.sync(&temporary).map_err(|e| StoreError::io("sync", &temporary, e))?;
         disk.rename(&temporary, &target).map_err(|e| StoreError::io("commit", &target, e))
     };
@@ -247,38 +212,13 @@ pub(crate) fn write(
 
 fn write_blob(disk: &dyn Disk, folder: &Path, blob: Blob) -> Result<BlobEntry, StoreError> {
     let path = folder.join(&blob.name);
-    let fail = |e| StoreError::io("write", &path, e);
-    let file = disk.create(&path).map_err(fail)?;
-    let hashing = Hashing { file, hasher: blake3::Hasher::new(), bytes: 0 };
-    let mut out = BufWriter::with_capacity(1 << 20, hashing);
-    match blob.content {
-        Content::Bytes(bytes) => out.write_all(&bytes),
-        Content::Serialiser(write) => write(&mut out),
-    }
-    .map_err(fail)?;
-    let mut hashing = out.into_inner().map_err(|e| fail(e.into_error()))?;
-    hashing.file.sync().map_err(fail)?;
-    let blake3 = hashing.hasher.finalize().to_hex().to_string();
-    Ok(BlobEntry { name: blob.name, bytes: hashing.bytes, blake3 })
-}
-
-struct Hashing {
-    file: Box<dyn OutFile>,
-    hasher: blake3::Hasher,
-    bytes: u64,
-}
-
-impl Write for Hashing {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        let n = self.file.write(piece)?;
-        self.hasher.update(&piece[..n]);
-        self.bytes += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
+    let written = disk.create(&path).and_then(|mut file| {
+        file.write_all(&blob.bytes)?;
+        file.sync()
+    });
+    written.map_err(|e| StoreError::io("write", &path, e))?;
+    let blake3 = blake3::hash(&blob.bytes).to_hex().to_string();
+    Ok(BlobEntry { name: blob.name, bytes: blob.bytes.len() as u64, blake3 })
 }
 
 /// Folders of committed checkpoints with their sequence numbers, newest first.
@@ -322,18 +262,11 @@ pub(crate) fn verify(folder: &Path) -> Result<Committed, String> {
     Ok(Committed { folder: folder.to_path_buf(), manifest })
 }
 
+/// A file's length and BLAKE3.
 fn hash_file(path: &Path) -> io::Result<(u64, String)> {
-    let mut file = File::open(path)?;
-    let (mut hasher, mut bytes, mut piece) = (blake3::Hasher::new(), 0, vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok((bytes, hasher.finalize().to_hex().to_string())),
-            n => {
-                hasher.update(&piece[..n]);
-                bytes += n as u64;
-            }
-        }
-    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok((hasher.count(), hasher.finalize().to_hex().to_string()))
 }
 
 /// Puts a damaged checkpoint aside, so that its sequence number is free and it is not looked at again.
@@ -344,16 +277,18 @@ pub(crate) fn set_aside(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError
     disk.rename(folder, &aside).map_err(|e| StoreError::io("rename", folder, e))
 }
 
-/// The end of a stage, as a checkpoint's manifest may state it.
-#[derive(Clone, Copy)]
-pub(crate) struct CheckpointEnd<'a> {
+/// The end of a stage.
+#[derive(Clone, Copy, Debug)]
+pub struct StageEnd<'a> {
+    /// The stage's place in the recipe.
     pub index: u64,
+    /// Its name.
     pub stage: &'a str,
 }
 
-impl CheckpointEnd<'_> {
-    /// Whether the checkpoint at `folder` is that end.
-    pub(crate) fn is(self, folder: &Path) -> bool {
+impl StageEnd<'_> {
+    /// Whether the checkpoint at `folder` was taken there.
+    pub(crate) fn is_at(self, folder: &Path) -> bool {
         read_manifest(folder).is_ok_and(|m| m.ends_stage && m.stage_index == self.index && m.stage == self.stage)
     }
 }

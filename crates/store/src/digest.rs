@@ -18,7 +18,7 @@
 //!
 //! Read next: [`crate::ledger::rows::StageRow`], where it stands.
 
-use crate::StoreError;
+use crate::error::StoreError;
 
 /// An unfinished digest: begin each tensor in name order, feed its bytes in pieces of any size, finish.
 ///

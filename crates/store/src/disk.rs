@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::StoreError;
+use crate::error::StoreError;
 
 /// An open file that can be made durable and cut back.
 pub trait OutFile: Write + Send {

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::recipe::Change;
+use crate::changes::Change;
 
 /// Everything that can go wrong with stored files. Bugs of the caller panic instead.
 #[derive(Debug, thiserror::Error)]
@@ -184,7 +184,7 @@ pub enum StoreError {
         found: u64,
     },
 
-    /// The background writer is no more; it can only have panicked, inside a blob's own serialiser.
+    /// The thread that writes checkpoints is no more: it has panicked.
     #[error("the checkpoint writer of {} has stopped\nhint: give the same command again, it goes on from the last checkpoint", path.display())]
     WriterGone {
         /// The folder of checkpoints.
@@ -215,11 +215,6 @@ impl StoreError {
     /// Wraps a Parquet error, telling a full disk from other failures.
     pub fn parquet(path: &Path, source: parquet::errors::ParquetError) -> Self {
         StoreError::Parquet { path: path.to_path_buf(), source }
-    }
-
-    /// Whether the disk was full: the run may be given again once there is space.
-    pub fn is_disk_full(&self) -> bool {
-        matches!(self, StoreError::DiskFull { .. })
     }
 }
 

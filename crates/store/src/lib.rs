@@ -1,4 +1,4 @@
-//! What happened: runs, checkpoints, metrics, rollouts, verdicts, labels and lineage, in files that survive a kill.
+//! What happened: runs, checkpoints, metrics, rollouts, labels, notices and lineage, in files that survive a kill.
 //!
 //! A run is a folder, `runs/<name>/`:
 //!
@@ -7,7 +7,7 @@
 //! | `recipe.toml`                       | the resolved recipe, written once                       | [`Runs`]            |
 //! | `lock`                              | an advisory lock, and the holder's process id           | [`lock`]            |
 //! | `checkpoints/000007-grpo-000120/`   | named byte blobs and a manifest                         | [`checkpoint`]      |
-//! | `ledger.sqlite`                     | stages, baselines, labels, answers, verdicts, lineage   | [`ledger`]          |
+//! | `ledger.sqlite`                     | stages, baselines, labels, answers, notices, lineage    | [`ledger`]          |
 //! | `metrics.jsonl`                     | one JSON object a step                                  | [`metrics`]         |
 //! | `rollouts/<stage>/step-000120.parquet` | every completion of a step with its verdicts         | [`rollouts`]        |
 //! | `models/<stage>/`                   | exported models, whatever their format                  | the caller          |
@@ -17,8 +17,7 @@
 //! The rename of a checkpoint's folder is the only moment at which anything becomes true. The manifest inside it
 //! holds *marks*: how long `metrics.jsonl` was and which ledger rows existed when the checkpoint was taken. When a run is
 //! opened again, everything beyond the marks of the newest good checkpoint is dropped, so that the steps to come meet
-//! exactly the state that they met the first time. Verdicts are the exception: a judge that may answer differently the
-//! second time must be heard once only, so its verdicts are durable before a step uses them, and are replayed.
+//! exactly the state that they met the first time.
 //!
 //! # What this crate never does
 //!
@@ -28,10 +27,12 @@
 //! Read next: [`run`] (how a run is opened and what is dropped), then [`checkpoint`].
 #![forbid(unsafe_code)]
 
+pub mod changes;
 pub mod checkpoint;
 pub mod digest;
 pub mod disk;
 pub mod error;
+mod layout;
 pub mod ledger;
 pub mod lock;
 pub mod metrics;
@@ -45,16 +46,15 @@ pub mod view;
 mod withdrawals;
 mod writer;
 
-pub use checkpoint::{Blob, Checkpoint, Committed};
+pub use checkpoint::{Blob, Checkpoint, Committed, StageEnd};
 pub use digest::ModelDigest;
 pub use error::StoreError;
 pub use ledger::Ledger;
 pub use ledger::rows::{
-    BaselineRow, Label, LabelKind, Metered, Notice, Opening, Parentage, RecordUse, StageRow, Verdict, VerdictKey,
-    VerdictOutcome,
+    BaselineRow, Label, LabelKind, Metered, Notice, Opening, RecordUse, StageRow, Verdict, VerdictOutcome,
 };
 pub use metrics::StepMetrics;
 pub use rollouts::{Rollout, SoftLabels};
 pub use run::{Export, Run};
-pub use runs::{RunOptions, RunSummary, Runs};
+pub use runs::{RunSummary, Runs};
 pub use view::RunView;

@@ -10,7 +10,7 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::StoreError;
+use crate::error::StoreError;
 
 /// A held lock; dropping it lets go.
 #[derive(Debug)]

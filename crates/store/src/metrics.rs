@@ -4,10 +4,11 @@
 //! {"stage":"grpo","step":120,"reward":0.71,"loss":0.013,"entropy":0.42,"seconds":1.93}
 //! ```
 //!
-//! Two runs of one recipe agree in every column except the timings, and a timing is known by its name: see
-//! [`is_timing`]. A number that is not finite is written as `null` and read back as NaN, for JSON has no other word.
+//! Two runs of one recipe agree in every column but `step_seconds`. A figure that does not exist is `null`, never 0: the loss of a
+//! step without an update, the reward of a step without a rewarded completion. A number that is not finite is `null` too, since JSON
+//! has no word for it.
 //!
-//! It never averages, smooths or drops a step.
+//! This module never averages, smooths or drops a step.
 //!
 //! Read next: [`crate::run`], which cuts the file back to the commit point.
 
@@ -17,8 +18,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::StoreError;
 use crate::disk::{Disk, OutFile};
+use crate::error::StoreError;
 
 /// The numbers of one step.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,8 +28,9 @@ pub struct StepMetrics {
     pub stage: String,
     /// The step, counted from 1 by the stage.
     pub step: u64,
-    /// Named numbers in the order in which they shall stand. Names carry their unit last: `train_tokens`, `step_seconds`.
-    pub values: Vec<(String, f64)>,
+    /// Named figures in the order in which they shall stand, none where the step has no such figure. Names carry their unit last:
+    /// `train_tokens`, `step_seconds`.
+    pub values: Vec<(String, Option<f64>)>,
 }
 
 impl StepMetrics {
@@ -37,23 +39,16 @@ impl StepMetrics {
         StepMetrics { stage: stage.into(), step, values: Vec::new() }
     }
 
-    /// Adds one number.
+    /// Adds one figure.
     #[must_use]
-    pub fn with(mut self, name: impl Into<String>, value: f64) -> Self {
-        self.values.push((name.into(), value));
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<Option<f64>>) -> Self {
+        self.values.push((name.into(), value.into()));
         self
     }
 
-    /// The number of that name.
+    /// The figure of that name; none where it is `null` or was not logged.
     pub fn get(&self, name: &str) -> Option<f64> {
-        self.values.iter().find(|(n, _)| n == name).map(|&(_, v)| v)
-    }
-
-    /// The same without timings: what two runs of one recipe must agree in.
-    #[must_use]
-    pub fn without_timings(mut self) -> Self {
-        self.values.retain(|(name, _)| !is_timing(name));
-        self
+        self.values.iter().find(|(n, _)| n == name).and_then(|&(_, v)| v)
     }
 
     fn to_line(&self) -> String {
@@ -73,16 +68,14 @@ impl StepMetrics {
         let step = object.get("step").and_then(Value::as_u64).ok_or("no `step`")?;
         let mut metrics = StepMetrics::new(stage, step);
         for (name, value) in object.iter().filter(|(name, _)| *name != "stage" && *name != "step") {
-            let number = if value.is_null() { Some(f64::NAN) } else { value.as_f64() };
-            metrics.values.push((name.clone(), number.ok_or_else(|| format!("`{name}` is not a number"))?));
+            let figure = value.as_f64();
+            if figure.is_none() && !value.is_null() {
+                return Err(format!("`{name}` is not a number"));
+            }
+            metrics.values.push((name.clone(), figure));
         }
         Ok(metrics)
     }
-}
-
-/// Whether a column tells of the machine and not of the run: `seconds`, and what ends in `_seconds`, `_ms` or `_per_second`.
-pub fn is_timing(name: &str) -> bool {
-    name == "seconds" || ["_seconds", "_ms", "_per_second"].iter().any(|suffix| name.ends_with(suffix))
 }
 
 /// The open file and its length as far as whole lines go.
@@ -144,27 +137,18 @@ mod tests {
 
     #[test]
     fn a_line_comes_back_as_it_was() {
-        let metrics =
-            StepMetrics::new("grpo", 3).with("reward", 0.1 + 0.2).with("step_seconds", 2.0).with("loss", 1e-300);
+        let metrics = StepMetrics::new("grpo", 3).with("reward", 0.1 + 0.2).with("loss", None).with("norm", 1e-300);
         let line = metrics.to_line();
         assert_eq!(
             line,
-            "{\"stage\":\"grpo\",\"step\":3,\"reward\":0.30000000000000004,\"step_seconds\":2.0,\"loss\":1e-300}\n"
+            "{\"stage\":\"grpo\",\"step\":3,\"reward\":0.30000000000000004,\"loss\":null,\"norm\":1e-300}\n"
         );
         assert_eq!(StepMetrics::from_line(&line).unwrap(), metrics);
-        assert_eq!(metrics.without_timings().values.len(), 2);
-        let lost = StepMetrics::from_line(&StepMetrics::new("a", 1).with("loss", f64::INFINITY).to_line()).unwrap();
-        assert!(lost.get("loss").unwrap().is_nan());
-    }
-
-    #[test]
-    fn timings_are_known_by_name() {
-        for name in ["seconds", "step_seconds", "sample_ms", "tokens_per_second"] {
-            assert!(is_timing(name), "{name}");
-        }
-        for name in ["loss", "train_tokens", "milliseconds_of_arc", "forms"] {
-            assert!(!is_timing(name), "{name}");
-        }
+        assert_eq!((metrics.get("loss"), metrics.get("norm")), (None, Some(1e-300)));
+        let infinite = StepMetrics::new("a", 1).with("loss", f64::INFINITY).to_line();
+        assert_eq!(StepMetrics::from_line(&infinite).unwrap().values, [("loss".to_owned(), None)]);
+        let error = StepMetrics::from_line("{\"stage\":\"a\",\"step\":1,\"loss\":\"low\"}").unwrap_err();
+        assert_eq!(error, "`loss` is not a number");
     }
 
     /// Writes half of the second line and fails, then goes on.
@@ -202,7 +186,8 @@ mod tests {
         let file = fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
         let mut metrics = MetricsFile { file: Box::new(Stumbling(file, 0)), path: path.clone(), bytes: 0 };
         metrics.append(&StepMetrics::new("a", 1)).unwrap();
-        assert!(metrics.append(&StepMetrics::new("a", 2)).unwrap_err().is_disk_full());
+        let error = metrics.append(&StepMetrics::new("a", 2)).unwrap_err();
+        assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
         metrics.append(&StepMetrics::new("a", 3)).unwrap();
         assert_eq!(read(&path).unwrap(), [StepMetrics::new("a", 1), StepMetrics::new("a", 3)]);
         assert_eq!(metrics.bytes(), fs::metadata(&path).unwrap().len());

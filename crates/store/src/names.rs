@@ -5,7 +5,7 @@
 //!
 //! Read next: [`crate::run`].
 
-use crate::StoreError;
+use crate::error::StoreError;
 
 /// Longest name, in bytes: with prefix and suffix it still fits in the 255 bytes that file systems allow.
 pub const MAX_BYTES: usize = 120;

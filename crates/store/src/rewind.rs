@@ -1,22 +1,24 @@
 //! Going back to the end of an earlier stage, so that what followed it can be done again.
 //!
 //! Checkpoints that end a stage are kept, so going back is nothing but removing the newer ones, newest first: after each removal the run stands at
-//! an earlier commit point, whole. Opening the run then drops what lies beyond, as it does after a kill. Verdicts of the dropped stages go too,
-//! since other completions may come to be judged under the same keys. Exported models stay until their stage exports again.
+//! an earlier commit point, whole. Opening the run then drops what lies beyond, as it does after a kill. Exported models stay until their stage
+//! exports again.
 //!
 //! Read next: `run/resume.rs`, which does the dropping.
 
 use std::fs;
 
-use crate::checkpoint::{self, CheckpointEnd};
+use crate::changes::differences;
+use crate::checkpoint::{self, StageEnd};
 use crate::disk::write_whole;
+use crate::error::StoreError;
+use crate::layout::{CHECKPOINTS, RECIPE};
 use crate::lock::RunLock;
-use crate::run::{CHECKPOINTS, LEDGER, RECIPE};
 use crate::runs::Runs;
-use crate::{Ledger, StoreError, names, recipe};
+use crate::{names, recipe};
 
 impl Runs {
-    /// Takes a run back to where stage `first` (its place in the recipe) begins. `kept` are the names of the stages before it.
+    /// Takes a run back to the end of a stage, or to its beginning where `end` is none.
     ///
     /// `resolved_recipe` replaces the stored one; it may differ in the keys that `free` accepts.
     ///
@@ -28,8 +30,7 @@ impl Runs {
         &self,
         name: &str,
         resolved_recipe: &str,
-        first: u64,
-        kept: &[&str],
+        end: Option<StageEnd>,
         free: impl Fn(&str) -> bool,
     ) -> Result<(), StoreError> {
         names::check("run", name)?;
@@ -40,7 +41,7 @@ impl Runs {
         }
         let _lock = RunLock::take(&folder, name)?;
         let stored = fs::read_to_string(&path).map_err(|e| StoreError::io("read", &path, e))?;
-        let mut changes = recipe::differences(&recipe::parse(&stored, &path)?, &recipe::parse(resolved_recipe, &path)?);
+        let mut changes = differences(&recipe::parse(&stored, &path)?, &recipe::parse(resolved_recipe, &path)?);
         changes.retain(|change| !free(&change.key));
         if !changes.is_empty() {
             return Err(StoreError::RecipeChanged { name: name.to_owned(), path, changes });
@@ -48,12 +49,11 @@ impl Runs {
 
         let checkpoints = folder.join(CHECKPOINTS);
         let found = checkpoint::list(&checkpoints)?;
-        let target = kept.last().map(|stage| CheckpointEnd { index: first - 1, stage });
-        let newer = match target {
+        let newer = match end {
             None => found.len(),
             Some(end) => found
                 .iter()
-                .position(|(_, path)| end.is(path))
+                .position(|(_, path)| end.is_at(path))
                 .ok_or_else(|| StoreError::StageEndGone { name: name.to_owned(), stage: end.stage.to_owned() })?,
         };
         if let Some((_, path)) = found.get(newer) {
@@ -66,7 +66,6 @@ impl Runs {
         for (_, path) in &found[..newer] {
             checkpoint::remove_whole(&**self.disk(), path)?;
         }
-        Ledger::open(&folder.join(LEDGER))?.forget_verdicts(kept)?;
         write_whole(&**self.disk(), &path, resolved_recipe.as_bytes())
     }
 }

@@ -11,10 +11,10 @@
 //! | `logprobs`         | list of float32                                             | the sampler's, of each token, in nats       |
 //! | `given`            | list of bool, nullable                                      | whether an environment said the token; none where the model said all |
 //! | `logprobs_teacher` | list of float32, nullable                                   | a teacher's, where one listened             |
-//! | `reward`           | float64, nullable                                           | none where every rule abstained             |
+//! | `reward`           | float64, nullable                                           | none where the rules gave none               |
 //! | `advantage`        | float32, nullable                                           | none where no policy was trained            |
 //! | `finished`         | bool                                                        | ended by its end token, not cut short       |
-//! | `verdicts`         | list of {rule, outcome: score \| abstain \| failed, value, reason} | every rule's, in the rule set's order |
+//! | `verdicts`         | list of {rule, outcome: score \| abstain \| failed \| timed_out, value, reason} | every rule's, in the rule set's order |
 //! | `soft_temperature`, `top_ids`, `top_logprobs`, `tail` | see [`soft`]             | a teacher's soft labels, where some were kept |
 //!
 //! DuckDB, pandas, `datasets`, DataFusion and Spark read it as it is. Equal rows give equal bytes: nothing in the file tells of time,
@@ -22,8 +22,9 @@
 //!
 //! It never filters: a step's file holds all that was sampled, also what was not trained on.
 //!
-//! Read next: [`crate::ledger::verdicts`], for verdicts that must outlive a kill.
+//! Read next: [`soft`].
 
+pub mod row;
 pub mod soft;
 
 use std::fs::File;
@@ -43,43 +44,11 @@ use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
-pub use soft::SoftLabels;
+pub use row::{Rollout, SoftLabels};
+use soft::element;
 
-use crate::StoreError;
+use crate::error::StoreError;
 use crate::ledger::rows::{Verdict, VerdictOutcome};
-
-/// One completion of one case; stage and step are the file's.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rollout {
-    /// The case.
-    pub case_id: String,
-    /// Which completion of the case's group, from 0.
-    pub sample: u32,
-    /// The prompt as rendered.
-    pub prompt: String,
-    /// The known answer, where the case has one, so that the file can be graded again by itself.
-    pub answer: Option<String>,
-    /// The completion, decoded.
-    pub completion: String,
-    /// The completion's token ids.
-    pub tokens: Vec<u32>,
-    /// The sampler's log-probability of each token, in nats; as long as `tokens`.
-    pub logprobs: Vec<f32>,
-    /// Whether an environment, and not the model, said each token, in a game of several turns; as long as `tokens`. None where the model said all.
-    pub given: Option<Vec<bool>>,
-    /// A teacher's log-probability of each token, where one listened; as long as `tokens`.
-    pub logprobs_teacher: Option<Vec<f32>>,
-    /// A teacher's soft labels, where some were kept; as long as `tokens`.
-    pub soft: Option<SoftLabels>,
-    /// The rule set's reward; none where every rule abstained.
-    pub reward: Option<f64>,
-    /// The advantage trained with; none where no policy was trained.
-    pub advantage: Option<f32>,
-    /// Whether it ended by its end token and was not cut short.
-    pub finished: bool,
-    /// What every rule said.
-    pub verdicts: Vec<Verdict>,
-}
 
 /// The file's bytes for the completions of one step.
 ///
@@ -126,11 +95,6 @@ pub fn read(path: &Path) -> Result<Vec<Rollout>, StoreError> {
 
 fn list_of(item: DataType, nullable_list: bool, name: &str) -> Field {
     Field::new(name, DataType::List(element(item)), nullable_list)
-}
-
-/// "element" is the name that Parquet's own specification gives to what a list holds.
-fn element(item: DataType) -> Arc<Field> {
-    Arc::new(Field::new("element", item, false))
 }
 
 fn verdict_fields() -> Fields {
@@ -235,6 +199,7 @@ fn outcome_word(outcome: VerdictOutcome) -> &'static str {
         VerdictOutcome::Score => "score",
         VerdictOutcome::Abstain => "abstain",
         VerdictOutcome::Failed => "failed",
+        VerdictOutcome::TimedOut => "timed_out",
     }
 }
 
@@ -243,6 +208,7 @@ fn outcome_from(word: &str) -> Result<VerdictOutcome, String> {
         "score" => Ok(VerdictOutcome::Score),
         "abstain" => Ok(VerdictOutcome::Abstain),
         "failed" => Ok(VerdictOutcome::Failed),
+        "timed_out" => Ok(VerdictOutcome::TimedOut),
         other => Err(format!("a verdict's outcome is `{other}`")),
     }
 }

@@ -13,21 +13,17 @@ use std::sync::{Arc, Mutex};
 
 use crate::checkpoint::{self, Checkpoint, Committed, Manifest};
 use crate::disk::{Disk, TEMPORARY, entries};
+use crate::error::StoreError;
+use crate::layout::{METRICS, MODELS, ROLLOUTS, model_path, rollout_path};
+use crate::ledger::Ledger;
 use crate::ledger::rows::{Notice, RolloutFile};
 use crate::lock::RunLock;
 use crate::metrics::{MetricsFile, StepMetrics};
+use crate::names;
 use crate::rollouts::{self, Rollout};
 use crate::writer::{Job, Writer};
-use crate::{Ledger, StoreError, names};
 
 mod resume;
-
-pub(crate) const RECIPE: &str = "recipe.toml";
-pub(crate) const LEDGER: &str = "ledger.sqlite";
-pub(crate) const METRICS: &str = "metrics.jsonl";
-pub(crate) const CHECKPOINTS: &str = "checkpoints";
-const ROLLOUTS: &str = "rollouts";
-const MODELS: &str = "models";
 
 /// A run that this process works on. All methods may be called from any thread.
 pub struct Run {
@@ -71,7 +67,7 @@ impl Run {
         self.resumed.as_ref()
     }
 
-    /// What opening the run found that a person should hear: damaged checkpoints, changed keys, withdrawals, the resumption itself.
+    /// What opening the run found that a person should hear: damaged checkpoints, withdrawals, the resumption itself.
     pub fn notices(&self) -> &[Notice] {
         &self.notices
     }
@@ -233,14 +229,6 @@ impl Drop for Export<'_> {
         // Should that fail, opening the run removes it.
         let _ = self.disk.remove(&self.temporary);
     }
-}
-
-pub(crate) fn rollout_path(run: &Path, stage: &str, step: u64) -> PathBuf {
-    run.join(ROLLOUTS).join(stage).join(format!("step-{step:06}.parquet"))
-}
-
-pub(crate) fn model_path(run: &Path, stage: &str) -> PathBuf {
-    run.join(MODELS).join(stage)
 }
 
 /// A poisoned lock means that a caller panicked; file lengths and lists are updated last, so they are still right.

@@ -8,29 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{Disk, RealDisk, entries};
-use crate::run::{CHECKPOINTS, RECIPE};
-use crate::{Run, RunView, StoreError, checkpoint, lock, names, withdrawals};
+use crate::error::StoreError;
+use crate::layout::{CHECKPOINTS, RECIPE};
+use crate::run::Run;
+use crate::view::RunView;
+use crate::{checkpoint, lock, names, withdrawals};
 
 /// A folder of runs.
 #[derive(Clone)]
 pub struct Runs {
     folder: PathBuf,
     disk: Arc<dyn Disk>,
-}
-
-/// How a run is kept.
-#[derive(Clone, Debug)]
-pub struct RunOptions {
-    /// Checkpoints kept beside those that end a stage, at least 1.
-    pub keep_checkpoints: usize,
-    /// Keys of the recipe that may change between one opening and the next, since results do not depend on them: "threads".
-    pub keys_that_may_change: Vec<String>,
-}
-
-impl Default for RunOptions {
-    fn default() -> Self {
-        RunOptions { keep_checkpoints: 2, keys_that_may_change: Vec::new() }
-    }
 }
 
 /// One line of `ferule ls`.
@@ -77,9 +65,9 @@ impl Runs {
     /// # Errors
     /// [`StoreError::Locked`], [`StoreError::RecipeChanged`], [`StoreError::RecipeSyntax`], [`StoreError::BadName`],
     /// [`StoreError::NoGoodCheckpoint`], [`StoreError::DiskFull`], and failures of the file system and the ledger.
-    pub fn create_or_resume(&self, name: &str, resolved_recipe: &str, options: &RunOptions) -> Result<Run, StoreError> {
+    pub fn create_or_resume(&self, name: &str, resolved_recipe: &str) -> Result<Run, StoreError> {
         names::check("run", name)?;
-        Run::open(self, name, resolved_recipe, options)
+        Run::open(&self.disk, &self.folder, name, resolved_recipe)
     }
 
     /// A run for reading, whether or not a process works on it.

@@ -6,10 +6,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::error::StoreError;
+use crate::layout::{LEDGER, METRICS, RECIPE, model_path, rollout_path};
+use crate::ledger::Ledger;
 use crate::ledger::rows::StageRow;
+use crate::metrics::StepMetrics;
 use crate::rollouts::{self, Rollout};
-use crate::run::{LEDGER, METRICS, RECIPE, model_path, rollout_path};
-use crate::{Ledger, StepMetrics, StoreError, lock, metrics, recipe};
+use crate::{lock, metrics, recipe};
 
 /// One run, read only.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::StoreError;
 use crate::disk::{Disk, write_whole};
+use crate::error::StoreError;
 
 fn file(runs: &Path) -> PathBuf {
     runs.join("withdrawals.jsonl")

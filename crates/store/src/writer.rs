@@ -10,9 +10,9 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use crate::StoreError;
 use crate::checkpoint::{self, Blob, Manifest};
 use crate::disk::Disk;
+use crate::error::StoreError;
 
 /// A checkpoint on its way to the disk.
 pub(crate) struct Job {

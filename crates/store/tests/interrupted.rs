@@ -7,26 +7,25 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use scripted_run::{FailingDisk, Fate, FickleJudge, Outcome, open, open_on, outcome, run_all, run_until};
+use scripted_run::{FailingDisk, Fate, Outcome, open, open_on, outcome, run_all, run_until};
 use store::StoreError;
 
 fn undisturbed() -> (Outcome, u64, u64) {
     let folder = tempfile::tempdir().unwrap();
     let disk = FailingDisk::new(Fate::DeadFrom(u64::MAX));
     let run = open_on(folder.path(), disk.clone()).unwrap();
-    run_all(&run, &FickleJudge::default()).unwrap();
+    run_all(&run).unwrap();
     drop(run);
     let (operations, bytes) = disk.counted();
     (outcome(folder.path()), operations, bytes)
 }
 
-/// Walks on a failing disk, then on a whole one, and returns what came of it and the first error.
+/// Runs on a failing disk, then on a whole one, and returns what came of it and the first error.
 fn failed_then_resumed(folder: &Path, fate: Fate) -> (Outcome, Option<StoreError>) {
-    let judge = FickleJudge::default();
     let disk = FailingDisk::new(fate);
-    let error = open_on(folder, disk).and_then(|run| run_all(&run, &judge).err().map_or(Ok(()), Err)).err();
+    let error = open_on(folder, disk).and_then(|run| run_all(&run).err().map_or(Ok(()), Err)).err();
     let run = open_on(folder, FailingDisk::new(Fate::DeadFrom(u64::MAX))).unwrap();
-    run_all(&run, &judge).unwrap();
+    run_all(&run).unwrap();
     drop(run);
     (outcome(folder), error)
 }
@@ -36,6 +35,7 @@ fn dying_at_any_operation_changes_nothing() {
     let (whole, operations, _) = undisturbed();
     assert!(operations > 100, "{operations} operations are too few to try");
     assert_eq!(whole.stages[1].labels, 3);
+    assert_eq!(whole.notices.len(), 2, "one a stage, however often it was resumed");
     assert_eq!(whole.stages[1].answers_read, 1);
     for at in 0..operations {
         let folder = tempfile::tempdir().unwrap();
@@ -52,7 +52,7 @@ fn a_full_disk_at_any_write_stops_clearly_and_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let (resumed, error) = failed_then_resumed(folder.path(), Fate::FullAfter(room));
         let error = error.unwrap_or_else(|| panic!("{room} of {bytes} bytes were enough"));
-        assert!(error.is_disk_full(), "after {room} bytes: {error}");
+        assert!(matches!(error, StoreError::DiskFull { .. }), "after {room} bytes: {error}");
         assert!(error.to_string().contains("no space left"), "{error}");
         assert_eq!(resumed, whole, "full after {room} of {bytes} bytes");
     }
@@ -62,11 +62,11 @@ fn a_full_disk_at_any_write_stops_clearly_and_changes_nothing() {
 fn stopping_between_steps_changes_nothing() {
     let (whole, ..) = undisturbed();
     for steps in 1..8 {
-        let (folder, judge) = (tempfile::tempdir().unwrap(), FickleJudge::default());
+        let folder = tempfile::tempdir().unwrap();
         // Each opening gets `steps` steps further, less what was not committed; with one step it would stand still for ever.
         for _ in 0..8 {
             let run = open_on(folder.path(), FailingDisk::new(Fate::DeadFrom(u64::MAX))).unwrap();
-            run_until(&run, &judge, steps.max(2)).unwrap();
+            run_until(&run, steps.max(2)).unwrap();
         }
         assert_eq!(outcome(folder.path()), whole, "stopped after every {steps} steps");
     }
@@ -79,7 +79,7 @@ const CHILD: &str = "FERULE_TEST_ROAD";
 fn child() {
     if let Ok(folder) = std::env::var(CHILD) {
         let run = open(Path::new(&folder)).unwrap();
-        run_all(&run, &FickleJudge::default()).unwrap();
+        run_all(&run).unwrap();
     }
 }
 
@@ -99,6 +99,5 @@ fn sigkill_changes_nothing() {
         child.wait().unwrap();
     }
     assert!(spawn().wait().unwrap().success());
-    // Each child brings a new judge, whose first answer is always the same; had one been asked twice, it would show.
     assert_eq!(outcome(folder.path()), whole);
 }

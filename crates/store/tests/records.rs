@@ -1,8 +1,8 @@
 //! What the ledger and the rollout files give back.
 
 use store::{
-    BaselineRow, Label, LabelKind, Metered, RecordUse, Rollout, RunOptions, Runs, SoftLabels, StageRow, StoreError,
-    Verdict, VerdictOutcome, rollouts,
+    BaselineRow, Label, LabelKind, Metered, RecordUse, Rollout, Runs, SoftLabels, StageRow, StoreError, Verdict,
+    VerdictOutcome, rollouts,
 };
 
 fn rollout() -> Rollout {
@@ -33,7 +33,8 @@ fn rollout() -> Rollout {
                 value: Some(1.0),
                 reason: "one answer".into(),
             },
-            Verdict { rule: "judge".into(), outcome: VerdictOutcome::Failed, value: None, reason: "timed out".into() },
+            Verdict { rule: "judge".into(), outcome: VerdictOutcome::TimedOut, value: None, reason: "2 s".into() },
+            Verdict { rule: "python".into(), outcome: VerdictOutcome::Failed, value: None, reason: "it died".into() },
             Verdict { rule: "statute".into(), outcome: VerdictOutcome::Abstain, value: None, reason: String::new() },
         ],
     }
@@ -73,12 +74,12 @@ fn broken_rollout_files_are_errors_that_name_them() {
 fn rows_come_back_as_they_were() {
     let folder = tempfile::tempdir().unwrap();
     let runs = Runs::open(folder.path());
-    let run = runs.create_or_resume("a", "seed = 1", &RunOptions::default()).unwrap();
+    let run = runs.create_or_resume("a", "seed = 1").unwrap();
     let extra = serde_json::json!({"pass@8": 0.75, "parts": {"charge": 0.1}}).as_object().unwrap().clone();
     let stage = StageRow {
         index: 3,
         stage: "grpo".into(),
-        recipe: "grpo".into(),
+        kind: "grpo".into(),
         model: "teacher".into(),
         accuracy: Some(0.1 + 0.2),
         low: Some(0.25),
@@ -91,7 +92,7 @@ fn rows_come_back_as_they_were() {
         train_tokens: 3,
         flops: 1.2e14,
         seconds: 0.5,
-        cost: 0.01,
+        cost: Some(0.01),
         digest: Some("d".into()),
         extra: extra.clone(),
     };
@@ -109,7 +110,7 @@ fn rows_come_back_as_they_were() {
     assert!(view.final_model("student").unwrap().is_none());
     assert!(view.ledger().record_stage(&stage).is_err(), "a view cannot write");
     let json = serde_json::to_value(&stage).unwrap();
-    for key in ["stage", "recipe", "model", "accuracy", "low", "high", "n", "labels", "answers_read", "rollouts"] {
+    for key in ["stage", "kind", "model", "accuracy", "low", "high", "n", "labels", "answers_read", "rollouts"] {
         assert!(json.get(key).is_some(), "{key}");
     }
     let error = runs.view("b").unwrap_err().to_string();
@@ -121,7 +122,7 @@ fn meters_count_cases_and_lineage_finds_them() {
     let folder = tempfile::tempdir().unwrap();
     let runs = Runs::open(folder.path());
     runs.withdraw("gone", "asked by the person").unwrap();
-    let run = runs.create_or_resume("a", "", &RunOptions::default()).unwrap();
+    let run = runs.create_or_resume("a", "").unwrap();
     assert_eq!(run.ledger().withdrawn().unwrap(), ["gone"]);
     let ledger = run.ledger();
     let label = |id: &str, stage: &str, kind| Label { record_id: id.into(), stage: stage.into(), kind };
@@ -138,13 +139,8 @@ fn meters_count_cases_and_lineage_finds_them() {
     ledger.record_lineage("s0", "student-pretrain", &[]).unwrap();
     ledger.record_lineage("s1", "distill", &["s0", "d2"]).unwrap();
 
-    assert_eq!(ledger.labels().unwrap().len(), 4);
     assert_eq!(ledger.metered(&["sft"]).unwrap(), Metered { labels: 2, answers_read: 0 });
     assert_eq!(ledger.metered(&["sft", "sft-2", "grpo"]).unwrap(), Metered { labels: 2, answers_read: 2 });
-    assert_eq!(ledger.lineage().unwrap().len(), 6);
-    assert_eq!(ledger.stages_behind("s1").unwrap(), ["distill", "student-pretrain", "grpo", "sft", "pretrain"]);
-    assert_eq!(ledger.metered_behind("d0").unwrap(), Metered::default());
-    assert_eq!(ledger.metered_behind("s1").unwrap(), Metered { labels: 2, answers_read: 2 });
     assert_eq!(ledger.touched_by("doc").unwrap(), ["d0", "d1", "d2", "s1"]);
     assert_eq!(ledger.touched_by("r7").unwrap(), ["d2", "s1"]);
     assert!(ledger.touched_by("never").unwrap().is_empty());
@@ -153,7 +149,7 @@ fn meters_count_cases_and_lineage_finds_them() {
 
     runs.withdraw("r7", "asked too").unwrap();
     runs.withdraw("r7", "asked twice").unwrap();
-    let run = runs.create_or_resume("a", "", &RunOptions::default()).unwrap();
+    let run = runs.create_or_resume("a", "").unwrap();
     assert_eq!(run.ledger().withdrawn().unwrap(), ["gone"], "what a run was told at its beginning stays");
     assert_eq!(run.withdrawn_since().iter().collect::<Vec<_>>(), ["r7"]);
     let list = runs.list().unwrap();

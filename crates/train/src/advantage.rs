@@ -12,6 +12,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::tally::Figures;
+
 /// Added to a standard deviation before dividing by it, in units of reward.
 const STD_FLOOR: f64 = 1e-4;
 
@@ -137,7 +139,7 @@ pub fn is_informative(rewards: &[f64]) -> bool {
 /// Counts what became of groups; dynamic sampling draws more prompts until enough of them are informative.
 ///
 /// Source of dynamic sampling: Yu et al. 2025 (DAPO), arXiv 2503.14476, equation 11.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Census {
     /// Groups with rewards that differ.
     pub informative: usize,
@@ -147,15 +149,12 @@ pub struct Census {
     pub all_best: usize,
     /// Groups with fewer than two rewards.
     pub too_small: usize,
-    /// Completions that had no reward.
-    pub without_reward: usize,
 }
 
 impl Census {
     /// Counts a group; returns whether it is informative, that is, whether dynamic sampling keeps it.
     pub fn count(&mut self, rewards: &[Option<f64>]) -> bool {
         let present: Vec<f64> = rewards.iter().flatten().copied().collect();
-        self.without_reward += rewards.len() - present.len();
         let informative = present.len() >= 2 && is_informative(&present);
         match () {
             () if informative => self.informative += 1,
@@ -166,9 +165,16 @@ impl Census {
         informative
     }
 
-    /// All groups counted.
-    pub fn groups(&self) -> usize {
-        self.informative + self.all_equal + self.all_best + self.too_small
+    /// The counts under the names that they have in the metrics.
+    pub fn figures(&self) -> Figures {
+        let Census { informative, all_equal, all_best, too_small } = *self;
+        let named = [
+            ("groups", informative + all_equal + all_best + too_small),
+            ("groups_all_equal", all_equal),
+            ("groups_all_best", all_best),
+            ("groups_too_small", too_small),
+        ];
+        named.map(|(name, count)| (name.to_string(), Some(count as f64))).into()
     }
 }
 
@@ -280,8 +286,9 @@ mod tests {
         assert!(!census.count(&[Some(0.0), Some(0.0)]));
         assert!(!census.count(&[Some(1.0), None, Some(1.0)]));
         assert!(!census.count(&[None, Some(1.0)]));
-        assert_eq!(census, Census { informative: 1, all_equal: 1, all_best: 1, too_small: 1, without_reward: 2 });
-        assert_eq!(census.groups(), 4);
+        assert_eq!(census, Census { informative: 1, all_equal: 1, all_best: 1, too_small: 1 });
+        let named: Vec<f64> = census.figures().into_iter().filter_map(|(_, count)| count).collect();
+        assert_eq!(named, [4.0, 1.0, 1.0, 1.0]);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Games {
     pub high: f64,
     /// Games.
     pub n: usize,
+    /// Games whose last completion did not end.
+    pub unfinished: usize,
     /// Turns asked for in each.
     pub turns: usize,
     /// Mean reward: for a game of turns, the share of them that held.
@@ -133,7 +135,9 @@ pub fn play<T: Real>(
 ) -> Result<Games, TrainError> {
     let plan = Plan { samples: 1, sampling: Sampling::greedy(), max_new_tokens, key };
     let (mut rewards, mut endings) = (Vec::new(), std::collections::BTreeMap::<String, usize>::new());
-    for (_, judged) in games(queue, model, prompting, task, cases, turns, &plan)? {
+    let mut unfinished = 0;
+    for (group, judged) in games(queue, model, prompting, task, cases, turns, &plan)? {
+        unfinished += usize::from(!group.rollouts[0].finished);
         let (_, verdict) = &judged[0].verdicts[0];
         rewards.push(judged[0].reward.expect("a game has a worth"));
         *endings.entry(verdict.reason().to_string()).or_default() += 1;
@@ -148,6 +152,7 @@ pub fn play<T: Real>(
         low: interval.low,
         high: interval.high,
         n,
+        unfinished,
         turns,
         mean_reward: rewards.iter().sum::<f64>() / n.max(1) as f64,
         endings,

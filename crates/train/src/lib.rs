@@ -13,6 +13,7 @@ pub mod divergence;
 pub mod episodes;
 pub mod error;
 pub mod evaluate;
+mod notices;
 pub mod packing;
 pub mod pipeline;
 pub mod plan;
@@ -28,6 +29,7 @@ pub mod stage;
 pub mod stages;
 pub mod stats;
 pub mod step;
+pub mod tally;
 pub mod teacher;
 pub mod trainer;
 

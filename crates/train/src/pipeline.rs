@@ -21,11 +21,12 @@ use kernels::rng::Key;
 use kernels::{Queue, Real};
 use lm::{Model, Role};
 use serde_json::json;
-use store::{RunOptions, Runs, StageRow};
+use store::{Committed, Run, Runs, StageRow};
 
 use crate::check;
 use crate::error::TrainError;
 use crate::evaluate::{Evaluation, evaluate};
+use crate::notices::notice;
 use crate::prompting::Prompting;
 use crate::recipe::outline::{Outline, behind};
 use crate::recipe::resolved::Recipe;
@@ -77,9 +78,11 @@ pub fn run_part<T: Real>(
     let is_new = !runs.names()?.contains(&settings.name);
     extent.check(recipe, if is_new { 0 } else { recipe.stages.len() })?;
     extent.rewind(recipe, runs)?;
-    let run = runs.create_or_resume(&settings.name, &recipe.resolved(), &RunOptions::default())?;
+    let run = runs.create_or_resume(&settings.name, &recipe.resolved())?;
     run.notices().iter().for_each(|notice| observer.notice(&notice.text));
-    task.notices().iter().for_each(|notice| observer.notice(notice));
+    for text in task.notices() {
+        notice(&run, observer, "task", None, 1, text)?;
+    }
     let withdrawn = run.ledger().withdrawn()?.into_iter().collect();
     let task: &dyn Task = &Withheld::new(task, withdrawn, run.withdrawn_since().clone());
     let heldout = Heldout::of(settings, task)?;
@@ -88,8 +91,10 @@ pub fn run_part<T: Real>(
         let finished = committed.state()["finished"].as_bool().unwrap_or(false);
         first = committed.stage_index() as usize + usize::from(finished);
         resume = (!finished).then_some(committed);
-    } else {
-        baselines::record(settings, task, &heldout, &run)?;
+        same_path(queue, &run, committed, observer)?;
+    } else if !baselines::record(settings, task, &heldout, &run)? {
+        let text = "the baselines on demonstrations are left out: the task shows no answer of a training case".into();
+        notice(&run, observer, "baseline_left_out", None, 1, text)?;
     }
     extent.check(recipe, first)?;
     let base = baselines::base(recipe);
@@ -101,8 +106,9 @@ pub fn run_part<T: Real>(
             && let Some(prompting) = &prompting
             && !baselines::few_shot::<T>(queue, settings, task, &heldout, (&models[base], prompting), &run)?
         {
-            observer
-                .notice("the baseline of the base model with examples is left out: not one example fits its context");
+            let text =
+                "the baseline of the base model with examples is left out: not one example fits its context".into();
+            notice(&run, observer, "baseline_left_out", Some(&stage.name), 1, text)?;
         }
         let mut trainer = Trainer {
             queue,
@@ -144,6 +150,21 @@ fn export_tokenizer(trainer: &Trainer, prompting: &Prompting) -> Result<(), Trai
     prompting.tokenizer.save(export.folder())?;
     export.finish()?;
     Ok(())
+}
+
+/// Says so when a run goes on by other instructions than it began with.
+fn same_path(queue: &Queue, run: &Run, committed: &Committed, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    let (now, before) = (queue.isa().name(), committed.state()["isa"].as_str().unwrap_or_default());
+    if now == before {
+        return Ok(());
+    }
+    let text = format!("resuming on {now} what began on {before}: bits will differ from an unbroken run");
+    notice(run, observer, "other_instructions", Some(committed.stage()), 1, text)
+}
+
+/// What that many seconds cost; none where the recipe does not say what an hour costs.
+fn cost(settings: &Settings, seconds: f64) -> Option<f64> {
+    (settings.cost_per_hour > 0.0).then(|| seconds / 3600.0 * settings.cost_per_hour)
 }
 
 /// The cases behind every row; the same for all of them.
@@ -204,7 +225,7 @@ fn finish<T: Real>(
     let row = StageRow {
         index: trainer.index,
         stage: stage.name.clone(),
-        recipe: stage.kind.into(),
+        kind: stage.kind.into(),
         model: stage.model().unwrap_or("").into(),
         accuracy: measured.as_ref().map(|e| e.accuracy),
         low: measured.as_ref().map(|e| e.low),
@@ -217,7 +238,7 @@ fn finish<T: Real>(
         train_tokens: meters.train_tokens,
         flops: meters.flops,
         seconds: meters.seconds,
-        cost: meters.seconds / 3600.0 * trainer.settings.cost_per_hour,
+        cost: cost(trainer.settings, meters.seconds),
         digest: digest.clone(),
         extra,
     };

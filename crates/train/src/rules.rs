@@ -76,6 +76,7 @@ fn stored(rule: &str, verdict: &Verdict) -> store::Verdict {
         Verdict::Score { .. } => VerdictOutcome::Score,
         Verdict::Abstain { .. } => VerdictOutcome::Abstain,
         Verdict::Failed { .. } => VerdictOutcome::Failed,
+        Verdict::TimedOut { .. } => VerdictOutcome::TimedOut,
     };
     store::Verdict { rule: rule.into(), outcome, value: verdict.value(), reason: verdict.reason().into() }
 }

@@ -91,7 +91,7 @@ impl<'a> Snapshots<'a> {
             let judge = |rules: &RuleSet| {
                 rules.judge(&case.prompt_text(), case.answer.as_deref(), &group.rollouts[0].completion())
             };
-            let judged = rules.map_or(Judged { reward: None, verdicts: Vec::new() }, judge);
+            let judged = rules.map_or_else(Judged::default, judge);
             let reward = judged.reward;
             rows.extend(rules::rows(case, group, &[judged], &[reward], &[None]));
         }

@@ -124,9 +124,34 @@ pub struct StepReport {
 }
 
 impl StepReport {
-    /// Mean entropy of the targets, in nats.
-    pub fn mean_entropy(&self) -> f64 {
-        self.entropy / self.targets.max(1) as f64
+    /// Mean entropy of the targets, in nats; none without a target.
+    pub fn mean_entropy(&self) -> Option<f64> {
+        (self.targets > 0).then(|| self.entropy / self.targets as f64)
+    }
+
+    /// Several updates on one batch as one step: what they went through in all, and the mean of each loss and of the norm.
+    pub fn of_updates(updates: &[StepReport]) -> Option<StepReport> {
+        let n = updates.len() as f64;
+        let mut all = updates.iter().copied().reduce(|a, b| StepReport {
+            loss: a.loss + b.loss,
+            targets: a.targets + b.targets,
+            tokens: a.tokens + b.tokens,
+            attention_pairs: a.attention_pairs + b.attention_pairs,
+            entropy: a.entropy + b.entropy,
+            divergence: a.divergence + b.divergence,
+            hidden_error: a.hidden_error + b.hidden_error,
+            policy: PolicyReport {
+                loss: a.policy.loss + b.policy.loss,
+                clipped: a.policy.clipped + b.policy.clipped,
+                kl: a.policy.kl + b.policy.kl,
+            },
+            gradient_norm: a.gradient_norm + b.gradient_norm,
+        })?;
+        let policy = &mut all.policy;
+        let means = [&mut all.loss, &mut all.divergence, &mut all.hidden_error];
+        means.into_iter().chain([&mut policy.loss, &mut policy.clipped, &mut policy.kl]).for_each(|sum| *sum /= n);
+        all.gradient_norm /= n as f32;
+        Some(all)
     }
 }
 

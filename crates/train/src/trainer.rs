@@ -24,6 +24,7 @@ use crate::recipe::optimisation::Optimisation;
 use crate::recipe::outline::Outline;
 use crate::recipe::settings::Settings;
 use crate::step::{Learner, StepReport};
+use crate::tally::Figures;
 use crate::teacher::local::LocalTeacher;
 use crate::teacher::{self, Teacher};
 use tasks::{Case, Task};
@@ -51,8 +52,8 @@ pub struct StepView<'a> {
     pub step: u64,
     /// Steps in all.
     pub steps: u64,
-    /// The step's metrics.
-    pub metrics: &'a [(String, f64)],
+    /// The step's metrics; none where the step has no such figure.
+    pub metrics: &'a [(String, Option<f64>)],
     /// A sample rollout, now and then.
     pub sample: Option<&'a str>,
     /// Seconds of this step.
@@ -62,7 +63,7 @@ pub struct StepView<'a> {
 /// Who watches: a terminal, a log, nobody.
 pub trait Observer {
     /// A stage begins, or goes on from a step.
-    fn stage(&mut self, name: &str, kind: &str, from_step: u64);
+    fn stage(&mut self, name: &str, from_step: u64);
     /// A step is done.
     fn step(&mut self, view: &StepView);
     /// Something to be said once.
@@ -73,17 +74,17 @@ pub trait Observer {
 
 /// The step that a stage's closure ends with.
 pub struct StepOutcome {
-    /// What the learner reported.
-    pub report: StepReport,
-    /// Further numbers for the metrics.
-    pub metrics: Vec<(String, f64)>,
+    /// What the learner reported; none where the step made no update.
+    pub report: Option<StepReport>,
+    /// Further figures for the metrics.
+    pub metrics: Figures,
     /// A sample to show.
     pub sample: Option<String>,
 }
 
 impl From<StepReport> for StepOutcome {
     fn from(report: StepReport) -> Self {
-        Self { report, metrics: Vec::new(), sample: None }
+        Self { report: Some(report), metrics: Vec::new(), sample: None }
     }
 }
 
@@ -213,15 +214,19 @@ impl Trainer<'_> {
             start = committed.step();
             best = self.restore(&mut learner, committed)?;
         }
-        self.observer.stage(self.stage, "train", start);
+        self.observer.stage(self.stage, start);
         for index in start..steps {
             let began = Instant::now();
             let rate = optimisation.schedule.rate(optimisation.learning_rate, index, steps, optimisation.warmup_steps);
             let mut outcome = step(self, &mut learner, index, rate)?;
             let done = index + 1;
             if let Some(validation) = validate.as_mut().filter(|v| done % v.every_steps == 0 || done == steps) {
-                let accuracy = (validation.measure)(self, &mut learner)?;
-                outcome.metrics.push(("validation_accuracy".into(), accuracy));
+                let Validated { accuracy, completions, unfinished } = (validation.measure)(self, &mut learner)?;
+                outcome.metrics.extend([
+                    ("validation_accuracy".into(), Some(accuracy)),
+                    ("validation_completions".into(), Some(completions as f64)),
+                    ("validation_unfinished".into(), Some(unfinished as f64)),
+                ]);
                 if best.as_ref().is_none_or(|(most, _)| accuracy > *most) {
                     best = Some((accuracy, to_bytes(learner.trained().values())));
                 }
@@ -244,25 +249,35 @@ impl Trainer<'_> {
     }
 
     fn log(&mut self, done: u64, steps: u64, rate: f32, outcome: &StepOutcome, seconds: f64) -> Result<(), TrainError> {
-        let report = &outcome.report;
-        self.meters.train_tokens += report.tokens as u64;
-        self.meters.seconds += seconds;
+        let report = outcome.report.as_ref();
+        let (tokens, targets) = report.map_or((0, 0), |report| (report.tokens, report.targets));
+        self.meters.train_tokens += tokens as u64;
         let mut metrics = vec![
-            ("loss".to_string(), report.loss),
-            ("gradient_norm".to_string(), f64::from(report.gradient_norm)),
-            ("entropy".to_string(), report.mean_entropy()),
-            ("learning_rate".to_string(), f64::from(rate)),
-            ("tokens".to_string(), report.tokens as f64),
-            ("targets".to_string(), report.targets as f64),
+            ("loss".to_string(), report.map(|report| report.loss)),
+            ("gradient_norm".to_string(), report.map(|report| f64::from(report.gradient_norm))),
+            ("entropy".to_string(), report.and_then(StepReport::mean_entropy)),
+            ("learning_rate".to_string(), Some(f64::from(rate))),
+            ("tokens".to_string(), Some(tokens as f64)),
+            ("targets".to_string(), Some(targets as f64)),
         ];
         metrics.extend(outcome.metrics.iter().cloned());
-        let mut row = StepMetrics::new(self.stage, done);
-        for (name, value) in &metrics {
-            row = row.with(name.clone(), *value);
-        }
-        self.run.log_step(&row.with("step_seconds", seconds))?;
-        let sample = outcome.sample.as_deref();
-        self.observer.step(&StepView { stage: self.stage, step: done, steps, metrics: &metrics, sample, seconds });
+        self.finish_step(done, steps, metrics, outcome.sample.as_deref(), seconds)
+    }
+
+    /// Logs a step of any stage, counts its seconds and shows it.
+    pub(crate) fn finish_step(
+        &mut self,
+        step: u64,
+        steps: u64,
+        metrics: Figures,
+        sample: Option<&str>,
+        seconds: f64,
+    ) -> Result<(), TrainError> {
+        self.meters.seconds += seconds;
+        let mut row = StepMetrics::new(self.stage, step).with("step_seconds", seconds);
+        row.values.splice(..0, metrics.iter().cloned());
+        self.run.log_step(&row)?;
+        self.observer.step(&StepView { stage: self.stage, step, steps, metrics: &metrics, sample, seconds });
         Ok(())
     }
 
@@ -334,14 +349,6 @@ impl Trainer<'_> {
         committed: &Committed,
     ) -> Result<Option<(f64, Vec<u8>)>, TrainError> {
         let state = self.read_state(committed)?;
-        if state.isa != self.queue.isa().name() {
-            let text = format!(
-                "resuming on {} what began on {}: bits will differ from an unbroken run",
-                self.queue.isa().name(),
-                state.isa
-            );
-            self.observer.notice(&text);
-        }
         self.meters = state.meters;
         self.cursor = state.cursor;
         from_bytes(&committed.read("weights")?, learner.trained_mut().values_mut());
@@ -360,12 +367,22 @@ impl Trainer<'_> {
 pub struct Validation<'a, T: Real> {
     /// Steps between two measurements.
     pub every_steps: u64,
-    /// The accuracy of the weights as they are.
+    /// Measures the weights as they are.
     pub measure: Measure<'a, T>,
 }
 
 /// How a validation measures.
-pub type Measure<'a, T> = Box<dyn FnMut(&mut Trainer, &mut Learner<T>) -> Result<f64, TrainError> + 'a>;
+pub type Measure<'a, T> = Box<dyn FnMut(&mut Trainer, &mut Learner<T>) -> Result<Validated, TrainError> + 'a>;
+
+/// What a validation finds.
+pub struct Validated {
+    /// The share of cases that are right, or of games that were won.
+    pub accuracy: f64,
+    /// Completions sampled for it.
+    pub completions: usize,
+    /// Those that did not end.
+    pub unfinished: usize,
+}
 
 /// Elements that are copied between host and device at a time: a second copy of all of them would be as large as a model.
 const COPIED_AT_ONCE: usize = 1 << 20;

@@ -67,5 +67,10 @@ fn groups_of_equal_rewards_change_nothing() {
             (Some(0.0), Some(12.0)),
             "three attempts of four"
         );
+        for figure in ["loss", "gradient_norm", "entropy"] {
+            assert!(step.values.iter().any(|(name, value)| name == figure && value.is_none()), "{figure}: {step:?}");
+        }
+        assert_eq!((step.get("tokens"), step.get("targets")), (Some(0.0), Some(0.0)), "nothing was trained on");
+        assert_eq!(step.get("reward"), Some(0.0), "it was rewarded all the same");
     }
 }

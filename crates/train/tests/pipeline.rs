@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use kernels::{Isa, Queue};
 use store::{Runs, StageRow};
-use toy::{SecondLetter, Stopper, comparable};
+use toy::{SecondLetter, Stopper, comparable, without_clock};
 use train::TrainError;
 use train::pipeline::{Extent, run, run_part};
 use train::recipe::Recipe;
@@ -161,7 +161,11 @@ fn baselines(folder: &Path) -> Vec<store::BaselineRow> {
 
 fn metrics(folder: &Path) -> Vec<store::StepMetrics> {
     let view = Runs::open(folder.join("runs")).view("toy").expect("a run");
-    view.metrics().expect("metrics").into_iter().map(store::StepMetrics::without_timings).collect()
+    view.metrics().expect("metrics").into_iter().map(without_clock).collect()
+}
+
+fn notices(folder: &Path) -> Vec<store::Notice> {
+    Runs::open(folder.join("runs")).view("toy").expect("a run").ledger().notices().expect("a ledger")
 }
 
 #[test]
@@ -201,6 +205,7 @@ fn reward_rises_and_an_interrupted_run_ends_in_the_same_bits() {
     assert_eq!(comparable(&rows), comparable(&rows_broken));
     assert_eq!(metrics(whole.path()), metrics(broken.path()));
     assert_eq!(baselines(whole.path()), baselines(broken.path()));
+    assert_eq!(notices(whole.path()), notices(broken.path()));
     assert_eq!(baselines(whole.path()).last().expect("three").name, "base model, few-shot");
     let calibration = &rows.last().expect("a row").extra["calibration"];
     assert!(calibration["ece"].as_f64().is_some_and(|ece| ece < 1.0), "{calibration}");

@@ -70,9 +70,9 @@ struct Listener<'a> {
 }
 
 impl Observer for Listener<'_> {
-    fn stage(&mut self, _: &str, _: &str, _: u64) {}
+    fn stage(&mut self, _: &str, _: u64) {}
     fn step(&mut self, view: &StepView) {
-        self.losses.extend(view.metrics.iter().filter(|(name, _)| name == "loss").map(|(_, loss)| loss));
+        self.losses.extend(view.metrics.iter().filter(|(name, _)| name == "loss").filter_map(|(_, loss)| *loss));
         if self.stop_at == Some(self.losses.len()) {
             self.stop.store(true, Ordering::Relaxed);
         }

@@ -3,7 +3,7 @@
 use store::{BaselineRow, StageRow};
 
 use super::table::aligned;
-use crate::report::figures::{count, duration, large, percent};
+use crate::report::figures::{count, duration, large, money, percent};
 use crate::report::paired::{Difference, difference};
 
 const HEADINGS: [&str; 12] = [
@@ -21,13 +21,13 @@ const HEADINGS: [&str; 12] = [
     "cost",
 ];
 
-/// The whole ladder. The column of costs is there where anything cost anything.
+/// The whole ladder. The column of costs is there where a cost is known.
 pub fn text(baselines: &[BaselineRow], rows: &[StageRow]) -> String {
     let mut table: Vec<Vec<String>> = vec![HEADINGS.map(String::from).to_vec()];
     table.extend(baselines.iter().map(baseline));
     let differences: Vec<Option<Difference>> = (0..rows.len()).map(|index| difference(rows, index)).collect();
     table.extend(rows.iter().zip(&differences).map(|(row, difference)| stage(row, difference.as_ref())));
-    if rows.iter().all(|row| row.cost == 0.0) {
+    if rows.iter().all(|row| row.cost.is_none()) {
         table.iter_mut().for_each(|row| row.truncate(HEADINGS.len() - 1));
     }
     let mut text = aligned(&table, &[0, 1]);
@@ -95,7 +95,7 @@ fn stage(row: &StageRow, difference: Option<&Difference>) -> Vec<String> {
         count(row.train_tokens + row.teacher_tokens),
         large(row.flops),
         duration(row.seconds),
-        format!("{:.2}", row.cost),
+        money(row.cost),
     ]
 }
 

@@ -32,7 +32,7 @@ impl Terminal {
 }
 
 impl Observer for Terminal {
-    fn stage(&mut self, name: &str, _: &str, from_step: u64) {
+    fn stage(&mut self, name: &str, from_step: u64) {
         let style = ProgressStyle::with_template("{prefix:24} {bar:24} {pos}/{len} {eta:>4} left  {msg}");
         self.bar = ProgressBar::new(0).with_style(style.expect("the template is valid")).with_prefix(name.to_string());
         self.bar.set_position(from_step);
@@ -51,7 +51,8 @@ impl Observer for Terminal {
     }
 
     fn notice(&mut self, text: &str) {
-        self.bar.println(text);
+        // Said before the first stage too, when there is no bar yet to print it above.
+        self.bar.suspend(|| eprintln!("{text}"));
     }
 
     fn finished(&mut self, row: &StageRow) {
@@ -75,7 +76,7 @@ impl Lines {
 }
 
 impl Observer for Lines {
-    fn stage(&mut self, name: &str, _: &str, from_step: u64) {
+    fn stage(&mut self, name: &str, from_step: u64) {
         self.said = None;
         if !self.quiet && from_step > 0 {
             eprintln!("{name}: going on after step {from_step}");
@@ -106,13 +107,16 @@ impl Observer for Lines {
     }
 }
 
-/// The step's most telling numbers.
+/// The step's most telling figures; an en dash stands for one that the step does not have.
 fn numbers(view: &StepView) -> String {
     let of = |name: &str| view.metrics.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
-    let mut parts = Vec::new();
     let shown = ["loss", "reward", "divergence", "closeness", "kept", "validation_accuracy", "unfinished"];
-    parts.extend(shown.iter().filter_map(|name| Some(format!("{} {:.3}", name.replace('_', " "), of(name)?))));
-    if let Some(tokens) = of("tokens").filter(|&tokens| tokens > 0.0) {
+    let figure = |name: &&str| {
+        let value = of(name)?.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"));
+        Some(format!("{} {value}", name.replace('_', " ")))
+    };
+    let mut parts: Vec<String> = shown.iter().filter_map(figure).collect();
+    if let Some(tokens) = of("tokens").flatten().filter(|&tokens| tokens > 0.0) {
         parts.push(format!("{:.0} tokens/s", tokens / view.seconds.max(1e-9)));
     }
     parts.join("  ")

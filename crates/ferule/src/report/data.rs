@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use store::ledger::rows::Opening;
-use store::{BaselineRow, Notice, Rollout, RunView, StageRow, StoreError, VerdictOutcome};
+use store::{BaselineRow, Rollout, RunView, StageRow, StoreError, VerdictOutcome};
 use train::snapshots::SUFFIX;
 use train::stats::CalibrationBin;
+
+use super::findings::{self, Finding, is_count};
 
 /// Everything on the page.
 #[derive(Clone, Debug, Default)]
@@ -33,8 +35,8 @@ pub struct Report {
     pub curves: Vec<StageCurves>,
     /// Completions of the stages that sampled.
     pub transcripts: Vec<StageTranscripts>,
-    /// What was not to be silent.
-    pub notices: Vec<Notice>,
+    /// What must not be silent.
+    pub findings: Vec<Finding>,
     /// Every time that a process took the run up.
     pub openings: Vec<Opening>,
 }
@@ -53,7 +55,7 @@ pub struct StageCurves {
 pub struct Curve {
     /// The number's name.
     pub name: String,
-    /// (step, value), steps rising; values may be NaN.
+    /// (step, value), steps rising; a value is NaN where the step has none.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -117,7 +119,7 @@ impl Report {
             stages: view.ledger().stages()?,
             curves: curves_of(view)?,
             transcripts: Vec::new(),
-            notices: view.ledger().notices()?,
+            findings: findings::gather(view)?,
             openings: view.ledger().openings()?,
         };
         let stages = rollout_stages(view)?;
@@ -183,10 +185,12 @@ fn curves_of(view: &RunView) -> Result<Vec<StageCurves>, StoreError> {
                 curves.push(Curve { name, points: Vec::new() });
                 curves.len() - 1
             });
-            curves[at].points.push((step.step as f64, value));
+            curves[at].points.push((step.step as f64, value.unwrap_or(f64::NAN)));
         }
     }
-    stages.iter_mut().for_each(|s| s.curves.retain(|c| c.points.len() > 1));
+    // A count of what never happened is no curve.
+    let never = |curve: &Curve| is_count(&curve.name) && curve.points.iter().all(|point| point.1 == 0.0);
+    stages.iter_mut().for_each(|s| s.curves.retain(|c| c.points.len() > 1 && !never(c)));
     Ok(stages)
 }
 

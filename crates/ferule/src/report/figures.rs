@@ -39,6 +39,11 @@ pub fn count(n: u64) -> String {
     out
 }
 
+/// An amount of money with two decimals; an en dash where nothing is known of it.
+pub fn money(amount: Option<f64>) -> String {
+    amount.map_or_else(|| "–".to_owned(), |amount| format!("{amount:.2}"))
+}
+
 /// A large number in three digits: `950`, `12.3 k`, `2.05 M`, `1.20 × 10¹⁴`; an en dash for none.
 pub fn large(x: f64) -> String {
     if x == 0.0 {

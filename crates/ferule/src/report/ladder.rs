@@ -10,7 +10,7 @@ use std::fmt::Write;
 use store::StageRow;
 
 use super::data::Report;
-use super::figures::{count, duration, escape, large, percent};
+use super::figures::{count, duration, escape, large, money, percent};
 use super::paired::{Difference, difference};
 use super::words::Words;
 
@@ -41,10 +41,10 @@ pub fn table(report: &Report, words: &Words) -> String {
 }
 
 fn stage_row(s: &StageRow, difference: Option<&Difference>, words: &Words) -> String {
-    let recipe = if s.recipe == s.stage { String::new() } else { format!(" <small>{}</small>", escape(&s.recipe)) };
-    let cost = if s.cost == 0.0 { "–".to_owned() } else { format!("{:.2}", s.cost) };
+    let kind = if s.kind == s.stage { String::new() } else { format!(" <small>{}</small>", escape(&s.kind)) };
+    let cost = money(s.cost);
     format!(
-        "<tr><th scope=\"row\">{}{recipe}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
+        "<tr><th scope=\"row\">{}{kind}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
          <td>{}</td><td>{}</td><td>{cost}</td></tr>",
         escape(&s.stage),
         accuracy(s.accuracy, s.low, s.high, s.n, difference.map(|d| change(d, words))),
@@ -100,7 +100,7 @@ fn accuracy(value: Option<f64>, low: Option<f64>, high: Option<f64>, n: u64, cha
 /// The sums of what adds up; labels and answers are distinct cases and do not.
 fn total(report: &Report, words: &Words) -> String {
     let sum = |get: fn(&StageRow) -> f64| report.stages.iter().map(get).sum::<f64>();
-    let cost = sum(|s| s.cost);
+    let costs: Vec<f64> = report.stages.iter().filter_map(|s| s.cost).collect();
     format!(
         "<tfoot><tr><th scope=\"row\">{}</th><td></td><td></td><td></td><td></td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
          <td>{}</td><td>{}</td></tr></tfoot>",
@@ -110,6 +110,6 @@ fn total(report: &Report, words: &Words) -> String {
         large(sum(|s| s.train_tokens as f64)),
         large(sum(|s| s.flops)),
         duration(sum(|s| s.seconds)),
-        if cost == 0.0 { "–".to_owned() } else { format!("{cost:.2}") },
+        money((!costs.is_empty()).then(|| costs.iter().sum())),
     )
 }

@@ -11,6 +11,7 @@
 pub mod chart;
 pub mod data;
 pub mod figures;
+pub mod findings;
 pub mod ladder;
 pub mod page;
 pub mod paired;
@@ -23,7 +24,7 @@ use store::{RunView, StoreError};
 pub use data::Report;
 pub use words::Language;
 
-/// What `ferule report RUN --json` writes: the ladder and where the final models lie.
+/// What `ferule report RUN --json` writes: the ladder, what must not be silent, and where the final models lie.
 ///
 /// # Errors
 /// As reading the run fails.
@@ -44,6 +45,7 @@ pub fn summary(view: &RunView) -> Result<Value, StoreError> {
         "seed": data::seed_of(&view.recipe()?),
         "baselines": view.ledger().baselines()?,
         "stages": rows.collect::<Vec<Value>>(),
+        "notices": findings::gather(view)?,
         "final": { "student": folder("student")?, "teacher": folder("teacher")? },
     }))
 }

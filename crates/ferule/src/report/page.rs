@@ -2,14 +2,14 @@
 //!
 //! Read next: [`super::ladder`], [`super::chart`], [`super::transcripts`].
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde_json::Value;
-use store::{Notice, StageRow};
+use store::StageRow;
 
 use super::data::{Curve, Report};
 use super::figures::{axis, count, escape, percent};
+use super::findings::Finding;
 use super::words::{Language, Words};
 use super::{chart, ladder, transcripts};
 
@@ -27,7 +27,7 @@ pub fn html(report: &Report, language: Language) -> String {
         ),
         section("calibration", words.calibration, &calibration(report, words)),
         section("further", words.further, &further(report, words)),
-        section("notices", words.notices, &notices(&report.notices, words)),
+        section("notices", words.notices, &notices(&report.findings, words)),
         section("weights", words.provenance, &provenance(report, words)),
         section("recipe", words.recipe, &recipe(report, words)),
     ];
@@ -192,27 +192,27 @@ fn walk(path: &str, value: &Value, leaves: &mut Vec<(String, String)>) {
     }
 }
 
-/// One line for each kind of notice, the most frequent first.
-fn notices(all: &[Notice], words: &Words) -> String {
-    let mut kinds: BTreeMap<&str, (u64, &Notice)> = BTreeMap::new();
-    all.iter().for_each(|n| kinds.entry(&n.kind).or_insert((0, n)).0 += n.count);
-    if kinds.is_empty() {
+/// One line for each thing that must not be silent.
+fn notices(all: &[Finding], words: &Words) -> String {
+    if all.is_empty() {
         return format!("<p>{}</p>", words.no_notices);
     }
-    let mut lines: Vec<_> = kinds.into_iter().collect();
-    lines.sort_by_key(|(kind, (times, _))| (std::cmp::Reverse(*times), *kind));
     let head: String = words.notice_columns.iter().map(|c| format!("<th scope=\"col\">{c}</th>")).collect();
-    let line = |(kind, (times, first)): (&str, (u64, &Notice))| {
-        let place = first.stage.as_deref().map(escape).into_iter().chain(first.step.map(|s| s.to_string()));
+    let line = |finding: &Finding| {
         format!(
             "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td class=\"loose\">{}</td></tr>",
-            escape(kind),
-            count(times),
-            place.collect::<Vec<_>>().join(" · "),
-            escape(&first.text)
+            escape(finding.stage.as_deref().unwrap_or("–")),
+            escape(&finding.kind),
+            count(finding.count),
+            escape(
+                &finding
+                    .of
+                    .and_then(|of| words.finding(&finding.kind, finding.count, of))
+                    .unwrap_or_else(|| finding.text.clone())
+            )
         )
     };
-    let body: String = lines.into_iter().map(line).collect();
+    let body: String = all.iter().map(line).collect();
     format!("<table class=\"plain\"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 }
 

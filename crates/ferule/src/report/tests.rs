@@ -4,14 +4,14 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::json;
-use store::{BaselineRow, Notice, Rollout, Run, RunOptions, Runs, StageRow, StepMetrics, Verdict, VerdictOutcome};
+use store::{BaselineRow, Notice, Rollout, Run, Runs, StageRow, StepMetrics, Verdict, VerdictOutcome};
 
 use super::{Language, Report, page, summary};
 
 const RECIPE: &str =
     "seed = 7\ntask = \"judgment\"\n\n[[stages]]\nname = \"grpo\"\nlearning_rate = 2e-4 # <b>not markup</b>\n";
 
-/// (stage, recipe, model, accuracy, half interval, labels, answers, rollouts, teacher tokens, train tokens, flops, seconds)
+/// (stage, kind, model, accuracy, half interval, labels, answers, rollouts, teacher tokens, train tokens, flops, seconds)
 type Line = (&'static str, &'static str, &'static str, Option<f64>, f64, u64, u64, u64, u64, u64, f64, f64);
 
 const ROAD: [Line; 6] = [
@@ -44,6 +44,7 @@ fn make(run: &Run) {
         let metrics = metrics.with("reward", 0.3 + 0.4 * x.sqrt() + wave).with("loss", 0.02 - wave / 4.0);
         let metrics =
             metrics.with("entropy", 1.4 * (1.0 - x).powi(2) + 0.3 - wave).with("grad_norm", 1.0 + 8.0 * wave.abs());
+        let metrics = metrics.with("groups", 16.0).with("groups_all_equal", 2.0).with("groups_all_best", 0.0);
         run.log_step(&metrics).unwrap();
         if step % 10 == 0 {
             run.write_rollouts("grpo", step as u64, &[rollout(step), rollout(step + 1)]).unwrap();
@@ -58,7 +59,7 @@ fn make(run: &Run) {
         let mut row = StageRow {
             index,
             stage: l.0.into(),
-            recipe: l.1.into(),
+            kind: l.1.into(),
             model: l.2.into(),
             accuracy: l.3,
             low: l.3.map(|a| (a - l.4).max(0.0)),
@@ -93,16 +94,9 @@ fn make(run: &Run) {
         }
         ledger.record_stage(&row).unwrap();
     }
-    let notice = |kind: &str, count, text: &str| Notice {
-        kind: kind.into(),
-        stage: Some("grpo".into()),
-        step: Some(3),
-        text: text.into(),
-        count,
-    };
-    ledger.record_notice(&notice("group_equal", 41, "all rewards of the group were equal; it taught nothing")).unwrap();
-    ledger.record_notice(&notice("completion_cut", 210, "cut at 48 tokens, <answer> missing")).unwrap();
-    ledger.record_notice(&notice("group_equal", 9, "again")).unwrap();
+    let text = "pretrain: 12 texts; left out: 3 that hold a <held-out> case".to_owned();
+    let notice = Notice { kind: "texts_left_out".into(), stage: Some("pretrain".into()), step: None, text, count: 3 };
+    ledger.record_notice(&notice).unwrap();
 }
 
 fn blake3_like(name: &str) -> String {
@@ -131,7 +125,7 @@ fn rollout(step: i32) -> Rollout {
         verdicts: vec![
             verdict("format", VerdictOutcome::Score, Some(f64::from(u8::from(good))), if good { "one answer block" } else { "no </answer>" }),
             verdict("statute", if good { VerdictOutcome::Score } else { VerdictOutcome::Abstain }, good.then_some(0.5), "article 264 exists"),
-            verdict("judge", VerdictOutcome::Failed, None, "timed out after 2 s"),
+            verdict("judge", VerdictOutcome::TimedOut, None, "given up after 2 s"),
         ],
         ..Rollout::default()
     }
@@ -145,7 +139,7 @@ fn taught() -> Rollout {
 
 fn pages(folder: &Path) -> (String, String) {
     let runs = Runs::open(folder);
-    let run = runs.create_or_resume("judgment-7", RECIPE, &RunOptions::default()).unwrap();
+    let run = runs.create_or_resume("judgment-7", RECIPE).unwrap();
     make(&run);
     let view = runs.view("judgment-7").unwrap();
     let pieces = |_: &str, tokens: &[u32]| {
@@ -179,7 +173,7 @@ fn the_page_tells_everything_in_both_languages() {
         "3 min 31 s",
         "reward <b>0.75</b>",
         "cut short",
-        "timed out after 2 s",
+        "<b class=\"warn\">timed out</b> <i>given up after 2 s</i>",
         "rule format",
         "ECE 5.8",
         "the same prompt at several steps",
@@ -188,7 +182,9 @@ fn the_page_tells_everything_in_both_languages() {
         "31.0 % of the cases can be answered with 90.0 % of the answers right",
         "Built-in cases are synthetic",
         "法发〔2022〕33号",
-        "<td>50</td>",
+        "120 of 960 groups were left out, because all their rewards were equal.",
+        "3 that hold a &lt;held-out&gt; case",
+        "groups_all_equal",
         "still at work",
         "class=\"t4\"",
         "learning_rate = 2e-4",
@@ -203,6 +199,7 @@ fn the_page_tells_everything_in_both_languages() {
         "不得代替法官裁判",
         "同一提示在不同步的回答",
         "字符 n-gram 线性模型",
+        "960 组中，有 120 组因奖励全部相等而被略去。",
     ] {
         assert!(chinese.contains(told), "{told} is missing");
     }
@@ -239,9 +236,10 @@ fn nothing_in_the_page_runs_or_is_fetched() {
 fn a_run_that_has_only_begun_is_a_page_too() {
     let folder = tempfile::tempdir().unwrap();
     let runs = Runs::open(folder.path());
-    drop(runs.create_or_resume("a", "", &RunOptions::default()).unwrap());
+    drop(runs.create_or_resume("a", "").unwrap());
     let report = Report::gather(&runs.view("a").unwrap(), &|_, _| None).unwrap();
     let page = page::html(&report, Language::English);
     assert!(page.contains(Language::English.words().nothing_yet) && !page.contains("id=\"curves\""), "{page}");
     assert!(!page.contains("Built-in cases"), "only judgment speaks of judgments");
+    assert!(page.contains("No completion was cut short"), "{page}");
 }

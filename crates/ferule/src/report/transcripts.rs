@@ -72,6 +72,7 @@ fn verdict(v: &Verdict, words: &Words) -> String {
         (VerdictOutcome::Score, Some(value)) => ("score", axis(value)),
         (VerdictOutcome::Score, None) | (VerdictOutcome::Abstain, _) => ("abstain", words.abstained.to_owned()),
         (VerdictOutcome::Failed, _) => ("warn", words.failed.to_owned()),
+        (VerdictOutcome::TimedOut, _) => ("warn", words.timed_out.to_owned()),
     };
     let reason = if v.reason.is_empty() { String::new() } else { format!(" <i>{}</i>", escape(&v.reason)) };
     format!("<li><span>{}</span> <b class=\"{class}\">{value}</b>{reason}</li>", escape(&v.rule))

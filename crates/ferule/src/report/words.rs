@@ -89,7 +89,7 @@ pub struct Words {
     pub not_judged: &'static str,
     /// How likely the teacher held the whole completion: its mean probability of a token.
     pub agreement: &'static str,
-    /// Where every rule abstained.
+    /// Where the rules gave none; why is said of each.
     pub no_reward: &'static str,
     /// After a number of tokens.
     pub tokens: &'static str,
@@ -99,6 +99,8 @@ pub struct Words {
     pub abstained: &'static str,
     /// Of a verdict.
     pub failed: &'static str,
+    /// Of a verdict.
+    pub timed_out: &'static str,
     /// In a token's title.
     pub teacher: &'static str,
     /// In a token's title.
@@ -123,6 +125,8 @@ pub struct Words {
     pub no_notices: &'static str,
     /// Columns of the notices.
     pub notice_columns: [&'static str; 4],
+    /// Sentences by kind; `{count}` and `{of}` are figures. A notice of another kind is told in its own words.
+    pub findings: &'static [(&'static str, &'static str)],
     /// Heading.
     pub provenance: &'static str,
     /// Columns of provenance.
@@ -135,6 +139,12 @@ impl Words {
     /// What a baseline is called here.
     pub fn baseline<'a>(&self, name: &'a str) -> &'a str {
         self.baselines.iter().find(|(ledger, _)| *ledger == name).map_or(name, |(_, here)| here)
+    }
+
+    /// So many of so many, as a sentence; none for a kind that has its own words.
+    pub fn finding(&self, kind: &str, count: u64, of: u64) -> Option<String> {
+        let (_, sentence) = self.findings.iter().find(|(known, _)| *known == kind)?;
+        Some(sentence.replace("{count}", &count.to_string()).replace("{of}", &of.to_string()))
     }
 }
 
@@ -190,11 +200,12 @@ const ENGLISH: Words = Words {
     reward: "reward",
     not_judged: "not judged",
     agreement: "the teacher’s probability of a token, geometric mean:",
-    no_reward: "no reward: every rule abstained",
+    no_reward: "no reward",
     tokens: "tokens",
     cut_short: "cut short",
     abstained: "abstained",
     failed: "failed",
+    timed_out: "timed out",
     teacher: "teacher",
     student: "student",
     tint_legend: "Probability that the teacher gave to the student’s token:",
@@ -205,9 +216,58 @@ const ENGLISH: Words = Words {
     threshold: "below a confidence of {} %, ask a person",
     calibration_columns: ["confidence, %", "right, %", "cases", ""],
     further: "Further figures",
-    notices: "What was not silent",
-    no_notices: "Nothing was masked whole, cut short, timed out or refused.",
-    notice_columns: ["kind", "times", "where first", "in words"],
+    notices: "What must not be silent",
+    no_notices: "No completion was cut short; none that was to teach was left without a reward or left out with its group; every step made an update; \
+        no text, baseline or checkpoint was left out.",
+    notice_columns: ["stage", "what", "times", "in words"],
+    findings: &[
+        ("completions_unfinished", "{count} of {of} sampled completions did not end before the length limit."),
+        (
+            "completions_abstained",
+            "{count} of {of} completions have no reward, because every rule abstained; they taught nothing.",
+        ),
+        (
+            "completions_failed",
+            "{count} of {of} completions have no reward, because a rule failed; they taught nothing.",
+        ),
+        (
+            "completions_timed_out",
+            "{count} of {of} completions have no reward, because a rule timed out; they taught nothing.",
+        ),
+        (
+            "completions_not_kept",
+            "{count} of {of} completions are not in the data set: they did not end, or their reward was too low.",
+        ),
+        ("groups_all_equal", "{count} of {of} groups were left out, because all their rewards were equal."),
+        (
+            "groups_all_best",
+            "{count} of {of} groups were left out, because all their rewards were the best possible: solved.",
+        ),
+        (
+            "groups_too_small",
+            "{count} of {of} groups were left out, because fewer than two of their completions have a reward.",
+        ),
+        ("steps_without_update", "{count} of {of} steps made no update, because no group was left to learn from."),
+        (
+            "stage_without_update",
+            "The stage made no update in its {of} steps, because no group was left to learn from: its weights are those that it began with.",
+        ),
+        ("validation_unfinished", "{count} of {of} answers to validation cases did not end before the length limit."),
+        ("watched_unfinished", "{count} of {of} answers to the watched prompts did not end before the length limit."),
+        (
+            "baseline_unfinished",
+            "{count} of {of} answers of the base model with examples did not end before the length limit.",
+        ),
+        ("heldout_unfinished", "{count} of {of} answers to held-out cases did not end before the length limit."),
+        (
+            "unseen_unfinished",
+            "{count} of {of} answers to held-out cases of unseen forms did not end before the length limit.",
+        ),
+        (
+            "not_counted",
+            "In {count} of {of} steps an older Ferule counted neither completions without a reward nor groups that were left out; the curves show what it logged.",
+        ),
+    ],
     provenance: "Weights",
     provenance_columns: ["stage", "model", "digest (BLAKE3)"],
     recipe: "The resolved recipe",
@@ -257,11 +317,12 @@ const CHINESE: Words = Words {
     reward: "奖励",
     not_judged: "未评判",
     agreement: "教师给予每个词元的概率（几何平均）：",
-    no_reward: "无奖励：所有规则均弃权",
+    no_reward: "无奖励",
     tokens: "词元",
     cut_short: "被截断",
     abstained: "弃权",
     failed: "失败",
+    timed_out: "超时",
     teacher: "教师",
     student: "学生",
     tint_legend: "教师给予学生所写词元的概率：",
@@ -271,9 +332,30 @@ const CHINESE: Words = Words {
     threshold: "把握低于 {} % 时，应交给人判断",
     calibration_columns: ["把握 %", "答对 %", "案例数", ""],
     further: "其他数字",
-    notices: "不予沉默之事",
-    no_notices: "没有整行被遮蔽、被截断、超时或被拒绝的情况。",
-    notice_columns: ["类别", "次数", "首次出现", "说明"],
+    notices: "必须说明之事",
+    no_notices: "没有回答被截断；用于训练的回答无一缺少奖励，也无一随组被略去；每步均有更新；没有文本、基线或检查点被略去。",
+    notice_columns: ["阶段", "事项", "次数", "说明"],
+    findings: &[
+        ("completions_unfinished", "{of} 个采样回答中，有 {count} 个到长度上限仍未结束。"),
+        ("completions_abstained", "{of} 个回答中，有 {count} 个因所有规则弃权而没有奖励，未用于训练。"),
+        ("completions_failed", "{of} 个回答中，有 {count} 个因规则失败而没有奖励，未用于训练。"),
+        ("completions_timed_out", "{of} 个回答中，有 {count} 个因规则超时而没有奖励，未用于训练。"),
+        ("completions_not_kept", "{of} 个回答中，有 {count} 个没有进入数据集：未结束，或奖励过低。"),
+        ("groups_all_equal", "{of} 组中，有 {count} 组因奖励全部相等而被略去。"),
+        ("groups_all_best", "{of} 组中，有 {count} 组因奖励全部为最高（已解出）而被略去。"),
+        ("groups_too_small", "{of} 组中，有 {count} 组因有奖励的回答不足两个而被略去。"),
+        ("steps_without_update", "{of} 步中，有 {count} 步没有可学的组，未作更新。"),
+        ("stage_without_update", "该阶段 {of} 步均无可学的组，未作任何更新：权重与开始时相同。"),
+        ("validation_unfinished", "{of} 个验证案例的回答中，有 {count} 个到长度上限仍未结束。"),
+        ("watched_unfinished", "{of} 个对固定提示的回答中，有 {count} 个到长度上限仍未结束。"),
+        ("baseline_unfinished", "基座模型（少量示例）的 {of} 个回答中，有 {count} 个到长度上限仍未结束。"),
+        ("heldout_unfinished", "{of} 个留出案例的回答中，有 {count} 个到长度上限仍未结束。"),
+        ("unseen_unfinished", "{of} 个未见形式的留出案例的回答中，有 {count} 个到长度上限仍未结束。"),
+        (
+            "not_counted",
+            "{of} 步中，有 {count} 步由较早版本的 Ferule 执行，未统计没有奖励的回答与被略去的组；其记录见曲线。",
+        ),
+    ],
     provenance: "权重",
     provenance_columns: ["阶段", "模型", "摘要（BLAKE3）"],
     recipe: "解析后的配方",

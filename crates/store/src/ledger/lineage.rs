@@ -9,8 +9,7 @@
 use rusqlite::params;
 
 use super::Ledger;
-use super::rows::{Metered, Parentage};
-use crate::StoreError;
+use crate::error::StoreError;
 
 impl Ledger {
     /// Notes where a model came from; `parents` is empty for random weights.
@@ -26,35 +25,6 @@ impl Ledger {
         self.insert_each(sql, &parents, |statement, parent| statement.execute(params![digest, stage, parent]))
     }
 
-    /// Every edge of lineage, in the order in which they were noted.
-    ///
-    /// # Errors
-    /// [`StoreError::Ledger`].
-    pub fn lineage(&self) -> Result<Vec<Parentage>, StoreError> {
-        self.all("SELECT digest, stage, parent FROM lineage ORDER BY id", |row| {
-            Ok(Parentage { digest: row.get(0)?, stage: row.get(1)?, parent: row.get(2)? })
-        })
-    }
-
-    /// The stages behind a model, its own first.
-    ///
-    /// # Errors
-    /// [`StoreError::Ledger`].
-    pub fn stages_behind(&self, digest: &str) -> Result<Vec<String>, StoreError> {
-        let sql = "WITH RECURSIVE behind(digest) AS (
-                     SELECT ?1 UNION SELECT parent FROM lineage JOIN behind USING (digest) WHERE parent IS NOT NULL)
-                   SELECT stage FROM lineage JOIN behind USING (digest) GROUP BY stage ORDER BY max(id) DESC";
-        self.strings(sql, digest)
-    }
-
-    /// What the model cost in cases: distinct ones, over all stages behind it.
-    ///
-    /// # Errors
-    /// [`StoreError::Ledger`].
-    pub fn metered_behind(&self, digest: &str) -> Result<Metered, StoreError> {
-        self.metered(&self.stages_behind(digest)?)
-    }
-
     /// Every model that a record touched, in the order in which they were made.
     ///
     /// # Errors
@@ -67,7 +37,7 @@ impl Ledger {
                      touched(digest) AS (SELECT digest FROM lineage JOIN used USING (stage)
                        UNION SELECT lineage.digest FROM lineage JOIN touched ON parent = touched.digest)
                    SELECT digest FROM lineage JOIN touched USING (digest) GROUP BY digest ORDER BY min(id)";
-        self.strings(sql, record_id)
+        self.read(|c| c.prepare_cached(sql)?.query_map([record_id], |row| row.get(0))?.collect())
     }
 
     /// The records that this run was told, at its beginning, never to touch; sorted.
@@ -81,9 +51,5 @@ impl Ledger {
     pub(crate) fn set_withdrawn(&self, record_ids: &[String]) -> Result<(), StoreError> {
         let sql = "INSERT OR IGNORE INTO withdrawals (record_id) VALUES (?1)";
         self.insert_each(sql, record_ids, |statement, id| statement.execute([id]))
-    }
-
-    fn strings(&self, sql: &str, parameter: &str) -> Result<Vec<String>, StoreError> {
-        self.read(|c| c.prepare_cached(sql)?.query_map([parameter], |row| row.get(0))?.collect())
     }
 }

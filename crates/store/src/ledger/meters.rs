@@ -3,13 +3,13 @@
 //! They count distinct cases, so metering a case at every step that meets it is right and costs nothing. They never
 //! estimate.
 //!
-//! Read next: [`super::lineage`], which adds up the meters of all stages behind a model.
+//! Read next: [`super::lineage`].
 
 use rusqlite::params;
 
 use super::rows::{Label, Metered, RecordUse};
-use super::{Ledger, from_word, to_json, to_word, unsigned};
-use crate::StoreError;
+use super::{Ledger, to_json, to_word, unsigned};
+use crate::error::StoreError;
 
 impl Ledger {
     /// Meters expert labels; a label metered before is not metered again.
@@ -39,16 +39,6 @@ impl Ledger {
     pub fn record_uses(&self, uses: &[RecordUse]) -> Result<(), StoreError> {
         let sql = "INSERT OR IGNORE INTO record_uses (record_id, stage, role) VALUES (?1, ?2, ?3)";
         self.insert_each(sql, uses, |statement, u| statement.execute(params![u.record_id, u.stage, u.role]))
-    }
-
-    /// Every label used, sorted.
-    ///
-    /// # Errors
-    /// [`StoreError::Ledger`].
-    pub fn labels(&self) -> Result<Vec<Label>, StoreError> {
-        self.all("SELECT record_id, stage, kind FROM labels ORDER BY record_id, stage, kind", |row| {
-            Ok(Label { record_id: row.get(0)?, stage: row.get(1)?, kind: from_word(row, 2)? })
-        })
     }
 
     /// Distinct cases paid for by any of `stages`: a case that two of them used counts once.

@@ -4,14 +4,16 @@
 //! checkpoint was taken" is one number a table: see [`Ledger::marks`] and [`Ledger::cut_back`]. Every call is one transaction
 //! that is on the disk when it returns.
 //!
-//! This is the only place in Ferule where SQL is written. It never computes an accuracy or an interval: it keeps them.
+//! A ledger of an older format is brought to today's when it is opened for writing. Opened for reading it stays as it is, and
+//! its rows are shown as today's.
 //!
-//! Read next: [`rows`] for what is kept, [`meters`] for what was paid, [`verdicts`] for what survives a kill, [`lineage`] for who came from whom.
+//! This is the only place in Ferule where SQL is written. It keeps accuracies and intervals and computes none.
+//!
+//! Read next: [`rows`] for what is kept, [`meters`] for what was paid, [`lineage`] for which model came from which.
 
 pub mod lineage;
 pub mod meters;
 pub mod rows;
-pub mod verdicts;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,11 +23,11 @@ use rusqlite::{Connection, OpenFlags, Row, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::StoreError;
+use crate::error::StoreError;
 use rows::{BaselineRow, Notice, Opening, RolloutFile, StageRow};
 
 /// The schema version that this build writes.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// Tables that are cut back to the commit point.
 const CUT_BACK: [&str; 8] =
@@ -50,7 +52,11 @@ impl Ledger {
         let ledger = Self::new(path, Connection::open(path).map_err(|e| StoreError::ledger(path, e))?);
         ledger.write(|t| {
             let found: u64 = t.query_row("PRAGMA user_version", [], |row| unsigned(row, 0))?;
-            if found == 0 { t.execute_batch(include_str!("schema.sql")) } else { Ok(()) }
+            match found {
+                0 => t.execute_batch(include_str!("schema.sql")),
+                1 => t.execute_batch(include_str!("from_1.sql")),
+                _ => Ok(()),
+            }
         })?;
         ledger.check_format()?;
         Ok(ledger)
@@ -75,7 +81,9 @@ impl Ledger {
             open(flags, &format!("file:{escaped}?immutable=1")).map_err(|_| first)
         });
         let ledger = Self::new(path, connection.map_err(|e| StoreError::ledger(path, e))?);
-        ledger.check_format()?;
+        if ledger.check_format()? == 1 {
+            ledger.read(|c| c.execute_batch(include_str!("view_of_1.sql")))?;
+        }
         Ok(ledger)
     }
 
@@ -87,12 +95,13 @@ impl Ledger {
         Ledger { connection: Mutex::new(connection), path: path.to_path_buf() }
     }
 
-    fn check_format(&self) -> Result<(), StoreError> {
+    /// The file's format.
+    fn check_format(&self) -> Result<u64, StoreError> {
         let found: u64 = self.read(|c| c.query_row("PRAGMA user_version", [], |row| unsigned(row, 0)))?;
         if found > FORMAT {
             return Err(StoreError::LaterFormat { path: self.path.clone(), found, known: FORMAT });
         }
-        Ok(())
+        Ok(found)
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
@@ -129,7 +138,7 @@ impl Ledger {
         })
     }
 
-    /// Drops every row beyond `marks` (absent tables count as 0); verdicts, withdrawals and openings stay.
+    /// Drops every row beyond `marks` (absent tables count as 0); withdrawals and openings stay.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] where rows that the marks promise are missing; [`StoreError::Ledger`].
@@ -170,11 +179,11 @@ impl Ledger {
     pub fn record_stage(&self, row: &StageRow) -> Result<(), StoreError> {
         self.write(|t| {
             t.execute(
-                "INSERT INTO stages (stage, stage_index, recipe, model, accuracy, low, high, n, labels, answers_read, rollouts,
+                "INSERT INTO stages (stage, stage_index, kind, model, accuracy, low, high, n, labels, answers_read, rollouts,
                  teacher_tokens, train_tokens, flops, seconds, cost, digest, extra)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
                 params![
-                    row.stage, signed(row.index), row.recipe, row.model, row.accuracy, row.low, row.high, signed(row.n),
+                    row.stage, signed(row.index), row.kind, row.model, row.accuracy, row.low, row.high, signed(row.n),
                     signed(row.labels), signed(row.answers_read), signed(row.rollouts), signed(row.teacher_tokens),
                     signed(row.train_tokens), row.flops, row.seconds, row.cost, row.digest, to_json(&row.extra),
                 ],
@@ -192,7 +201,7 @@ impl Ledger {
             Ok(StageRow {
                 index: unsigned(row, "stage_index")?,
                 stage: row.get("stage")?,
-                recipe: row.get("recipe")?,
+                kind: row.get("kind")?,
                 model: row.get("model")?,
                 accuracy: row.get("accuracy")?,
                 low: row.get("low")?,
@@ -257,12 +266,13 @@ impl Ledger {
         })
     }
 
-    /// Adds a notice.
+    /// Adds a notice. One that stands there already is not added again, so that a resumed stage may repeat what it has to tell.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
     pub fn record_notice(&self, notice: &Notice) -> Result<(), StoreError> {
-        let sql = "INSERT INTO notices (kind, stage, step, text, count) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let sql = "INSERT INTO notices (kind, stage, step, text, count) SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS
+                   (SELECT 1 FROM notices WHERE kind = ?1 AND stage IS ?2 AND step IS ?3 AND text = ?4)";
         self.insert_each(sql, std::slice::from_ref(notice), |statement, n| {
             statement.execute(params![n.kind, n.stage, n.step.map(signed), n.text, signed(n.count)])
         })
@@ -350,15 +360,6 @@ impl Ledger {
     fn all<T>(&self, sql: &str, map: impl FnMut(&Row) -> rusqlite::Result<T>) -> Result<Vec<T>, StoreError> {
         self.read(|c| c.prepare_cached(sql)?.query_map([], map)?.collect())
     }
-
-    /// Lets the ledger grow no further, so that a test can meet a full disk.
-    #[doc(hidden)]
-    pub fn limit_growth(&self) -> Result<(), StoreError> {
-        self.read(|c| {
-            let pages: i64 = c.query_row("PRAGMA page_count", [], |row| row.get(0))?;
-            c.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
-        })
-    }
 }
 
 /// SQLite's integers are signed; no count of ours reaches 2^63.
@@ -385,8 +386,20 @@ fn to_word<T: Serialize>(value: &T) -> String {
     to_json(value).trim_matches('"').to_owned()
 }
 
-fn from_word<T: DeserializeOwned>(row: &Row, column: usize) -> rusqlite::Result<T> {
-    let text: String = row.get(column)?;
-    serde_json::from_value(serde_json::Value::String(text))
-        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_ledger_is_a_full_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("ledger.sqlite")).unwrap();
+        let pages: i64 = ledger.read(|c| c.query_row("PRAGMA page_count", [], |row| row.get(0))).unwrap();
+        ledger.read(|c| c.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))).unwrap();
+        let long =
+            |i: usize| Notice { kind: "k".into(), text: format!("{i} {}", "x".repeat(1 << 16)), ..Notice::default() };
+        let error = (0..64).find_map(|i| ledger.record_notice(&long(i)).err()).unwrap();
+        assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
+        assert!(error.to_string().contains("ledger.sqlite"), "{error}");
+    }
 }

@@ -12,8 +12,8 @@ pub struct StageRow {
     pub index: u64,
     /// Its name, unique in the recipe.
     pub stage: String,
-    /// The recipe that it follows: "sft", "grpo", …
-    pub recipe: String,
+    /// The kind of stage: "sft", "grpo", …
+    pub kind: String,
     /// The model that it trained or looked at: "teacher", "student"; empty where there is none yet.
     pub model: String,
     /// The headline score on held-out cases after the stage, 0 to 1; none where nothing was evaluated.
@@ -38,8 +38,8 @@ pub struct StageRow {
     pub flops: f64,
     /// Wall-clock seconds of this stage, kills and pauses left out.
     pub seconds: f64,
-    /// Money spent at endpoints in this stage, in the recipe's currency; 0 where all work was local.
-    pub cost: f64,
+    /// What the stage's seconds cost, in the user's currency; none where the recipe has no `cost_per_hour`.
+    pub cost: Option<f64>,
     /// [`crate::ModelDigest`] of the exported model; none where the stage exports none.
     pub digest: Option<String>,
     /// Whatever else the stage wants to tell: pass@k, calibration, score parts.
@@ -101,21 +101,6 @@ pub struct Metered {
     pub answers_read: u64,
 }
 
-/// Which verdict: unique in a run.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct VerdictKey {
-    /// The stage.
-    pub stage: String,
-    /// The step, from the stage's own counter.
-    pub step: u64,
-    /// The case.
-    pub record_id: String,
-    /// Which completion of the group.
-    pub sample: u32,
-    /// The rule that judged.
-    pub rule: String,
-}
-
 /// How a rule came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -124,8 +109,10 @@ pub enum VerdictOutcome {
     Score,
     /// The rule had nothing to say of this completion.
     Abstain,
-    /// It crashed or ran out of time.
+    /// It crashed.
     Failed,
+    /// It was given up before it came to an end.
+    TimedOut,
 }
 
 /// What one rule said of one completion.
@@ -141,17 +128,6 @@ pub struct Verdict {
     pub reason: String,
 }
 
-/// One edge of lineage: `digest`, made by `stage`, came from `parent`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Parentage {
-    /// The model made.
-    pub digest: String,
-    /// The stage that made it; its labels, answers and records are those of this stage.
-    pub stage: String,
-    /// A model that it came from: weights continued, or a teacher listened to. None for random weights.
-    pub parent: Option<String>,
-}
-
 /// A record that a stage trained on in some other way than as a label: a document, a prompt, a teacher's sample.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RecordUse {
@@ -163,10 +139,12 @@ pub struct RecordUse {
     pub role: String,
 }
 
-/// Something that happened and must not be silent: so many rows masked, completions cut short, groups of equal reward.
+/// Something that happened and must not be silent: texts left out, a baseline that could not be measured, a damaged checkpoint.
+///
+/// What happens step by step (completions cut short, groups of equal reward) is counted in the metrics instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
-    /// What kind, a fixed word that can be counted: "completion_cut", "group_equal", "checkpoint_damaged".
+    /// What kind, a fixed word: "texts_left_out", "baseline_left_out", "checkpoint_damaged".
     pub kind: String,
     /// The stage, where it belongs to one.
     pub stage: Option<String>,

@@ -1,9 +1,9 @@
--- The ledger of one run. Every table that a resumed run may have to cut back has an `id` that only grows; a checkpoint
--- records the largest one. `verdicts`, `withdrawals` and `openings` are never cut back.
-CREATE TABLE stages (id INTEGER PRIMARY KEY, stage TEXT NOT NULL UNIQUE, stage_index INTEGER NOT NULL, recipe TEXT NOT NULL,
+-- The ledger of one run, format 2. Every table that a resumed run may have to cut back has an `id` that only grows; a
+-- checkpoint records the largest one. `withdrawals` and `openings` are never cut back.
+CREATE TABLE stages (id INTEGER PRIMARY KEY, stage TEXT NOT NULL UNIQUE, stage_index INTEGER NOT NULL, kind TEXT NOT NULL,
     model TEXT NOT NULL, accuracy REAL, low REAL, high REAL, n INTEGER NOT NULL, labels INTEGER NOT NULL,
     answers_read INTEGER NOT NULL, rollouts INTEGER NOT NULL, teacher_tokens INTEGER NOT NULL, train_tokens INTEGER NOT NULL,
-    flops REAL NOT NULL, seconds REAL NOT NULL, cost REAL NOT NULL, digest TEXT, extra TEXT NOT NULL);
+    flops REAL NOT NULL, seconds REAL NOT NULL, cost REAL, digest TEXT, extra TEXT NOT NULL);
 CREATE TABLE baselines (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, accuracy REAL NOT NULL, low REAL NOT NULL,
     high REAL NOT NULL, n INTEGER NOT NULL, labels INTEGER NOT NULL, answers_read INTEGER NOT NULL, seconds REAL NOT NULL,
     extra TEXT NOT NULL);
@@ -18,10 +18,7 @@ CREATE TABLE notices (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, stage TEXT, st
     count INTEGER NOT NULL);
 CREATE TABLE rollout_files (id INTEGER PRIMARY KEY, stage TEXT NOT NULL, step INTEGER NOT NULL, rows INTEGER NOT NULL,
     blake3 TEXT NOT NULL, UNIQUE (stage, step));
-CREATE TABLE verdicts (stage TEXT NOT NULL, step INTEGER NOT NULL, record_id TEXT NOT NULL, sample INTEGER NOT NULL,
-    rule TEXT NOT NULL, outcome TEXT NOT NULL, value REAL, reason TEXT NOT NULL,
-    PRIMARY KEY (stage, step, record_id, sample, rule)) WITHOUT ROWID;
 CREATE TABLE withdrawals (record_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE openings (id INTEGER PRIMARY KEY, unix_seconds INTEGER NOT NULL, checkpoint TEXT,
     notices TEXT NOT NULL);
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;

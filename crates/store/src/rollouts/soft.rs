@@ -18,22 +18,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Float32Type, UInt32Type};
 
-use super::{Rollout, element};
-
-/// Soft labels of one completion.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SoftLabels {
-    /// What divided the teacher's logits.
-    pub temperature: f32,
-    /// Tokens in a row, `k`.
-    pub k: u32,
-    /// `[tokens, k]` ids, most likely first.
-    pub ids: Vec<u32>,
-    /// `[tokens, k]` log-probabilities, in nats.
-    pub logprobs: Vec<f32>,
-    /// `[tokens]` probability of all other tokens together.
-    pub tail: Vec<f32>,
-}
+use super::row::{Rollout, SoftLabels};
 
 pub(super) fn fields() -> [Field; 4] {
     let rows = |name: &str, item| Field::new(name, DataType::List(row_of(item)), true);
@@ -43,6 +28,11 @@ pub(super) fn fields() -> [Field; 4] {
         rows("top_logprobs", DataType::Float32),
         Field::new("tail", DataType::List(element(DataType::Float32)), true),
     ]
+}
+
+/// "element" is the name that Parquet's own specification gives to what a list holds.
+pub(super) fn element(item: DataType) -> Arc<Field> {
+    Arc::new(Field::new("element", item, false))
 }
 
 fn row_of(item: DataType) -> Arc<Field> {

@@ -10,32 +10,38 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{CHECKPOINTS, LEDGER, METRICS, MODELS, RECIPE, ROLLOUTS, Run, Uncommitted, rollout_path};
+use super::{Run, Uncommitted};
+use crate::changes::differences;
 use crate::checkpoint::{self, Committed};
 use crate::disk::{Disk, entries, remove_leftovers, write_whole};
+use crate::error::StoreError;
+use crate::layout::{CHECKPOINTS, LEDGER, METRICS, MODELS, RECIPE, ROLLOUTS, rollout_path};
+use crate::ledger::Ledger;
 use crate::ledger::rows::{Notice, Opening};
 use crate::lock::RunLock;
 use crate::metrics::MetricsFile;
-use crate::runs::{RunOptions, Runs};
 use crate::writer::Writer;
-use crate::{Ledger, StoreError, recipe};
+use crate::{recipe, withdrawals};
+
+/// Checkpoints kept beside those that end a stage: one more than is needed, should the newest be damaged.
+const KEEP: usize = 2;
 
 impl Run {
     pub(crate) fn open(
-        runs: &Runs,
+        disk: &Arc<dyn Disk>,
+        runs: &Path,
         name: &str,
         resolved_recipe: &str,
-        options: &RunOptions,
     ) -> Result<Self, StoreError> {
-        let (disk, folder) = (runs.disk(), runs.folder().join(name));
+        let folder = runs.join(name);
         let parsed = recipe::parse(resolved_recipe, &folder.join(RECIPE))?;
         disk.create_dir_all(&folder).map_err(|e| StoreError::io("make", &folder, e))?;
         let lock = RunLock::take(&folder, name)?;
-        let mut notices = settle_recipe(&**disk, &folder, name, resolved_recipe, &parsed, options)?;
-        disk.sync(runs.folder()).map_err(|e| StoreError::io("sync", runs.folder(), e))?;
+        settle_recipe(&**disk, &folder, name, resolved_recipe, &parsed)?;
+        disk.sync(runs).map_err(|e| StoreError::io("sync", runs, e))?;
         let checkpoints = folder.join(CHECKPOINTS);
         disk.create_dir_all(&checkpoints).map_err(|e| StoreError::io("make", &checkpoints, e))?;
         for folder in [&folder, &checkpoints, &folder.join(MODELS)] {
@@ -43,6 +49,7 @@ impl Run {
         }
 
         let ledger = Ledger::open(&folder.join(LEDGER))?;
+        let mut notices = Vec::new();
         let (resumed, sequence) = newest_good(&**disk, &folder, &ledger, &mut notices)?;
         let marks = resumed.as_ref().map(|c| c.manifest().ledger.clone()).unwrap_or_default();
         let metrics_bytes = resumed.as_ref().map_or(0, |c| c.manifest().metrics_bytes);
@@ -60,9 +67,8 @@ impl Run {
             notices: notices.clone(),
         })?;
         // A process that died between a commit and the removal of older checkpoints left one too many.
-        let keep = options.keep_checkpoints.max(1);
-        checkpoint::prune(&**disk, &checkpoints, keep)?;
-        let writer = Writer::start(disk.clone(), checkpoints, keep)?;
+        checkpoint::prune(&**disk, &checkpoints, KEEP)?;
+        let writer = Writer::start(disk.clone(), checkpoints, KEEP)?;
         Ok(Run {
             name: name.to_owned(),
             folder,
@@ -90,8 +96,7 @@ fn settle_recipe(
     name: &str,
     resolved: &str,
     parsed: &toml::Table,
-    options: &RunOptions,
-) -> Result<Vec<Notice>, StoreError> {
+) -> Result<(), StoreError> {
     let path = folder.join(RECIPE);
     let stored = match fs::read_to_string(&path) {
         Ok(text) => recipe::parse(&text, &path)?,
@@ -103,23 +108,20 @@ fn settle_recipe(
                     hint: "bring the recipe back, or remove the run's folder to begin anew",
                 });
             }
-            write_whole(disk, &path, resolved.as_bytes())?;
-            return Ok(Vec::new());
+            return write_whole(disk, &path, resolved.as_bytes());
         }
         Err(e) => return Err(StoreError::io("read", &path, e)),
     };
-    let may_change = |key: &String| options.keys_that_may_change.contains(key);
-    let (free, changes): (Vec<_>, Vec<_>) =
-        recipe::differences(&stored, parsed).into_iter().partition(|c| may_change(&c.key));
-    if !changes.is_empty() {
-        return Err(StoreError::RecipeChanged { name: name.to_owned(), path, changes });
+    let changes = differences(&stored, parsed);
+    match changes.is_empty() {
+        true => Ok(()),
+        false => Err(StoreError::RecipeChanged { name: name.to_owned(), path, changes }),
     }
-    Ok(free.iter().map(|change| notice("recipe_key_changed", 1, change.to_string())).collect())
 }
 
 /// Tells a new run which records are withdrawn; returns those withdrawn after an old one began.
-fn settle_withdrawals(runs: &Runs, ledger: &Ledger, notices: &mut Vec<Notice>) -> Result<BTreeSet<String>, StoreError> {
-    let withdrawn = runs.withdrawn()?;
+fn settle_withdrawals(runs: &Path, ledger: &Ledger, notices: &mut Vec<Notice>) -> Result<BTreeSet<String>, StoreError> {
+    let withdrawn = withdrawals::read(runs)?;
     if ledger.openings()?.is_empty() {
         ledger.set_withdrawn(&withdrawn.iter().cloned().collect::<Vec<_>>())?;
     }

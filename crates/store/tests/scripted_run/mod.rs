@@ -1,72 +1,62 @@
 //! A make-believe training run for the tests, and a disk that fails on demand.
 //!
 //! The "weights" are 4 KiB that each step hashes onward, so that a step lost, done twice or done in another order shows in every later
-//! one. Stage `warm` has three steps; stage `rl` has four, with rollouts and a judge who answers differently when asked twice.
+//! one. Stage `warm` has three steps; stage `rl` has four, with rollouts. Each tells something when it begins, and again when it is resumed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use store::disk::{Disk, OutFile, RealDisk};
 use store::{
-    Blob, Checkpoint, Label, LabelKind, ModelDigest, Rollout, Run, RunOptions, Runs, StageRow, StepMetrics, StoreError,
-    Verdict, VerdictKey, VerdictOutcome,
+    Blob, Checkpoint, Label, LabelKind, ModelDigest, Notice, Rollout, Run, Runs, StageRow, StepMetrics, StoreError,
+    Verdict, VerdictOutcome,
 };
 
 pub const RECIPE: &str = "seed = 7\n[[stages]]\nname = \"warm\"\n[[stages]]\nname = \"rl\"\n";
 const STAGES: [(&str, u64); 2] = [("warm", 3), ("rl", 4)];
-
-/// Gives a different verdict each time that it is asked about the same thing.
-#[derive(Default)]
-pub struct FickleJudge {
-    asked: Mutex<BTreeMap<VerdictKey, u32>>,
-}
-
-impl FickleJudge {
-    fn judge(&self, key: &VerdictKey) -> Verdict {
-        let mut asked = self.asked.lock().unwrap();
-        let times = asked.entry(key.clone()).or_default();
-        *times += 1;
-        Verdict {
-            rule: key.rule.clone(),
-            outcome: VerdictOutcome::Score,
-            value: Some(f64::from(*times) / 8.0),
-            reason: format!("asked {times} times"),
-        }
-    }
-}
 
 pub fn open(folder: &Path) -> Result<Run, StoreError> {
     open_on(folder, Arc::new(RealDisk))
 }
 
 pub fn open_on(folder: &Path, disk: Arc<dyn Disk>) -> Result<Run, StoreError> {
-    Runs::open_on(folder, disk).create_or_resume("road", RECIPE, &RunOptions::default())
+    Runs::open_on(folder, disk).create_or_resume("road", RECIPE)
 }
 
-/// Walks the road from where the run stands to its end, committing every second step and at the end of a stage.
-pub fn run_all(run: &Run, judge: &FickleJudge) -> Result<(), StoreError> {
-    run_until(run, judge, u64::MAX)
+/// Runs from where the run stands to its end, committing every second step and at the end of a stage.
+pub fn run_all(run: &Run) -> Result<(), StoreError> {
+    run_until(run, u64::MAX)
 }
 
 /// The same, and returns in the middle of things after `steps` steps.
-pub fn run_until(run: &Run, judge: &FickleJudge, steps: u64) -> Result<(), StoreError> {
+pub fn run_until(run: &Run, steps: u64) -> Result<(), StoreError> {
     let (mut weights, from_stage, from_step) = match run.resumed() {
         Some(c) => (c.read("weights")?, c.stage_index(), c.step()),
         None => (vec![0; 4096], 0, 0),
     };
     let mut left = steps;
     for (index, (stage, n)) in (0..).zip(STAGES).skip(from_stage as usize) {
+        if left == 0 {
+            return Ok(());
+        }
+        run.ledger().record_notice(&Notice {
+            kind: "left_out".into(),
+            stage: Some(stage.into()),
+            step: None,
+            text: format!("{stage}: two texts are left out"),
+            count: 2,
+        })?;
         for step in if index == from_stage { from_step + 1 } else { 1 }..=n {
             if left == 0 {
                 return Ok(());
             }
             left -= 1;
-            take_step(run, judge, stage, step, &mut weights)?;
+            take_step(run, stage, step, &mut weights)?;
             if step == n {
                 finish_stage(run, index, stage, &weights)?;
             }
@@ -88,23 +78,15 @@ pub fn run_until(run: &Run, judge: &FickleJudge, steps: u64) -> Result<(), Store
     Ok(())
 }
 
-fn take_step(run: &Run, judge: &FickleJudge, stage: &str, step: u64, weights: &mut [u8]) -> Result<(), StoreError> {
+fn take_step(run: &Run, stage: &str, step: u64, weights: &mut [u8]) -> Result<(), StoreError> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(weights).update(stage.as_bytes()).update(&step.to_le_bytes());
     if stage == "rl" {
-        let key = VerdictKey { stage: stage.into(), step, record_id: "case".into(), sample: 0, rule: "fickle".into() };
-        let stands = run.ledger().verdicts(stage, step)?.remove(&key);
-        let verdict = match stands {
-            Some(verdict) => verdict,
-            None => {
-                let verdict = judge.judge(&key);
-                run.ledger().record_verdicts(&[(key, verdict.clone())])?;
-                verdict
-            }
-        };
-        hasher.update(&verdict.value.unwrap().to_le_bytes());
-        let row = Rollout { tokens: vec![1, 2], logprobs: vec![-0.5, -0.25], reward: verdict.value, ..named(&verdict) };
-        run.write_rollouts(stage, step, &[row])?;
+        let value = Some(step as f64 / 8.0);
+        let verdict = Verdict { rule: "half".into(), outcome: VerdictOutcome::Score, value, reason: String::new() };
+        let row =
+            Rollout { case_id: "case".into(), tokens: vec![1, 2], logprobs: vec![-0.5, -0.25], ..Rollout::default() };
+        run.write_rollouts(stage, step, &[Rollout { reward: value, verdicts: vec![verdict], ..row }])?;
         run.ledger().meter_answers(stage, &["case"])?;
     } else {
         let label = Label { record_id: format!("r{step}"), stage: stage.into(), kind: LabelKind::Demonstration };
@@ -115,17 +97,14 @@ fn take_step(run: &Run, judge: &FickleJudge, stage: &str, step: u64, weights: &m
     run.log_step(&StepMetrics::new(stage, step).with("loss", loss))
 }
 
-fn named(verdict: &Verdict) -> Rollout {
-    Rollout { case_id: "case".into(), verdicts: vec![verdict.clone()], ..Rollout::default() }
-}
-
 fn finish_stage(run: &Run, index: u64, stage: &str, weights: &[u8]) -> Result<(), StoreError> {
     let mut digest = ModelDigest::new();
     digest.tensor("weights", "U8", &[weights.len() as u64], weights)?;
     let digest = digest.finish()?;
     let before = run.ledger().stages()?.into_iter().last().and_then(|row| row.digest);
     run.ledger().record_lineage(&digest, stage, &before.iter().map(String::as_str).collect::<Vec<_>>())?;
-    let metered = run.ledger().metered_behind(&digest)?;
+    let metered =
+        run.ledger().metered(&Vec::from_iter(STAGES.iter().take(index as usize + 1).map(|(stage, _)| *stage)))?;
     let export = run.begin_export(stage)?;
     let path = export.folder().join("weights.bin");
     fs::write(&path, weights).map_err(|e| StoreError::io("write", &path, e))?;
@@ -144,6 +123,7 @@ fn finish_stage(run: &Run, index: u64, stage: &str, weights: &[u8]) -> Result<()
 #[derive(Debug, PartialEq)]
 pub struct Outcome {
     pub stages: Vec<StageRow>,
+    pub notices: Vec<Notice>,
     pub metrics: String,
     pub rollouts: BTreeMap<String, String>,
     pub models: BTreeMap<String, String>,
@@ -167,8 +147,10 @@ pub fn outcome(folder: &Path) -> Outcome {
         let entries = fs::read_dir(run.join("rollouts").join(stage)).into_iter().flatten();
         entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
     };
+    let view = Runs::open(folder).view("road").unwrap();
     Outcome {
-        stages: Runs::open(folder).view("road").unwrap().ledger().stages().unwrap(),
+        stages: view.ledger().stages().unwrap(),
+        notices: view.ledger().notices().unwrap(),
         metrics: fs::read_to_string(run.join("metrics.jsonl")).unwrap(),
         rollouts: files("rollouts", &listed),
         models: files("models", &|_| vec!["weights.bin".to_owned()]),

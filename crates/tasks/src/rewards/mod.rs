@@ -5,7 +5,7 @@
 //! lets some of them be gates, and keeps every verdict with its reason.
 //!
 //! What this module never does: it never samples, never trains, never touches a network, and never turns a failure of its
-//! own into a score. A time-out or a crash is [`Verdict::Failed`], a case that a rule cannot speak about is
+//! own into a score. A crash is [`Verdict::Failed`], a time-out [`Verdict::TimedOut`], a case that a rule cannot speak about is
 //! [`Verdict::Abstain`]; both are counted by whoever stores the verdicts.
 //!
 //! Scoring is strict: unless a rule's documentation says otherwise, a completion that was cut short or that does not hold
@@ -34,7 +34,7 @@ pub mod trial;
 mod rule_set;
 
 pub use registry::RuleConfig;
-pub use rule_set::{Judged, RuleSet};
+pub use rule_set::{Judged, NoReward, RuleSet};
 
 use crate::case::Completion;
 use serde::{Deserialize, Serialize};
@@ -77,8 +77,13 @@ pub enum Verdict {
         /// For a person who reads the stored verdicts.
         reason: String,
     },
-    /// The rule itself failed: a time-out, a crash. The completion has no reward and is counted.
+    /// The rule itself failed: a crash. The completion has no reward and is counted.
     Failed {
+        /// For a person who reads the stored verdicts.
+        reason: String,
+    },
+    /// The rule was given up before it came to an end. The completion has no reward and is counted.
+    TimedOut {
         /// For a person who reads the stored verdicts.
         reason: String,
     },
@@ -109,14 +114,17 @@ impl Verdict {
     pub fn value(&self) -> Option<f64> {
         match self {
             Verdict::Score { value, .. } => Some(*value),
-            Verdict::Abstain { .. } | Verdict::Failed { .. } => None,
+            Verdict::Abstain { .. } | Verdict::Failed { .. } | Verdict::TimedOut { .. } => None,
         }
     }
 
     /// Why.
     pub fn reason(&self) -> &str {
         match self {
-            Verdict::Score { reason, .. } | Verdict::Abstain { reason } | Verdict::Failed { reason } => reason,
+            Verdict::Score { reason, .. }
+            | Verdict::Abstain { reason }
+            | Verdict::Failed { reason }
+            | Verdict::TimedOut { reason } => reason,
         }
     }
 }

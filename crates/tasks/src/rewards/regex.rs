@@ -1,12 +1,12 @@
 //! `regex`: the answer matches a pattern as a whole.
 //!
 //! The pattern is anchored at both ends by the rule; `.*` at its ends is the writer's own choice. Look-around and
-//! back-references are allowed, so matching can explode: it is cut off after a fixed number of steps, which is a failure
-//! of the rule and not a score.
+//! back-references are allowed, so matching can explode: it is cut off after a fixed number of steps, which is a
+//! time-out and not a score.
 
 use super::answer::{self, ReadFrom};
 use super::{Evidence, Reads, Rule, RuleConfig, RuleError, Verdict};
-use fancy_regex::RegexBuilder;
+use fancy_regex::{Error, RegexBuilder, RuntimeError};
 use serde::Deserialize;
 
 /// Steps of backtracking before a match is given up; about a tenth of a second.
@@ -54,6 +54,9 @@ impl Rule for Regex {
             Ok(answer) => match self.pattern.is_match(answer) {
                 Ok(true) => Verdict::pass(true, "matches"),
                 Ok(false) => Verdict::zero("does not match"),
+                Err(Error::RuntimeError(limit @ RuntimeError::BacktrackLimitExceeded)) => {
+                    Verdict::TimedOut { reason: limit.to_string() }
+                }
                 Err(error) => Verdict::Failed { reason: error.to_string() },
             },
             Err(reason) => Verdict::zero(reason),
@@ -82,8 +85,8 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_explodes_is_a_failure_not_a_score() {
+    fn a_pattern_that_explodes_is_a_time_out_not_a_score() {
         let verdict = judge(r"(?:(a+)\1?)+[bc]", &"a".repeat(60));
-        assert!(matches!(verdict, Verdict::Failed { .. }), "{verdict:?}");
+        assert!(matches!(verdict, Verdict::TimedOut { .. }), "{verdict:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! Weighted rules with gates.
 //!
 //! The reward is Σ weight·score / Σ weight over the rules that gave a score, or 0 when a gate's score lies below its
-//! threshold. A gate that is shut decides alone; otherwise a rule that failed leaves the completion without a reward,
+//! threshold. A gate that is shut decides alone; otherwise a rule that failed or timed out leaves the completion without a reward,
 //! because the sum of the others would pay a policy for making that rule fail.
 
 use super::{Evidence, Reads, Rule, RuleConfig, RuleError, Verdict, registry};
@@ -23,24 +23,37 @@ struct Entry {
     gate: Option<f64>,
 }
 
-/// The reward of one completion and every verdict behind it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The reward of one completion and every verdict behind it; by default those of one that nobody judged.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Judged {
-    /// 0..=1; absent when no rule gave a score, or one failed. Absent is not zero: the completion leaves its group.
+    /// 0..=1; absent when no rule gave a score, or one failed or timed out. Absent is not zero: the completion leaves its group.
     pub reward: Option<f64>,
     /// By rule name, in the set's order.
     pub verdicts: Vec<(String, Verdict)>,
 }
 
-impl Judged {
-    /// How many rules failed (were cut off or crashed).
-    pub fn failures(&self) -> usize {
-        self.verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Failed { .. })).count()
-    }
+/// Why a completion that was judged has no reward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoReward {
+    /// Every rule abstained.
+    Abstained,
+    /// A rule failed.
+    Failed,
+    /// A rule timed out.
+    TimedOut,
+}
 
-    /// How many rules abstained.
-    pub fn abstentions(&self) -> usize {
-        self.verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Abstain { .. })).count()
+impl Judged {
+    /// Why there is no reward; none where there is one, or where no rule was asked. A time-out goes before a failure, a failure before an
+    /// abstention.
+    pub fn no_reward(&self) -> Option<NoReward> {
+        let any = |is: fn(&Verdict) -> bool| self.verdicts.iter().any(|(_, verdict)| is(verdict));
+        match () {
+            () if self.reward.is_some() || self.verdicts.is_empty() => None,
+            () if any(|verdict| matches!(verdict, Verdict::TimedOut { .. })) => Some(NoReward::TimedOut),
+            () if any(|verdict| matches!(verdict, Verdict::Failed { .. })) => Some(NoReward::Failed),
+            () => Some(NoReward::Abstained),
+        }
     }
 }
 
@@ -112,7 +125,7 @@ impl RuleSet {
         if paired().any(shut) {
             return Some(0.0);
         }
-        if verdicts.iter().any(|verdict| matches!(verdict, Verdict::Failed { .. })) {
+        if verdicts.iter().any(|verdict| matches!(verdict, Verdict::Failed { .. } | Verdict::TimedOut { .. })) {
             return None;
         }
         let (sum, weight) = paired()
@@ -190,15 +203,22 @@ mod tests {
 
     #[test]
     fn a_shut_gate_decides_and_a_failure_leaves_no_reward() {
-        let failed = || fixed(Reads::Prompt, Verdict::Failed { reason: "time".into() });
+        let failed = || fixed(Reads::Prompt, Verdict::Failed { reason: "it died".into() });
+        let timed_out = || fixed(Reads::Prompt, Verdict::TimedOut { reason: "2 s".into() });
+        let abstain = || fixed(Reads::Prompt, Verdict::Abstain { reason: "no".into() });
         assert_eq!(reward(RuleSet::new().with(score(1.0), 1.0).with_gate(score(0.4), 1.0, 0.5)), Some(0.0));
         assert_eq!(reward(RuleSet::new().with(score(1.0), 1.0).with_gate(score(0.5), 0.0, 0.5)), Some(1.0));
         assert_eq!(reward(RuleSet::new().with(score(1.0), 1.0).with(failed(), 1.0)), None);
         assert_eq!(reward(RuleSet::new().with(failed(), 1.0).with_gate(score(0.0), 0.0, 1.0)), Some(0.0));
-        assert_eq!(
-            reward(RuleSet::new().with(fixed(Reads::Prompt, Verdict::Abstain { reason: "no".into() }), 1.0)),
-            None
-        );
+        assert_eq!(reward(RuleSet::new().with(score(1.0), 1.0).with(timed_out(), 1.0)), None);
+        assert_eq!(reward(RuleSet::new().with(abstain(), 1.0)), None);
+
+        let why = |set: RuleSet| set.judge("p", None, &Completion::finished("t")).no_reward();
+        let all = RuleSet::new().with(abstain(), 1.0);
+        assert_eq!(why(all.clone()), Some(NoReward::Abstained));
+        assert_eq!(why(all.clone().with(failed(), 1.0)), Some(NoReward::Failed));
+        assert_eq!(why(all.clone().with(failed(), 1.0).with(timed_out(), 1.0)), Some(NoReward::TimedOut));
+        assert_eq!((why(all.with(score(0.0), 1.0)), why(RuleSet::new())), (None, None));
     }
 
     #[test]

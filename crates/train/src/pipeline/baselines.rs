@@ -30,21 +30,22 @@ const NEIGHBOURS: usize = 5;
 /// Their longest n-gram, in characters.
 const NEIGHBOUR_NGRAM: usize = 3;
 
-/// Measures the baselines and records them.
+/// Measures the baselines and records them. Says whether it could: a task that shows no answer has none, which is no surprise where none was
+/// asked for.
 ///
 /// # Errors
 /// The task's or the ledger's.
-pub(super) fn record(settings: &Settings, task: &dyn Task, heldout: &Heldout, run: &Run) -> Result<(), TrainError> {
+pub(super) fn record(settings: &Settings, task: &dyn Task, heldout: &Heldout, run: &Run) -> Result<bool, TrainError> {
     let labels = settings.eval.baseline_demonstrations;
     let demonstrated = first_written(task, labels, settings.seed, |case| task.bare_answer(case))?;
     if demonstrated.is_empty() {
-        return Ok(());
+        return Ok(labels == 0);
     }
     let texts: Vec<String> = demonstrated.iter().map(|(case, _)| case.prompt_text()).collect();
     let pairs: Vec<(&str, &str)> =
         texts.iter().map(String::as_str).zip(demonstrated.iter().map(|(_, answer)| answer.as_str())).collect();
     let record = |name: &str, grades: Vec<Grade>, began: Instant| {
-        Ok(run.ledger().record_baseline(&row(name, &grades, pairs.len(), began))?)
+        Ok::<_, TrainError>(run.ledger().record_baseline(&row(name, &grades, pairs.len(), began))?)
     };
     let began = Instant::now();
     if let Some(answer) = commonest(pairs.iter().map(|(_, answer)| *answer)) {
@@ -60,7 +61,8 @@ pub(super) fn record(settings: &Settings, task: &dyn Task, heldout: &Heldout, ru
     let graded = grades(task, &heldout.cases, |case| {
         voted(task, &demonstrated, &neighbours.nearest(&case.prompt_text(), NEIGHBOURS))
     });
-    record(NEAREST, graded, began)
+    record(NEAREST, graded, began)?;
+    Ok(true)
 }
 
 /// Of the neighbours' answers, the one that is right for most of them, by the task's own grading and weighted by nearness; the nearest
@@ -134,6 +136,8 @@ pub(super) fn few_shot<T: Real>(
     let grades: Vec<Grade> = heldout.cases.iter().zip(&groups).map(grade).collect();
     let mut row = row(FEW_SHOT, &grades, examples.len(), began);
     row.extra.insert("examples".into(), examples.len().into());
+    let unfinished = groups.iter().flat_map(|group| &group.rollouts).filter(|rollout| !rollout.finished).count();
+    row.extra.insert("unfinished".into(), unfinished.into());
     run.ledger().record_baseline(&row)?;
     Ok(true)
 }

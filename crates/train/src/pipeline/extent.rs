@@ -3,7 +3,7 @@
 //! A run's stages are done in the recipe's order, since each may rest on those before it. So `only` may name the next stages and not ones
 //! beyond a gap; stages that are done already are left as they are. `from` first takes the run back to where a stage begins.
 
-use store::Runs;
+use store::{Runs, StageEnd};
 
 use crate::error::TrainError;
 use crate::recipe::resolved::Recipe;
@@ -61,7 +61,7 @@ impl Extent {
     /// Takes the run back, where `from` asks for it.
     pub(super) fn rewind(&self, recipe: &Recipe, runs: &Runs) -> Result<(), TrainError> {
         let Some(first) = self.first(recipe) else { return Ok(()) };
-        let kept: Vec<&str> = recipe.stages[..first].iter().map(|stage| stage.name.as_str()).collect();
+        let end = recipe.stages[..first].last().map(|stage| StageEnd { index: first as u64 - 1, stage: &stage.name });
         if first == 0 && !runs.names()?.contains(&recipe.settings.name) {
             return Ok(());
         }
@@ -70,7 +70,7 @@ impl Extent {
             let model = key.strip_prefix("models.").and_then(|rest| rest.split('.').next());
             stage.is_some_and(|stage| stage >= first) || model.is_some_and(|model| !needs(recipe, first, model))
         };
-        Ok(runs.rewind(&recipe.settings.name, &recipe.resolved(), first as u64, &kept, later)?)
+        Ok(runs.rewind(&recipe.settings.name, &recipe.resolved(), end, later)?)
     }
 }
 

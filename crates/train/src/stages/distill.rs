@@ -220,13 +220,13 @@ impl Stage for Distill {
                 let report = learner.update(trainer.queue, rate);
                 trainer.meters.flops += learner.flops(&report);
                 let of = |name: &str, weight: f32, value: f64| {
-                    (weight != 0.0).then(|| (name.to_string(), value / f64::from(weight)))
+                    (weight != 0.0).then(|| (name.to_string(), Some(value / f64::from(weight))))
                 };
                 let metrics = [
                     of("divergence", self.soft_weight, report.divergence),
                     of("hidden_error", self.hidden_weight, report.hidden_error),
                 ];
-                Ok(StepOutcome { report, metrics: metrics.into_iter().flatten().collect(), sample: None })
+                Ok(StepOutcome { report: Some(report), metrics: metrics.into_iter().flatten().collect(), sample: None })
             },
             None,
         )?;

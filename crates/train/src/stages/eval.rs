@@ -67,7 +67,7 @@ impl Stage for Eval {
         let mut model = Model::<T>::new(trainer.queue, trainer.weights(&self.model), Role::Inference);
         let plan = plan(self.samples, trainer.settings.eval.max_new_tokens, trainer.key);
         let steps = cases.len().div_ceil(CASES_PER_STEP) as u64;
-        trainer.observer.stage(trainer.stage, Self::KIND, 0);
+        trainer.observer.stage(trainer.stage, 0);
         let mut groups: Vec<Group> = Vec::with_capacity(cases.len());
         for (step, chunk) in (1..).zip(cases.chunks(CASES_PER_STEP)) {
             if trainer.stop.load(Ordering::Relaxed) {

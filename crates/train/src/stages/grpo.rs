@@ -35,8 +35,9 @@ use crate::stage::estimate::{Estimate, Packed, Planning, Work, sampling_flops};
 use crate::stage::{Checking, Outcome, Place, Stage};
 use crate::stages::validation;
 use crate::step::{Learner, PolicySignal, Signals, StepReport};
+use crate::tally::{Figures, Tally};
 use crate::teacher::local::LocalTeacher;
-use crate::trainer::{StepOutcome, Trainer, Validation};
+use crate::trainer::{StepOutcome, Trainer, Validated, Validation};
 use tasks::refusal::Refusal;
 use tasks::rewards::{Judged, RuleSet};
 use tasks::{Case, Split};
@@ -267,13 +268,14 @@ impl Stage for Grpo {
                     snapshots.look(trainer, &mut learner.model, &prompting, step, Judge::Rules(rules))?;
                 }
                 let groups = collect(self, trainer, learner, &prompting, rules.as_ref(), &cases, step)?;
-                let outcome = learn(self, trainer, learner, &groups.kept, reference.as_mut(), rate);
+                let report = learn(self, trainer, learner, &groups.kept, reference.as_mut(), rate);
                 trainer.run.write_rollouts(trainer.stage, step + 1, &groups.rows)?;
                 if let Some(rules) = rules.as_ref().filter(|_| step + 1 == self.steps && snapshots.is_due(self.steps)) {
                     snapshots.look(trainer, &mut learner.model, &prompting, self.steps, Judge::Rules(rules))?;
                 }
-                let metrics = [groups.metrics, outcome.metrics].concat();
-                Ok(StepOutcome { metrics, sample: groups.sample, report: outcome.report })
+                let updates = report.map_or(0, |_| self.updates_per_batch);
+                let metrics = [groups.metrics, vec![("updates".into(), Some(updates as f64))]].concat();
+                Ok(StepOutcome { metrics, sample: groups.sample, report })
             },
             validation,
         )?;
@@ -294,7 +296,7 @@ impl Grpo {
             let key = trainer.key.word("validation");
             let (model, turns) = (&mut learner.model, self.turns);
             play(trainer.queue, model, &prompting, trainer.task, &cases, turns, self.max_new_tokens, key)
-                .map(|games| games.won)
+                .map(|games| Validated { accuracy: games.won, completions: games.n, unfinished: games.unfinished })
         };
         Ok(Some(Validation { every_steps, measure: Box::new(measure) }))
     }
@@ -303,42 +305,8 @@ impl Grpo {
 struct Collected {
     kept: Vec<JudgedGroup>,
     rows: Vec<rules::Row>,
-    metrics: Vec<(String, f64)>,
+    metrics: Figures,
     sample: Option<String>,
-}
-
-/// What a step's rollouts were like, all together.
-#[derive(Default)]
-struct Tally {
-    census: Census,
-    sampled: usize,
-    unfinished: usize,
-    tokens: usize,
-    entropy: f64,
-    reward: f64,
-}
-
-impl Tally {
-    fn count(&mut self, rollout: &Rollout, reward: Option<f64>) {
-        self.sampled += 1;
-        self.unfinished += usize::from(!rollout.finished);
-        self.tokens += rollout.said_tokens();
-        self.entropy += f64::from(rollout.entropy);
-        self.reward += reward.unwrap_or(0.0);
-    }
-
-    fn metrics(&self) -> Vec<(String, f64)> {
-        let of = |sum: f64| sum / self.sampled.max(1) as f64;
-        let rewarded = (self.sampled - self.census.without_reward).max(1) as f64;
-        vec![
-            ("reward".into(), self.reward / rewarded),
-            ("groups_all_equal".into(), self.census.all_equal as f64),
-            ("completions_without_reward".into(), self.census.without_reward as f64),
-            ("completion_tokens".into(), of(self.tokens as f64)),
-            ("unfinished".into(), of(self.unfinished as f64)),
-            ("sampling_entropy".into(), of(self.entropy)),
-        ]
-    }
 }
 
 /// Samples, judges and compares groups until there are enough.
@@ -357,7 +325,7 @@ fn collect<T: Real>(
         max_new_tokens: stage.max_new_tokens,
         key: trainer.key.number(step),
     };
-    let (mut kept, mut rows, mut tally) = (Vec::new(), Vec::new(), Tally::default());
+    let (mut kept, mut rows, mut tally, mut census) = (Vec::new(), Vec::new(), Tally::default(), Census::default());
     let most = if stage.dynamic_sampling { 3 } else { 1 };
     for attempt in 0..most {
         let wanted = stage.prompts_per_step.saturating_sub(kept.len());
@@ -388,8 +356,10 @@ fn collect<T: Real>(
             trainer.meters.flops += group.sampling_flops(learner.model.config());
             let case = &chosen[group.case];
             let rewards = rewards(stage, &group, &judged);
-            group.rollouts.iter().zip(&rewards).for_each(|(rollout, reward)| tally.count(rollout, *reward));
-            let informative = tally.census.count(&rewards);
+            for ((rollout, judged), reward) in group.rollouts.iter().zip(&judged).zip(&rewards) {
+                tally.count(rollout, judged, *reward);
+            }
+            let informative = census.count(&rewards);
             let advantages = if informative {
                 advantage::of_group(&rewards, stage.estimator).expect("an informative group has two finite rewards")
             } else {
@@ -401,9 +371,10 @@ fn collect<T: Real>(
             }
         }
     }
-    trainer.meters.rollouts += tally.sampled as u64;
+    trainer.meters.rollouts += tally.completions() as u64;
     let sample = kept.first().map(shown);
-    Ok(Collected { kept, rows, metrics: tally.metrics(), sample })
+    let metrics = [tally.rewards(), census.figures(), tally.lengths()].concat();
+    Ok(Collected { kept, rows, metrics, sample })
 }
 
 /// What the rules said, less what too great a length costs.
@@ -441,7 +412,7 @@ fn judge(rules: &RuleSet, case: &Case, group: &Group) -> Vec<Judged> {
     group.rollouts.iter().map(|rollout| rules.judge(&prompt, answer, &rollout.completion())).collect()
 }
 
-/// One or more updates on the groups of a step.
+/// One or more updates on the groups of a step, reported as one; none where no group is left.
 fn learn<T: Real>(
     stage: &Grpo,
     trainer: &mut Trainer,
@@ -449,7 +420,7 @@ fn learn<T: Real>(
     groups: &[JudgedGroup],
     mut reference: Option<&mut LocalTeacher<T>>,
     rate: f32,
-) -> StepOutcome {
+) -> Option<StepReport> {
     let mut micro_batches = micro_batches(stage, groups);
     if let Some(reference) = reference.as_mut() {
         for (batch, policy) in &mut micro_batches {
@@ -461,19 +432,20 @@ fn learn<T: Real>(
         }
     }
     if micro_batches.is_empty() {
-        return StepOutcome { metrics: vec![("updates".into(), 0.0)], ..StepReport::default().into() };
+        return None;
     }
-    let mut report = StepReport::default();
+    let mut reports = Vec::new();
     for update in 0..stage.updates_per_batch {
         for (batch, policy) in &mut micro_batches {
             policy.on_policy = update == 0;
             let signals = Signals { policy: Some(policy.clone()), ..Signals::none(batch.len(), stage.temperature) };
             learner.accumulate(trainer.queue, batch, &signals);
         }
-        report = learner.update(trainer.queue, rate);
+        let report = learner.update(trainer.queue, rate);
         trainer.meters.flops += learner.flops(&report);
+        reports.push(report);
     }
-    StepOutcome { metrics: vec![("updates".into(), stage.updates_per_batch as f64)], ..report.into() }
+    StepReport::of_updates(&reports)
 }
 
 /// The step's groups, packed, with the advantages and weights of their tokens.

@@ -29,7 +29,9 @@ use crate::stage::estimate::{Estimate, Packed, Planning, Work};
 use crate::stage::{Checking, Outcome, Stage};
 use crate::stages::validation;
 use crate::step::{PolicySignal, Signals, SoftLabels, SoftSignal};
+use crate::tally::Tally;
 use crate::trainer::{StepOutcome, Trainer};
+use tasks::rewards::Judged;
 use tasks::{Case, Split};
 
 /// How the teacher's judgement reaches the student.
@@ -208,6 +210,10 @@ impl Stage for OnPolicyDistill {
                 trainer.note_uses("prompt", chosen.iter().map(|case| &case.id))?;
                 let shown = groups.first().map(|group| group.rollouts[0].text.clone());
                 let made: usize = groups.iter().flat_map(|group| &group.rollouts).map(|r| r.tokens.len()).sum();
+                let mut tally = Tally::default();
+                for rollout in groups.iter().flat_map(|group| &group.rollouts) {
+                    tally.count(rollout, &Judged::default(), None);
+                }
                 let weight = 1.0 / made.max(1) as f32;
                 let mut closeness = 0.0;
                 for packed in packed_groups(spoken(&groups, weight), self.optimisation.tokens_per_micro_batch) {
@@ -237,7 +243,7 @@ impl Stage for OnPolicyDistill {
                     let policy = Some(PolicySignal { loss: PolicyLoss::default(), tokens, sampled, on_policy: true });
                     learner.accumulate(trainer.queue, &batch, &Signals { policy, ..none });
                 }
-                trainer.meters.rollouts += (self.prompts_per_step * self.completions_per_prompt) as u64;
+                trainer.meters.rollouts += tally.completions() as u64;
                 let report = learner.update(trainer.queue, rate);
                 if step + 1 == self.steps && snapshots.is_due(self.steps) {
                     snapshots.look(
@@ -250,10 +256,11 @@ impl Stage for OnPolicyDistill {
                 }
                 trainer.meters.flops += learner.flops(&report);
                 let agreement = match self.objective {
-                    Objective::Divergence => ("divergence".to_string(), report.divergence),
-                    Objective::PolicyGradient => ("closeness".to_string(), closeness / made.max(1) as f64),
+                    Objective::Divergence => ("divergence".to_string(), Some(report.divergence)),
+                    Objective::PolicyGradient => ("closeness".to_string(), (made > 0).then(|| closeness / made as f64)),
                 };
-                Ok(StepOutcome { report, metrics: vec![agreement], sample: shown })
+                let metrics = [vec![agreement], tally.lengths()].concat();
+                Ok(StepOutcome { report: Some(report), metrics, sample: shown })
             },
             validation,
         )?;

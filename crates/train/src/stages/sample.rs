@@ -23,9 +23,10 @@ use crate::rules::{self, Rules};
 use crate::stage::estimate::{Estimate, Packed, Planning, Work};
 use crate::stage::memory::SCHEDULER_ROWS;
 use crate::stage::{Checking, Outcome, Place, Stage};
+use crate::tally::Tally;
 use crate::teacher::Questions;
 use crate::teacher::artefact::{Annotation, annotate};
-use crate::trainer::{StepView, Trainer};
+use crate::trainer::Trainer;
 use tasks::refusal::Refusal;
 use tasks::rewards::Judged;
 use tasks::{Case, Split};
@@ -147,7 +148,7 @@ impl Stage for Sample {
             _ => Some(trainer.teacher::<T>(self.teacher.as_deref().unwrap_or(&self.model))?),
         };
         let start = trainer.resume_between_steps()?;
-        trainer.observer.stage(trainer.stage, Self::KIND, start);
+        trainer.observer.stage(trainer.stage, start);
         let steps = cases.len().div_ceil(CASES_PER_STEP) as u64;
         for (step, chunk) in (0..steps).zip(cases.chunks(CASES_PER_STEP)).skip(start as usize) {
             let began = std::time::Instant::now();
@@ -169,16 +170,19 @@ impl Stage for Sample {
                 annotate(trainer.queue, listener.as_mut(), &groups, questions)
             });
             let annotation = annotation.transpose()?;
-            let mut rows = Vec::new();
+            let (mut rows, mut tally) = (Vec::new(), Tally::default());
             for group in &groups {
                 let case: &Case = &chunk[group.case];
                 let prompt = case.prompt_text();
                 let judge = |rollout: &Rollout| match &rules {
                     Some(rules) => rules.judge(&prompt, case.answer.as_deref(), &rollout.completion()),
-                    None => Judged { reward: None, verdicts: Vec::new() },
+                    None => Judged::default(),
                 };
                 let judged: Vec<_> = group.rollouts.iter().map(judge).collect();
                 let rewards: Vec<Option<f64>> = judged.iter().map(|judged| judged.reward).collect();
+                for (rollout, judged) in group.rollouts.iter().zip(&judged) {
+                    tally.count(rollout, judged, judged.reward);
+                }
                 let kept: Vec<Option<f64>> = group
                     .rollouts
                     .iter()
@@ -199,20 +203,15 @@ impl Stage for Sample {
             trainer.meters.rollouts += rows.len() as u64;
             let kept = rows.iter().filter(|row| row.advantage.is_some()).count();
             trainer.cursor += kept as u64;
-            let metrics = [("kept".to_string(), kept as f64 / rows.len() as f64)];
-            let shown = rows.first().map(|row| row.completion.clone());
+            let mut metrics = vec![
+                ("kept".to_string(), (!rows.is_empty()).then(|| kept as f64 / rows.len() as f64)),
+                ("completions_not_kept".to_string(), Some((rows.len() - kept) as f64)),
+            ];
+            metrics.extend(rules.iter().flat_map(|_| tally.rewards()));
+            metrics.extend(tally.lengths());
             trainer.run.write_rollouts(trainer.stage, step + 1, &rows)?;
-            let seconds = began.elapsed().as_secs_f64();
-            trainer.meters.seconds += seconds;
-            let view = StepView {
-                stage: trainer.stage,
-                step: step + 1,
-                steps,
-                metrics: &metrics,
-                sample: shown.as_deref(),
-                seconds,
-            };
-            trainer.observer.step(&view);
+            let shown = rows.first().map(|row| row.completion.as_str());
+            trainer.finish_step(step + 1, steps, metrics, shown, began.elapsed().as_secs_f64())?;
             trainer.commit_step(step + 1)?;
         }
         if trainer.cursor == 0 {

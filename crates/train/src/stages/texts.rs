@@ -17,6 +17,7 @@ use tasks::data::texts::{self, Text};
 pub(super) fn kept(paths: &[PathBuf], trainer: &mut Trainer) -> Result<Vec<Text>, TrainError> {
     let mut found = texts::read(paths)?;
     let withdrawn: HashSet<String> = trainer.run.ledger().withdrawn()?.into_iter().collect();
+    let met = found.texts.len();
     found.texts.retain(|text| !withdrawn.contains(&text.id));
     if let Some(text) = found.texts.iter().find(|text| trainer.run.withdrawn_since().contains(&text.id)) {
         return Err(TaskError::Withdrawn { id: text.id.clone() }.into());
@@ -30,14 +31,16 @@ pub(super) fn kept(paths: &[PathBuf], trainer: &mut Trainer) -> Result<Vec<Text>
         return Err(TrainError::stage(trainer.stage, "every text holds a held-out case", hint));
     }
     trainer.note_uses("document", kept.iter().map(|text| &text.id))?;
-    trainer.observer.notice(&format!(
-        "{}: {} texts; left out: {} that hold a held-out case, {} repeated, {} blank; {} files of other kinds",
+    let (held_out, withdrawn) = (all - kept.len(), met - all);
+    let left_out = held_out + withdrawn + found.repeated + found.blank + found.passed_over;
+    let text = format!(
+        "{}: {} texts; left out: {held_out} that hold a held-out case, {withdrawn} withdrawn, {} repeated, {} blank; {} files of other kinds",
         trainer.stage,
         kept.len(),
-        all - kept.len(),
         found.repeated,
         found.blank,
         found.passed_over,
-    ));
+    );
+    trainer.notice("texts_left_out", left_out as u64, text)?;
     Ok(kept)
 }

@@ -71,7 +71,7 @@ impl Stage for TokenizerStage {
 
     fn run<T: Real>(&self, trainer: &mut Trainer) -> Result<Outcome, TrainError> {
         let began = Instant::now();
-        trainer.observer.stage(trainer.stage, Self::KIND, 0);
+        trainer.observer.stage(trainer.stage, 0);
         let seed = trainer.settings.seed;
         let mut texts: Vec<String> = (0..self.documents).map_while(|index| trainer.task.corpus(index, seed)).collect();
         let paths = self.texts.located(&trainer.settings.folder);

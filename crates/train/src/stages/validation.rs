@@ -5,7 +5,7 @@ use tasks::Split;
 
 use crate::error::TrainError;
 use crate::evaluate::evaluate;
-use crate::trainer::{Trainer, Validation};
+use crate::trainer::{Trainer, Validated, Validation};
 
 /// Greedy accuracy on the first validation cases every few steps; none where either count is 0. The answers it reads are metered like any
 /// other; a case without one costs nothing.
@@ -30,7 +30,11 @@ pub(super) fn greedy<'a, T: Real>(
         measure: Box::new(move |trainer, learner| {
             let (queue, task) = (trainer.queue, trainer.task);
             let key = trainer.key.word("validation");
-            evaluate(queue, &mut learner.model, &prompting, task, &cases, 1, max_new_tokens, key).map(|e| e.accuracy)
+            evaluate(queue, &mut learner.model, &prompting, task, &cases, 1, max_new_tokens, key).map(|e| Validated {
+                accuracy: e.accuracy,
+                completions: e.n * e.k,
+                unfinished: e.unfinished,
+            })
         }),
     }))
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kernels::rng::Key;
-use store::StageRow;
+use store::{StageRow, StepMetrics};
 use tasks::environment::{Environment, Reply};
 use tasks::rewards::{Evidence, Reads, Rule, RuleSet, Verdict};
 use tasks::{Case, Completion, Grade, Prompt, Split, Task, TaskError};
@@ -104,7 +104,7 @@ pub struct Stopper<'a> {
 }
 
 impl Observer for Stopper<'_> {
-    fn stage(&mut self, _: &str, _: &str, _: u64) {}
+    fn stage(&mut self, _: &str, _: u64) {}
     fn step(&mut self, _: &StepView) {
         self.steps += 1;
         if self.stop_at == Some(self.steps) {
@@ -113,6 +113,12 @@ impl Observer for Stopper<'_> {
     }
     fn notice(&mut self, _: &str) {}
     fn finished(&mut self, _: &StageRow) {}
+}
+
+/// A step's metrics without the clock.
+pub fn without_clock(mut step: StepMetrics) -> StepMetrics {
+    step.values.retain(|(name, _)| name != "step_seconds");
+    step
 }
 
 /// What must be equal between two runs: everything but the clock.

@@ -17,7 +17,7 @@ use lm::Arena;
 use lm::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use store::{RunOptions, Runs};
+use store::Runs;
 use tasks::rewards::{Evidence, Reads, Rule, RuleSet, Verdict};
 use tasks::{Case, Completion, Grade, Prompt, Split, Task, TaskError};
 use train::prompting::Prompting;
@@ -88,7 +88,7 @@ pub fn measure<T: Real>(queue: &Queue, weights: Arena, rounds: usize) -> anyhow:
     let prompting = Prompting::new(word_tokenizer(folder.path(), vocabulary)?, None, &[vocabulary as u32])?;
     let stage = stage(rounds as u64 + 1)?;
     let recipe = recipe(stage.clone(), T::DTYPE.name());
-    let run = Runs::open(folder.path()).create_or_resume("bench", &recipe.resolved(), &RunOptions::default())?;
+    let run = Runs::open(folder.path()).create_or_resume("bench", &recipe.resolved())?;
     let mut clock = Clock::default();
     let mut trainer = Trainer {
         queue,
@@ -232,7 +232,7 @@ struct Clock {
 }
 
 impl Observer for Clock {
-    fn stage(&mut self, _: &str, _: &str, _: u64) {}
+    fn stage(&mut self, _: &str, _: u64) {}
     fn step(&mut self, view: &StepView) {
         self.seconds.push(view.seconds);
     }

@@ -1,0 +1,53 @@
+//! A row of a rollout file, as a plain struct.
+//!
+//! Read next: [`super`], which writes and reads it.
+
+use crate::ledger::rows::Verdict;
+
+/// One completion of one case; stage and step are the file's.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rollout {
+    /// The case.
+    pub case_id: String,
+    /// Which completion of the case's group, from 0.
+    pub sample: u32,
+    /// The prompt as rendered.
+    pub prompt: String,
+    /// The known answer, where the case has one, so that the file can be graded again by itself.
+    pub answer: Option<String>,
+    /// The completion, decoded.
+    pub completion: String,
+    /// The completion's token ids.
+    pub tokens: Vec<u32>,
+    /// The sampler's log-probability of each token, in nats; as long as `tokens`.
+    pub logprobs: Vec<f32>,
+    /// Whether an environment, and not the model, said each token, in a game of several turns; as long as `tokens`. None where the model said all.
+    pub given: Option<Vec<bool>>,
+    /// A teacher's log-probability of each token, where one listened; as long as `tokens`.
+    pub logprobs_teacher: Option<Vec<f32>>,
+    /// A teacher's soft labels, where some were kept; as long as `tokens`.
+    pub soft: Option<SoftLabels>,
+    /// The rule set's reward; none where every rule abstained.
+    pub reward: Option<f64>,
+    /// The advantage trained with; none where no policy was trained.
+    pub advantage: Option<f32>,
+    /// Whether it ended by its end token and was not cut short.
+    pub finished: bool,
+    /// What every rule said.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// Soft labels of one completion.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SoftLabels {
+    /// What divided the teacher's logits.
+    pub temperature: f32,
+    /// Tokens in a row, `k`.
+    pub k: u32,
+    /// `[tokens, k]` ids, most likely first.
+    pub ids: Vec<u32>,
+    /// `[tokens, k]` log-probabilities, in nats.
+    pub logprobs: Vec<f32>,
+    /// `[tokens]` probability of all other tokens together.
+    pub tail: Vec<f32>,
+}
