@@ -1,4 +1,4 @@
-//! Times products at the shapes of real models, as a share of the machine's peak, beside the `gemm` crate.
+//! Times products at the shapes of real models, as a share of the machine's peak. `bench/peers/gemm` adds the `gemm` crate.
 //!
 //! `cargo bench -p kernels --bench products [-- FILTER]`; `FERULE_ISA` picks the instruction path, `FERULE_THREADS` the
 //! threads (1 by default). Each figure is the best of many short runs.
@@ -73,38 +73,6 @@ fn transposed<T: Real>(queue: &Queue, m: usize, k: usize, n: usize) -> f64 {
     })
 }
 
-fn crate_gemm(threads: usize, m: usize, k: usize, n: usize) -> f64 {
-    let (a, w) = (numbers::<f32>(m * k), numbers::<f32>(k * n));
-    let mut out = vec![0f32; m * n];
-    let parallelism = if threads == 1 { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(threads) };
-    best_seconds(|| {
-        // SAFETY: the three matrices have the shapes and strides that are given.
-        unsafe {
-            gemm::gemm(
-                m,
-                n,
-                k,
-                out.as_mut_ptr(),
-                1,
-                n as isize,
-                false,
-                a.as_ptr(),
-                1,
-                k as isize,
-                w.as_ptr(),
-                k as isize,
-                1,
-                0.0f32,
-                1.0f32,
-                false,
-                false,
-                false,
-                parallelism,
-            )
-        }
-    })
-}
-
 fn pack<T: Real>(queue: &Queue, k: usize, n: usize) -> f64 {
     let w = Buffer::<f32>::from_host(Device::Cpu, &numbers(k * n));
     let mut b = Packed::<T>::zeros(Device::Cpu, k, n);
@@ -121,9 +89,7 @@ fn main() {
     for mib in [1, 16, 64] {
         println!("read {mib} MiB: {:.1} GB/s", peak::bandwidth(&queue, mib << 20));
     }
-    println!(
-        "shape M K N | f32 us, % of peak, GB/s | bf16 us, % of peak, GB/s | gemm crate f32 us | dW f32 us % bf16 us %"
-    );
+    println!("shape M K N | f32 us, % of peak, GB/s | bf16 us, % of peak, GB/s | dW f32 us % bf16 us %");
     for (name, m, k, n) in SHAPES {
         if !format!("{name} {m}").contains(&filter) {
             continue;
@@ -135,8 +101,7 @@ fn main() {
         };
         let f32_part = report(product::<f32>(&queue, m, k, n), f32_peak, 4);
         let bf16_part = report(product::<bf16>(&queue, m, k, n), bf16_peak, 2);
-        let other = crate_gemm(threads, m, k, n) * 1e6;
-        print!("{name:24} {m:4} {k:4} {n:5} | {f32_part} | {bf16_part} | {other:9.1}");
+        print!("{name:24} {m:4} {k:4} {n:5} | {f32_part} | {bf16_part}");
         if m >= 512 {
             let (first, second) = (transposed::<f32>(&queue, m, k, n), transposed::<bf16>(&queue, m, k, n));
             print!(" | {} | {}", report(first, f32_peak, 0), report(second, bf16_peak, 0));

@@ -1,4 +1,4 @@
-//! Element types that live in buffers, and the two that arithmetic is done on.
+//! The types that buffers hold, and the two of them that arithmetic is done on.
 
 pub use half::bf16;
 

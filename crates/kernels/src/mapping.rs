@@ -1,22 +1,22 @@
-//! A file in memory, read only: how checkpoints are opened without copying them first.
+//! A file in memory, read only: checkpoints are opened so, without a copy.
 //!
 //! # What it relies on
-//! The operating system brings pages in when they are touched. If another process *changes* the file meanwhile, readers may
-//! see old or new bytes; if it *shortens* the file, touching the lost part kills this process (SIGBUS). No safe
-//! interface can exclude that, and none of the usual ones tries. So files are only mapped where nothing writes to them in
-//! place: Ferule itself writes a new file and renames it, and [`Mapping::check_length`] tells a reader
-//! that is about to go through the whole file whether it is still as long as it was.
+//! The operating system reads a page when it is first touched. If another process *changes* the file meanwhile, readers may
+//! see old or new bytes. If it *shortens* the file, touching the lost part kills this process (SIGBUS). No safe
+//! interface can exclude that, and none of the usual ones tries. So only files are mapped that nothing writes in place:
+//! Ferule itself writes a new file and renames it. Before a reader goes through a whole file, it asks
+//! [`Mapping::check_length`] whether the file is still as long as it was.
 
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-/// The bytes of a file, for as long as this lives. Dereferences to `[u8]`; page aligned, so that elements that a
-/// format aligns within the file are aligned in memory too.
+/// The bytes of a file, for as long as this lives. It dereferences to `[u8]`. The bytes begin at a page, so that what a format
+/// aligns within the file is aligned in memory too.
 pub struct Mapping {
     bytes: memmap2::Mmap,
-    /// Held for the length check; on Windows an open file also cannot be shortened by others.
+    /// Held for the length check. On Windows nobody can shorten a file that is open.
     file: File,
     path: PathBuf,
 }
@@ -31,8 +31,8 @@ impl Mapping {
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "only a regular file can be mapped"));
         }
-        // SAFETY: the mapping is private to this process and read only. What a change by another process can do is
-        // said above, and callers map only files that are replaced as a whole, never written in place.
+        // SAFETY: the mapping is private to this process and read only. The module says what a change by another process can
+        // do; callers map only files that are replaced as a whole and never written in place.
         let bytes = unsafe { memmap2::Mmap::map(&file)? };
         Ok(Mapping { bytes, file, path: path.to_owned() })
     }

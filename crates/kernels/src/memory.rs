@@ -1,8 +1,8 @@
-//! [`Memory`]: zeroed, 64-byte aligned bytes on the host, which [`crate::Buffer`] types.
+//! [`Memory`]: bytes on the host, zeroed and 64-byte aligned. [`crate::Buffer`] gives them a type.
 //!
-//! Small ones come from the heap; large ones are mappings of their own that ask for huge pages. With pages of 4 KB a
-//! training step goes through more memory than the processor's table of translations holds, and the hardware's
-//! look-ahead stops at every page's end.
+//! Little memory comes from the heap. From 2 MB on it is a mapping of its own, for which the system is asked to use huge pages:
+//! with pages of 4 KB, a training step touches more pages than the processor's table of translations holds, and the
+//! hardware's prefetcher stops at the end of every page.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::Range;
@@ -15,16 +15,16 @@ use crate::device::Device;
 
 /// One cache line, and one 512-bit vector.
 const ALIGNMENT_BYTES: usize = 64;
-/// From here on memory is a mapping of its own: the size of one huge page.
+/// Memory of this size or more is a mapping of its own. It is the size of one huge page.
 const MAPPED_FROM_BYTES: usize = 2 << 20;
 
-/// What a [`Region`] maps at a time. Of a mapping only the pages that are written to take memory.
+/// What a [`Region`] maps at a time. Only the pages of a mapping that are written take memory.
 const REGION_BYTES: usize = 16 << 20;
 
-/// Room for buffers that are read in turn and kept together, such as the panels of a model.
+/// Room for buffers that are used together, such as the packed weights of a model.
 ///
-/// They lie side by side in a large mapping, so that those too small for a huge page of their own share one. A mapping
-/// goes back when the last buffer in it does.
+/// They lie side by side in a large mapping, so that small ones share a huge page. A mapping is given back with the last
+/// buffer in it.
 pub struct Region {
     device: Device,
     mapping: Arc<Memory>,
@@ -33,7 +33,7 @@ pub struct Region {
 }
 
 impl Region {
-    /// A region that maps memory when it is first asked for some.
+    /// An empty region. It maps memory when it is first asked for some.
     pub fn new(device: Device) -> Region {
         Region { device, mapping: Arc::new(Memory::zeros(0)), free: 0..0 }
     }
@@ -52,9 +52,9 @@ pub(crate) struct Memory {
 
 enum Place {
     Heap(Layout),
-    /// Held for its release alone.
+    /// Held only so that it is released in the end.
     Mapped(#[allow(dead_code)] MmapMut),
-    /// A part of a region's mapping, likewise: it stays as long as one of its parts.
+    /// A part of a region's mapping, which lives as long as one of its parts.
     Part(#[allow(dead_code)] Arc<Memory>),
 }
 
@@ -67,13 +67,13 @@ impl Memory {
     /// `bytes` zeros. Running out of memory ends the process, as everywhere in Rust.
     ///
     /// # Panics
-    /// When the bytes exceed the address space: sizes are validated before they reach an allocation.
+    /// When the bytes exceed the address space: callers check sizes before they allocate.
     pub fn zeros(bytes: usize) -> Memory {
         let layout = Layout::from_size_align(bytes, ALIGNMENT_BYTES)
             .unwrap_or_else(|_| panic!("{bytes} bytes exceed the address space"));
         if bytes >= MAPPED_FROM_BYTES {
             let Ok(mut pages) = MmapMut::map_anon(bytes) else { handle_alloc_error(layout) };
-            // Where the system has no huge pages, or keeps them from us, small ones do.
+            // If the system has no huge pages, or gives us none, small ones serve as well.
             #[cfg(target_os = "linux")]
             let _ = pages.advise(memmap2::Advice::HugePage);
             let start = NonNull::new(pages.as_mut_ptr()).expect("a mapping has an address");

@@ -1,8 +1,8 @@
 //! What this machine can do at most: the rate of fused multiply-add on registers, and of reading memory.
 //!
-//! `ferule bench` and `bench/LOG.md` give products as a share of these. They are measured and not taken from a data
-//! sheet, since clocks depend on the instructions, the load and the neighbours. Every figure is the best of many short
-//! runs: other work on the machine only ever takes away.
+//! `ferule bench` and `bench/LOG.md` give the speed of products as a share of these rates. They are measured and not taken from a data
+//! sheet, since the clock depends on the instructions and on other work. Every figure is the best of many short
+//! runs: other work on the machine can only make a run slower.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -12,15 +12,16 @@ use crate::device::Queue;
 use crate::dtype::{DType, bf16};
 use crate::simd::{Kernel, Simd};
 
-/// How long the rate of multiply-add is sought: longer than a system may leave a fresh thread on its maker's processor.
+/// How long the rate of multiply-add is measured. A system may leave a new thread on the core of the thread that made it for a
+/// while; this is longer.
 const SEARCH: Duration = Duration::from_millis(200);
 /// Passes over memory.
 const PASSES: usize = 20;
-/// Independent sums: two multiply-adds a cycle of a latency of four or five would need ten.
+/// Independent sums. A core that starts two multiply-adds a cycle, and finishes each four or five cycles later, needs ten.
 const SUMS: usize = 12;
 const ITERATIONS: usize = 20_000;
 
-/// Multiply-adds on registers; returns their number of floating-point operations.
+/// Multiply-adds on registers; returns how many floating-point operations they are.
 struct MultiplyAdd<const BF16: bool>;
 
 impl<const BF16: bool> Kernel for MultiplyAdd<BF16> {
@@ -32,7 +33,7 @@ impl<const BF16: bool> Kernel for MultiplyAdd<BF16> {
         let pair = s.splat_pair(black_box(0x3f80_3f80));
         for _ in 0..ITERATIONS {
             for sum in sums.iter_mut() {
-                // A path without `vdpbf16ps` widens its operands for many products, so that multiply-add bounds it.
+                // A path without `vdpbf16ps` widens an operand once for many products: f32 multiply-adds bound its rate.
                 *sum = if BF16 && S::NATIVE_BF16 { s.dot_bf16(*sum, pair, pair) } else { s.fma(*sum, factor, factor) };
             }
         }
@@ -48,7 +49,7 @@ impl<const BF16: bool> Kernel for MultiplyAdd<BF16> {
 
 /// The greatest rate of multiply-add on the queue's threads, in GFLOP/s; a multiply-add counts as two operations.
 ///
-/// For `bf16` it is the rate of products of pairs with f32 sums, as [`crate::gemm`] makes them.
+/// For `bf16` it is the rate of products of pairs with f32 sums, as [`crate::gemm`] computes them.
 ///
 /// # Panics
 /// For types that products are not made of.
@@ -61,11 +62,11 @@ pub fn measure(queue: &Queue, dtype: DType) -> f64 {
     }
 }
 
-/// The greatest rate of reading `bytes` of memory on the queue's threads, in GB/s. More bytes than the last cache holds
-/// measure memory, fewer a cache.
+/// The greatest rate of reading `bytes` of memory on the queue's threads, in GB/s. It is that of memory if the last cache holds
+/// fewer bytes, and that of a cache otherwise.
 pub fn bandwidth(queue: &Queue, bytes: usize) -> f64 {
     let mut buffer = Buffer::<bf16>::zeros(queue.device(), bytes.div_ceil(READ_BYTES) * READ_BYTES / 2);
-    // Pages that were never written are all one page of zeros.
+    // All pages that were never written are the same page of zeros.
     buffer.host_mut().fill(bf16::ONE);
     let parts = buffer.len() * 2 / READ_BYTES;
     let mut best = f64::INFINITY;
@@ -96,7 +97,7 @@ impl Kernel for Read {
         let whole = READ_BYTES / (S::LANES * 4 * SUMS) * SUMS * S::LANES;
         while at < whole {
             for sum in sums.iter_mut() {
-                // SAFETY: `READ_BYTES` bytes may be read, as f32 of any bits.
+                // SAFETY: `READ_BYTES` bytes may be read. Any bits are an f32.
                 *sum = s.add(*sum, unsafe { s.load_f32(self.from.cast::<f32>().add(at)) });
                 at += S::LANES;
             }
@@ -107,7 +108,7 @@ impl Kernel for Read {
     }
 }
 
-/// Runs `work` on every thread at once, and gives the best total of the operations it returns, in 10⁹ a second.
+/// Runs `work` on every thread at once; returns the best total of the operations it returns, in 10⁹ a second.
 fn best_rate(queue: &Queue, work: impl Fn() -> usize + Sync) -> f64 {
     let mut best = 0.0f64;
     let begin = Instant::now();

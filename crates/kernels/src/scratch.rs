@@ -1,30 +1,31 @@
-//! [`Scratch`]: working memory that a caller keeps and lends to operations, so that no operation allocates in a loop.
+//! [`Scratch`]: working memory that a caller keeps between operations, so that no operation allocates in a loop.
 
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::dtype::Element;
+use crate::view::area;
 
-/// Growable, 64-byte aligned working memory. It never shrinks, and its contents mean nothing between two operations.
+/// Working memory that grows and never shrinks. What it holds means nothing between two operations.
 pub struct Scratch {
     memory: Buffer<f32>,
 }
 
 impl Scratch {
-    /// Empty scratch; operations grow it to what they need.
+    /// Empty scratch. Operations grow it to what they need.
     pub fn new(device: Device) -> Self {
         Self { memory: Buffer::zeros(device, 0) }
     }
 
-    /// Size in memory, that is the largest use so far.
+    /// Size in memory: the largest use so far.
     pub fn size_bytes(&self) -> usize {
         self.memory.size_bytes()
     }
 
-    /// `len` elements of any type, 64-byte aligned, of unspecified value.
+    /// `len` elements of any type and of any value, 64-byte aligned.
     pub(crate) fn elements<T: Element>(&mut self, len: usize) -> &mut [T] {
-        let floats = (len * size_of::<T>()).div_ceil(size_of::<f32>());
+        let floats = area(len, size_of::<T>()).div_ceil(size_of::<f32>());
         if self.memory.len() < floats {
-            // Old memory goes first: the peak is the new size, not the sum.
+            // The old memory is given back first, so that the peak is the new size and not the sum of both.
             let device = self.memory.device();
             self.memory = Buffer::zeros(device, 0);
             self.memory = Buffer::zeros(device, floats);

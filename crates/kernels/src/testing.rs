@@ -1,4 +1,4 @@
-//! What the operations' tests share: queues of every instruction path, made-up numbers, and closeness.
+//! What the tests of operations share: queues of every instruction path, made-up numbers, and comparisons.
 
 use crate::{Isa, Queue, Real};
 
@@ -27,7 +27,8 @@ pub(crate) fn wide<T: Real>(values: &[T]) -> Vec<f64> {
     values.iter().map(|x| f64::from(x.to_f32())).collect()
 }
 
-/// Largest difference over the largest magnitude of what is wanted (at least 0.1: inputs are of order 1); panics with `what` above `tolerance`.
+/// Compares the largest difference with `tolerance` times the largest magnitude of what is wanted, or times 0.1 if that is more:
+/// inputs are of order 1. Panics with `what`.
 pub(crate) fn assert_close<T: Real>(what: &str, got: &[T], wanted: &[f64], tolerance: f64) {
     assert_eq!(got.len(), wanted.len(), "{what}: length");
     let size = wanted.iter().fold(0.1f64, |size, x| size.max(x.abs()));
@@ -47,7 +48,7 @@ pub(crate) fn assert_same_bits<T: Real>(what: &str, got: &[T], wanted: &[T]) {
     }
 }
 
-/// What the rounding of the stored type allows: one unit in the last place and a half of bf16, or of long f32 sums.
+/// What rounding allows: for bf16 one and a half units in its last place, for f32 what long sums come to.
 pub(crate) fn tolerance<T: Real>() -> f64 {
     match T::DTYPE {
         crate::DType::Bf16 => 6e-3,

@@ -1,4 +1,9 @@
-//! Where work runs: [`Device`], the instruction path [`Isa`], and the [`Queue`] that operations are given first.
+//! Where work runs: [`Device`], the instruction path [`Isa`], and the [`Queue`] that operations take first.
+//!
+//! Devices are a closed list. A second one adds a variant to [`Device`]; the compiler then names every place that must
+//! know of it: where memory is allocated and copied, and where operations start their work.
+//!
+//! Read next: `pool/mod.rs`, the threads of the CPU.
 
 mod pool;
 
@@ -7,10 +12,9 @@ use std::sync::Arc;
 use pool::Pool;
 
 /// A place where memory lives and work runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Device {
     /// Host memory, and the processor's cores.
-    #[default]
     Cpu,
 }
 
@@ -46,8 +50,8 @@ impl Isa {
                 paths.push(Isa::Avx512);
             }
             if avx512 && is_x86_feature_detected!("avx512bf16") {
-                // Intel's cores start one `vdpbf16ps` every second cycle, and two f32 multiply-adds every cycle: there it
-                // is faster to widen. AMD's start one each cycle. The vendor decides, not a measurement, so
+                // Intel's cores start one `vdpbf16ps` every second cycle, but two f32 multiply-adds every cycle: there it
+                // is faster to widen. AMD's start one every cycle. The vendor decides and no measurement, so
                 // that a machine always chooses the same path.
                 let first = if is_intel() { paths.len() } else { 0 };
                 paths.insert(first, Isa::Avx512Bf16);
@@ -95,7 +99,7 @@ fn is_intel() -> bool {
     [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
 }
 
-/// Where operations are enqueued. Cloning shares the pool. On the CPU an operation has finished when it returns.
+/// Where operations are enqueued. Clones share the threads. On the CPU an operation has finished when it returns.
 #[derive(Clone)]
 pub struct Queue {
     device: Device,
@@ -104,7 +108,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A CPU queue of `threads` threads (the caller's included) on an instruction path.
+    /// A queue on `threads` threads of the CPU, the caller's included, that uses one instruction path.
     ///
     /// # Panics
     /// When `threads` is 0 or the machine cannot run `isa`.
@@ -129,8 +133,8 @@ impl Queue {
         self.pool.threads()
     }
 
-    /// Runs `task(0) … task(tasks - 1)`, in any order, on all threads; returns when all have finished. A task must
-    /// not run tasks in turn: its thread belongs to the job.
+    /// Runs `task(0) … task(tasks - 1)` on all threads, in any order, and returns when all have finished. A task must not
+    /// call this itself: it would wait for its own job.
     ///
     /// # Panics
     /// When a task panics.

@@ -1,8 +1,18 @@
 //! The loops around the tile: which task makes which part of the output, and in what order it reads.
 //!
-//! A task makes `row block × column block` of the output over the whole depth. Deep products go in blocks of k, between
-//! which the sums rest in memory as f32, so that the cut changes nothing. Inside a block of k a part of one panel of B
-//! stays in the first cache while the tiles of the row block, whose words lie in the second, pass over it.
+//! ```text
+//!     for each task: a row block by some panels                on all threads
+//!         for each block of k                                  between two, the sums lie in memory as f32
+//!             copy the block of A, if it must be copied        the second cache holds it
+//!             for each panel, or group of panels               its part of this depth fits the first cache
+//!                 for each tile of the row block               its sums are in registers
+//!                     compute the tile; after the last block of k, finish it
+//! ```
+//!
+//! A sum that goes to memory and comes back is the same f32. So neither the blocks of k nor anything else here changes
+//! a result.
+//!
+//! Read next: `tests.rs`, which holds these equalities.
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -18,7 +28,7 @@ use crate::dtype::{DType, Real};
 use crate::scratch::Scratch;
 use crate::simd::{prefetch, prefetch_to_write};
 
-/// A product whose B is packed. Made of pointers, since tasks write disjoint parts of one output.
+/// A product whose B is packed. It holds pointers, since its tasks write disjoint parts of one output.
 pub(super) struct Product<T, O> {
     /// `[rows, depth]`, or, transposed, `[depth, rows]`.
     pub a: *const T,
@@ -36,7 +46,7 @@ pub(super) struct Product<T, O> {
     /// Null, or `[rows, cols]`.
     pub addend: *const f32,
     pub addend_stride: usize,
-    /// Null, or the output itself where sums go on from what it holds.
+    /// Null, or the output itself: then sums start from what it holds.
     pub start: *const f32,
 }
 
@@ -68,19 +78,19 @@ struct Cut {
     panels: usize,
 }
 
-/// With fewer rows in a block, a panel of B would hardly pay for its way into the first cache.
+/// Fewest rows of a block. With fewer, bringing a panel of B into the first cache would hardly pay.
 const FEWEST_ROWS: usize = 48;
-/// Below this a fork costs more than it brings.
+/// A task of less time costs more to hand out than it saves.
 const SMALLEST_TASK_NS: usize = 2_000;
 /// Words of a page of memory.
 const PAGE_WORDS: usize = 1024;
 
-/// How to cut `rows × panels`: into tasks of some microseconds at least, several for each thread, so that a slow core does
-/// not hold up the others. Never changes a result.
+/// How to cut `rows × panels` into tasks: of some microseconds at least, and several for each thread, so that a slow core does
+/// not hold up the others. It never changes a result.
 fn cut<T: Real>(isa: Isa, threads: usize, rows: usize, panels: usize, depth: usize) -> Cut {
     let tall = tile_rows(isa);
-    // Sums that rest between blocks of k share the second cache with A's block; otherwise more panels only
-    // mean that A is fetched less often.
+    // A deep product keeps its sums in memory between blocks of k, and they share the second cache with A's block: so not
+    // too many panels. Otherwise more panels only mean that A is fetched less often.
     let deep = depth.div_ceil(step_depth::<T>()) * step_words::<T>(isa) > BLOCK_WORDS;
     let most = if rows <= 2 * tall || !deep { panels } else { 16 };
     let mut row_blocks = rows.div_ceil(BLOCK_ROWS / tall * tall);
@@ -88,7 +98,7 @@ fn cut<T: Real>(isa: Isa, threads: usize, rows: usize, panels: usize, depth: usi
         row_blocks = row_blocks.max((rows / FEWEST_ROWS).min(4 * threads));
     }
     if row_blocks >= 4 * threads {
-        // There is enough for everyone: equal row blocks over as many columns as may be, so that A is fetched least.
+        // There are rows enough for every thread: equal row blocks over as many panels as possible, so that A is fetched least.
         return Cut { rows: rows.div_ceil(row_blocks.next_multiple_of(threads)), panels: most };
     }
     // A careful guess: 50 f32 products a nanosecond, and 16 bytes of B.
@@ -133,7 +143,7 @@ impl<T: Real, O: Real> Product<T, O> {
         let tall = tile_rows(isa);
         let Workspace { words: block, sums, tiles } = workspace;
 
-        // Tiles of equal height, as nearly as can be: a last tile of one row would be slow.
+        // Tiles of nearly equal height: a last tile of one row would be slow.
         let count = rows.len().div_ceil(tall);
         tiles.clear();
         tiles.extend((0..=count).map(|t| t * rows.len() / count));
@@ -141,8 +151,8 @@ impl<T: Real, O: Real> Product<T, O> {
         let words_of_block = if TRANSPOSED { BLOCK_WORDS * COLUMN_WORDS } else { rows.len() * ROW_WORDS };
         let block = block.elements::<f32>(words_of_block).as_mut_ptr();
         let at_once = panels_at_once(isa, rows.len());
-        // Sums of a product of one block of k go straight to the output where nothing is left to do to them; or are
-        // finished while they are hot, and the next tile uses their place.
+        // With one block of k, sums need no memory of their own. If nothing is added or rounded, tiles write to the output
+        // itself; otherwise a tile is finished at once, while it is in the cache, and the next tile uses its place.
         let plain = blocks == 1 && O::DTYPE == DType::F32 && self.bias.is_null() && self.addend.is_null();
         let room = if blocks == 1 { TALLEST * PANEL } else { rows.len() * PANEL };
         let places = if blocks == 1 { at_once } else { panels.len().next_multiple_of(at_once) };
@@ -182,8 +192,8 @@ impl<T: Real, O: Real> Product<T, O> {
                         self.expect_block::<TRANSPOSED>(&rows, (b + 1) * block_steps * step, depth, tile, parts);
                     }
                     let from = self.b.wrapping_add(panel * self.panel_stride + first_step * step * PANEL);
-                    // A lone tile asks for its own panel, two kilobytes ahead; of several, the first two ask for
-                    // halves of the next panel, while their own is in the cache.
+                    // A single tile asks for its own panel, two kilobytes ahead. Of several tiles, the first two ask for one
+                    // half each of the next panel, while their own panel is in the cache already.
                     let (line, next) = (64 / size_of::<T>(), from.wrapping_add(self.panel_stride));
                     let (ahead, ahead_line, ahead_step) = match (tiles.len(), t) {
                         (2, _) => (from.wrapping_add(32 * line), line, 2 * line),
@@ -218,8 +228,8 @@ impl<T: Real, O: Real> Product<T, O> {
         }
     }
 
-    /// Where tiles find a block of A in words, and the words from one row, or one row of the transposed, to the next: in A
-    /// itself if it consists of such words and they do not lie whole pages apart, otherwise in a copy.
+    /// Where tiles find a block of A as words, and how many words lie between two rows (two steps, when transposed). That is in A
+    /// itself, if it consists of such words and its rows do not lie whole pages apart; otherwise in a copy at `to`.
     fn block_of_a<const TRANSPOSED: bool>(
         &self,
         isa: Isa,
@@ -229,7 +239,7 @@ impl<T: Real, O: Real> Product<T, O> {
         to: *mut f32,
     ) -> (*const f32, usize) {
         let (stride, step, rows, first) = (self.a_stride, step_depth::<T>(), rows.len(), rows.start);
-        // Lines whole pages apart would compete for the same cache sets.
+        // Rows whole pages apart would compete for the same cache sets.
         let spread = !(stride / step).is_multiple_of(PAGE_WORDS);
         if TRANSPOSED {
             let from = self.a.wrapping_add(k * stride + first);
@@ -248,7 +258,7 @@ impl<T: Real, O: Real> Product<T, O> {
         (to, ROW_WORDS)
     }
 
-    /// Asks for one of `parts` parts of the block of A that is read next, so that it does not wait.
+    /// Asks for part `part` of `parts` of the next block of A, so that it is in the cache when its turn comes.
     fn expect_block<const TRANSPOSED: bool>(
         &self,
         rows: &Range<usize>,
@@ -276,7 +286,7 @@ impl<T: Real, O: Real> Product<T, O> {
         self.out.wrapping_add(part.row * self.out_stride + part.panel * PANEL)
     }
 
-    /// Asks for the lines that a tile will write and add: they arrive while it is computed.
+    /// Asks for the cache lines that a tile will write and add. They arrive while it is computed.
     fn expect_output(&self, part: &Part) {
         for row in 0..part.rows {
             let line = self.output(part).wrapping_add(row * self.out_stride);
@@ -290,11 +300,11 @@ impl<T: Real, O: Real> Product<T, O> {
         }
     }
 
-    /// Sums that go on from the output.
+    /// Starts sums from what the output holds.
     fn load_sums(&self, part: &Part, c: *mut f32) {
         let cols = PANEL.min(self.cols - part.panel * PANEL);
         for i in 0..part.rows {
-            // SAFETY: the part lies inside the output; the sums hold `part.rows` rows of `PANEL`.
+            // SAFETY: the part lies inside the output, and the sums have `part.rows` rows of `PANEL`.
             unsafe {
                 let from = self.start.add((part.row + i) * self.out_stride + part.panel * PANEL);
                 std::ptr::copy_nonoverlapping(from, c.add(i * PANEL), cols);

@@ -1,19 +1,38 @@
 //! Products of matrices: [`matmul`] by a packed operand, and [`matmul_transposed_a`] for gradients of weights.
 //!
-//! Weights are packed once for many products ([`Packed`]): panels of 32 columns that the innermost loop reads in order. One
-//! product then serves every number of rows, from one token's decode, which waits for memory, to a batch of
-//! thousands, which waits for arithmetic.
+//! # How `out = A·B` is computed on the CPU
+//! The plan is that of GotoBLAS and BLIS: copy B once into the order in which it will be read, cut A and `out` so that each
+//! level of cache holds what is used next, and keep the sums of a small part of `out` in registers.
+//!
+//! ```text
+//!                            B [K, N], packed              out [M, N]
+//!                          panel 0    panel 1  …         panel 0    panel 1  …
+//!                         ┌──────────┬──────────┐       ┌──────────┬──────────┐
+//!                       k │ 32       │ 32       │     m │ tile     │          │ ┐
+//!                       ↓ │ columns  │ columns  │     ↓ ├──────────┤          │ │ row block
+//!      A [M, K]           │          │          │       │ tile     │          │ │
+//!     ┌────────────┐      └──────────┴──────────┘       ├──────────┤          │ ┘
+//!     │ rows of a  │
+//!     │ tile       │      panel   32 columns of B, one k after the other; read as one stream
+//!     ├────────────┤      tile    up to 12 rows by one panel of `out`: its sums stay in registers
+//!     │ …          │      block   of k: up to 384 words of a row of A; the part of a panel that is this deep fits the first cache
+//!     └────────────┘      row block  up to 192 rows: their words of one block of k fit the second cache
+//! ```
+//!
+//! A task is a row block by some panels, over the whole depth; tasks go to threads. One packed B serves every number of rows,
+//! from a decode step of one row, which waits for memory, to a batch of thousands, which waits for arithmetic.
 //!
 //! # Canonical order
 //! Each element of the output has one f32 accumulator, to which products are added in increasing k by fused
-//! multiply-add; bf16 in pairs, `(acc + a₁·b₁) + a₀·b₀`, as `vdpbf16ps` does. Tiles, blocks and threads divide outputs
-//! only. So row `i` of a batch has the bits of row `i` alone, whatever the threads.
+//! multiply-add; bf16 in pairs, `(acc + a₁·b₁) + a₀·b₀`, as the instruction `vdpbf16ps` does. Tiles, blocks and threads divide outputs
+//! only. So row `i` of a batch has the bits of row `i` alone, with any number of threads.
 //!
 //! # What it never does
-//! It never splits k between threads or accumulators, transposes in the innermost loop, or allocates once its
-//! threads' workspaces have grown.
+//! It never divides k between threads or accumulators. It never transposes in the innermost loop. It allocates nothing, once the
+//! workspaces of its threads have grown.
 //!
-//! Read next: `tile.rs` (the innermost loop), `blocks.rs` (the loops around it), `pack.rs` (the layouts).
+//! Read next: `operand.rs` (packed weights and their generation), `pack.rs` (the copies), `tile.rs` (the innermost loop),
+//! `blocks.rs` (the loops around it).
 
 mod blocks;
 mod operand;
@@ -37,12 +56,12 @@ use operand::Panels;
 use pack::{PanelFromRows, panel_len};
 use tile::PANEL;
 
-/// What [`matmul`] adds to the finished sums, in f32, before the one rounding to the output's type.
+/// What [`matmul`] adds to the finished sums. It is added in f32, before the one rounding to the output's type.
 #[derive(Clone, Copy, Default)]
 pub struct Epilogue<'a> {
     /// `[1, N]`, added to every row.
     pub bias: Option<View<'a, f32>>,
-    /// `[M, N]` of any stride: `out = addend + (A·B + bias)`. The residual stream enters here.
+    /// `[M, N]`, any row stride: `out = addend + (A·B + bias)`. This is how a layer adds to the residual stream.
     pub addend: Option<View<'a, f32>>,
 }
 
@@ -50,7 +69,7 @@ pub struct Epilogue<'a> {
 ///
 /// # Shapes
 /// * `a`: `[M, K]`, any row stride.
-/// * `b`: `[K, N]`, packed.
+/// * `b`: `[K, N]`, from [`Packed::at`].
 /// * `out`: `[M, N]`, any row stride; overwritten.
 ///
 /// # Panics
@@ -84,15 +103,15 @@ pub fn matmul<T: Real, O: Real>(queue: &Queue, a: View<T>, b: PackedView<T>, epi
     .run::<false>(queue);
 }
 
-/// Rows of A and B that are packed at a time: bounds the scratch, and is even, so that pairs of bf16 stay together.
+/// Rows of A and B that are packed at a time. It bounds the scratch; it is even, so that the two bf16 of a pair stay together.
 const ROWS_AT_ONCE: usize = 4096;
 
-/// `out = aᵀ·b`, or `out += aᵀ·b`: the gradient of a weight `[N, K]` from the gradient `a` of its output and its input `b`.
+/// `out = aᵀ·b`, or `out += aᵀ·b`: the gradient of a weight `[N, K]`. Then `a` is the gradient of the weight's output, and `b` its input.
 ///
 /// # Shapes
 /// * `a`: `[M, N]`, `b`: `[M, K]`, any row strides.
-/// * `out`: `[N, K]`, any row stride; overwritten, or with `accumulate` taken as the accumulator that the sums
-///   go on from, so that rows cut into consecutive calls give the bits of one call (for bf16: when cut at even rows).
+/// * `out`: `[N, K]`, any row stride; overwritten. With `accumulate` the sums start from what it holds; so a batch that is cut
+///   into consecutive calls gives the bits of one call (for bf16, when it is cut at even rows).
 /// * `scratch` grows to at most 4,096 × K elements of T.
 ///
 /// # Panics

@@ -5,7 +5,7 @@
 //! the *generation* of the weights that it was made from, and a product takes only a [`PackedView`], which
 //! [`Packed::at`] gives for the right generation alone.
 //!
-//! Read next: `pack.rs`, what a copy looks like on the CPU.
+//! Read next: `pack.rs`, which shows what a copy looks like on the CPU.
 
 use super::pack::{PanelFromColumns, PanelFromRows, panel_len};
 use super::tile::PANEL;
@@ -63,11 +63,6 @@ impl<T: Real> Packed<T> {
     /// Depth of the product: columns of A.
     pub fn k(&self) -> usize {
         self.k
-    }
-
-    /// Columns of the product.
-    pub fn n(&self) -> usize {
-        self.n
     }
 
     /// Size in memory.

@@ -1,4 +1,20 @@
-//! Copying operands into the layouts that `tile.rs` reads: B into panels, A into blocks of words.
+//! Copies of operands in the order in which `tile.rs` reads them: B in panels, A in blocks of words.
+//!
+//! A panel holds 32 columns of B, for one k after the other. For bf16 the elements of two consecutive k are a pair, since
+//! `vdpbf16ps` multiplies pairs; an odd last k is paired with zeros. Columns that do not exist are zeros.
+//!
+//! ```text
+//!     B, K = 3                   panel of f32                panel of bf16
+//!     a0 b0 c0 …                 a0 b0 c0 …  (32)            a0 a1 b0 b1 c0 c1 …  (64)
+//!     a1 b1 c1 …                 a1 b1 c1 …                  a2  0 b2  0 c2  0 …
+//!     a2 b2 c2 …                 a2 b2 c2 …
+//! ```
+//!
+//! Rows of A are read where they lie if they consist of 4-byte words as they are, that is of f32, or of pairs of bf16 for
+//! `vdpbf16ps`. Otherwise a block of them is copied: other paths read bf16 that was widened to f32; a product by the
+//! transpose of A needs pairs along its columns.
+//!
+//! Read next: `tile.rs`.
 
 use super::tile::{COLUMN_WORDS, PANEL, ROW_WORDS, step_depth};
 use crate::dtype::{DType, Real, bf16};
@@ -9,8 +25,7 @@ pub(super) fn panel_len<T: Real>(k: usize) -> Option<usize> {
     k.checked_next_multiple_of(step_depth::<T>())?.checked_mul(PANEL)
 }
 
-/// One panel from rows along k: B's row `k` lies at `from + k · stride`. Columns past `cols`, and the second half of an odd
-/// last pair, become zero.
+/// Makes a panel of B from its rows: row `k` of B lies at `from + k · stride`.
 pub(super) struct PanelFromRows<X, T> {
     pub from: *const X,
     pub stride: usize,
@@ -29,8 +44,8 @@ impl<X: Real, T: Real> Kernel for PanelFromRows<X, T> {
             let mut column = 0;
             while column < PANEL {
                 let count = S::LANES.min(self.cols.saturating_sub(column));
-                // SAFETY: `k` rows of `cols` elements may be read, and `panel_len` elements written; a row or a column
-                // past the end is not read (`count` is then 0, or the row is replaced by zeros).
+                // SAFETY: the caller gives `k` rows of `cols` elements to read and `panel_len` elements to write. A column past
+                // the end has a `count` of 0, and a row past the end is replaced by zeros: neither is read.
                 unsafe {
                     let from = self.from.add(k * self.stride).wrapping_add(column);
                     let to = self.to.add(k * PANEL + column * depth);
@@ -58,7 +73,7 @@ impl<X: Real, T: Real> Kernel for PanelFromRows<X, T> {
     }
 }
 
-/// One panel from rows along n, as weights lie in files: B's column `j` lies at `from + j · stride`.
+/// Makes a panel of B from its columns, as weights lie in files: column `j` of B lies at `from + j · stride`.
 pub(super) struct PanelFromColumns<T> {
     pub from: *const f32,
     pub stride: usize,
@@ -71,13 +86,13 @@ impl<T: Real> Kernel for PanelFromColumns<T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        /// Depth of the part that is transposed at a time; it stays in the first cache.
+        /// Depth of the part that is transposed at a time: small enough to stay in the first cache.
         const DEPTH: usize = 64;
         let mut turned = [[0.0f32; PANEL]; DEPTH];
         for start in (0..self.k).step_by(DEPTH) {
             let k = DEPTH.min(self.k - start);
             for column in 0..self.cols {
-                // SAFETY: column `column` holds `self.k` elements at its place.
+                // SAFETY: the caller gives `cols` columns of `self.k` elements.
                 let from = unsafe { std::slice::from_raw_parts(self.from.add(column * self.stride + start), k) };
                 for (row, &x) in turned.iter_mut().zip(from) {
                     row[column] = x;
@@ -95,7 +110,7 @@ impl<T: Real> Kernel for PanelFromColumns<T> {
     }
 }
 
-/// A block of A whose rows are not words as they lie, or lie whole pages apart: `rows` rows, `k` of each, completed by zeros to whole steps.
+/// Copies `rows` rows of A, `k` elements of each, and completes them by zeros to whole steps.
 pub(super) struct BlockFromRows<T> {
     pub from: *const T,
     pub stride: usize,
@@ -110,8 +125,8 @@ impl<T: Real> Kernel for BlockFromRows<T> {
     fn run<S: Simd>(self, s: S) {
         let whole = self.k.next_multiple_of(step_depth::<T>());
         for i in 0..self.rows {
-            // SAFETY: `rows` rows of `k` elements may be read, and as many rows of `ROW_WORDS` words written, which is
-            // enough for whole steps.
+            // SAFETY: the caller gives `rows` rows of `k` elements to read, and as many rows of `ROW_WORDS` words to write,
+            // which is room for whole steps.
             unsafe {
                 let from = self.from.add(i * self.stride);
                 let to = self.to.add(i * ROW_WORDS);
@@ -134,7 +149,7 @@ impl<T: Real> Kernel for BlockFromRows<T> {
     }
 }
 
-/// A transposed block: A's row `i` is column `i` of `from`, whose rows run along k.
+/// Copies a block of a transposed A: row `i` of A is column `i` of `from`, whose rows follow one another along k.
 pub(super) struct BlockFromColumns<T> {
     pub from: *const T,
     pub stride: usize,
@@ -154,8 +169,8 @@ impl<T: Real> Kernel for BlockFromColumns<T> {
             let mut row = 0;
             while row < self.rows {
                 let count = S::LANES.min(self.rows - row);
-                // SAFETY: `k` rows of `rows` elements may be read, and `COLUMN_WORDS` words written for each word of
-                // each step; rows from `self.k` on are not read.
+                // SAFETY: the caller gives `k` rows of `rows` elements to read, and `COLUMN_WORDS` words to write for each word
+                // of each step. Rows from `self.k` on are not read.
                 unsafe {
                     let from = self.from.wrapping_add(k * self.stride + row);
                     let first = if k < self.k { s.load_partial(from, count) } else { s.zero() };

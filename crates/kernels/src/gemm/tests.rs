@@ -61,13 +61,13 @@ const SIZES: [(usize, usize, usize); 20] = [
     (400, 9, 70),
 ];
 
-/// The portable path may call a function for each multiply-add, so that it does without the largest sizes.
+/// The portable path may call a function for each multiply-add; it is spared the largest sizes.
 fn sizes(isa: Isa) -> impl Iterator<Item = (usize, usize, usize)> {
     SIZES.into_iter().filter(move |(m, k, n)| isa != Isa::Portable || m * k * n < 300_000)
 }
 
 fn close(found: f32, wanted: f64, size: f64, unit: f64, place: &str) {
-    // Rounding errors of a sum of K terms stay far below K units of the sum of magnitudes; 8 units hold at these sizes.
+    // The rounding error of a sum of K terms is far below K units of the sum of magnitudes; at these sizes 8 units suffice.
     assert!((found as f64 - wanted).abs() <= unit * size.max(1e-6) * 8.0, "{place}: {found} is not {wanted}");
 }
 
@@ -288,7 +288,7 @@ fn strides_are_respected_and_gaps_left_alone() {
     }
 }
 
-/// A is read where it lies or is copied first, by its type, its stride and where it begins.
+/// Whether A is read where it lies, or is copied first, depends on its type, its stride and where it begins.
 fn check_places_of_a<T: Real>() {
     let (m, k, n) = (14, 803, 33);
     let content: Vec<T> = values(m * 2 * k, 21);

@@ -1,8 +1,19 @@
-//! The innermost product: a few rows of A by a few panels of B, accumulated in registers.
+//! The innermost loop: the sums of a few rows of A by one panel of B, in registers.
 //!
-//! Work is counted in *steps* along k: one k for f32, a pair of k for bf16. A is read in 4-byte *words*: f32; a pair
-//! of bf16 where `vdpbf16ps` exists; elsewhere the two bf16 of a pair, widened beforehand to one f32 each. Such words are
-//! read where they lie; what has to be widened or paired first, or lies whole pages apart, is copied, a block at a time.
+//! ```text
+//!     for each step along k:
+//!         load the panel's 32 columns              2 vectors of AVX-512, 4 of AVX2, 8 of NEON
+//!         for each row of the tile:
+//!             word = A[row, step] in every lane
+//!             sums[row] += word · columns          one multiply-add a vector
+//! ```
+//!
+//! A *step* is one k for f32, and a pair of k for bf16. A is read in 4-byte *words*: an f32; a pair of bf16 where
+//! `vdpbf16ps` exists; elsewhere the two bf16 of a pair as two f32, which were widened beforehand (`pack.rs`).
+//!
+//! With few rows there are too few sums to hide the latency of a multiply-add. Then a tile takes several panels at once.
+//!
+//! Read next: `blocks.rs`.
 
 use std::marker::PhantomData;
 
@@ -12,15 +23,15 @@ use crate::simd::{Kernel, Simd, prefetch};
 
 /// Columns of B in a panel: two vectors of AVX-512, four of AVX2, eight of NEON.
 pub(super) const PANEL: usize = 32;
-/// Most words of one row of A in a block. With this depth a panel's part of B (48 KB) stays in the nearest caches while
-/// the tiles of a row block pass over it.
+/// Most words of one row of A in a block. A panel of B that is this deep takes 48 KB: it stays in the nearest caches while
+/// all tiles of a row block read it.
 pub(super) const BLOCK_WORDS: usize = 384;
-/// Words from one row of a copied block of A to the next; not a multiple of the page size, so that the rows do not compete
+/// Words from one row of a copied block of A to the next. It is no multiple of the page size, so that the rows do not compete
 /// for the same cache sets.
 pub(super) const ROW_WORDS: usize = BLOCK_WORDS + 16;
-/// Most rows of a block of A: with this many it takes 300 KB of the second cache.
+/// Most rows of a block of A: 300 KB of the second cache.
 pub(super) const BLOCK_ROWS: usize = 192;
-/// Words from one step of a copied, transposed block of A to the next; uneven for the same reason.
+/// Words from one step of a copied, transposed block of A to the next; no multiple of the page size, for the same reason.
 pub(super) const COLUMN_WORDS: usize = BLOCK_ROWS + 16;
 /// Rows of the tallest tile of any path.
 pub(super) const TALLEST: usize = 12;
@@ -38,7 +49,7 @@ pub(super) fn step_words<T: Real>(isa: Isa) -> usize {
     if T::DTYPE == DType::F32 || isa == Isa::Avx512Bf16 { 1 } else { 2 }
 }
 
-/// Rows of the tallest tile of a path: as many as leave registers for a row of B and one element of A.
+/// Rows of the tallest tile of a path: as many as leave registers for one row of B and one word of A.
 pub(super) const fn tile_rows(isa: Isa) -> usize {
     match isa {
         Isa::Avx512Bf16 | Isa::Avx512 => 12,
@@ -47,7 +58,7 @@ pub(super) const fn tile_rows(isa: Isa) -> usize {
     }
 }
 
-/// How many panels a tile of so few rows takes at once, so that there are enough independent sums to hide the latency of FMA.
+/// How many panels a tile of `rows` rows takes at once: enough for its sums to hide the latency of a multiply-add.
 pub(super) fn panels_at_once(isa: Isa, rows: usize) -> usize {
     match (isa, rows) {
         (Isa::Avx512Bf16 | Isa::Avx512, 1) => 4,
@@ -57,8 +68,10 @@ pub(super) fn panels_at_once(isa: Isa, rows: usize) -> usize {
     }
 }
 
-/// One tile: `rows` of A by `panels` of B, `steps` deep. `TRANSPOSED` names the layout of A: word `w` of step `p`
-/// of row `i` is at `i · a_stride + p · words + w`, or, transposed, at `(p · words + w) · a_stride + i`.
+/// One tile: `rows` rows of A by `panels` panels of B, `steps` steps deep.
+///
+/// Word `w` of step `p` of row `i` of A lies at `i · a_stride + p · words + w`; with `TRANSPOSED`, at
+/// `(p · words + w) · a_stride + i`.
 pub(super) struct Tile<T, const TRANSPOSED: bool> {
     pub a: *const f32,
     pub a_stride: usize,
@@ -70,12 +83,12 @@ pub(super) struct Tile<T, const TRANSPOSED: bool> {
     pub panels: usize,
     pub steps: usize,
     pub rows: usize,
-    /// What will be read later: each step asks for the lines at `ahead` and `ahead_line` elements after it, in each panel,
-    /// and goes on by `ahead_step`.
+    /// Memory that will be read later. In each panel, each step asks for the cache lines at `ahead` and `ahead_line` elements
+    /// after it, and moves on by `ahead_step` elements.
     pub ahead: *const T,
     pub ahead_line: usize,
     pub ahead_step: usize,
-    /// The sums: read unless `from_zero`, and written.
+    /// The sums. They start from what lies there, or from zero with `from_zero`; they are written there in the end.
     pub c: *mut f32,
     /// Floats from one row of sums to the next, and from one panel of sums to the next.
     pub c_row: usize,
@@ -87,10 +100,10 @@ impl<T: Real, const TRANSPOSED: bool> Kernel for Tile<T, TRANSPOSED> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // SAFETY: the caller of `Isa::run` in `blocks.rs` made the pointers for this shape, and `rows` and
-        // `panels` do not exceed what the path's functions above say.
+        // SAFETY: `blocks.rs` made the pointers for this shape, and gives no more rows and panels than the functions above
+        // say for the path.
         unsafe {
-            // Constant conditions, so that no path compiles the tiles of another.
+            // The conditions are constant, so that no path compiles the tiles of another.
             if const { S::LANES == 16 } {
                 match (self.rows, self.panels) {
                     (1, 4) => self.sums::<S, 1, 2, 4>(s, 0),
@@ -155,8 +168,8 @@ impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
         }
     }
 
-    /// `R` rows by `V` vectors, from `column` on, of each of `G` panels.
-    // Constant bounds and plain indices unroll, so that the sums live in registers.
+    /// `R` rows by `V` vectors of each of `G` panels, from `column` on.
+    // Constant bounds and plain indices are unrolled, so that the sums live in registers.
     #[allow(clippy::needless_range_loop)]
     #[inline(always)]
     unsafe fn sums<S: Simd, const R: usize, const V: usize, const G: usize>(&self, s: S, column: usize) {
@@ -165,7 +178,7 @@ impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
         let words = if narrow { 1 } else { 2 };
         let (row_step, word_step) = if TRANSPOSED { (1, self.a_stride) } else { (self.a_stride, 1) };
         let mut acc = [[[s.zero(); V]; G]; R];
-        // SAFETY: A holds `steps` steps of R rows, B's panels `steps` steps from `b` on, and the sums R rows a panel.
+        // SAFETY: the caller's. A holds `steps` steps of R rows, each panel of B `steps` steps, and the sums R rows for each panel.
         unsafe {
             if !self.from_zero {
                 for (i, row) in acc.iter_mut().enumerate() {
@@ -180,7 +193,7 @@ impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
             let mut b = self.b.add(column * depth);
             let mut ahead = self.ahead;
             for _ in 0..self.steps {
-                // B's vectors first, then row after row: the order in which everything fits into registers.
+                // B's vectors first, then one row after the other: in this order everything fits into the registers.
                 if T::DTYPE == DType::F32 {
                     let mut columns = [[s.zero(); V]; G];
                     for g in 0..G {
@@ -212,7 +225,7 @@ impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
                         }
                     }
                 } else {
-                    // As `dot_bf16`, the second of each pair first, with the widening of A done when its block was made.
+                    // What `dot_bf16` computes, the second of each pair first. A was widened when its block was copied.
                     for half in [1, 0] {
                         let mut columns = [[s.zero(); V]; G];
                         for g in 0..G {
@@ -252,7 +265,7 @@ impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
     }
 }
 
-/// What becomes of finished sums: `out = addend + (sums + bias)`, rounded once to `O`.
+/// Writes finished sums: `out = addend + (sums + bias)`, rounded once to `O`.
 pub(super) struct Finish<'a, O> {
     pub c: *const f32,
     pub rows: usize,
@@ -276,7 +289,7 @@ impl<O: Real> Kernel for Finish<'_, O> {
             let mut column = 0;
             while column < self.cols {
                 let count = S::LANES.min(self.cols - column);
-                // SAFETY: the caller in `blocks.rs` gives `rows` rows of `cols` columns at each pointer.
+                // SAFETY: `blocks.rs` gives `rows` rows of `cols` columns at each pointer.
                 unsafe {
                     let mut sum = s.load(self.c.add(i * PANEL + column));
                     if !self.bias.is_null() {

@@ -1,12 +1,12 @@
-//! One folder per operation: `mod.rs` says what it computes and holds the f64 reference, `cpu.rs` the SIMD code.
+//! One folder per operation: `mod.rs` says what it computes and checks operands, `cpu.rs` holds the SIMD code.
 //!
-//! Every operation takes a [`crate::Queue`] first, then views and scalars, checks shapes, and returns nothing. A row of
-//! its output depends on that row's inputs alone: not on the batch around it, nor on the number of threads.
+//! Every operation takes a [`crate::Queue`] first, then views and scalars; it checks them, and returns nothing. A row of
+//! its output depends on that row's inputs alone, and not on the batch around it or on the number of threads.
 //!
-//! Loops in `cpu.rs` are plain counts, without iterator adapters: those are not always inlined into a large function, and
+//! Loops in `cpu.rs` count, and use no iterator adapters. The compiler does not always inline those into a large function, and
 //! a vector that passes through a call goes through memory.
 //!
-//! Read next: [`rmsnorm`] for the form, [`attention`] for the hardest, [`head`] for where losses come from.
+//! Read next: [`rmsnorm`], which shows the form; [`attention`], the hardest; [`head`], where losses come from.
 
 #![allow(clippy::needless_range_loop)]
 

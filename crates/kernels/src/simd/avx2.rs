@@ -6,8 +6,8 @@ use super::{Kernel, Simd};
 use crate::device::Isa;
 use crate::dtype::bf16;
 
-/// The token of [`Isa::Avx2`]. It is private, and made only by the function below, whose caller has seen that the
-/// machine has the instructions.
+/// The token of [`Isa::Avx2`]. Only the function below makes one; its caller has seen that the machine has the
+/// instructions.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
 
@@ -20,7 +20,7 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 
 macro_rules! on_avx2 {
     ($body:expr) => {
-        // SAFETY: a token exists, so the instructions do; pointers fulfil the contract of `Simd`.
+        // SAFETY: the token exists, and so do the instructions. Pointers fulfil the contract of `Simd`.
         unsafe { $body }
     };
 }
@@ -38,7 +38,7 @@ impl Avx2 {
         on_avx2!(_mm256_loadu_si256(MASKS.as_ptr().add(start).cast()))
     }
 
-    /// The bf16 value of each lane in its upper 16 bits, the lower ones zero.
+    /// Each lane rounded to bf16: the value in the upper 16 bits, zeros in the lower ones.
     #[inline(always)]
     fn rounded(self, a: __m256) -> __m256i {
         on_avx2!({
@@ -116,10 +116,6 @@ impl Simd for Avx2 {
         on_avx2!(_mm256_sqrt_ps(a))
     }
     #[inline(always)]
-    fn abs(self, a: __m256) -> __m256 {
-        on_avx2!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), a))
-    }
-    #[inline(always)]
     fn round(self, a: __m256) -> __m256 {
         on_avx2!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
     }
@@ -134,14 +130,6 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn lt(self, a: __m256, b: __m256) -> __m256 {
         on_avx2!(_mm256_cmp_ps::<_CMP_LT_OQ>(a, b))
-    }
-    #[inline(always)]
-    fn le(self, a: __m256, b: __m256) -> __m256 {
-        on_avx2!(_mm256_cmp_ps::<_CMP_LE_OQ>(a, b))
-    }
-    #[inline(always)]
-    fn eq(self, a: __m256, b: __m256) -> __m256 {
-        on_avx2!(_mm256_cmp_ps::<_CMP_EQ_OQ>(a, b))
     }
     #[inline(always)]
     fn first(self, count: usize) -> __m256 {
@@ -203,10 +191,6 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn store_pairs(self, to: *mut bf16, pairs: __m256i) {
         on_avx2!(_mm256_storeu_si256(to.cast(), pairs))
-    }
-    #[inline(always)]
-    unsafe fn store_pairs_partial(self, to: *mut bf16, pairs: __m256i, count: usize) {
-        on_avx2!(_mm256_maskstore_epi32(to.cast(), self.mask(count), pairs))
     }
     #[inline(always)]
     fn dot_bf16(self, acc: __m256, a: __m256i, b: __m256i) -> __m256 {

@@ -6,8 +6,8 @@ use super::{Kernel, Simd};
 use crate::device::Isa;
 use crate::dtype::bf16;
 
-/// The token of [`Isa::Avx512Bf16`] (`NATIVE_BF16`) and of [`Isa::Avx512`]. It is private, and made only by the two
-/// functions below, whose caller has seen that the machine has the instructions.
+/// The token of [`Isa::Avx512Bf16`] (`NATIVE_BF16`) and of [`Isa::Avx512`]. Only the two functions below make one; their
+/// callers have seen that the machine has the instructions.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512<const NATIVE_BF16: bool>(());
 
@@ -27,7 +27,7 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 
 macro_rules! on_avx512 {
     ($body:expr) => {
-        // SAFETY: a token exists, so the instructions do; pointers fulfil the contract of `Simd`.
+        // SAFETY: the token exists, and so do the instructions. Pointers fulfil the contract of `Simd`.
         unsafe { $body }
     };
 }
@@ -39,7 +39,7 @@ fn mask(count: usize) -> __mmask16 {
 }
 
 impl<const NATIVE_BF16: bool> Avx512<NATIVE_BF16> {
-    /// The bf16 value of each lane in its upper 16 bits, the lower ones zero.
+    /// Each lane rounded to bf16: the value in the upper 16 bits, zeros in the lower ones.
     #[inline(always)]
     fn rounded(self, a: __m512) -> __m512i {
         on_avx512!({
@@ -55,7 +55,7 @@ impl<const NATIVE_BF16: bool> Avx512<NATIVE_BF16> {
     #[inline(always)]
     fn narrow(self, a: __m512) -> __m256i {
         const SUBNORMAL: i32 = 0x20;
-        // `vcvtneps2bf16` rounds as `Real::from_f32` does, but for subnormal numbers, which it flushes.
+        // `vcvtneps2bf16` rounds as `Real::from_f32` does, except that it makes subnormal numbers zero.
         if NATIVE_BF16 && on_avx512!(_mm512_fpclass_ps_mask::<SUBNORMAL>(a)) == 0 {
             return on_avx512!(std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(a)));
         }
@@ -117,10 +117,6 @@ impl<const NATIVE_BF16: bool> Simd for Avx512<NATIVE_BF16> {
         on_avx512!(_mm512_sqrt_ps(a))
     }
     #[inline(always)]
-    fn abs(self, a: __m512) -> __m512 {
-        on_avx512!(_mm512_abs_ps(a))
-    }
-    #[inline(always)]
     fn round(self, a: __m512) -> __m512 {
         on_avx512!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
     }
@@ -139,14 +135,6 @@ impl<const NATIVE_BF16: bool> Simd for Avx512<NATIVE_BF16> {
     #[inline(always)]
     fn lt(self, a: __m512, b: __m512) -> __mmask16 {
         on_avx512!(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b))
-    }
-    #[inline(always)]
-    fn le(self, a: __m512, b: __m512) -> __mmask16 {
-        on_avx512!(_mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, b))
-    }
-    #[inline(always)]
-    fn eq(self, a: __m512, b: __m512) -> __mmask16 {
-        on_avx512!(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b))
     }
     #[inline(always)]
     fn first(self, count: usize) -> __mmask16 {
@@ -232,10 +220,6 @@ impl<const NATIVE_BF16: bool> Simd for Avx512<NATIVE_BF16> {
         on_avx512!(_mm512_storeu_si512(to.cast(), pairs))
     }
     #[inline(always)]
-    unsafe fn store_pairs_partial(self, to: *mut bf16, pairs: __m512i, count: usize) {
-        on_avx512!(_mm512_mask_storeu_epi32(to.cast(), mask(count), pairs))
-    }
-    #[inline(always)]
     fn dot_bf16(self, acc: __m512, a: __m512i, b: __m512i) -> __m512 {
         on_avx512!({
             if NATIVE_BF16 {
@@ -277,7 +261,7 @@ impl<const NATIVE_BF16: bool> Simd for Avx512<NATIVE_BF16> {
     }
     #[inline(always)]
     unsafe fn store_bf16_partial(self, to: *mut bf16, a: __m512, count: usize) {
-        // The mask is hidden from the compiler: of a count of one that it knew, LLVM 22 would make a store of 32 bits.
+        // The mask is hidden from the compiler. If LLVM 22 knows that the count is one, it makes a store of 32 bits of it.
         let mask = std::hint::black_box(mask(count));
         on_avx512!(_mm256_mask_storeu_epi16(to.cast(), mask, self.narrow(a)))
     }

@@ -4,7 +4,7 @@ use super::Simd;
 
 /// Results below the smallest normal number, 2⁻¹²⁶, are zero: ln 2⁻¹²⁶, rounded up.
 const UNDERFLOW: f32 = -87.336_54;
-/// Above ln(f32::MAX) = 88.722_84; the scaling overflows to infinity by itself.
+/// Above ln(f32::MAX) = 88.722_84, where the scaling overflows to infinity by itself.
 const OVERFLOW: f32 = 89.0;
 /// ln 2 in two parts; the upper has few enough bits that its products with |n| ≤ 128 are exact.
 const LN_2_UPPER: f32 = 0.693_359_4;
@@ -20,7 +20,7 @@ const TAIL: [f32; 5] = [0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_745,
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     let under = s.lt(x, s.splat(UNDERFLOW));
-    // The constant stands first, so that NaN passes through both.
+    // `max` and `min` return their second argument where one is NaN: so the constant comes first, and NaN passes.
     let x = s.min(s.splat(OVERFLOW), s.max(s.splat(UNDERFLOW), x));
     let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
     let r = s.neg_fma(n, s.splat(LN_2_UPPER), x);

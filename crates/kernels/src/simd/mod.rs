@@ -1,22 +1,19 @@
-//! One vocabulary of vector arithmetic for every instruction path: the trait [`Simd`], and the dispatch [`Isa::run`].
+//! Vector arithmetic for every instruction path: the trait [`Simd`], and [`Isa::run`], which chooses the path.
 //!
 //! An operation is written once, as a [`Kernel`] generic over `S: Simd`, and compiled once for each path. A value `s: S` is
-//! a token without size: it exists only where the machine has the path's instructions, so that arithmetic on
-//! registers is safe; only loads and stores, which take pointers, are `unsafe`.
+//! a token without size. It exists only if the machine has the path's instructions; so arithmetic on
+//! registers is safe, and only loads and stores, which take pointers, are `unsafe`.
 //!
 //! # What keeps a kernel fast
-//! Instructions of a path are only inlined into functions compiled for it. [`Isa::run`] enters such a function, and
-//! everything below it must be `#[inline(always)]` to become a part of it, down to the innermost loop. A closure does
+//! The compiler inlines a path's instructions only into functions that are compiled for the path. [`Isa::run`] enters such a function.
+//! All that it calls, down to the innermost loop, must be `#[inline(always)]` to become a part of it. Closures do
 //! not inherit this: keep vectors out of closures, and enter a kernel *inside* the task of a pool, not around it.
 //!
 //! # What it never does
-//! It never approximates silently: `exp` states its error, every other operation is the correctly rounded one of
-//! IEEE 754. Reductions over lanes use one fixed tree, and lanes outside a mask are never read or written.
+//! It never approximates in silence: `exp` states its error, and every other operation is that of IEEE 754, correctly
+//! rounded. Sums over lanes use one fixed tree. Lanes outside a mask are never read or written.
 //!
-//! Read next: [`portable`] for the meaning of each method in plain Rust, then `gemm/` or any `ops/*/cpu.rs`.
-
-// A complete vocabulary, whether or not an operation uses each word today.
-#![allow(dead_code)]
+//! Read next: [`portable`], which says in plain Rust what each method means; then `gemm/` or any `ops/*/cpu.rs`.
 
 mod exp;
 pub(crate) mod portable;
@@ -41,21 +38,21 @@ pub(crate) use exp::exp;
 /// Vector arithmetic of one instruction path.
 ///
 /// # Safety
-/// This is the contract of every `unsafe` method here: the elements named by the method (`LANES`, or `count` of
-/// them) must be valid for reads, or for writes, at the pointer; no alignment beyond that of the element is needed.
-/// Elements past them are not touched, so that they need not exist.
+/// Every `unsafe` method has this contract. The elements that the method names (`LANES`, or `count` of
+/// them) must be valid for reads, or for writes, at the pointer. They need no alignment beyond that of an element.
+/// Elements past them are not touched, and need not exist.
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The path.
     const ISA: Isa;
     /// Elements in a vector.
     const LANES: usize;
-    /// Whether [`Simd::dot_bf16`] is one instruction; otherwise it is cheaper to widen an operand once, beforehand.
+    /// Whether [`Simd::dot_bf16`] is one instruction. Otherwise it is cheaper to widen an operand beforehand, once.
     const NATIVE_BF16: bool;
     /// A vector of `LANES` f32.
     type F: Copy;
     /// A vector of `LANES` pairs of bf16, the first of a pair in the lower half of a lane.
     type Pairs: Copy;
-    /// One truth value a lane.
+    /// A truth value for each lane.
     type Mask: Copy;
 
     /// `x` in every lane.
@@ -78,8 +75,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// The square root.
     fn sqrt(self, a: Self::F) -> Self::F;
-    /// The absolute value.
-    fn abs(self, a: Self::F) -> Self::F;
     /// The nearest integer, ties to even.
     fn round(self, a: Self::F) -> Self::F;
     /// `2ⁿ` for integer-valued `n` in -126 ..= 127; any value elsewhere.
@@ -93,10 +88,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// `a < b`; false where one is NaN.
     fn lt(self, a: Self::F, b: Self::F) -> Self::Mask;
-    /// `a <= b`; false where one is NaN.
-    fn le(self, a: Self::F, b: Self::F) -> Self::Mask;
-    /// `a == b`; false where one is NaN.
-    fn eq(self, a: Self::F, b: Self::F) -> Self::Mask;
     /// True in the first `count` lanes.
     fn first(self, count: usize) -> Self::Mask;
     /// `a` where the mask is true, otherwise `b`.
@@ -119,16 +110,14 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn pairs(self, first: Self::F, second: Self::F) -> Self::Pairs;
     /// Each lane rounded to the nearest bf16 value exactly as [`Real::from_f32`] does, and still an f32.
     fn round_to_bf16(self, a: Self::F) -> Self::F;
-    /// Pairs for [`Simd::dot_bf16`] alone: two vectors, rounded. Subnormal numbers may become zero where that
-    /// takes them for zero.
+    /// Two vectors rounded to bf16, as pairs for [`Simd::dot_bf16`] and nothing else: subnormal numbers may become zero, where
+    /// that takes them for zero anyway.
     #[inline(always)]
     fn rounded_pairs(self, first: Self::F, second: Self::F) -> Self::Pairs {
         self.pairs(self.round_to_bf16(first), self.round_to_bf16(second))
     }
     /// Writes `LANES` pairs.
     unsafe fn store_pairs(self, to: *mut bf16, pairs: Self::Pairs);
-    /// Writes the first `count <= LANES` pairs.
-    unsafe fn store_pairs_partial(self, to: *mut bf16, pairs: Self::Pairs, count: usize);
     /// `(acc + a₁·b₁) + a₀·b₀` in each lane, every `+` rounded once, as `vdpbf16ps` does. That instruction takes
     /// subnormal inputs and results for zero; the other paths do not.
     fn dot_bf16(self, acc: Self::F, a: Self::Pairs, b: Self::Pairs) -> Self::F;
@@ -219,7 +208,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
 /// A computation written once for every path.
 ///
-/// A kernel is a struct of its arguments (views, pointers, scalars), made inside the task that runs it:
+/// A kernel is a struct of its arguments (views, pointers, scalars). The task that runs it makes it:
 /// ```text
 /// struct Halve<'a> { x: &'a mut [f32] }
 /// impl Kernel for Halve<'_> {
@@ -232,7 +221,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 pub(crate) trait Kernel {
     /// What it returns.
     type Output;
-    /// The computation; mark it, and all it calls with `s`, `#[inline(always)]`.
+    /// The computation. Mark it, and all that it calls with `s`, `#[inline(always)]`.
     fn run<S: Simd>(self, s: S) -> Self::Output;
 }
 
@@ -261,8 +250,8 @@ impl Isa {
         }
     }
 
-    /// As [`Isa::run`], for kernels whose operands or results are of type `T`. Those of f32 know neither pairs nor rounding, so
-    /// that both paths of AVX-512 share them.
+    /// As [`Isa::run`], for kernels whose operands or results are of type `T`. Those of f32 use no pairs and no rounding; so both
+    /// paths of AVX-512 share them.
     ///
     /// # Panics
     /// When the machine cannot run this path.
@@ -271,8 +260,8 @@ impl Isa {
         if const { matches!(T::DTYPE, DType::F32) } { self.run_without_pairs(kernel) } else { self.run(kernel) }
     }
 
-    /// As [`Isa::run`], for kernels without [`Simd::Pairs`]: what differs between the two AVX-512 paths does not concern
-    /// them, or little where they only store a few bf16, so that they are compiled once for both.
+    /// As [`Isa::run`], for kernels without [`Simd::Pairs`]. The two paths of AVX-512 differ in pairs, and in how they store bf16,
+    /// which matters little where few are stored. So these kernels are compiled once for both.
     ///
     /// # Panics
     /// When the machine cannot run this path.
@@ -293,7 +282,7 @@ impl Isa {
         }
     }
 
-    /// Whether the machine can run this path; asks the processor once.
+    /// Whether the machine can run this path. The processor is asked once.
     #[inline]
     fn is_available(self) -> bool {
         static AVAILABLE: AtomicU8 = AtomicU8::new(0);
@@ -308,7 +297,7 @@ impl Isa {
     }
 }
 
-/// Asks for the cache line at `address`, for reading; any address is allowed.
+/// Asks for the cache line at `address`, to read it. Any address is allowed.
 #[inline(always)]
 pub(crate) fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
@@ -321,11 +310,11 @@ pub(crate) fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
-/// Asks for the cache line at `address`, for writing; any address is allowed.
+/// Asks for the cache line at `address`, to write it. Any address is allowed.
 #[inline(always)]
 pub(crate) fn prefetch_to_write<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE is part of x86_64, and a prefetch never faults; a processor without PREFETCHW takes it for a no-op.
+    // SAFETY: SSE is part of x86_64, and a prefetch never faults. A processor without PREFETCHW does nothing.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_ET0>(address.cast());

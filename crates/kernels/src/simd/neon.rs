@@ -6,7 +6,7 @@ use super::{Kernel, Simd};
 use crate::device::Isa;
 use crate::dtype::bf16;
 
-/// The token of [`Isa::Neon`]. It is private, and made only by the function below.
+/// The token of [`Isa::Neon`]. Only the function below makes one.
 #[derive(Clone, Copy)]
 pub(super) struct Neon(());
 
@@ -19,7 +19,7 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 
 macro_rules! on_neon {
     ($body:expr) => {
-        // SAFETY: a token exists, so the instructions do; pointers fulfil the contract of `Simd`.
+        // SAFETY: the token exists, and so do the instructions. Pointers fulfil the contract of `Simd`.
         unsafe { $body }
     };
 }
@@ -27,7 +27,7 @@ macro_rules! on_neon {
 const LANES: usize = 4;
 
 impl Neon {
-    /// The bf16 value of each lane in its upper 16 bits, the lower ones zero.
+    /// Each lane rounded to bf16: the value in the upper 16 bits, zeros in the lower ones.
     #[inline(always)]
     fn rounded(self, a: float32x4_t) -> uint32x4_t {
         on_neon!({
@@ -100,10 +100,6 @@ impl Simd for Neon {
         on_neon!(vsqrtq_f32(a))
     }
     #[inline(always)]
-    fn abs(self, a: float32x4_t) -> float32x4_t {
-        on_neon!(vabsq_f32(a))
-    }
-    #[inline(always)]
     fn round(self, a: float32x4_t) -> float32x4_t {
         on_neon!(vrndnq_f32(a))
     }
@@ -118,14 +114,6 @@ impl Simd for Neon {
     #[inline(always)]
     fn lt(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
         on_neon!(vcltq_f32(a, b))
-    }
-    #[inline(always)]
-    fn le(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
-        on_neon!(vcleq_f32(a, b))
-    }
-    #[inline(always)]
-    fn eq(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
-        on_neon!(vceqq_f32(a, b))
     }
     #[inline(always)]
     fn first(self, count: usize) -> uint32x4_t {
@@ -188,14 +176,6 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn store_pairs(self, to: *mut bf16, pairs: uint32x4_t) {
         on_neon!(vst1q_u16(to.cast(), vreinterpretq_u16_u32(pairs)))
-    }
-    #[inline(always)]
-    unsafe fn store_pairs_partial(self, to: *mut bf16, pairs: uint32x4_t, count: usize) {
-        let mut words = [0u32; LANES];
-        on_neon!({
-            vst1q_u32(words.as_mut_ptr(), pairs);
-            std::ptr::copy_nonoverlapping(words.as_ptr().cast::<bf16>(), to, 2 * count.min(LANES));
-        })
     }
     #[inline(always)]
     fn dot_bf16(self, acc: float32x4_t, a: uint32x4_t, b: uint32x4_t) -> float32x4_t {

@@ -1,5 +1,5 @@
-//! The path of plain Rust: arrays and `f32::mul_add`. It defines what every method means, and runs anywhere; without
-//! an FMA instruction in the target's baseline, `mul_add` is a call into the C library, exact but slow.
+//! The path of plain Rust: arrays and `f32::mul_add`. It defines what every method means, and runs anywhere. If the target's
+//! baseline has no FMA instruction, `mul_add` calls the C library, which is exact but slow.
 
 use super::Simd;
 use crate::device::Isa;
@@ -71,10 +71,6 @@ impl Simd for Portable {
         lanewise!(Self::F, |a| a.sqrt())
     }
     #[inline(always)]
-    fn abs(self, a: Self::F) -> Self::F {
-        lanewise!(Self::F, |a| a.abs())
-    }
-    #[inline(always)]
     fn round(self, a: Self::F) -> Self::F {
         lanewise!(Self::F, |a| a.round_ties_even())
     }
@@ -86,14 +82,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn lt(self, a: Self::F, b: Self::F) -> Self::Mask {
         lanewise!(Self::Mask, |a, b| a < b)
-    }
-    #[inline(always)]
-    fn le(self, a: Self::F, b: Self::F) -> Self::Mask {
-        lanewise!(Self::Mask, |a, b| a <= b)
-    }
-    #[inline(always)]
-    fn eq(self, a: Self::F, b: Self::F) -> Self::Mask {
-        lanewise!(Self::Mask, |a, b| a == b)
     }
     #[inline(always)]
     fn first(self, count: usize) -> Self::Mask {
@@ -156,11 +144,6 @@ impl Simd for Portable {
     unsafe fn store_pairs(self, to: *mut bf16, pairs: Self::Pairs) {
         // SAFETY: the contract of `Simd`.
         unsafe { to.cast::<Self::Pairs>().write_unaligned(pairs) }
-    }
-    #[inline(always)]
-    unsafe fn store_pairs_partial(self, to: *mut bf16, pairs: Self::Pairs, count: usize) {
-        // SAFETY: the contract of `Simd`.
-        unsafe { std::ptr::copy_nonoverlapping(pairs.as_ptr().cast::<bf16>(), to, 2 * count.min(LANES)) }
     }
     #[inline(always)]
     fn dot_bf16(self, acc: Self::F, a: Self::Pairs, b: Self::Pairs) -> Self::F {

@@ -1,7 +1,7 @@
 //! AdamW: one step of the optimiser over one tensor, and the squared norm that clipping needs.
 //!
 //! The weight decay is decoupled and scaled by the learning rate, as in `torch.optim.AdamW`; the update equals
-//! PyTorch's to rounding. Clipping enters as `gradient_scale`, so that the gradient is read once.
+//! PyTorch's but for rounding. Clipping is a factor, `gradient_scale`, so that the gradient is read once.
 //!
 //! Source: Loshchilov and Hutter 2017, arXiv 1711.05101. Read next: `ops/elementwise/mod.rs`.
 
@@ -25,7 +25,7 @@ pub struct AdamW {
     pub beta2: f32,
     /// Added to the root of the second moment.
     pub eps: f32,
-    /// Decoupled decay, times `lr` a step.
+    /// Decoupled decay: each step takes away this share of the weight, times `lr`.
     pub weight_decay: f32,
     /// Number of this step, the first being 1.
     pub step: u32,
@@ -80,7 +80,7 @@ pub fn adamw(
     });
 }
 
-/// Σ x², summed over fixed chunks in order, so that it does not depend on the number of threads.
+/// Σ x². It is summed over fixed chunks and then over these in order, so that it does not depend on the number of threads.
 ///
 /// # Shapes
 /// * `x`: any shape.

@@ -1,22 +1,41 @@
 //! Causal attention with grouped query heads, over packed segments that may share a prefix, and over a paged cache.
 //!
-//! Never holds a T×T matrix: keys are taken in blocks of [`KEY_BLOCK`], and a row keeps a running maximum, sum and output
-//! (online softmax). Blocks are aligned to position 0 of the *sequence*, also across the border between a parent and its
-//! child, and a row's arithmetic is the same whether the keys lie in the packed batch or in the pages of a cache: so
-//! [`attention_forward`] and [`attention_paged`] give the same bits. The backward pass keeps only the log-sum-exp of
-//! every row and makes the probabilities again, block by block.
+//! This is FlashAttention: no T×T matrix is ever held. Keys and values are taken in blocks of [`KEY_BLOCK`] positions, and
+//! each query keeps a running maximum, sum and output (online softmax):
+//!
+//! ```text
+//!     for each block of keys:   s = q·kᵀ, where a key is visible;  m' = max(m, max s)
+//!                               sum = sum · exp(scale·(m − m')) + Σ exp(scale·(s − m'))
+//!                               out = out · exp(scale·(m − m')) + exp(scale·(s − m')) · v
+//!     in the end:               out / sum, and lse = scale·m + ln sum
+//! ```
+//!
+//! # Blocks begin at position 0 of the sequence
+//! Not at a segment's or a page's. So a query's arithmetic is the same wherever its keys lie: in the packed
+//! batch of [`attention_forward`], behind a shared prompt, or in the pages that [`attention_paged`] reads. The bits are equal.
+//!
+//! ```text
+//!     prompt, 100 tokens                        completion, 50 tokens
+//!     ├──────── block 0 ────────┼──────── block 1 ────────┼──── block 2 ────┤
+//!     0                         64        100             128               150     position
+//! ```
+//!
+//! To this end the forward pass first copies the batch's keys and values into pages, as if each segment were a
+//! sequence of a cache (`segments.rs`), and then runs the same code as decoding.
+//!
+//! The backward pass keeps only the log-sum-exp of every query. It computes the probabilities again, block by block.
 //!
 //! Query head `h` of H reads kv head `h / (H / K)`, as in Llama.
 //!
 //! Source: Dao 2023, arXiv 2307.08691 (blocks and the backward pass); Ainslie et al. 2023, arXiv 2305.13245 (grouped
-//! heads); Kwon et al. 2023, arXiv 2309.06180 (pages). Read next: [`PagedCache`], then `ops/swiglu/mod.rs`.
+//! heads); Kwon et al. 2023, arXiv 2309.06180 (pages). Read next: `segments.rs`, `paged.rs`, then `cpu/forward.rs`.
 
 mod cpu;
 mod paged;
 mod segments;
 
 #[cfg(test)]
-mod reference;
+pub(crate) mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -33,18 +52,19 @@ use cpu::forward::{Attend, Attention, FillPage, heads_together};
 use cpu::{Pages, Rows, RowsMut};
 use segments::{PagePlan, check_segments, first_positions, trees};
 
-/// Keys in one block of the online softmax, and positions in one page of the cache.
+/// Positions in one block of the online softmax, and in one page of a cache. Every device keeps to it: it decides in what order
+/// numbers are added, and what a page table means.
 pub const KEY_BLOCK: usize = 64;
 
-/// The longest head: queries and outputs of a few rows are kept on the stack.
+/// The longest head. Queries and outputs of a few rows are kept on the stack, which bounds it.
 pub const MAX_HEAD_DIM: usize = 256;
 
 /// Attends within each sequence of a packed batch.
 ///
 /// # Shapes
 /// * `q`: `[N, H·D]`; `k`, `v`: `[N, K·D]`; any strides. `head_dim`: D; `scale` multiplies `q·k`, usually `1/√D`; it is positive.
-/// * `segments`: which rows belong together; rows in no segment are left as they are.
-/// * `out`: `[N, H·D]`, overwritten; `lse`: `[N, H]`, overwritten: log Σ exp(scale · q·k), kept for the backward pass.
+/// * `segments`: which rows belong together. The rows of no segment are left as they are.
+/// * `out`: `[N, H·D]`, overwritten; `lse`: `[N, H]`, overwritten by log Σ exp(scale · q·k), for the backward pass.
 ///
 /// # Panics
 /// When shapes disagree, H is no multiple of K, a head is longer than [`MAX_HEAD_DIM`], the scale is not positive, a segment leaves the batch
@@ -92,13 +112,13 @@ pub fn attention_forward<T: Real>(
     attend::<T>(queue, &attention, &runs);
 }
 
-/// Rows of one sequence that one task takes for one kv head, or for several if the rows are few.
+/// Rows of one sequence that go to one task: for one kv head, or for several if the rows are few.
 struct Run<'a> {
     rows: Range<usize>,
     table: &'a [u32],
 }
 
-/// Rows in a run, at most: few enough that a single long sequence keeps all threads busy.
+/// Most rows of a run: few enough that a single long sequence keeps all threads busy.
 const RUN: usize = 96;
 
 fn push_runs<'a>(runs: &mut Vec<Run<'a>>, rows: Range<usize>, table: &'a [u32]) {
@@ -107,11 +127,11 @@ fn push_runs<'a>(runs: &mut Vec<Run<'a>>, rows: Range<usize>, table: &'a [u32]) 
     }
 }
 
-/// Attends for runs of rows over pages of T: the one body of [`attention_forward`] and [`attention_paged`].
+/// Attends for runs of rows over pages of T. [`attention_forward`] and [`attention_paged`] both end here.
 fn attend<T: Real>(queue: &Queue, attention: &Attention, runs: &[Run]) {
     assert!(attention.scale > 0.0, "attention: a scale of {}", attention.scale);
     let kv_heads = attention.pages.kv_heads;
-    // A few tasks for each thread, so that none waits long for another.
+    // About eight tasks for each thread, so that no thread waits long for another.
     let fair = (runs.len() * kv_heads).div_ceil(8 * queue.threads()).min(kv_heads);
     let mut tasks = Vec::with_capacity(runs.len());
     for run in runs {
@@ -182,7 +202,7 @@ pub fn attention_backward<T: Real>(
         group,
         scale,
     };
-    // A worker keeps its part of the scratch and takes tasks until none is left.
+    // A worker keeps its part of the scratch, and takes tasks until none is left.
     queue.parallel(workers, |worker| {
         let scratch = scratch.get().wrapping_add(worker * largest);
         loop {
@@ -200,7 +220,7 @@ pub fn attention_backward<T: Real>(
     });
 }
 
-/// The scratch, of which workers take disjoint parts.
+/// The scratch. Each worker uses a part of its own.
 struct SendPtr(*mut f32);
 
 // SAFETY: only a pointer; each worker writes its own part.

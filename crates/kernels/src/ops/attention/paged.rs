@@ -1,11 +1,23 @@
 //! [`PagedCache`]: the keys and values of one layer in pages, and attention over them.
 //!
-//! A page holds [`KEY_BLOCK`] positions of one sequence, for all kv heads. Which pages a sequence has, and when they are
-//! shared or freed, is the caller's business. In a page each head's keys lie transposed (`[D, KEY_BLOCK]`), so that one
-//! vector holds the same coordinate of consecutive keys; its values lie behind them as `[KEY_BLOCK, D]`, D padded to 16.
-//! In bf16 two coordinates of a key are one word, and so are two keys' values of one coordinate.
+//! A page holds [`KEY_BLOCK`] positions of one sequence, for all kv heads. Which pages a sequence has, and when pages are
+//! shared or freed, is the caller's business: it names them in page tables.
 //!
-//! Read next: `ops/attention/mod.rs`.
+//! # A page on the CPU
+//! For one kv head after the other, first the keys, transposed, then the values. D' is D rounded up to a multiple of 16.
+//!
+//! ```text
+//!     keys [D, 64]                       values [64, D']
+//!     k0[0] k1[0] k2[0] …                v0[0] v0[1] v0[2] …      kp[i], vp[i]: coordinate i of the key or the
+//!     k0[1] k1[1] k2[1] …                v1[0] v1[1] v1[2] …                    value of position p
+//!     …                                  …
+//! ```
+//!
+//! So a vector loaded from the keys holds one coordinate of consecutive positions, and one loaded from the values consecutive
+//! coordinates of one position. In bf16 every place holds a 4-byte word of two elements: of the keys the coordinates 2i and
+//! 2i + 1 of one position, of the values one coordinate of the positions 2p and 2p + 1.
+//!
+//! Read next: `cpu/mod.rs`.
 
 use std::ops::Range;
 
@@ -16,7 +28,7 @@ use crate::check::{expect, expect_below};
 use crate::view::area;
 use crate::{Buffer, Device, Queue, Real, View, ViewMut};
 
-/// Keys, and as many values, from which on [`cache_write`] divides its work.
+/// [`cache_write`] divides its work among threads from this many elements of keys on.
 const WORTH_A_FORK: usize = 2048;
 
 /// Keys and values of one layer, stored in the dtype that training attends over.
@@ -44,23 +56,23 @@ impl<T: Real> PagedCache<T> {
         area(Pages::of(std::ptr::null_mut::<T>(), kv_heads, head_dim).words(), size_of::<f32>())
     }
 
-    /// Its memory, to be read, or to be written by whoever holds it exclusively.
+    /// Its memory. Who writes to it must hold the cache exclusively.
     fn layout(&self) -> Pages {
         Pages::of(self.memory.host().as_ptr().cast_mut(), self.kv_heads, self.head_dim)
     }
 }
 
-/// Stores keys and values: row i goes to the page and the offset within it that `slots[i]` names.
+/// Stores keys and values: row i goes to the page, and the offset within the page, that `slots[i]` names.
 ///
 /// # Shapes
-/// * `k`, `v`: `[R, K·D]`, any stride; `slots`: R pairs (page, offset), those of one page in succession and in increasing order; `cache`:
-///   those places overwritten.
+/// * `k`, `v`: `[R, K·D]`, any stride; `slots`: R pairs (page, offset). Slots of one page follow one another, by increasing offset.
+/// * `cache`: those places are overwritten.
 ///
-/// In bf16 the values of an odd offset share words with those of the even one before it, which clears them: what follows in a
-/// page is written after it.
+/// In bf16 the values of offsets 2i and 2i + 1 share words. Writing offset 2i clears the other half, so that a page that is used
+/// again holds nothing old; so offset 2i + 1 is written later.
 ///
 /// # Panics
-/// When shapes disagree, a slot is outside the cache, or slots of one page are apart from each other or in another order.
+/// When shapes disagree, a slot lies outside the cache, or slots of one page are apart from each other or in another order.
 pub fn cache_write<T: Real>(queue: &Queue, k: View<T>, v: View<T>, slots: &[(u32, u32)], cache: &mut PagedCache<T>) {
     let (kv_heads, d) = (cache.kv_heads, cache.head_dim);
     expect(queue, "cache_write: k", &k, (slots.len(), kv_heads * d));
@@ -86,12 +98,12 @@ pub fn cache_write<T: Real>(queue: &Queue, k: View<T>, v: View<T>, slots: &[(u32
             let (page, offset) = slots[row];
             for head in 0..kv_heads {
                 let (k, v) = (&k.row(row)[head * d..][..d], &v.row(row)[head * d..][..d]);
-                // SAFETY: the slot is inside the cache, which is borrowed exclusively; no other task writes to this page.
+                // SAFETY: the slot lies inside the cache, which is borrowed exclusively. No other task writes to this page.
                 unsafe { write_key_and_value(k, v, pages.head(page as usize, head), offset as usize) };
             }
         }
     };
-    // Few rows are not worth a fork. Otherwise the pages go to threads as in attention, which reads them next.
+    // Few rows are not worth a job for all threads. Otherwise pages go to threads as they do in attention, which reads them next.
     match slots.len() * kv_heads * d < WORTH_A_FORK {
         true => (0..groups.len()).for_each(write),
         false => queue.parallel(groups.len(), write),
@@ -107,7 +119,7 @@ unsafe fn write_key_and_value<T: Real>(k: &[T], v: &[T], (keys, values): (*mut f
     let (keys, values) = (keys.cast::<T>(), values.cast::<T>());
     for (i, word) in k.chunks(depth).enumerate() {
         for (j, k) in word.iter().enumerate() {
-            // SAFETY: the caller's: D lies below the words of keys.
+            // SAFETY: the caller's. The keys have room for D coordinates.
             unsafe { *keys.add((i * KEY_BLOCK + offset) * depth + j) = *k };
         }
     }
@@ -123,7 +135,7 @@ unsafe fn write_key_and_value<T: Real>(k: &[T], v: &[T], (keys, values): (*mut f
     }
 }
 
-/// Copies a page: what a sequence does before it writes into a page that it shares with another.
+/// Copies a page. A sequence does so before it writes to a page that it shares with another.
 ///
 /// # Panics
 /// When a page is outside the cache.
@@ -135,22 +147,22 @@ pub fn cache_copy_page<T: Real>(queue: &Queue, cache: &mut PagedCache<T>, from: 
     cache.memory.host_mut().copy_within(from * elements..(from + 1) * elements, to * elements);
 }
 
-/// A row of queries over the cache: it sees positions `0 ..= position` of its sequence.
+/// A query over the cache. It sees positions `0 ..= position` of its sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PagedRow {
     /// Index of its page table.
     pub sequence: usize,
-    /// Its position; keys and values up to it are already in the cache.
+    /// Its position. Keys and values up to it are in the cache already.
     pub position: usize,
 }
 
-/// Attends over a paged cache: bit-equal to [`super::attention_forward`] over the same keys and values.
+/// Attends over a paged cache. The bits are those of [`super::attention_forward`] over the same keys and values.
 ///
 /// # Shapes
 /// * `q`: `[R, H·D]`, any stride; `rows`: R; `tables`: for each sequence, its pages in order of position.
 /// * `scale` as in the forward pass; `out`: `[R, H·D]`, overwritten.
 ///
-/// Consecutive rows of one sequence share the pass over its pages, as do the query heads of one kv head.
+/// Consecutive rows of one sequence read its pages together, as do the query heads of one kv head.
 ///
 /// # Panics
 /// When shapes disagree, the scale is not positive, or a table is too short for a position or names a page outside the cache.

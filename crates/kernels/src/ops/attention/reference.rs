@@ -4,7 +4,7 @@ use super::Segment;
 
 /// Shapes of a problem.
 #[derive(Clone, Debug)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     pub segments: Vec<Segment>,
     pub heads: usize,
     pub kv_heads: usize,

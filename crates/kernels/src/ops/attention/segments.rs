@@ -1,6 +1,18 @@
-//! [`Segment`]: which rows of a packed batch belong together, and what follows from it: positions, rows, trees.
+//! [`Segment`]: which rows of a packed batch belong together; and what follows from it: positions, pages, trees.
 //!
-//! Read next: `ops/attention/cpu/forward.rs`.
+//! Three segments of one sequence, each behind the one before: rows 0..100, 100..103 and 103..173 of the batch. Each is laid
+//! out in pages of 64 positions as if it were a sequence of its own:
+//!
+//! ```text
+//!     positions     0 … 63     64 … 127                  128 … 172
+//!     segment 0     page 0     page 1: rows 64..100
+//!     segment 1     page 0     page 2: rows 64..103
+//!     segment 2     page 0     page 3: rows 64..128      page 4: rows 128..173
+//! ```
+//!
+//! Page 0 is full before segment 1 begins, so that all three share it.
+//!
+//! Read next: `paged.rs`.
 
 use std::ops::Range;
 
@@ -8,8 +20,8 @@ use super::KEY_BLOCK;
 
 /// Consecutive rows of the packed batch that continue one sequence.
 ///
-/// A segment's tokens see the whole of its chain of parents and, causally, themselves. A token's position is the total
-/// length of the chain before it plus its offset. Parents come before children.
+/// A token sees all tokens of the segment's parent, of the parent's parent and so on, and those of its own segment up to
+/// itself. Its position is the number of tokens before it that it sees. Parents come before their children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// First row.
@@ -26,7 +38,7 @@ impl Segment {
         self.start..self.start + self.len
     }
 
-    /// Rows it takes where the next segment has to begin at an even one.
+    /// Its rows, and one more if they are odd in number: where pairs of rows stay together, segments begin at even rows.
     pub(super) fn even_len(&self) -> usize {
         self.len.next_multiple_of(2)
     }
@@ -53,7 +65,7 @@ pub(super) fn check_segments(segments: &[Segment], rows: usize) {
     }
 }
 
-/// Position of each segment's first token: the total length of its chain of parents.
+/// Position of each segment's first token: how many tokens its chain of parents has.
 ///
 /// # Panics
 /// When a parent does not come before its child.
@@ -76,10 +88,10 @@ fn row_at(segments: &[Segment], first: &[usize], mut segment: usize, position: u
     segments[segment].start + position - first[segment]
 }
 
-/// The pages into which a batch's keys are laid out, as if each segment were a sequence in a cache.
+/// The pages into which a batch's keys and values are copied, as if each segment were a sequence in a cache.
 ///
-/// A segment has its own pages from the block in which it begins, with what its parents have of that block copied in
-/// front, so that blocks stay aligned to position 0; the blocks before it are its parent's pages.
+/// A segment has pages of its own from the block in which it begins. What its parents have of that block is copied in
+/// front, so that blocks stay aligned to position 0. For the blocks before, it uses its parent's pages. The figure above shows it.
 pub(super) struct PagePlan {
     /// For each segment, the pages of its sequence, in order of position.
     pub tables: Vec<Vec<u32>>,
@@ -105,11 +117,11 @@ impl PagePlan {
     }
 }
 
-/// Segments that share keys: a root and all that descend from it.
+/// Segments that share keys: one without a parent, and all that descend from it.
 pub(super) struct Tree {
     /// Indices of its segments, parents before children.
     pub segments: Vec<usize>,
-    /// Rows they take where each begins at an even one.
+    /// Their rows, where each segment begins at an even one.
     pub rows: usize,
 }
 

@@ -3,7 +3,7 @@
 use crate::check::expect;
 use crate::{Queue, View, ViewMut};
 
-/// Columns a task sums at a time: enough for whole cache lines.
+/// Columns that a task sums: whole cache lines.
 const COLUMNS_PER_TASK: usize = 64;
 
 /// `d_bias[j] += Σ_i d[i, j]`, in increasing row order.
@@ -13,14 +13,14 @@ const COLUMNS_PER_TASK: usize = 64;
 /// * `d_bias`: `[1, C]`, accumulated.
 ///
 /// # Panics
-/// When the widths differ.
+/// When shapes disagree.
 pub fn bias_backward(queue: &Queue, d: View<f32>, d_bias: ViewMut<f32>) {
     let cols = d.cols();
     expect(queue, "bias_backward: d", &d, (d.rows(), cols));
     expect(queue, "bias_backward: d_bias", &d_bias, (1, cols));
     queue.parallel(cols.div_ceil(COLUMNS_PER_TASK), |task| {
         let range = task * COLUMNS_PER_TASK..((task + 1) * COLUMNS_PER_TASK).min(cols);
-        // SAFETY: tasks take disjoint columns of the one row of `d_bias`, all inside it.
+        // SAFETY: the columns lie in the one row of `d_bias`, and no other task has them.
         let sums = unsafe { std::slice::from_raw_parts_mut(d_bias.as_mut_ptr().add(range.start), range.len()) };
         for i in 0..d.rows() {
             for (sum, value) in sums.iter_mut().zip(&d.row(i)[range.clone()]) {

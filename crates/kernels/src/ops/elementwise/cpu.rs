@@ -18,7 +18,7 @@ impl<T: Real> Kernel for Convert<'_, T> {
     fn run<S: Simd>(self, s: S) {
         let (x, len, mut i) = (self.x.as_ptr(), self.x.len(), 0);
         while i < len {
-            // SAFETY: as many elements of `out` are this task's alone.
+            // SAFETY: `out` has as many elements, which no other task writes.
             unsafe { store(s, self.out.add(i), load(s, x.add(i), len - i), len - i) };
             i += S::LANES;
         }
@@ -37,7 +37,7 @@ impl Kernel for Add<'_> {
     fn run<S: Simd>(self, s: S) {
         let (x, len, mut i) = (self.x.as_ptr(), self.x.len(), 0);
         while i < len {
-            // SAFETY: as many elements of `y` are this task's alone.
+            // SAFETY: `y` has as many elements, which no other task writes.
             unsafe {
                 let sum = s.add(load(s, self.y.add(i), len - i), load(s, x.add(i), len - i));
                 store(s, self.y.add(i), sum, len - i);
@@ -66,7 +66,7 @@ impl Kernel for SquaredError<'_, '_> {
             let (x, target, d_x) = (row(&self.x, i), row(&self.target, i), row_mut(self.d_x, i));
             let scale = s.splat(self.weight[i] * 2.0 / c as f32);
             let (mut sum, mut j) = (s.zero(), 0);
-            // SAFETY: rows have C columns; this task alone writes these rows.
+            // SAFETY: rows have C columns, and no other task writes these rows.
             unsafe {
                 while j < c {
                     let error = s.sub(load(s, x.add(j), c - j), load(s, target.add(j), c - j));

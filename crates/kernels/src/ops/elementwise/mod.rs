@@ -1,4 +1,4 @@
-//! Operations that treat every element alike: conversion, addition, zeroing, and the squared error of hidden states.
+//! Operations that treat all elements alike: conversion, addition, zeroing, and the squared error of hidden states.
 //!
 //! Read next: `ops/head/mod.rs`.
 

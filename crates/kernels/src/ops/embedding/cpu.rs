@@ -23,7 +23,7 @@ impl<T: Real> Kernel for Forward<'_, '_, T> {
             let (from, to) = (row(&self.table, self.tokens[i] as usize), row_mut(self.out, i));
             let mut j = 0;
             while j < c {
-                // SAFETY: tokens were checked, rows have C columns, and this task alone writes these rows.
+                // SAFETY: tokens were checked, rows have C columns, and no other task writes these rows.
                 unsafe { store(s, to.add(j), load(s, from.add(j), c - j), c - j) };
                 j += S::LANES;
             }
@@ -48,7 +48,7 @@ impl Kernel for Backward<'_, '_> {
             let (from, to) = (row(&self.d_out, i), row_mut(self.d_table, self.tokens[i] as usize));
             let mut j = self.cols.start;
             while j < end {
-                // SAFETY: tokens were checked, rows have C columns, and this task alone writes these columns.
+                // SAFETY: tokens were checked, rows have C columns, and no other task writes these columns.
                 unsafe {
                     let sum = s.add(load(s, to.add(j), end - j), load(s, from.add(j), end - j));
                     store(s, to.add(j), sum, end - j);

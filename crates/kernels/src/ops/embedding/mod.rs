@@ -1,7 +1,7 @@
-//! Embedding: a row of the table for every token, and the sum of gradients for every row of the table.
+//! Embedding: a row of the table for every token; backwards, the sum of the gradients of every row.
 //!
-//! It never checks that a token is in the vocabulary more than once: an id beyond the table panics. Gradients are
-//! added in token order, so they do not depend on the number of threads.
+//! A token id that the table does not have panics. Gradients are added in token order, so that they do not depend on the
+//! number of threads.
 //!
 //! Read next: `ops/rmsnorm/mod.rs`.
 

@@ -1,4 +1,4 @@
-//! Rows of logits on vectors. Sums along a row use four accumulators in a fixed pattern; lanes beyond the row count as a
+//! Rows of logits on vectors. Sums along a row use four accumulators in a fixed pattern. Lanes past the end of a row hold a
 //! logit of −∞, whose weight is zero.
 
 use std::ops::Range;
@@ -7,10 +7,10 @@ use super::super::split::{load, row, row_mut, store, sum4};
 use crate::simd::{Kernel, Simd, exp};
 use crate::{Real, View, ViewMut};
 
-/// Stands for −∞ where a weight of zero is multiplied by it.
+/// Takes the place of −∞ where a weight of zero is multiplied by it: 0 · −∞ would be NaN.
 const FAR_BELOW: f32 = -1e30;
 
-/// One row of logits, to be divided by a temperature.
+/// One row of logits, and the temperature that divides it.
 #[derive(Clone, Copy)]
 pub(super) struct Row {
     pub start: *const f32,
@@ -18,7 +18,7 @@ pub(super) struct Row {
     pub inverse_temperature: f32,
 }
 
-/// What log-softmax subtracts: first the greatest divided logit, then the logarithm of the sum.
+/// What log-softmax subtracts from a divided logit: the greatest one, and the logarithm of the sum.
 #[derive(Clone, Copy)]
 pub(super) struct Normaliser {
     pub greatest: f32,
@@ -30,14 +30,14 @@ impl Row {
         Row { start: row(logits, i), len: logits.cols(), inverse_temperature: 1.0 / temperature }
     }
 
-    /// The logits from `at` on, as they are.
+    /// The logits from `at` on, not divided.
     ///
     /// # Safety
-    /// The row must be readable; so below.
+    /// The row must be readable. The same holds for the methods below.
     #[inline(always)]
     pub unsafe fn raw<S: Simd>(self, s: S, at: usize) -> S::F {
         let left = self.len.saturating_sub(at);
-        // SAFETY: no more than is left of the row.
+        // SAFETY: no more is loaded than is left of the row.
         unsafe {
             if left >= S::LANES {
                 return s.load(self.start.add(at));
@@ -93,7 +93,7 @@ impl Row {
     /// The log-probability of one token.
     #[inline(always)]
     pub unsafe fn logprob<S: Simd>(self, s: S, id: usize, normaliser: Normaliser) -> f32 {
-        // SAFETY: the caller's, and that `id` lies in the row.
+        // SAFETY: the caller's. `id` lies in the row.
         let x = unsafe { s.load_partial(self.start.add(id), 1) };
         let shifted = s.fma(x, s.splat(self.inverse_temperature), s.splat(-normaliser.greatest));
         s.reduce_add(s.select(s.first(1), shifted, s.zero())) - normaliser.log_sum
@@ -123,7 +123,7 @@ impl Kernel for Statistics<'_, '_> {
     fn run<S: Simd>(self, s: S) {
         for i in self.rows.start..self.rows.end {
             let logits = Row::of(&self.logits, i, self.temperature);
-            // SAFETY: rows have V columns, targets were checked, and this task alone writes these elements.
+            // SAFETY: rows have V columns, targets were checked, and no other task writes these elements.
             unsafe {
                 let (normaliser, moment) = logits.normaliser(s);
                 *row_mut(self.logprob, 0).add(i) = logits.logprob(s, self.targets[i] as usize, normaliser);
@@ -153,7 +153,7 @@ impl<T: Real> Kernel for Gradient<'_, '_, T> {
         for i in self.rows.start..self.rows.end {
             let (logits, to) = (Row::of(&self.logits, i, self.temperature), row_mut(self.d_logits, i));
             let scale = self.coefficient[i] * logits.inverse_temperature;
-            // SAFETY: rows have V columns, targets were checked, and this task alone writes these rows.
+            // SAFETY: rows have V columns, targets were checked, and no other task writes these rows.
             unsafe {
                 if scale == 0.0 {
                     to.write_bytes(0, v);
@@ -192,10 +192,11 @@ impl Kernel for TopK<'_, '_> {
         for i in self.rows.start..self.rows.end {
             let logits = Row::of(&self.logits, i, self.temperature);
             best.clear();
-            // What a token must exceed, once k have been kept: a later one of equal logit loses to a lower id.
+            // Once k tokens are kept, a logit must exceed the least of theirs. A later token with an equal logit has a higher id,
+            // and loses.
             let mut threshold = None;
             let mut j = 0;
-            // SAFETY: rows have V columns, and this task alone writes these rows.
+            // SAFETY: rows have V columns, and no other task writes these rows.
             unsafe {
                 while j < logits.len && k > 0 {
                     let mut lanes = match threshold {
@@ -228,12 +229,12 @@ impl Kernel for TopK<'_, '_> {
     }
 }
 
-/// Tokens that are gathered before all but the k greatest are dropped.
+/// How many more than k tokens are gathered before all but the k greatest are dropped.
 const CANDIDATES: usize = 192;
 
 /// A number that is greater for a greater logit, and among equals for a lower id.
 fn rank(logit: f32, id: u32) -> u64 {
-    // Adding zero makes both zeros one.
+    // Adding zero makes −0 to 0.
     let bits = (logit + 0.0).to_bits();
     let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
     u64::from(ordered) << 32 | u64::from(!id)
@@ -254,7 +255,7 @@ fn keep_greatest(ranks: &mut Vec<u64>, k: usize) -> u64 {
 /// Adds `scale · softmax` to the elements `from .. to` of a row of gradients.
 ///
 /// # Safety
-/// The row and its gradients must exist, and no other task write the latter.
+/// The row and its gradients must exist, and no other task may write the latter.
 #[inline(always)]
 pub(super) unsafe fn add_softmax<S: Simd>(
     s: S,
@@ -266,7 +267,7 @@ pub(super) unsafe fn add_softmax<S: Simd>(
 ) {
     let mut j = range.start;
     while j < range.end {
-        // SAFETY: the caller's; the count keeps within the range.
+        // SAFETY: the caller's. The count stays within the range.
         unsafe {
             let (to, left) = (d_logits.add(j), range.end - j);
             let p = exp(s, logits.shifted(s, j, logsumexp));

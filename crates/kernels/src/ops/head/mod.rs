@@ -1,13 +1,14 @@
-//! Rows of logits: statistics, gradients and divergences, each over one whole vocabulary row in scratch.
+//! Rows of logits: statistics, gradients, and divergences from a teacher, each over a whole row of the vocabulary.
 //!
-//! The head works in two phases. First [`head_statistics`] gives each row's chosen log-probability, log-sum-exp and entropy;
-//! then the caller's recipe turns them into one coefficient per row, and [`head_gradient`] makes the gradient of the
-//! logits from it. Divergences from a teacher ([`divergence_rows`], [`sparse_forward_kl_rows`]) are exact, over the
+//! The head works in two phases. First [`head_statistics`] gives the log-probability of each row's target, its log-sum-exp and entropy.
+//! From these the caller's loss makes one coefficient per row, and [`head_gradient`] makes the gradient of the
+//! logits from it. Divergences ([`divergence_rows`], [`sparse_forward_kl_rows`]) are exact, over the
 //! whole vocabulary. The N × V logits are never held: callers pass blocks of rows.
 //!
-//! `temperature` divides logits everywhere; no factor of its square is applied, the weight is the caller's.
+//! `temperature` divides the logits everywhere. Divergences are not multiplied by its square, as some papers do; the caller's weight can
+//! do that.
 //!
-//! Read next: `ops/head/divergence.rs`.
+//! Read next: `ops/head/divergence/mod.rs`.
 
 mod cpu;
 mod divergence;
@@ -15,6 +16,9 @@ mod top_k;
 
 pub use divergence::{Divergence, divergence_rows, sparse_forward_kl_rows};
 pub use top_k::top_k_rows;
+
+#[cfg(test)]
+pub(crate) use divergence::tests::{reference as divergence_reference, softmax};
 
 use super::split::by_rows;
 use crate::check::{expect, expect_below};
@@ -25,7 +29,7 @@ use cpu::{Gradient, Statistics};
 ///
 /// # Shapes and units
 /// * `logits`: `[R, V]`; `targets`: `[1, R]`; `temperature` > 0 divides the logits.
-/// * `logprob` of the target, `logsumexp` of the divided logits, `entropy`: `[1, R]`, overwritten, in nats.
+/// * `logprob` (of the target), `logsumexp` (of the divided logits), `entropy`: `[1, R]`, overwritten, in nats.
 ///
 /// # Panics
 /// When shapes disagree or a target is not below V.

@@ -7,7 +7,7 @@ use super::cpu::TopK;
 use crate::check::expect;
 use crate::{Queue, View, ViewMut};
 
-/// The k largest log-probabilities of each row, largest first, ties to the lower id.
+/// The k largest log-probabilities of each row, largest first. Of two equal ones, the lower id comes first.
 ///
 /// # Shapes and units
 /// * `logits`: `[R, V]`; `temperature` > 0 divides them; `k` ≤ V.

@@ -24,7 +24,7 @@ impl<T: Real> Kernel for Forward<'_, '_, T> {
         let (d, weight) = (self.weight.cols(), row(&self.weight, 0));
         for i in self.rows.start..self.rows.end {
             for head in 0..self.rstd.cols() {
-                // SAFETY: rows have heads·D columns; this task alone writes these rows.
+                // SAFETY: rows have heads·D columns, and no other task writes these rows.
                 unsafe {
                     let (x, out) = (row(&self.x, i).add(head * d), row_mut(self.out, i).add(head * d));
                     let rstd = 1.0 / (squares(s, x, d) / d as f32 + self.eps).sqrt();
@@ -41,7 +41,7 @@ impl<T: Real> Kernel for Forward<'_, '_, T> {
     }
 }
 
-/// The gradient of x in place of that of the output, for a range of rows.
+/// Replaces the gradient of the output by that of x, for a range of rows.
 pub(super) struct BackwardRows<'a, 'b, T: Real> {
     pub x: View<'a, T>,
     pub weight: View<'a, f32>,
@@ -57,7 +57,7 @@ impl<T: Real> Kernel for BackwardRows<'_, '_, T> {
         let (width, w) = (self.weight.cols(), row(&self.weight, 0));
         for i in self.rows.start..self.rows.end {
             for head in 0..self.rstd.cols() {
-                // SAFETY: rows have heads·D columns; this task alone writes these rows.
+                // SAFETY: rows have heads·D columns, and no other task writes these rows.
                 unsafe {
                     let (x, d) = (row(&self.x, i).add(head * width), row_mut(self.d, i).add(head * width));
                     let rstd = *row(&self.rstd, i).add(head);
@@ -91,7 +91,7 @@ impl<T: Real> Kernel for BackwardColumns<'_, '_, T> {
     fn run<S: Simd>(self, s: S) {
         let (width, mut j) = (self.d_weight.cols(), self.cols.start);
         while j < self.cols.end {
-            // SAFETY: rows have heads·D columns; this task alone writes these columns.
+            // SAFETY: rows have heads·D columns, and no other task writes these columns.
             unsafe {
                 let (to, left) = (row_mut(self.d_weight, 0).add(j), self.cols.end - j);
                 let mut sum = load(s, to, left);

@@ -1,7 +1,7 @@
 //! RMSNorm over each head of a row, with one weight for all heads: the q/k norm of Qwen3.
 //!
-//! `x` is `[N, heads·D]`; each run of D elements is normalised by itself. The backward pass works in place: it reads
-//! the gradient of the output and leaves the gradient of the input.
+//! `x` is `[N, heads·D]`; every D elements are normalised by themselves. The backward pass works in place: it replaces
+//! the gradient of the output by that of the input.
 //!
 //! Source: Henry et al. 2020, arXiv 2010.04245, with RMSNorm in place of the l2 norm. Read next: `ops/rotary/mod.rs`.
 
@@ -39,7 +39,7 @@ pub fn head_norm_forward<T: Real>(
     });
 }
 
-/// Gradient of [`head_norm_forward`], in place: `d` holds the gradient of the output, and then that of the input.
+/// Gradient of [`head_norm_forward`], in place: `d` holds the gradient of the output before, and that of the input afterwards.
 ///
 /// # Shapes
 /// * `x`: `[N, heads·D]`, the forward pass's input; `weight`: `[1, D]`; `rstd`: `[N, heads]` from the forward pass.
@@ -62,7 +62,7 @@ pub fn head_norm_backward<T: Real>(
     expect(queue, "head_norm_backward: rstd", &rstd, (n, heads));
     expect(queue, "head_norm_backward: d", &d, (n, x.cols()));
     expect(queue, "head_norm_backward: d_weight", &d_weight, (1, width));
-    // The weight's gradient reads what the second step overwrites.
+    // First the weight's gradient: it reads what the second step overwrites.
     by_columns(queue, width, |cols| {
         queue.isa().run_without_pairs(BackwardColumns { x, rstd, d: d.as_view(), d_weight: &d_weight, cols });
     });

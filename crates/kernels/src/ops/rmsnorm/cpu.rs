@@ -23,7 +23,7 @@ impl<T: Real> Kernel for Forward<'_, '_, T> {
         let (c, weight) = (self.x.cols(), row(&self.weight, 0));
         for i in self.rows.start..self.rows.end {
             let (x, out) = (row(&self.x, i), row_mut(self.out, i));
-            // SAFETY: rows have C columns; this task alone writes these rows.
+            // SAFETY: rows have C columns, and no other task writes these rows.
             unsafe {
                 let rstd = 1.0 / (squares(s, x, c) / c as f32 + self.eps).sqrt();
                 *row_mut(self.rstd, 0).add(i) = rstd;
@@ -112,7 +112,7 @@ impl Kernel for BackwardRows<'_, '_> {
         let (c, w) = (self.x.cols(), row(&self.weight, 0));
         for i in self.rows.start..self.rows.end {
             let (x, d, d_x) = (row(&self.x, i), row(&self.d_out, i), row_mut(self.d_x, i));
-            // SAFETY: rows have C columns; this task alone writes these rows.
+            // SAFETY: rows have C columns, and no other task writes these rows.
             unsafe {
                 let rstd = *row(&self.rstd, 0).add(i);
                 let along = triple(s, d, w, x, c) * rstd * rstd / c as f32;
@@ -142,7 +142,7 @@ impl Kernel for BackwardColumns<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (rstd, mut j) = (row(&self.rstd, 0), self.cols.start);
-        // SAFETY: rows have C columns; this task alone writes these columns.
+        // SAFETY: rows have C columns, and no other task writes these columns.
         unsafe {
             while j + 4 * S::LANES <= self.cols.end {
                 let to = row_mut(self.d_weight, 0).add(j);

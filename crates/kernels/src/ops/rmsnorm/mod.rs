@@ -1,8 +1,8 @@
 //! RMSNorm: every row divided by its root mean square, times a learned weight.
 //!
-//! `out = x · rstd · weight` with `rstd = 1 / √(mean(x²) + eps)`. The residual stream stays f32 and is added by the
-//! product before (see the epilogue of `gemm`), so there is no fused addition here. It departs from the paper in
-//! nothing; unlike transformers, the product with the weight is done in f32 before the one rounding to `T`.
+//! `out = x · rstd · weight` with `rstd = 1 / √(mean(x²) + eps)`, as in the paper. Other libraries fuse it with the addition to the
+//! residual stream; here the product before does that (see the epilogue of `gemm`). Unlike transformers, it multiplies by the
+//! weight in f32, before the one rounding to `T`.
 //!
 //! Source: Zhang and Sennrich 2019, arXiv 1910.07467. Read next: `ops/head_norm/mod.rs`, the same per head.
 
@@ -19,7 +19,7 @@ pub(super) use cpu::{squares, triple};
 ///
 /// # Shapes
 /// * `x`: `[N, C]`; `weight`: `[1, C]`; `eps`: added to the mean square.
-/// * `out`: `[N, C]`, overwritten; `rstd`: `[1, N]`, overwritten, kept for the backward pass.
+/// * `out`: `[N, C]`, overwritten; `rstd`: `[1, N]`, overwritten, for the backward pass.
 ///
 /// # Panics
 /// When shapes disagree.
@@ -77,7 +77,7 @@ pub fn rmsnorm_backward(
 
 /// One row in f64: the output, and 1 / √(mean(x²) + eps).
 #[cfg(test)]
-pub(super) fn reference(x: &[f64], weight: &[f64], eps: f64) -> (Vec<f64>, f64) {
+pub(crate) fn reference(x: &[f64], weight: &[f64], eps: f64) -> (Vec<f64>, f64) {
     let rstd = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64 + eps).sqrt();
     (x.iter().zip(weight).map(|(x, w)| x * rstd * w).collect(), rstd)
 }

@@ -1,4 +1,4 @@
-//! Rotary embedding on vectors: lanes are pairs.
+//! Rotary embedding on vectors. A lane is a pair.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use super::super::split::{load, row, row_mut, store};
 use crate::simd::{Kernel, Simd};
 use crate::{Real, View, ViewMut};
 
-/// A range of rows; `direction` is 1, or −1 for the inverse turn.
+/// A range of rows. `direction` is 1, or −1 for the inverse turn.
 pub(super) struct Rotate<'a, 'b, T: Real> {
     pub x: &'a ViewMut<'b, T>,
     pub positions: &'a [u32],
@@ -27,7 +27,7 @@ impl<T: Real> Kernel for Rotate<'_, '_, T> {
                 let mut j = 0;
                 while j < half {
                     let left = half - j;
-                    // SAFETY: positions were checked, rows have heads·D columns, and this task alone writes these rows.
+                    // SAFETY: positions were checked, rows have heads·D columns, and no other task writes these rows.
                     unsafe {
                         let first = row_mut(self.x, i).add(head * 2 * half + j);
                         let second = first.add(half);

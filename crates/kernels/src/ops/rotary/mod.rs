@@ -1,8 +1,8 @@
-//! Rotary position embedding: each pair of a head's elements turned by an angle that grows with the position.
+//! Rotary position embedding: each pair of a head's elements is turned by an angle that grows with the position.
 //!
-//! The pairs are `(x[j], x[j + D/2])`, the half-split layout of Hugging Face's Llama and Qwen; GGUF's Llama files
-//! interleave them and must be un-permuted on reading. The table of cosines and sines is made once, in f64. Positions are
-//! given per row, since they restart in every sequence of a packed batch.
+//! The pairs are `(x[j], x[j + D/2])`, as in Hugging Face's Llama and Qwen. GGUF's Llama files interleave them; whoever reads
+//! such a file puts them back. The table of cosines and sines is computed once, in f64. Every row has its own
+//! position, since positions begin again in every sequence of a packed batch.
 //!
 //! Source: Su et al. 2021, arXiv 2104.09864. Read next: `ops/attention/mod.rs`.
 
@@ -16,7 +16,7 @@ use cpu::Rotate;
 /// Cosines and sines for positions `0 .. positions`: row p holds D/2 cosines, then D/2 sines.
 ///
 /// # Shapes and units
-/// * `frequencies`: `[D/2]`, radians a position; how a model family makes and stretches them is `lm`'s business.
+/// * `frequencies`: `[D/2]`, in radians a position. How a model family chooses them is `lm`'s business.
 /// * returns `[positions, D]`, computed in f64 and rounded once.
 pub fn rotary_table(device: Device, frequencies: &[f64], positions: usize) -> Buffer<f32> {
     let angles = |position: usize| frequencies.iter().map(move |frequency| position as f64 * frequency);
@@ -39,7 +39,7 @@ pub fn rotary_forward<T: Real>(queue: &Queue, x: ViewMut<T>, positions: View<u32
 /// Gradient of [`rotary_forward`], in place: the inverse turn.
 ///
 /// # Shapes
-/// * `d`: `[N, heads·D]`, any stride: the gradient of the output, overwritten by that of the input.
+/// * `d`: `[N, heads·D]`, any stride: the gradient of the output, which is overwritten by that of the input.
 ///
 /// # Panics
 /// When shapes disagree or a position is not below P.
@@ -49,7 +49,7 @@ pub fn rotary_backward(queue: &Queue, d: ViewMut<f32>, positions: View<u32>, cos
 
 fn rotate<T: Real>(queue: &Queue, x: ViewMut<T>, positions: View<u32>, cos_sin: View<f32>, direction: f32) {
     let (d, cols) = (cos_sin.cols(), x.cols());
-    let whole = d > 0 && d.is_multiple_of(2) && cols.is_multiple_of(d);
+    let whole = d > 0 && d.is_multiple_of(2) && cols > 0 && cols.is_multiple_of(d);
     assert!(whole, "rotary: {cols} columns are not whole heads of {d}, an even number");
     expect(queue, "rotary: x", &x, (x.rows(), cols));
     expect(queue, "rotary: positions", &positions, (1, x.rows()));

@@ -1,4 +1,4 @@
-//! Moving whole rows: gathering those that the head is asked for, and scattering their gradients back.
+//! Moving whole rows: the head gathers the rows that it is asked for, and scatters their gradients back.
 
 use crate::check::{expect, expect_below};
 use crate::{Element, Queue, View, ViewMut};
@@ -11,7 +11,7 @@ const ROWS_PER_TASK: usize = 64;
 /// * `x`: `[N, C]`; `index`: `[1, R]`, each below N; `out`: `[R, C]`, overwritten.
 ///
 /// # Panics
-/// When the shapes do not fit or an index is outside `x`.
+/// When shapes disagree or an index is not below N.
 pub fn gather_rows<T: Element>(queue: &Queue, x: View<T>, index: View<u32>, out: ViewMut<T>) {
     expect(queue, "gather_rows: x", &x, x.shape());
     expect(queue, "gather_rows: index", &index, (1, out.rows()));
@@ -21,20 +21,20 @@ pub fn gather_rows<T: Element>(queue: &Queue, x: View<T>, index: View<u32>, out:
     queue.parallel(index.len().div_ceil(ROWS_PER_TASK), |task| {
         let end = ((task + 1) * ROWS_PER_TASK).min(index.len());
         for (i, &source) in index.iter().enumerate().take(end).skip(task * ROWS_PER_TASK) {
-            // SAFETY: row `i` lies in `out` and belongs to this task alone.
+            // SAFETY: row `i` lies in `out`, and no other task has it.
             let row = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().add(i * stride), cols) };
             row.copy_from_slice(x.row(source as usize));
         }
     });
 }
 
-/// `out[index[i]] += x[i]`, in increasing `i`: rows named twice receive both.
+/// `out[index[i]] += x[i]`, in increasing `i`. A row that is named twice receives both.
 ///
 /// # Shapes
 /// * `x`: `[R, C]`; `index`: `[1, R]`, each below N; `out`: `[N, C]`, accumulated.
 ///
 /// # Panics
-/// When the shapes do not fit or an index is outside `out`.
+/// When shapes disagree or an index is not below N.
 pub fn scatter_add_rows(queue: &Queue, x: View<f32>, index: View<u32>, out: ViewMut<f32>) {
     expect(queue, "scatter_add_rows: x", &x, x.shape());
     expect(queue, "scatter_add_rows: index", &index, (1, x.rows()));
@@ -47,7 +47,7 @@ pub fn scatter_add_rows(queue: &Queue, x: View<f32>, index: View<u32>, out: View
         let range = task * per_task..((task + 1) * per_task).min(cols);
         for (i, &target) in index.iter().enumerate() {
             let start = target as usize * stride + range.start;
-            // SAFETY: the row was checked above, and these columns belong to this task alone.
+            // SAFETY: the row was checked above, and no other task has these columns.
             let row = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().add(start), range.len()) };
             for (sum, value) in row.iter_mut().zip(&x.row(i)[range.clone()]) {
                 *sum += value;

@@ -1,16 +1,16 @@
-//! SIMD code of [`super::draw_rows`].
+//! Drawing on vectors.
 
 use crate::simd::{Kernel, Simd, exp};
 use crate::{Queue, View, ViewMut};
 
-/// Weights are summed by chunks of this many tokens, so that the search looks into one chunk only.
+/// Weights are summed in chunks of this many tokens. The search then looks into one chunk only.
 const CHUNK: usize = 256;
 
 pub(super) fn draw_rows(queue: &Queue, logits: View<f32>, temperature: &[f32], uniform: &[f32], ids: ViewMut<u32>) {
     let isa = queue.isa();
     queue.parallel(logits.rows(), |row| {
         let id = isa.run(Draw { logits: logits.row(row), temperature: temperature[row], uniform: uniform[row] });
-        // SAFETY: `row` is inside `ids`, and this task's alone.
+        // SAFETY: `row` lies in `ids`, and no other task has it.
         unsafe { *ids.as_mut_ptr().add(row) = id };
     });
 }
@@ -47,7 +47,7 @@ impl Kernel for Draw<'_> {
                         return (index * CHUNK + i) as u32;
                     }
                 }
-                // Rounding left the target beyond the last weight: the chunk's last token that has any.
+                // By rounding, the target lies past the last weight: take the chunk's last token that has any.
                 let last = weights[..chunk.len()].iter().rposition(|&weight| weight > 0.0).unwrap_or(0);
                 return (index * CHUNK + last) as u32;
             }

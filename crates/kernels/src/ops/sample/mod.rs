@@ -1,8 +1,8 @@
 //! Drawing a token from each row of logits.
 //!
-//! A draw inverts the cumulative distribution: with `u` uniform in [0, 1), the token is the first whose cumulative weight
-//! exceeds `u` times the sum of weights, weights being `exp((logit − max) / temperature)` in order of ids. It reads its
-//! row twice and depends on that row and `u` alone.
+//! A token's weight is `exp((logit − max) / temperature)`. With `u` uniform in [0, 1), the token drawn is the first, in order of
+//! ids, at which the sum of weights exceeds `u` times the sum of all: the inverse of the cumulative distribution. A draw
+//! depends on its row and `u` alone.
 
 mod cpu;
 
@@ -13,10 +13,10 @@ use crate::{Queue, View, ViewMut};
 ///
 /// # Shapes and units
 /// * `logits`: `[R, V]`; `temperature`, `uniform`: `[1, R]`; `ids`: `[1, R]`, overwritten.
-/// * Temperature 0 takes the greatest logit, the lowest id of equals. Uniform numbers lie in [0, 1).
+/// * Temperature 0 takes the greatest logit; of equal ones, that with the lowest id. Uniform numbers lie in [0, 1).
 ///
 /// # Panics
-/// When the shapes do not fit or there is no vocabulary.
+/// When shapes disagree or there is no vocabulary.
 pub fn draw_rows(queue: &Queue, logits: View<f32>, temperature: View<f32>, uniform: View<f32>, ids: ViewMut<u32>) {
     let rows = logits.rows();
     expect(queue, "draw_rows: logits", &logits, (rows, logits.cols()));
@@ -58,7 +58,7 @@ mod tests {
                         below += w;
                         below > u * total
                     });
-                    // A hair's breadth from a boundary either side is right.
+                    // Very close to a boundary, either token is right.
                     let slack = |shift: f64| {
                         let mut below = 0.0;
                         weights.iter().position(|w| {

@@ -29,7 +29,7 @@ impl<T: Real> Kernel for Forward<'_, '_, T> {
             let (from, to) = (row(&self.gate_up, i), row_mut(self.out, i));
             let mut j = 0;
             while j < f {
-                // SAFETY: rows have 2F and F columns; this task alone writes these rows.
+                // SAFETY: rows have 2F and F columns, and no other task writes these rows.
                 unsafe {
                     let (gate, up) = (load(s, from.add(j), f - j), load(s, from.add(f + j), f - j));
                     store(s, to.add(j), s.mul(s.mul(gate, sigmoid(s, gate)), up), f - j);
@@ -57,7 +57,7 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
             let mut j = 0;
             while j < f {
                 let left = f - j;
-                // SAFETY: rows have 2F and F columns; this task alone reads and writes these rows of gates and ups.
+                // SAFETY: rows have 2F and F columns, and no other task uses these rows of gates and ups.
                 unsafe {
                     let (gate, up) = (load(s, both.add(j), left), load(s, both.add(f + j), left));
                     let (d, sigmoid) = (load(s, d_out.add(j), left), sigmoid(s, gate));

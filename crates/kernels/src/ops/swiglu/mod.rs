@@ -1,7 +1,7 @@
 //! SwiGLU: the gated activation between a decoder's two feed-forward products.
 //!
-//! `out = silu(gate) · up` with `silu(x) = x / (1 + e^−x)`. Gate and up lie side by side in one row, since one product
-//! makes both. The backward pass recomputes the sigmoid rather than keep it.
+//! `out = silu(gate) · up` with `silu(x) = x / (1 + e^−x)`. Gates and ups lie side by side in one row, since one product
+//! computes both. The backward pass computes the sigmoid again; nothing is kept for it.
 //!
 //! Source: Shazeer 2020, arXiv 2002.05202. Read next: `ops/head/mod.rs`.
 
@@ -29,7 +29,7 @@ pub fn swiglu_forward<T: Real>(queue: &Queue, gate_up: View<T>, out: ViewMut<T>)
     });
 }
 
-/// Gradient of [`swiglu_forward`], in place: gates and ups are read for the last time here, and are the widest rows there are.
+/// Gradient of [`swiglu_forward`], in place. Gates and ups are a model's widest rows, and nothing reads them after this.
 ///
 /// # Shapes
 /// * `d_out`: `[N, F]`; `gate_up`: `[N, 2F]` as in the forward pass, overwritten by its gradient.

@@ -1,17 +1,29 @@
-//! The backward pass: one task per tree of segments and kv head, one pass over its blocks of keys.
+//! The backward pass, as in FlashAttention 2: blocks of keys outside, strips of queries inside.
 //!
-//! For every block of keys and every strip of queries that see it, the scores S = q·k and dP = d_out·v are made
-//! again, and from them P = exp(scale · S − lse) and dS = P · (dP − δ) with δ = Σ d_out·out; then d_v += Pᵀ·d_out,
-//! d_k += dSᵀ·q and d_q += dS·k. One task owns all the gradients it adds to and takes blocks and strips in order, so that
-//! no sum depends on the number of threads.
+//! Segments that share keys form a *tree*: a segment without a parent, and all that descend from it. One task takes one tree and one kv
+//! head. It owns every gradient that it adds to, and takes blocks and strips in order, so that no sum depends on the number of threads.
 //!
-//! Words are pairs for bf16 where `vdpbf16ps` exists (PAIRS). P, dS and d_out are then rounded to bf16, as FlashAttention does.
-//! What is summed along the head and along rows exists in both orders.
+//! ```text
+//!     copy the tree's queries and d_out together;  δ = Σ d_out·out, for each query
+//!     for each block of 48 keys
+//!         copy keys and values, also transposed
+//!         for each strip of queries that see the block      first its own segment's, causally; then its descendants'
+//!             S  = q · kᵀ         P  = exp(scale·S − lse)
+//!             dP = d_out · vᵀ     dS = P · (dP − δ)
+//!             d_v += Pᵀ · d_out   d_k += dSᵀ · q   d_q += dS · k
+//!         write d_k and d_v
+//!     write d_q
+//! ```
 //!
-//! Rows are taken six at a time, also beyond the last: P and dS are zero there, and the scratch has room. Segments
-//! begin at even rows of the scratch, so that pairs of rows stay together.
+//! # Pairs
+//! With PAIRS, for bf16 where `vdpbf16ps` exists, words are pairs. P, dS and d_out are then rounded to bf16, as FlashAttention does.
+//! A word pairs two elements along the sum. S sums q along the head, and d_k sums q along the queries; so q is kept twice, paired
+//! along either. The same holds for d_out, k and dS. Without PAIRS a word is one element, and one copy serves both sums.
 //!
-//! Read next: `ops/attention/mod.rs`.
+//! Queries are taken six at a time, also beyond the last one: the scratch has room, and P and dS are zero there. Each
+//! segment begins at an even row of the scratch, so that pairs of rows belong to one segment.
+//!
+//! Read next: `ops/attention/tests.rs`.
 
 use super::super::segments::{Segment, Tree, descends};
 use super::{Rows, RowsMut, add_product, padded, product, transpose};
@@ -20,13 +32,13 @@ use crate::simd::{Kernel, Simd, exp};
 
 /// Rows of one tile.
 const TILE: usize = 6;
-/// Keys in one block: whole tiles, whole vectors, and all that belongs to a block stays in the first-level cache.
+/// Keys in one block: whole tiles and whole vectors, and few enough that all that belongs to a block fits the first cache.
 const BLOCK: usize = 48;
-/// Queries in one strip: whole tiles, and as many as make the sums over them long.
+/// Queries in one strip: whole tiles, and enough to make the sums over them long.
 const STRIP: usize = 48;
-/// The same where causality hides a part of the block: shorter, so that less is computed in vain.
+/// Queries in one strip where causality hides a part of the block: fewer, so that less is computed in vain.
 const DIAGONAL_STRIP: usize = 24;
-/// How many rows ahead of their copying rows are asked for.
+/// Rows are asked for this many rows before they are copied.
 const AHEAD: usize = 12;
 
 /// What all tasks of one backward pass share; see `attention_backward`.
@@ -46,7 +58,7 @@ pub(in super::super) struct Passes<'a> {
     pub scale: f32,
 }
 
-/// One tree and one kv head.
+/// One task: one tree and one kv head.
 pub(in super::super) struct Differentiate<'a, const PAIRS: bool> {
     pub of: &'a Passes<'a>,
     pub tree: &'a Tree,
@@ -55,7 +67,7 @@ pub(in super::super) struct Differentiate<'a, const PAIRS: bool> {
     pub scratch: *mut f32,
 }
 
-/// Elements of scratch for a tree that takes `rows` rows.
+/// Elements of scratch that a tree of `rows` rows needs.
 pub(in super::super) fn scratch_elements(pairs: bool, rows: usize, group: usize, head_dim: usize) -> usize {
     let (start, queries) = (std::ptr::null_mut(), rows * group);
     let room =
@@ -63,13 +75,14 @@ pub(in super::super) fn scratch_elements(pairs: bool, rows: usize, group: usize,
     room.end.addr() / size_of::<f32>()
 }
 
-/// Where things lie in the scratch. What is said to be in words along something has half as many there with PAIRS.
+/// Where things lie in the scratch. With PAIRS, a matrix "in words along D" has half as many columns, and one "in words along
+/// the queries" half as many rows.
 #[derive(Clone, Copy)]
 struct Room {
     /// Queries and gradients of outputs, `[queries, padded D]`, in words along D.
     q: *mut f32,
     d_out: *mut f32,
-    /// The same, in words along the queries.
+    /// The same in words along the queries.
     q_along: *mut f32,
     d_out_along: *mut f32,
     /// Gradients of queries, `[queries, padded D]`, f32.
@@ -77,21 +90,21 @@ struct Room {
     /// Log-sum-exp and δ of each query.
     lse: *mut f32,
     delta: *mut f32,
-    /// Rows of keys or values, `[BLOCK, padded D]` in words along D, and keys in words along the keys.
+    /// Rows of keys or of values, `[BLOCK, padded D]`, in words along D; and rows of keys in words along the keys.
     rows: *mut f32,
     k_along: *mut f32,
-    /// Keys and values by columns, `[padded D, BLOCK]`, in words along D.
+    /// Keys and values transposed, `[padded D, BLOCK]`, in words along D.
     k_columns: *mut f32,
     v_columns: *mut f32,
-    /// Gradients of keys and values by rows, f32.
+    /// Gradients of keys and of values, `[BLOCK, padded D]`, f32.
     d_k: *mut f32,
     d_v: *mut f32,
-    /// Of one strip: P and dS, `[STRIP, BLOCK]`, in words along the queries, and dS in words along the keys.
+    /// Of one strip, `[STRIP, BLOCK]`: P and dS in words along the queries, and dS in words along the keys.
     p: *mut f32,
     d_s: *mut f32,
     d_s_along: *mut f32,
     end: *mut f32,
-    /// Queries, with those of the last tile that do not exist.
+    /// Number of queries, with those that fill up the last tile.
     queries: usize,
 }
 
@@ -109,7 +122,7 @@ impl Room {
         let (words, strip) = (queries * width / depth, STRIP * BLOCK / depth);
         let (q, d_out) = (take(words), take(words));
         let (rows, d_s) = (take(BLOCK * width / depth), take(strip));
-        // A word of one element is its neighbour's along any sum.
+        // Without PAIRS a word is one element, and both orders are the same memory.
         let mut other = |same: *mut f32, elements: usize| if PAIRS { take(elements) } else { same };
         Room {
             q,
@@ -141,8 +154,8 @@ impl<const PAIRS: bool> Kernel for Differentiate<'_, PAIRS> {
         if const { PAIRS && !S::NATIVE_BF16 } {
             unreachable!("pairs on {}", S::ISA.name());
         }
-        // SAFETY: whoever makes this task points at matrices that hold the tree's rows and the heads, and it is the only
-        // one that writes these rows of this kv head's gradients and this scratch.
+        // SAFETY: whoever makes this task gives matrices that hold the tree's rows and heads. No other task writes the
+        // gradients of these rows and this kv head, or uses this scratch.
         unsafe {
             let parts = &self.tree.segments;
             let room = Room::new::<PAIRS>(self.scratch, self.tree.rows * self.of.group, self.of.head_dim);
@@ -154,7 +167,7 @@ impl<const PAIRS: bool> Kernel for Differentiate<'_, PAIRS> {
                 while start < segment.len {
                     let keys = BLOCK.min(segment.len - start);
                     self.open_block(s, room, segment.start + start, keys);
-                    // Its own rows first, causally, and then those of its descendants.
+                    // First the segment's own queries, causally; then those of its descendants, which see all of it.
                     let mut begin = first;
                     for later in order..parts.len() {
                         let part = &self.of.segments[parts[later]];
@@ -180,15 +193,15 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
     /// Elements in a word.
     const DEPTH: usize = if PAIRS { 2 } else { 1 };
 
-    /// Copies the tree's queries and output gradients together, computes δ, zeros d_q.
+    /// Copies the tree's queries and gradients of outputs together, computes δ, and clears d_q.
     ///
     /// # Safety
-    /// As in `run`; so below.
+    /// As in `run`. The same holds for the methods below.
     #[inline(always)]
     unsafe fn gather_queries<S: Simd>(&self, s: S, room: Room) {
         let (d, words) = (self.of.head_dim, padded(self.of.head_dim) / Self::DEPTH);
         let mut query = 0;
-        // SAFETY: rows and heads exist; the room holds every query of the tree and a tile more.
+        // SAFETY: rows and heads exist. The room holds every query of the tree, and a tile more.
         unsafe {
             for part in 0..self.tree.segments.len() {
                 let segment = self.of.segments[self.tree.segments[part]];
@@ -226,13 +239,13 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
         }
     }
 
-    /// Makes queries that do not exist zero.
+    /// Clears queries that only fill up a tile or a pair.
     #[inline(always)]
     unsafe fn clear_queries<S: Simd>(&self, s: S, room: Room, from: usize, to: usize) {
         let words = padded(self.of.head_dim) / Self::DEPTH;
         for query in from..to {
             let mut i = 0;
-            // SAFETY: the room holds them. Words of a row may be half a vector.
+            // SAFETY: the room holds them. A row may be half a vector long.
             unsafe {
                 while i < words {
                     let count = S::LANES.min(words - i);
@@ -260,12 +273,12 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
         }
     }
 
-    /// Copies a block of keys and values, zeros its gradients.
+    /// Copies a block of keys and values, and clears its gradients.
     #[inline(always)]
     unsafe fn open_block<S: Simd>(&self, s: S, room: Room, row: usize, keys: usize) {
         let width = padded(self.of.head_dim);
         let words = width / Self::DEPTH;
-        // SAFETY: the rows exist; the room holds a block. The keys' place serves the values first.
+        // SAFETY: the rows exist, and the room holds a block. Values and then keys are copied to `rows`, and transposed from there.
         unsafe {
             for j in 0..keys {
                 self.of.v.expect(row + j + BLOCK, self.kv_head * self.of.head_dim, self.of.head_dim);
@@ -278,7 +291,7 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
             }
             transpose(room.rows, words, keys, words, room.k_columns, BLOCK);
             if PAIRS {
-                // The last key's neighbour, whose dS is zero, must be a number.
+                // The key that completes the last pair has a dS of zero, but it must be a number.
                 for i in 0..words * (keys % 2) {
                     *room.rows.add(keys * words + i) = 0.0;
                 }
@@ -289,8 +302,7 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
         }
     }
 
-    /// Goes through the queries of rows `from .. to` of the tree, in strips. When `causal`, key j is seen from row
-    /// `from + j` on.
+    /// Takes the queries of rows `from .. to` of the tree, in strips. When `causal`, key j is seen from row `from + j` on.
     #[inline(always)]
     unsafe fn strips<S: Simd>(&self, s: S, room: Room, from: usize, to: usize, keys: usize, causal: bool) {
         let group = self.of.group;
@@ -300,14 +312,14 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
             let hidden = causal && query - start < keys * group;
             let most = if hidden { DIAGONAL_STRIP } else { STRIP };
             let count = most.min(end - query);
-            // The keys that the strip's last query sees.
+            // How many keys the strip's last query sees.
             let last = (query + count - 1) / group - from;
             let seen = if causal { keys.min(last + 1) } else { keys };
-            // SAFETY: `count` queries from `query` lie in the room, `seen` keys in the block.
+            // SAFETY: the room holds `count` queries from `query` on, and the block `seen` keys.
             unsafe {
                 let mut i = 0;
                 while i < count {
-                    // How many keys each query of the tile sees; none, if it does not exist.
+                    // How many keys each query of the tile sees; none if it only fills up the tile.
                     let mut visible = [0; TILE];
                     for m in 0..TILE.min(count - i) {
                         let offset = (query + i + m - start) / group;
@@ -326,7 +338,7 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
         }
     }
 
-    /// P and dS of one tile, `i` queries into the strip.
+    /// Computes P and dS of one tile, which begins at query `i` of the strip.
     #[inline(always)]
     unsafe fn weights<S: Simd, const W: usize>(
         &self,
@@ -340,7 +352,7 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
         let words = padded(self.of.head_dim) / Self::DEPTH;
         let scale = s.splat(self.of.scale);
         let mut at = 0;
-        // Whole tiles of keys are read below.
+        // The sums below read whole tiles of keys.
         while at < seen.next_multiple_of(TILE) {
             let (mut score, mut d_p) = ([[s.zero(); W]; TILE], [[s.zero(); W]; TILE]);
             // SAFETY: blocks and strips have `BLOCK` columns, a multiple of W·LANES.
@@ -379,7 +391,7 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
         }
     }
 
-    /// Adds one strip's part to d_v, d_k and d_q.
+    /// Adds what one strip contributes to d_v, d_k and d_q.
     #[inline(always)]
     unsafe fn accumulate<S: Simd>(&self, s: S, room: Room, query: usize, count: usize, seen: usize) {
         let width = padded(self.of.head_dim);
@@ -409,7 +421,7 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
     unsafe fn close_block<S: Simd>(&self, s: S, room: Room, row: usize, keys: usize) {
         let (d, width) = (self.of.head_dim, padded(self.of.head_dim));
         for j in 0..keys {
-            // SAFETY: the rows exist, and this task alone writes this head of them.
+            // SAFETY: the rows exist, and no other task writes this head of them.
             unsafe {
                 write_row(s, room.d_k.add(j * width), d, self.of.scale, self.of.d_k, row + j, self.kv_head * d);
                 write_row(s, room.d_v.add(j * width), d, 1.0, self.of.d_v, row + j, self.kv_head * d);
@@ -438,7 +450,7 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
     }
 }
 
-/// From rows in words along `width` to words along the rows, an even number of them.
+/// Copies rows that are in words along `width` to words along the rows, of which there is an even number.
 ///
 /// # Safety
 /// They must be readable, and their places writable.
@@ -458,7 +470,7 @@ unsafe fn turn_pairs<S: Simd>(s: S, from: *const f32, rows: usize, width: usize,
     }
 }
 
-/// Zeros, a multiple of `LANES` of them.
+/// Writes `len` zeros, a multiple of `LANES`.
 ///
 /// # Safety
 /// They must be writable.
@@ -472,7 +484,7 @@ unsafe fn zero<S: Simd>(s: S, to: *mut f32, len: usize) {
     }
 }
 
-/// Writes `head_dim` elements, times `scale`.
+/// Writes `head_dim` elements times `scale`.
 ///
 /// # Safety
 /// The padded number must be readable, and `head_dim` elements writable.

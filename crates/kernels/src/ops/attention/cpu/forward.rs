@@ -1,12 +1,23 @@
-//! The forward pass over pages: a slab of queries goes through the pages of its sequence, one block at a time, in tiles.
+//! The forward pass over pages.
 //!
-//! Scores come out with keys in the lanes, since keys lie transposed; outputs with the coordinates of values in the
-//! lanes. Between the two, a tile's scores (a few rows of [`KEY_BLOCK`]) lie on the stack, as does the slab's state.
+//! A task takes a few consecutive rows of one sequence, with the query heads of one or more kv heads. It works on a *slab* of
+//! at most 48 queries, whose running maxima, sums and outputs lie on the stack:
 //!
-//! A block is read to its end before the next one: by all queries of one head, or, where a sequence has few, by several heads in
-//! turn, as they lie in the page. In a decode step of many sequences, which waits for memory, a page is so one stream of reads.
+//! ```text
+//!     for each block of 64 keys                    a page; read once by the whole slab
+//!         for each kv head of the slab
+//!             for each tile of up to 6 queries
+//!                 scores  [6, 64] = q · keys       keys in the lanes, since keys lie transposed
+//!                 weights [6, 64] = exp(…)         maxima, sums and outputs are rescaled where a maximum has grown
+//!                 out     [6, D] += weights · values       coordinates in the lanes
+//!     divide by the sums, and write out
+//! ```
 //!
-//! Words are pairs for bf16 (PAIRS). The weights of the values are then rounded to bf16, as in FlashAttention; their sum is not.
+//! Where a sequence asks with few rows, several kv heads share a slab, in the order in which they lie in the page. A decode step of many
+//! sequences waits for memory; so it reads each page from its start to its end.
+//!
+//! For bf16, words are pairs (PAIRS). The weights are then rounded to bf16 before they meet the values, as in FlashAttention;
+//! their sum is not rounded.
 //!
 //! Read next: `backward.rs`.
 
@@ -23,7 +34,7 @@ const TILE: usize = 6;
 /// Most queries in one slab: whole tiles.
 const SLAB: usize = 48;
 
-/// Writes one kv head of one page from rows of keys and values.
+/// Copies one kv head of some rows of keys and values to a page.
 pub(in super::super) struct FillPage<'a, const PAIRS: bool> {
     pub keys: Rows,
     pub values: Rows,
@@ -40,8 +51,8 @@ impl<const PAIRS: bool> Kernel for FillPage<'_, PAIRS> {
         let (d, width, col) = (self.head_dim, padded(self.head_dim), self.kv_head * self.head_dim);
         let (keys, values) = self.to;
         let row = |j: usize| self.rows[j] as usize;
-        // SAFETY: whoever makes this task names existing rows, at most `KEY_BLOCK` of them, and points at a page's head of
-        // which it is the only writer. The values' place serves the keys first.
+        // SAFETY: whoever makes this task names existing rows, at most `KEY_BLOCK` of them, and points at a head of a page
+        // that nobody else uses. The keys are first copied to the place of the values, and transposed from there.
         unsafe {
             let depth = if PAIRS { 2 } else { 1 };
             for j in 0..self.rows.len() {
@@ -61,7 +72,7 @@ impl<const PAIRS: bool> Kernel for FillPage<'_, PAIRS> {
                     while i < width {
                         let (at, count) = (col + i.min(d), d.saturating_sub(i).min(S::LANES));
                         let first = self.values.load(s, row(j), at, count);
-                        // The last key's neighbour, whose weight is zero, must be a number.
+                        // The other half of the last word has a weight of zero, but it must be a number.
                         let exists = j + 1 < self.rows.len();
                         let second = if exists { self.values.load(s, row(j + 1), at, count) } else { s.zero() };
                         s.store_pairs(values.add(j / 2 * width + i).cast(), s.pairs(first, second));
@@ -74,13 +85,13 @@ impl<const PAIRS: bool> Kernel for FillPage<'_, PAIRS> {
     }
 }
 
-/// What all tasks of one pass share; see `attention_forward`.
+/// What all tasks of a pass share; see `attention_forward`.
 pub(in super::super) struct Attention<'a> {
     pub q: Rows,
     pub out: RowsMut,
     /// Log-sum-exp, if it is wanted.
     pub lse: Option<RowsMut>,
-    /// Position of each of the batch's rows.
+    /// Position of each row of the batch.
     pub positions: &'a [u32],
     pub pages: Pages,
     /// Query heads of a kv head.
@@ -88,7 +99,7 @@ pub(in super::super) struct Attention<'a> {
     pub scale: f32,
 }
 
-/// A few consecutive rows of one sequence and the query heads of some kv heads.
+/// One task: consecutive rows of one sequence, and the query heads of some kv heads.
 pub(in super::super) struct Attend<'a, const PAIRS: bool> {
     pub of: &'a Attention<'a>,
     pub rows: Range<usize>,
@@ -96,18 +107,18 @@ pub(in super::super) struct Attend<'a, const PAIRS: bool> {
     pub table: &'a [u32],
 }
 
-/// How many kv heads with `queries` queries each fit one slab; at least one.
+/// How many kv heads of `queries` queries each fit into one slab; at least one.
 pub(in super::super) fn heads_together(queries: usize) -> usize {
     (SLAB / whole_tiles(queries.clamp(1, SLAB))).max(1)
 }
 
-/// Queries with those that fill the last tile: of six, of three or of one.
+/// Queries, and those that fill up the last tile, which has six rows, three or one.
 #[inline(always)]
 fn whole_tiles(queries: usize) -> usize {
     queries / TILE * TILE + [0, 1, 3, 3, 6, 6][queries % TILE]
 }
 
-/// Queries of consecutive kv heads that go through the blocks together: of each head, those from `first`, `count` of them.
+/// Queries that go through the blocks together: of each of some consecutive kv heads `count` queries, from `first` on.
 #[derive(Clone, Copy)]
 struct Slab {
     head: usize,
@@ -116,7 +127,7 @@ struct Slab {
     count: usize,
 }
 
-/// What a slab keeps on the stack: rows of queries, in words, and of outputs lie as close as the head allows.
+/// What a slab keeps on the stack. Queries (in words) and outputs lie row after row, each as long as the padded head.
 #[repr(align(64))]
 struct State {
     q: [f32; SLAB * MAX_HEAD_DIM],
@@ -145,10 +156,10 @@ impl<const PAIRS: bool> Kernel for Attend<'_, PAIRS> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // Far larger than what most heads need; every element is written before it is read.
+        // Most heads need far less. Every element is written before it is read.
         let mut state = MaybeUninit::<State>::uninit();
         let state = state.as_mut_ptr();
-        // SAFETY: places inside the state; no reference is made to what is not yet written.
+        // SAFETY: the places lie inside the state. No reference is made to what is not written yet.
         let places = unsafe {
             Places {
                 q: (&raw mut (*state).q).cast(),
@@ -167,8 +178,8 @@ impl<const PAIRS: bool> Kernel for Attend<'_, PAIRS> {
             let mut first = 0;
             while first < queries {
                 let slab = Slab { head, heads, first, count: SLAB.min(queries - first) };
-                // SAFETY: whoever makes this task points at rows and pages that hold the positions, and it is the only
-                // writer of the heads of its rows. The slab fits the state.
+                // SAFETY: whoever makes this task names rows that exist and pages that hold their positions. No other
+                // task writes these heads of these rows. The slab fits the state.
                 unsafe {
                     let longest = self.open(s, slab, places);
                     self.attend(s, slab, longest, places);
@@ -185,17 +196,17 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
     /// Elements in a word.
     const DEPTH: usize = if PAIRS { 2 } else { 1 };
 
-    /// Row and head of a query: rows outermost, so that a tile's queries see nearly the same keys.
+    /// Row and head of a query. The heads of one row follow one another, so that a tile's queries see nearly the same keys.
     #[inline(always)]
     fn query(&self, kv_head: usize, index: usize) -> (usize, usize) {
         (self.rows.start + index / self.of.group, kv_head * self.of.group + index % self.of.group)
     }
 
-    /// Copies a slab's queries and empties its sums; returns how many keys it sees. Behind a head's last query that one
-    /// stands again until the tile is full.
+    /// Copies a slab's queries and clears its sums; returns how many keys it sees. Where a head's queries do not fill the last
+    /// tile, the last query is repeated.
     ///
     /// # Safety
-    /// As in `run`; the state is the caller's alone. So below.
+    /// As in `run`, and nobody else uses the state. The same holds for the methods below.
     #[inline(always)]
     unsafe fn open<S: Simd>(&self, s: S, slab: Slab, state: Places) -> usize {
         let (d, width) = (self.of.pages.head_dim, padded(self.of.pages.head_dim));
@@ -228,7 +239,7 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
         longest
     }
 
-    /// Takes a slab through the blocks.
+    /// Takes a slab through the blocks of keys.
     #[inline(always)]
     unsafe fn attend<S: Simd>(&self, s: S, slab: Slab, longest: usize, state: Places) {
         for block in 0..longest.div_ceil(KEY_BLOCK) {
@@ -243,7 +254,7 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
                         match left {
                             4.. => self.tile::<S, 6, 2, 2>(s, at, start, page, state),
                             2.. => self.tile::<S, 3, 2, 2>(s, at, start, page, state),
-                            // A single query waits for its chains of additions: as many as its head allows.
+                            // A single query waits for chains of additions: so it has as many at once as its head allows.
                             _ if padded(self.of.pages.head_dim) >= 4 * S::LANES => {
                                 self.tile::<S, 1, 4, 4>(s, at, start, page, state)
                             }
@@ -257,8 +268,8 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
         }
     }
 
-    /// Attends for the M queries from `at` of the slab over the block from position `start`, with W vectors of keys and V of
-    /// coordinates at a time; returns M.
+    /// Attends for M queries of the slab, from `at` on, over the block that begins at position `start`. It takes W vectors of keys
+    /// and V vectors of coordinates at a time; returns M.
     #[inline(always)]
     unsafe fn tile<S: Simd, const M: usize, const W: usize, const V: usize>(
         &self,
@@ -270,7 +281,7 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
     ) -> usize {
         let (width, scale) = (padded(self.of.pages.head_dim), self.of.scale);
         let words = width / Self::DEPTH;
-        // SAFETY: the state holds M queries from `at`.
+        // SAFETY: the state holds M queries from `at` on.
         let (q, out) = unsafe { (state.q.add(at * words), state.out.add(at * width)) };
         let (mut visible, mut longest) = ([0; M], 0);
         for m in 0..M {
@@ -287,7 +298,7 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
         let mut vector = 0;
         while vector < vectors {
             let from = vector * S::LANES;
-            // SAFETY: the vectors lie within the block's keys and the tile's scores.
+            // SAFETY: the vectors lie inside the block's keys and the tile's scores.
             vector += unsafe {
                 let (q, keys, scores) = ((q.cast_const(), words), keys.add(from), state.scores.add(from));
                 if vector + W <= vectors {
@@ -298,7 +309,8 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
             };
         }
         for m in 0..M {
-            // SAFETY: inside the state; a row of scores holds `KEY_BLOCK`, and more weights that are half as long.
+            // SAFETY: inside the state. A row of scores has room for `KEY_BLOCK` of them, and for as many weights, which may
+            // be half as long.
             unsafe {
                 let (highest, sum) = (state.highest.add(at + m), state.sum.add((at + m) * S::LANES));
                 let mut total = s.load(sum);
@@ -330,8 +342,8 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
                 s.store(sum, total);
             }
         }
-        // SAFETY: weights for `seen` keys a row, as many rows of values in the page (with PAIRS an even number), and padded
-        // rows of output in the state.
+        // SAFETY: each row has weights for `seen` keys; the page has as many rows of values (with PAIRS an even number), and the
+        // state has padded rows of output.
         unsafe {
             let (depth, weights) = (seen.div_ceil(Self::DEPTH), state.scores);
             add_product::<S, PAIRS, M, V>(s, depth, weights, (KEY_BLOCK, 1), (values, width), (out, width), width);
@@ -353,7 +365,8 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
                     let inverse = s.splat(1.0 / total);
                     let mut i = 0;
                     while i < d {
-                        // Adding zero makes the sign of a zero independent of how many keys of weight zero were passed.
+                        // Adding zero makes −0 to 0. Otherwise the sign of a zero would depend on how many keys of weight
+                        // zero there were.
                         let x = s.add(s.mul(s.load(state.out.add(at * width + i)), inverse), s.zero());
                         self.of.out.store(s, row, head * d + i, x, S::LANES.min(d - i));
                         i += S::LANES;
@@ -367,7 +380,8 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
         }
     }
 
-    /// W vectors of scores, not yet scaled, from the keys at position `start` on, masked, and the greatest so far; returns W.
+    /// Computes W vectors of scores, not yet scaled, for the keys from position `start` on. Keys that a query does not see get −∞.
+    /// `top` takes up the greatest scores; returns W.
     #[inline(always)]
     unsafe fn scores<S: Simd, const M: usize, const W: usize>(
         &self,
@@ -380,7 +394,7 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
         top: &mut [S::F; M],
     ) -> usize {
         let mut acc = [[s.zero(); W]; M];
-        // SAFETY: as in `run`: W vectors of keys and of scores exist.
+        // SAFETY: as in `run`. W vectors of keys and of scores exist.
         unsafe {
             let depth = self.of.pages.head_dim.div_ceil(Self::DEPTH);
             product::<S, PAIRS, M, W>(s, depth, q, (q_row, 1), keys, KEY_BLOCK, &mut acc);

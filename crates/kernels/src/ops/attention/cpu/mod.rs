@@ -1,11 +1,13 @@
 //! Attention on vectors: the one small matrix product that everything is made of, and the layout of a page.
 //!
-//! Every product of the forward and of the backward pass has the form `C[m, lanes] += Σ_i a[m, i] · b[i, lanes]`, with `a`
-//! broadcast from any two strides and `b` read along its rows; so nothing is ever reduced across lanes but a row's
-//! maximum and sum. Each element of C is one accumulator that grows in increasing `i`: how rows are gathered in
+//! Every product of the forward and of the backward pass has the form `C[m, lanes] += Σ_i a[m, i] · b[i, lanes]`:
+//! an element of `a` goes to every lane, and `b` is read along its rows. So nothing is summed across lanes but a query's
+//! maximum and sum. Each element of C is one accumulator that grows in increasing `i`; how queries are gathered in
 //! tiles never changes a bit.
 //!
-//! Operands lie in 4-byte *words*: f32, or two bf16 that are neighbours along the sum.
+//! Operands lie in 4-byte *words*. A word is an f32, or, with PAIRS, two bf16 that follow one another along the sum over `i`:
+//! the instruction `vdpbf16ps` multiplies and adds both at once. A matrix that is summed along its rows in one product and along its
+//! columns in another is therefore kept in two copies.
 //!
 //! Read next: `forward.rs`, then `backward.rs`.
 
@@ -25,8 +27,8 @@ pub(super) fn padded(head_dim: usize) -> usize {
     head_dim.next_multiple_of(MAX_LANES)
 }
 
-/// Pages in memory: in each, for one kv head after the other, keys `[D, KEY_BLOCK]` in words along D, and values
-/// `[KEY_BLOCK, padded D]` in words along the keys.
+/// Pages in memory; `paged.rs` has a figure. For one kv head after the other, keys `[D, KEY_BLOCK]` in words along D, and
+/// values `[KEY_BLOCK, padded D]` in words along the positions.
 #[derive(Clone, Copy)]
 pub(super) struct Pages {
     pub memory: *mut f32,
@@ -36,7 +38,7 @@ pub(super) struct Pages {
     pub depth: usize,
 }
 
-// SAFETY: a pointer to words that are `Send + Sync`; who writes through it says why no other does.
+// SAFETY: a pointer to words that are `Send + Sync`. Who writes through it says why nobody else does.
 unsafe impl Send for Pages {}
 // SAFETY: as above.
 unsafe impl Sync for Pages {}
@@ -74,7 +76,7 @@ impl Pages {
 
 /// `acc[m][w] += Σ_{i < depth} a[m·a_row + i·a_step] · b[i·b_row + w·LANES ..]`, in increasing `i`.
 ///
-/// With PAIRS words are two bf16, and each `·` adds the two products of a word ([`Simd::dot_bf16`]).
+/// With PAIRS a word is two bf16, and each `·` adds the two products of a word ([`Simd::dot_bf16`]).
 ///
 /// # Safety
 /// The elements named must be readable.
@@ -175,8 +177,8 @@ unsafe fn add_block<S: Simd, const PAIRS: bool, const M: usize, const W: usize>(
     }
 }
 
-/// The start and the row stride of a matrix of either type that is read a row at a time. Its type is a value, so that the
-/// large kernels are compiled once for both.
+/// Rows of f32 or of bf16, to be read. The type is a value and no parameter, so that the large kernels are compiled once for
+/// both.
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
     start: *const u8,
@@ -184,7 +186,7 @@ pub(super) struct Rows {
     dtype: DType,
 }
 
-// SAFETY: a pointer to elements that are `Send + Sync`, and are only read.
+// SAFETY: a pointer to elements that are `Send + Sync` and only read.
 unsafe impl Send for Rows {}
 // SAFETY: as above.
 unsafe impl Sync for Rows {}
@@ -220,7 +222,7 @@ impl Rows {
         }
     }
 
-    /// Copies `head_dim` elements from `(row, col)` as O, and zeros up to the padded length.
+    /// Copies `head_dim` elements from `(row, col)` as O, and then zeros up to the padded length.
     ///
     /// # Safety
     /// Those elements must exist, and the padded number be writable.
@@ -238,7 +240,7 @@ impl Rows {
     }
 }
 
-/// Rows of either type that are written.
+/// Rows of f32 or of bf16, to be written.
 #[derive(Clone, Copy)]
 pub(super) struct RowsMut {
     start: *mut u8,
@@ -246,7 +248,7 @@ pub(super) struct RowsMut {
     dtype: DType,
 }
 
-// SAFETY: a pointer to elements that are `Send + Sync`; who writes through it says why no other does.
+// SAFETY: a pointer to elements that are `Send + Sync`. Who writes through it says why nobody else does.
 unsafe impl Send for RowsMut {}
 // SAFETY: as above.
 unsafe impl Sync for RowsMut {}
@@ -256,7 +258,7 @@ impl RowsMut {
         RowsMut { start: view.as_mut_ptr().cast(), stride: view.stride(), dtype: T::DTYPE }
     }
 
-    /// Writes the first `count` lanes to `(row, col)` and on, rounded.
+    /// Writes the first `count` lanes, rounded, from `(row, col)` on.
     ///
     /// # Safety
     /// Those elements must exist and be written by no other task.
@@ -273,7 +275,7 @@ impl RowsMut {
     }
 }
 
-/// Copies `rows` rows of `words` words, `from_row` apart, as columns: word i of row j goes to `to[i·to_row + j]`.
+/// Transposes `rows` rows of `words` words: word `i` of row `j`, at `from[j·from_row + i]`, goes to `to[i·to_row + j]`.
 ///
 /// # Safety
 /// Those words must be readable, and their places writable.

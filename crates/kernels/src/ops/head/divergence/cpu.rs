@@ -26,7 +26,7 @@ impl Kernel for Dense<'_, '_> {
     fn run<S: Simd>(self, s: S) {
         for i in self.rows.start..self.rows.end {
             let rows = [Row::of(&self.teacher, i, self.temperature), Row::of(&self.student, i, self.temperature)];
-            // SAFETY: rows have V columns, and this task alone writes these rows.
+            // SAFETY: rows have V columns, and no other task writes these rows.
             unsafe {
                 let shifts = [rows[0].normaliser(s).0.logsumexp(), rows[1].normaliser(s).0.logsumexp()];
                 let (own, teachers) = self.value(s, rows, shifts);
@@ -44,7 +44,7 @@ impl Dense<'_, '_> {
     /// Log-probabilities of teacher and student from `j` on.
     ///
     /// # Safety
-    /// The rows must exist; so below.
+    /// The rows must exist. The same holds for the methods below.
     #[inline(always)]
     unsafe fn logprobs<S: Simd>(&self, s: S, rows: [Row; 2], shifts: [f32; 2], j: usize) -> (S::F, S::F) {
         // SAFETY: the caller's.
@@ -159,7 +159,7 @@ impl Kernel for Sparse<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
         let (student, known) = (self.student, self.known);
-        // SAFETY: the row has V columns, ids were checked, and this task alone writes the row of gradients.
+        // SAFETY: the row has V columns, ids were checked, and no other task writes the row of gradients.
         unsafe {
             let (normaliser, _) = student.normaliser(s);
             let logsumexp = normaliser.logsumexp();

@@ -63,13 +63,13 @@ pub fn divergence_rows(
     });
 }
 
-/// Forward KL from a teacher known by its most likely tokens, the rest of its mass being one bucket.
+/// Forward KL from a teacher of which only the most likely tokens are known. All other tokens are one bucket, the tail.
 ///
-/// Σ_top p ln(p/q) + p_tail ln(p_tail/q_tail), with p_tail = 1 − Σ_top p: a lower bound of the full divergence, exact where
-/// the teacher's tail has the student's shape.
+/// `Σ_top p ln(p/q) + p_tail ln(p_tail/q_tail)`, with `p_tail = 1 − Σ_top p`. It is a lower bound of the full divergence, and equal to
+/// it if within the tail the teacher's distribution has the student's shape.
 ///
 /// # Shapes and units
-/// * `student`: logits, `[R, V]`; `ids`, `logprobs`: `[R, k]`, the teacher's, taken at the same temperature; ids of a row differ.
+/// * `student`: logits, `[R, V]`; `ids`, `logprobs`: `[R, k]`, the teacher's, at the same temperature. The ids of a row differ.
 /// * `weight`: `[1, R]`; `value`: `[1, R]`, overwritten, unweighted, in nats; `d_logits`: `[R, V]`, += weight · gradient.
 ///
 /// # Panics
@@ -104,11 +104,11 @@ pub fn sparse_forward_kl_rows(
                 weight: weight.row(0)[i],
                 d_logits: row_mut(&d_logits, i),
             });
-            // SAFETY: this task alone writes this element.
+            // SAFETY: no other task writes this element.
             unsafe { *row_mut(&value, 0).add(i) = result };
         }
     });
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

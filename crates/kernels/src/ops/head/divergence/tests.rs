@@ -6,7 +6,7 @@ use crate::testing::{assert_close, assert_same_bits, central_differences, queues
 const KINDS: [Divergence; 4] =
     [Divergence::ForwardKl, Divergence::ReverseKl, Divergence::Jsd { beta: 0.1 }, Divergence::Jsd { beta: 0.5 }];
 
-fn softmax(row: &[f64], temperature: f64) -> Vec<f64> {
+pub(crate) fn softmax(row: &[f64], temperature: f64) -> Vec<f64> {
     let sum: f64 = row.iter().map(|x| (x / temperature).exp()).sum();
     row.iter().map(|x| (x / temperature).exp() / sum).collect()
 }
@@ -15,7 +15,7 @@ fn kl(p: &[f64], q: &[f64]) -> f64 {
     p.iter().zip(q).map(|(p, q)| if *p > 0.0 { p * (p / q).ln() } else { 0.0 }).sum()
 }
 
-fn reference(kind: Divergence, p: &[f64], q: &[f64]) -> f64 {
+pub(crate) fn reference(kind: Divergence, p: &[f64], q: &[f64]) -> f64 {
     match kind {
         Divergence::ForwardKl => kl(p, q),
         Divergence::ReverseKl => kl(q, p),
