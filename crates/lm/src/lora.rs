@@ -49,6 +49,13 @@ impl LoraConfig {
     }
 }
 
+/// Elements of the largest matrix that adapters are added to. [`Adapters`] hold one such sum at a time.
+pub fn largest_sum(config: &Config) -> usize {
+    let table = Layout::of(config).table;
+    let adapted = table.groups().filter(|(_, group)| table.tensors_of(group)[0].is_layer_matrix());
+    adapted.map(|(_, group)| group.rows * group.cols).max().unwrap_or(0)
+}
+
 /// A pair as products read it.
 struct Pair<T: Real> {
     /// `s·A`, packed to multiply by its transpose: rows `[N, in]` become `[N, r]`.

@@ -1,6 +1,6 @@
 //! Weights as operations read them: packed operands of products in the compute dtype, vectors in f32.
 //!
-//! They are a copy of weights that live elsewhere in f32, and carry the generation of those. An operand can only be had
+//! They are a copy of weights that are kept elsewhere in f32, and carry the generation of those. An operand can only be had
 //! by that generation, so that a product never reads weights from before an update.
 //!
 //! Read next: `model.rs`.

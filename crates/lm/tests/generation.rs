@@ -246,12 +246,12 @@ fn completions_end_at_stop_tokens_limits_and_the_callers_word() {
 
     let mut scheduler = Scheduler::new(&case.queue, case.model.config(), wide());
     let mut seen = 0;
-    let told =
+    let ended =
         generate(&case.queue, &case.model, &mut scheduler, vec![request(case.prompt(9), 1, 3)], &mut |_, _, _| {
             seen += 1;
             if seen == 3 { Flow::Stop } else { Flow::Continue }
         });
-    assert_eq!((told[0][0].finish, &told[0][0].tokens), (Finish::Stopped, &free.tokens[..3].to_vec()));
+    assert_eq!((ended[0][0].finish, &ended[0][0].tokens), (Finish::Stopped, &free.tokens[..3].to_vec()));
     assert!(scheduler.is_idle());
 
     let context = case.model.config().max_position_embeddings;

@@ -6,6 +6,7 @@ use kernels::{Device, Real};
 use lm::backward::BackwardBuffers;
 use lm::generate::{KvCache, PAGE};
 use lm::head::HeadBuffers;
+use lm::lora::largest_sum;
 use lm::{Activations, Config, Keep};
 
 use super::estimate::Planning;
@@ -35,7 +36,7 @@ impl Planning<'_> {
     }
 
     /// A learner beside its master: gradient, moments, both packings, activations, and the copy that a checkpoint writes. Adapters
-    /// have a state of their own size, and one layer's sums.
+    /// have a state of their own size, and the sum of one matrix with its pair.
     pub fn learning_bytes<T: Real>(&self, model: &str, keys: &Optimisation) -> usize {
         let config = self.config(model);
         let keep = if keys.recompute { Keep::Residuals } else { Keep::Everything };
@@ -45,9 +46,8 @@ impl Planning<'_> {
         let (state, adapters) = match keys.adapters() {
             None => (4 * config.parameters(), 0),
             Some(lora) => {
-                let (learns, embedding) = (lora.parameters(config), config.vocab_size * config.hidden_size);
-                let layer = (config.parameters() - embedding) / config.num_hidden_layers;
-                (4 * learns, (4 + size_of::<T>()) * learns + 4 * layer)
+                let learns = lora.parameters(config);
+                (4 * learns, (4 + size_of::<T>()) * learns + 4 * largest_sum(config))
             }
         };
         3 * state
