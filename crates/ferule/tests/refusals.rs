@@ -145,7 +145,11 @@ fn wrong_recipes_end_in_one_message() {
             "schedule = \"linear\"",
             "r.toml:22: stages[0].schedule: unknown variant `linear`, expected one of `constant`, `cosine`, `wsd`\nhint: numbers stand without quotes, words in quotes, lists in brackets",
         ),
-        ("dtype = \"f32\"", "dtype = \"f16\"", "r.toml:2: dtype: \"f16\" is no dtype\nhint: write \"f32\" or \"bf16\""),
+        (
+            "dtype = \"f32\"",
+            "dtype = \"f16\"",
+            "r.toml:2: dtype: \"f16\" is not a dtype\nhint: write \"f32\" or \"bf16\"",
+        ),
         (
             "kind = \"sft\"",
             "kind = \"stf\"",

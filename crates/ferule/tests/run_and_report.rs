@@ -95,6 +95,6 @@ fn a_signal_finishes_the_step_and_says_how_to_go_on() {
         let step: u64 = told.split(';').next().expect("a number").parse().expect("a number");
         assert!(step > steps, "the second time it went on from where the first one stopped");
         steps = step;
-        assert_eq!(rest.last().expect("a hint"), "hint: the same command goes on from here");
+        assert_eq!(rest.last().expect("a hint"), "hint: the same command resumes the run");
     }
 }

@@ -1,9 +1,9 @@
 //! Cheap baselines that stand in every ladder: the constant answer, a linear model over character n-grams, and the nearest texts.
 //!
-//! They see text and label and nothing else. Whoever beats none of them has learnt nothing that needed a language model. All are
+//! They see text and label and nothing else. A model that beats none of them has learned nothing that needed a language model. All are
 //! deterministic: the same pairs in the same order give the same predictions.
 //!
-//! Beside them [`Neighbours`] finds the texts nearest to one, for a baseline that votes.
+//! The vote itself is in [`crate::pipeline`]; [`Neighbours`] finds the texts that vote.
 //!
 //! Read next: [`crate::stats`], which gives their accuracy an interval.
 
@@ -19,12 +19,12 @@ pub use tfidf::Neighbours;
 pub const CONSTANT: &str = "constant answer";
 /// The ledger's name of the linear model.
 pub const NGRAMS: &str = "character n-grams, linear";
-/// The ledger's name of the vote of the nearest texts.
+/// The ledger's name of the vote among the nearest texts.
 pub const NEAREST: &str = "character TF-IDF, 5 nearest";
 /// The ledger's name of the base model with examples in its prompt.
 pub const FEW_SHOT: &str = "base model, few-shot";
 
-/// The commonest label: what a constant answer would be. Of equally common ones the first in order; `None` for no labels.
+/// The most frequent label, which is the constant answer. Of equally frequent labels it is the first in sorted order; `None` without labels.
 ///
 /// ```
 /// assert_eq!(train::baselines::commonest(["盗窃", "诈骗", "盗窃"]), Some("盗窃"));
@@ -45,9 +45,9 @@ pub struct NgramSettings {
     pub longest: usize,
     /// Passes over the data.
     pub epochs: usize,
-    /// AdaGrad's step.
+    /// AdaGrad's learning rate.
     pub learning_rate: f64,
-    /// Weight decay of each update, for the weights that it touches.
+    /// L2 decay in each update, of the weights that the update touches.
     pub decay: f64,
 }
 
@@ -57,10 +57,13 @@ impl Default for NgramSettings {
     }
 }
 
-/// Multinomial logistic regression over characters and n-grams of them, TF-IDF weighted and of unit length.
+/// Multinomial logistic regression on character n-grams. A text's features are TF-IDF weighted and have unit length.
 ///
-/// Trained by AdaGrad, one text a step, in an order drawn from a fixed key. Weights are kept only for n-grams that were seen
-/// in training. Source of the scheme: Joachims 1998 (text by n-grams), Duchi et al. 2011 (AdaGrad).
+/// It is trained by AdaGrad, one text a step, in an order drawn from a fixed key. Weights exist only for n-grams that were seen
+/// in training.
+///
+/// # Source
+/// Joachims 1998 (linear classifiers of text), Duchi et al. 2011 (AdaGrad).
 pub struct NgramModel {
     settings: NgramSettings,
     labels: Vec<String>,
@@ -92,7 +95,7 @@ impl NgramModel {
         model
     }
 
-    /// The labels with their probabilities, likeliest first; equal ones in the order of their names.
+    /// The labels with their probabilities, the most likely first. Labels of equal probability are sorted by name.
     pub fn probabilities(&self, text: &str) -> Vec<(&str, f64)> {
         let features = self.tfidf.features(text);
         let mut scores = vec![0.0; self.labels.len()];
@@ -103,7 +106,7 @@ impl NgramModel {
         named
     }
 
-    /// The likeliest label.
+    /// The most likely label.
     pub fn predict(&self, text: &str) -> &str {
         self.probabilities(text)[0].0
     }
@@ -113,7 +116,7 @@ impl NgramModel {
         &self.weights[place * width..(place + 1) * width]
     }
 
-    /// Probabilities of the labels, into `scores`.
+    /// Writes the labels' probabilities into `scores`.
     fn softmax(&self, features: &Features, scores: &mut [f32]) {
         scores.copy_from_slice(self.row(self.tfidf.len()));
         for (place, value) in features {

@@ -1,10 +1,9 @@
-//! What must hold before any work: the files are there, the labels exist, prompts and completions fit.
+//! What must hold before any work is done: the files exist, there are enough labels, prompts and completions fit.
 //!
-//! [`check`] is called before a run's folder is made. Where models start from random weights there is no tokenizer yet; the same check runs
-//! again once there is one, before anything is trained. Errors name the recipe's line and key.
+//! [`check`] runs before a run's folder is made. If all models start from random weights, there is no tokenizer yet. The same checks then
+//! run again once there is one, before a model is trained. Errors name the recipe's line and key.
 //!
-//! What concerns a stage alone is in its own `check` ([`crate::stage::Stage::check`]); what the recipe alone shows to be wrong is refused by
-//! `recipe/validate.rs`.
+//! Checks of a single stage are in its own [`crate::stage::Stage::check`]. Checks that need the recipe alone are in `recipe/validate.rs`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,10 +23,10 @@ use tasks::refusal::Refusal;
 use tasks::{Split, Task, TaskError, registry};
 
 impl Recipe {
-    /// The recipe's task, its files read.
+    /// Builds the recipe's task and reads its files.
     ///
     /// # Errors
-    /// A task or a key that there is not, with the recipe's line; a file that cannot be read; a bad line in it, by the file's name and line.
+    /// An unknown task or key, at the recipe's line; a file that cannot be read; a wrong line in a file, with the file's name and line.
     pub fn build_task(&self) -> Result<Box<dyn Task>, TrainError> {
         let settings = &self.settings;
         registry::build(&settings.task, &settings.folder).map_err(|error| match error {
@@ -44,19 +43,19 @@ impl Recipe {
     }
 }
 
-/// The models that come from files, opened, and the prompting that they share.
+/// The opened files of the models that are read from files, and the prompting that these models share.
 pub(crate) struct Sources {
-    /// Name and files of each.
+    /// Name and files of each model.
     pub checkpoints: Vec<(String, Checkpoint)>,
-    /// None where no model comes from a file.
+    /// The shared prompting; none if no model is read from a file.
     pub prompting: Option<Prompting>,
 }
 
 impl Sources {
-    /// Opens them; weights are not read yet.
+    /// Opens the files. The weights are not read yet.
     ///
     /// # Errors
-    /// A path without a model, a model that cannot be read, tokenizers that differ.
+    /// A path without a model, a model that cannot be read, or models whose tokenizers differ.
     pub(crate) fn open(settings: &Settings) -> Result<Sources, TrainError> {
         let mut sources = Sources { checkpoints: Vec::new(), prompting: None };
         for (name, source) in &settings.models {
@@ -86,10 +85,10 @@ impl Sources {
     }
 }
 
-/// Refuses what cannot be done, before anything is.
+/// Refuses a recipe that cannot be run, before any work is done.
 ///
 /// # Errors
-/// See the module.
+/// The first check that fails, at its key; or a file that cannot be read.
 pub fn check(recipe: &Recipe, task: &dyn Task) -> Result<(), TrainError> {
     let sources = Sources::open(&recipe.settings)?;
     let seed = recipe.settings.seed;
@@ -100,10 +99,10 @@ pub fn check(recipe: &Recipe, task: &dyn Task) -> Result<(), TrainError> {
     stages(recipe, task, &configs(recipe, &sources, None)?, sources.prompting.as_ref())
 }
 
-/// Checks the recipe again, now that its tokenizer has been trained: whether prompts and completions fit.
+/// Checks a recipe again once its tokenizer is trained: whether prompts and completions fit.
 ///
 /// # Errors
-/// See the module.
+/// As [`check`].
 pub fn check_lengths(recipe: &Recipe, task: &dyn Task, prompting: &Prompting) -> Result<(), TrainError> {
     let configs = configs(recipe, &Sources::open(&recipe.settings)?, Some(prompting))?;
     stages(recipe, task, &configs, Some(prompting))
@@ -119,7 +118,7 @@ fn stages(
     for (index, stage) in recipe.stages.iter().enumerate() {
         stage.stage.check(&checking(index))?;
     }
-    // Every stage is measured on the same held-out cases.
+    // Every stage's model is measured on the same held-out cases.
     let settings = &recipe.settings;
     let heldout = checking(0).longest_prompt(Split::Heldout, heldout_cases(settings, &recipe.outlines))?;
     let new = settings.eval.max_new_tokens;
@@ -136,23 +135,24 @@ fn stages(
     Ok(())
 }
 
-/// The shape of every model; of random ones by the tokenizer's vocabulary, or that which its stage asks for.
+/// The shape of every model. The vocabulary of models with random weights is the tokenizer's, or the size that the tokenizer stage names
+/// while there is no tokenizer.
 pub(crate) fn configs(
     recipe: &Recipe,
     sources: &Sources,
     prompting: Option<&Prompting>,
 ) -> Result<BTreeMap<String, Config>, TrainError> {
     let models = &recipe.settings.models;
-    let asked = recipe.outlines.iter().find_map(|stage| stage.vocab_size());
+    let planned = recipe.outlines.iter().find_map(|stage| stage.vocab_size());
     let known = prompting.or(sources.prompting.as_ref()).map(|prompting| prompting.tokenizer.vocab_size());
     let mut configs: BTreeMap<String, Config> =
         sources.checkpoints.iter().map(|(name, checkpoint)| (name.clone(), checkpoint.config().clone())).collect();
     for (name, source) in models {
         if let Some(shape) = source.shape() {
-            configs.insert(name.clone(), shaped(&recipe.settings, name, shape, known.or(asked))?);
+            configs.insert(name.clone(), shaped(&recipe.settings, name, shape, known.or(planned))?);
         }
     }
-    // A copy may be of a stage that trains a copy: as many passes as there are models reach all.
+    // A copy may be of a stage that trains another copy. As many passes as there are models resolve every chain of copies.
     for _ in 0..models.len() {
         for (name, source) in models {
             let Some(from) = source.copied_from() else { continue };

@@ -1,19 +1,25 @@
-//! Divergences as a recipe names them.
+//! The divergences that a recipe can name, for distillation.
+//!
+//! `p` is the teacher's distribution over the vocabulary, `q` the student's. Read next: [`kernels::ops::head::Divergence`], which computes
+//! them.
 
 use kernels::ops::head::Divergence;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A divergence as a recipe names it.
+///
+/// # Source
+/// Agarwal et al. 2024 (GKD), arXiv 2306.13649.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DivergenceName {
-    /// Mass wherever the teacher has it.
+    /// Σ p · ln(p / q): the student puts probability wherever the teacher has some.
     #[default]
     ForwardKl,
-    /// Mass only where the teacher has it.
+    /// Σ q · ln(q / p): the student puts probability only where the teacher has some.
     ReverseKl,
-    /// Between the two, by `jsd_beta`.
+    /// The generalised Jensen–Shannon divergence, between the two; `jsd_beta` is the teacher's share of the mixture.
     Jsd,
 }
 

@@ -5,7 +5,7 @@ use tasks::data::InspectError;
 use tasks::refusal::Refusal;
 use tasks::rewards::RuleError;
 
-/// An error of training; messages end in a hint where a person can mend it.
+/// An error of training. Its message ends in a hint if the user can fix the cause.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// A recipe or a command line that cannot be run.
@@ -29,17 +29,17 @@ pub enum TrainError {
     /// A tokenizer that cannot end a text.
     #[error("the tokenizer names no end token\nhint: set `eos_token` in its tokenizer_config.json")]
     NoEndToken,
-    /// A conversation for a model that knows none.
+    /// Prompts that are conversations, for a model without a chat template.
     #[error(
         "the task's prompts are conversations, and the model has no chat template\nhint: use a model with one, or write `prompt` instead of `messages`"
     )]
     NoTemplate,
-    /// A stage that cannot do what it is asked.
+    /// A stage that failed during its work.
     #[error(transparent)]
     Stage(Refusal),
-    /// The user asked to stop; everything until the last finished step is saved.
+    /// The user asked to stop. Everything up to the last finished step is saved.
     #[error(
-        "stopped at stage \"{stage}\", step {step}; everything until there is saved\nhint: the same command goes on from here"
+        "stopped at stage \"{stage}\", step {step}; everything up to there is saved\nhint: the same command resumes the run"
     )]
     Interrupted {
         /// The stage.
@@ -50,7 +50,7 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    /// Whether the recipe, the task's files or the command line have to be mended, rather than something in the work.
+    /// Whether the user's input is wrong: the recipe, the task's files or the command line.
     pub fn is_wrong_use(&self) -> bool {
         use TrainError::{NoTemplate, Refused, Rule, Store, Task, Texts};
         matches!(self, Refused(_) | Task(_) | Texts(_) | Rule(_) | NoTemplate)

@@ -1,8 +1,10 @@
-//! Measuring a model on held-out cases: accuracy with its interval, pass@k, maj@k, and how far its confidence can be trusted.
+//! Evaluates a model on held-out cases: accuracy with its interval, pass@k, maj@k, and how far its confidence can be trusted.
 //!
-//! With one sample a case it is greedy, the interval is Wilson's, and confidence is the probability that the model gives to its own answer once it
-//! has reasoned. With `k` samples at temperature 1, accuracy is pass@1, confidence the share of votes that the most frequent answer gets, and
-//! every interval a bootstrap over cases: samples of one case are not independent.
+//! With one sample per case, sampling is greedy and the interval is Wilson's. Confidence is then the probability that the model gives its
+//! own answer after its reasoning. With `k` samples per case, the temperature is 1 and accuracy is pass@1. Confidence is then the share of
+//! votes that the most frequent answer gets. Every interval is a bootstrap over cases, since samples of one case are not independent.
+//!
+//! Read next: [`crate::stats`], the formulas.
 
 use std::collections::BTreeMap;
 
@@ -22,67 +24,67 @@ use tasks::{Case, Grade, Task};
 const RESAMPLES: usize = 2000;
 /// Bins of confidence.
 const BINS: usize = 10;
-/// What is asked of the answers that are given, where the least sure ones may be left to a person.
+/// The accuracy that answers must have when the least confident ones are left to a person.
 const TARGET_ACCURACY: f64 = 0.9;
 
-/// How a model did on some cases.
+/// The result of evaluating a model on some cases.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluation {
-    /// Share of cases right: greedy for `k` = 1, otherwise pass@1, the mean over all samples.
+    /// Share of cases that are right: greedy for `k` = 1, otherwise pass@1, the mean over all samples.
     pub accuracy: f64,
     /// The lower end of its 95 % interval.
     pub low: f64,
     /// The upper end.
     pub high: f64,
-    /// Cases.
+    /// Number of cases.
     pub n: usize,
-    /// Completions that never ended.
+    /// Completions that did not end within `max_new_tokens`.
     pub unfinished: usize,
     /// Mean of each of the task's scores.
     pub parts: BTreeMap<String, f64>,
-    /// Chance that one of `k` samples is right, when `k` > 1 were drawn.
+    /// Chance that at least one of `k` samples is right; none for `k` = 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pass_at_k: Option<f64>,
     /// Its 95 % interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pass_at_k_interval: Option<[f64; 2]>,
-    /// Share of cases whose most frequent answer is right (maj@k), when `k` > 1 were drawn.
+    /// Share of cases whose most frequent answer is right (maj@k); none for `k` = 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub majority_at_k: Option<f64>,
     /// Its 95 % interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub majority_at_k_interval: Option<[f64; 2]>,
-    /// Samples a case; 1 is greedy.
+    /// Samples of each case; 1 is greedy.
     pub k: usize,
     /// How far its confidence can be trusted.
     pub calibration: Calibration,
-    /// Each case's headline, in order: for paired comparisons. Greedy, or the first sample's.
+    /// Whether the first sample of each case is right, in order; for paired comparisons.
     #[serde(skip)]
     pub correct: Vec<bool>,
-    /// Completions sampled, and their tokens.
+    /// Tokens of all completions.
     #[serde(skip)]
     pub tokens: usize,
 }
 
-/// Confidence against what came of it.
+/// How a model's confidence compares with its accuracy.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Calibration {
-    /// What stands for confidence: `answer_probability`, or `vote_share` of the most frequent of `k` answers.
+    /// The measure of confidence: `answer_probability`, or `vote_share` of the most frequent of `k` answers.
     pub confidence: &'static str,
     /// Expected calibration error, over ten equal bins.
     pub ece: f64,
     /// The bins that hold a case.
     pub bins: Vec<CalibrationBin>,
-    /// The accuracy that is asked of the answers that are given.
+    /// The accuracy that is required of the answers that are given.
     pub target_accuracy: f64,
-    /// The largest share of cases that can be answered at that accuracy, the least confident ones left to a person; 0 where none can. The threshold
-    /// is chosen on these same cases.
+    /// The largest share of cases that can be answered at that accuracy when the least confident ones are left to a person; 0 if none can.
+    /// The threshold is chosen on these same cases.
     pub coverage: f64,
-    /// The confidence below which to abstain; none where nothing can be answered.
+    /// The confidence below which to abstain; none if no case can be answered.
     pub threshold: Option<f64>,
 }
 
-/// Evaluates on `cases`: greedy for `k` = 1, else `k` samples at temperature 1.
+/// Evaluates a model on `cases`: greedily for `k` = 1, otherwise with `k` samples per case at temperature 1.
 ///
 /// # Errors
 /// As [`sample`].
@@ -100,14 +102,14 @@ pub fn evaluate<T: Real>(
     Ok(Evaluation::of(prompting, task, cases, &groups, key))
 }
 
-/// How cases are answered for a measurement: greedily for `k` = 1, else `k` times at temperature 1.
+/// The sampling plan of an evaluation: greedy for `k` = 1, otherwise `k` samples at temperature 1.
 pub(crate) fn plan(k: usize, max_new_tokens: usize, key: Key) -> Plan {
     let sampling = if k == 1 { Sampling::greedy() } else { plain_sampling(1.0) };
     Plan { samples: k, sampling, max_new_tokens, key }
 }
 
 impl Evaluation {
-    /// What completions of `cases`, one group each, amount to.
+    /// Grades completions of `cases`, one group per case with the same number of completions each.
     pub fn of(prompting: &Prompting, task: &dyn Task, cases: &[Case], groups: &[Group], key: Key) -> Evaluation {
         let grades: Vec<Vec<Grade>> = groups
             .iter()
@@ -191,13 +193,14 @@ fn votes(grades: &[Grade]) -> Vec<(Option<&str>, bool)> {
     grades.iter().map(|grade| (grade.answer_key.as_deref(), grade.correct)).collect()
 }
 
-/// The probability of the answer given the reasoning before it: of all tokens after `<answer>`, or of the whole completion without one.
+/// The probability that the model gives its answer after its own reasoning: the product over the tokens after `<answer>`, or over the
+/// whole completion if it has no such tag.
 fn confidence(prompting: &Prompting, rollout: &Rollout) -> f64 {
     const MARK: &str = "<answer>";
     let whole = rollout.tokens.len();
     let start = if rollout.text.contains(MARK) {
         let lengths: Vec<usize> = (0..whole).collect();
-        // Whether the mark has been written by then: false, then true for ever.
+        // Whether a prefix of this length contains the mark: false up to some length, then true.
         lengths.partition_point(|&length| !prompting.tokenizer.decode(&rollout.tokens[..length], false).contains(MARK))
     } else {
         0

@@ -1,12 +1,12 @@
-//! Between text and tokens, for training and sampling alike.
+//! Turns prompts and completions into tokens and back, the same way for training and for sampling.
 //!
-//! A prompt is encoded once, by the template where the model has one and as plain text where it has none; a completion is
-//! encoded by itself and ends with the end token. So the boundary between the two never moves, and what a rollout's
-//! token ids say is what is trained: text that was sampled is never encoded again.
+//! A prompt is encoded once: by the chat template if the model has one, as plain text otherwise. A completion is encoded by itself and
+//! ends with the end token. So the boundary between the two never moves. Sampled text is never encoded again: training uses the token ids
+//! of the rollout.
 //!
-//! What a model's template says is kept to: the token with which it closes an answer is the one that is trained, and where its
-//! prompt already opens `<think>`, completions are encoded without that tag and read with it. Nothing that a prompt or a demonstration
-//! spells becomes a special token.
+//! Completions follow the model's template. The end token that is trained is the one with which the template closes an answer. If the
+//! template's prompt already opens `<think>`, completions are encoded without that tag, and their text is returned with it. Nothing that a
+//! prompt or a demonstration spells becomes a special token.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,28 +18,28 @@ use serde_json::{Value, json};
 use crate::error::TrainError;
 use tasks::{Message, Prompt};
 
-/// Seconds after 1970 of the day that templates are told, 26 July 2024: a run repeats itself on any day.
+/// The date that chat templates are given, in seconds after 1970: 26 July 2024. It is fixed, so that a run does not depend on the day.
 const TODAY: Duration = Duration::from_secs(1_721_952_000);
 const THINK: &str = "<think>";
 
-/// A tokenizer, its template, and the tokens that end a completion.
+/// A tokenizer, a chat template, and the tokens that end a completion.
 pub struct Prompting {
     /// The tokenizer.
     pub tokenizer: Tokenizer,
-    /// The chat template, where the model has one.
+    /// The chat template, if the model has one.
     pub template: Option<ChatTemplate>,
     /// Tokens that end a completion; the first is the one that is trained.
     pub end_tokens: Vec<u32>,
-    /// `<think>` with the white space behind it, where the template's prompt ends in them.
+    /// `<think>` with the white space after it, if the template's prompt ends with them.
     opened: Option<String>,
 }
 
 impl Prompting {
-    /// A prompting. Of the end tokens, the one that closes an answer in the template comes first, then the tokenizer's own, then
-    /// `end_tokens`, those of a model's generation settings.
+    /// Makes a prompting and collects its end tokens. The first is the token that closes an answer in the template. Then come the
+    /// tokenizer's own end token, and `end_tokens`, those of the model's generation settings.
     ///
     /// # Errors
-    /// [`TrainError::NoEndToken`] when there is none: a completion that cannot end cannot be graded.
+    /// [`TrainError::NoEndToken`] when there is none, since a completion that cannot end cannot be graded.
     pub fn new(
         tokenizer: Tokenizer,
         template: Option<ChatTemplate>,
@@ -59,7 +59,7 @@ impl Prompting {
         Ok(Prompting { tokenizer, template, end_tokens: ends, opened })
     }
 
-    /// Whether another prompting's token ids mean the same bytes.
+    /// Whether every token id stands for the same bytes in both tokenizers.
     pub fn same_vocabulary(&self, other: &Prompting) -> bool {
         let (a, b) = (&self.tokenizer, &other.tokenizer);
         a.vocab_size() == b.vocab_size() && (0..a.vocab_size() as u32).all(|id| a.token_bytes(id) == b.token_bytes(id))
@@ -84,25 +84,26 @@ impl Prompting {
         Ok(template.encode(&self.tokenizer, &chat(&messages, true))?)
     }
 
-    /// A prompt after a few examples of others with their completions, as a model that was never tuned is asked.
+    /// The token ids of a prompt that follows a few examples, each a prompt with its answer. A base model, which was never tuned to the
+    /// task, is prompted so.
     ///
     /// # Errors
     /// As [`Prompting::prompt`].
     pub fn few_shot(&self, examples: &[(&Prompt, &str)], prompt: &Prompt) -> Result<Vec<u32>, TrainError> {
         if self.template.is_some() {
             let mut messages = Vec::new();
-            for (asked, answer) in examples {
-                messages.extend(messages_of(asked));
+            for (example, answer) in examples {
+                messages.extend(messages_of(example));
                 messages.push(Message { role: "assistant".into(), content: (*answer).into() });
             }
             messages.extend(messages_of(prompt));
             return self.prompt(&Prompt::Messages(messages));
         }
         let mut tokens = Vec::new();
-        for (asked, answer) in examples {
-            // Only the first part begins the text.
+        for (example, answer) in examples {
+            // The token that begins a text is kept in the first part only.
             let from = if tokens.is_empty() { 0 } else { usize::from(self.tokenizer.special().bos.is_some()) };
-            tokens.extend_from_slice(&self.prompt(asked)?[from..]);
+            tokens.extend_from_slice(&self.prompt(example)?[from..]);
             tokens.extend(self.tokenizer.encode_markup(answer));
             tokens.extend(self.tokenizer.encode_user(EXAMPLE_END));
         }
@@ -122,27 +123,26 @@ impl Prompting {
         tokens
     }
 
-    /// A document's token ids behind [`Prompting::begin`], the tokenizer's own end token included. Markup that the document spells is markup, as in
-    /// a completion.
+    /// A document's token ids, with the tokenizer's own end token and without [`Prompting::begin`]. Markup that the document spells is
+    /// encoded as markup, as in a completion.
     pub fn document(&self, text: &str) -> Vec<u32> {
         let mut tokens = self.tokenizer.encode_markup(text);
         tokens.push(self.tokenizer.special().eos.unwrap_or(self.end_tokens[0]));
         tokens
     }
 
-    /// The token that begins a text, where the tokenizer names one. Models that were trained with it first rest their attention there, and
-    /// lose their bearings without it.
+    /// The token that begins a text, if the tokenizer has one. Models that were trained with it attend to it, and get worse without it.
     pub fn begin(&self) -> Option<u32> {
         self.tokenizer.special().bos
     }
 
     /// The text of sampled tokens without the end token, and whether there was one.
     pub fn text(&self, tokens: &[u32]) -> (String, bool) {
-        let (said, ended) = match tokens.split_last() {
+        let (content, ended) = match tokens.split_last() {
             Some((last, rest)) if self.end_tokens.contains(last) => (rest, true),
             _ => (tokens, false),
         };
-        let text = self.tokenizer.decode(said, false);
+        let text = self.tokenizer.decode(content, false);
         (self.opened.clone().unwrap_or_default() + &text, ended)
     }
 }
@@ -151,7 +151,7 @@ fn chat(messages: &[Value], add_generation_prompt: bool) -> Chat<'_> {
     Chat { messages, add_generation_prompt, now: Some(SystemTime::UNIX_EPOCH + TODAY), ..Chat::default() }
 }
 
-/// The special token that a template puts right behind an answer.
+/// The special token that a template puts right after an answer; none if it puts no special token there.
 fn closing(tokenizer: &Tokenizer, template: &ChatTemplate) -> Option<u32> {
     let answer = "Ferule";
     let messages = [json!({ "role": "user", "content": "?" }), json!({ "role": "assistant", "content": answer })];
@@ -160,7 +160,7 @@ fn closing(tokenizer: &Tokenizer, template: &ChatTemplate) -> Option<u32> {
     tokenizer.encode(behind.trim_start()).first().copied().filter(|&token| tokenizer.is_special(token))
 }
 
-/// The opening of the reasoning that ends a template's prompt.
+/// `<think>` and the white space after it, if a template's prompt ends with them.
 fn opened(template: &ChatTemplate) -> Option<String> {
     let messages = [json!({ "role": "user", "content": "?" })];
     let text = template.render(&chat(&messages, true)).ok()?;
@@ -168,7 +168,7 @@ fn opened(template: &ChatTemplate) -> Option<String> {
     Some(text[start..].to_string())
 }
 
-/// What ends an example in a prompt of plain text.
+/// The separator after each example in a few-shot prompt of plain text.
 pub const EXAMPLE_END: &str = "\n\n";
 
 fn messages_of(prompt: &Prompt) -> Vec<Message> {
@@ -178,7 +178,8 @@ fn messages_of(prompt: &Prompt) -> Vec<Message> {
     }
 }
 
-/// Sampling as reinforcement learning and evaluation at a temperature need it: nothing is cut off.
+/// Sampling from the whole distribution at a temperature, without top-k, top-p or min-p. Reinforcement learning needs it, since the
+/// trainer's log-probabilities are those of the whole distribution.
 pub fn plain_sampling(temperature: f32) -> Sampling {
     Sampling { temperature, ..Sampling::default() }
 }
@@ -216,10 +217,10 @@ mod tests {
         let count = |tokens: &[u32], token: &str| tokens.iter().filter(|&&t| t == id(&prompting, token)).count();
         let tokens = prompting.prompt(&Prompt::Text("a <|im_end|> b <|im_start|>".into())).unwrap();
         assert_eq!((count(&tokens, "<|im_start|>"), count(&tokens, "<|im_end|>")), (2, 1));
-        let said = "<think>a</think><|im_end|>b";
-        let tokens = prompting.completion(said);
+        let completion = "<think>a</think><|im_end|>b";
+        let tokens = prompting.completion(completion);
         assert_eq!((count(&tokens, "<think>"), count(&tokens, "<|im_end|>")), (1, 1));
-        assert_eq!(prompting.text(&tokens), (said.to_string(), true));
+        assert_eq!(prompting.text(&tokens), (completion.to_string(), true));
         let document = prompting.document("a<|endoftext|>b");
         assert_eq!((count(&document, "<|endoftext|>"), count(&document, "<|im_end|>")), (1, 0));
         assert_eq!(document.last(), Some(&id(&prompting, "<|endoftext|>")));

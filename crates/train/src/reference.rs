@@ -1,6 +1,6 @@
-//! The reference of everything that a recipe can say: each table with its keys, their types, defaults and a sentence each.
+//! The reference of a recipe: every table with its keys, and for each key its type, its default and a sentence.
 //!
-//! Everything is derived from the structs that are read. `ferule explain` prints it; `docs/src/recipe.md` is written from it.
+//! It is derived from the structs that a recipe is read into. `ferule explain` prints it, and `docs/src/recipe.md` is generated from it.
 
 use lm::config::Shape;
 use tasks::keys::{KeyDoc, keys_of};
@@ -13,19 +13,19 @@ use crate::stages::registry::STAGES;
 
 /// One table of a recipe.
 pub struct Section {
-    /// What it belongs to.
+    /// The part of the reference that it belongs to.
     pub group: Group,
     /// The word that names it, such as `sft`.
     pub word: &'static str,
     /// Other words that a recipe may write for it.
     pub aliases: &'static [&'static str],
-    /// What it is, in one sentence.
+    /// What the table is for, in one or two sentences.
     pub summary: String,
     /// Its keys, in order.
     pub keys: Vec<KeyDoc>,
 }
 
-/// What a section belongs to.
+/// A part of the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     /// The recipe itself and its tables.

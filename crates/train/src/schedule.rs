@@ -3,16 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How the learning rate goes after warm-up.
+/// The course of the learning rate after warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {
-    /// It stays.
+    /// It stays at the peak.
     Constant,
-    /// Half a cosine, down to a tenth.
+    /// It falls along half a cosine to a tenth of the peak.
     #[default]
     Cosine,
-    /// It stays until the last fifth of the steps, then falls in a straight line to zero (arXiv 2404.06395).
+    /// It stays at the peak until the last fifth of the steps, then falls in a straight line to zero (arXiv 2404.06395).
     Wsd,
 }
 
@@ -20,8 +20,8 @@ impl Schedule {
     /// The learning rate of a step.
     ///
     /// # Shapes and units
-    /// * `step`: counted from 0, below `steps`; the first `warmup_steps` rise in a straight line and never start at 0.
-    /// * returns the rate in the unit of `peak`.
+    /// * `step`: counted from 0, below `steps`. The rate rises in a straight line over the first `warmup_steps`, and is never 0 there.
+    /// * returns the rate, in the unit of `peak`.
     pub fn rate(self, peak: f32, step: u64, steps: u64, warmup_steps: u64) -> f32 {
         if step < warmup_steps {
             return peak * (step + 1) as f32 / warmup_steps as f32;

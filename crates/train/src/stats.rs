@@ -1,14 +1,14 @@
 //! Statistics of evaluation: intervals, paired differences, pass@k, maj@k, calibration.
 //!
-//! Everything here is a pure function of its arguments; resampling draws from a key, so a report can be made again to the
-//! last digit. No claim is made here: callers say "within the noise" when an interval holds zero.
+//! Everything here is a pure function of its arguments. Resampling draws from a key, so the same key gives the same interval to the
+//! last digit. This module draws no conclusions: its callers report "within the noise" when an interval holds zero.
 //!
 //! Read next: [`kernels::rng`].
 
 use kernels::rng::Key;
 use serde::{Deserialize, Serialize};
 
-/// The standard normal's 97.5th percentile: intervals here are 95% intervals.
+/// The standard normal's 97.5th percentile. All intervals here are 95% intervals.
 pub const Z_95: f64 = 1.959_963_984_540_054;
 
 /// An estimate with its 95% interval.
@@ -29,10 +29,10 @@ impl Interval {
     }
 }
 
-/// Wilson's score interval of a share: `successes` of `n`, independent.
+/// Wilson's score interval of a share: `successes` of `n` independent trials.
 ///
 /// # Shapes and units
-/// * returns shares in `[0, 1]`; for `n` = 0 nothing is known: 0 to 1 around 0.
+/// * returns shares in `[0, 1]`; for `n` = 0 the value is 0 and the interval is 0 to 1, since nothing is known.
 ///
 /// # Panics
 /// When `successes` exceeds `n`.
@@ -87,10 +87,13 @@ pub fn paired_bootstrap(strata: &[Vec<(f64, f64)>], resamples: usize, key: Key) 
 ///
 /// # Shapes and units
 /// * `values`: `[n]`, one a case; in units of the scores. Where a case has several samples, their mean.
-/// * returns the mean; 0 to 1 around 0 for no case, where nothing is known.
+/// * returns the mean; without a case the value is 0 and the interval is 0 to 1, since nothing is known.
 ///
 /// # Panics
 /// When `resamples` is 0.
+///
+/// # Source
+/// As [`paired_bootstrap`].
 pub fn bootstrap_mean(values: &[f64], resamples: usize, key: Key) -> Interval {
     if values.is_empty() {
         return Interval { value: 0.0, low: 0.0, high: 1.0 };
@@ -197,7 +200,12 @@ pub fn calibration_bins(judged: &[(f64, bool)], bins: usize) -> Vec<CalibrationB
         .collect()
 }
 
-/// The share of all samples that the most frequent answer got, `None` being no answer: how sure a vote is.
+/// The share of samples that gave the most frequent answer; it serves as the confidence of a majority vote. A sample without an answer
+/// (`None`) counts in the whole and votes for nothing.
+///
+/// # Shapes and units
+/// * `votes`: `[k]`, each sample's canonical answer and whether it is right, as for [`majority_is_right`].
+/// * returns a share in `[0, 1]`; 0 without any vote.
 ///
 /// ```
 /// use train::stats::vote_share;
@@ -209,12 +217,15 @@ pub fn vote_share(votes: &[(Option<&str>, bool)]) -> f64 {
     most as f64 / votes.len().max(1) as f64
 }
 
-/// Coverage at a chosen accuracy: the largest share of items that can be answered, most confident first, with at least
-/// `accuracy` of them right; and the confidence below which to abstain.
+/// Coverage at a chosen accuracy. Items are taken from the most confident down; the coverage is the largest share of items of which at
+/// least `accuracy` are right, and the threshold is the confidence below which to abstain.
 ///
 /// # Shapes and units
-/// * `judged`: `[n]` pairs of confidence and whether the answer was right. Items of equal confidence are kept or left together.
-/// * returns `(coverage in [0, 1], threshold)`; `None` when no part reaches the accuracy.
+/// * `judged`: `[n]` pairs of confidence and whether the answer was right. Items of equal confidence are taken or left together.
+/// * returns `(coverage in [0, 1], threshold)`; `None` when no share reaches the accuracy.
+///
+/// # Source
+/// Geifman and El-Yaniv 2017 (risk and coverage of selective classification), arXiv 1705.08500.
 pub fn coverage_at(judged: &[(f64, bool)], accuracy: f64) -> Option<(f64, f64)> {
     let mut sorted = judged.to_vec();
     sorted.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -317,7 +328,7 @@ mod tests {
         // Bin [0.5, 1]: 0.9, 0.9, 0.9, 0.7 with 3 right: |0.75 − 0.85| · 4; bin [0, 0.5): 0.2 with 1 right: 0.8 · 1.
         let judged = [(0.9, true), (0.9, true), (0.9, false), (0.7, true), (0.2, true)];
         close(calibration_error(&judged, 2), (0.4 + 0.8) / 5.0, 1e-12);
-        // In ten bins 0.9 and 0.7 part: |2 − 2.7| + |1 − 0.7| + |1 − 0.2|.
+        // Ten bins separate 0.9 from 0.7: |2 − 2.7| + |1 − 0.7| + |1 − 0.2|.
         close(calibration_error(&judged, 10), (0.7 + 0.3 + 0.8) / 5.0, 1e-12);
         let bins = calibration_bins(&judged, 2);
         assert_eq!((bins.len(), bins[1].n, bins[1].accuracy), (2, 4, 0.75));
@@ -334,7 +345,7 @@ mod tests {
         assert_eq!(coverage_at(&judged, 1.0), Some((0.4, 0.8)));
         assert_eq!(coverage_at(&judged, 0.75), Some((0.8, 0.6)));
         assert_eq!(coverage_at(&[(0.9, false)], 0.5), None);
-        // Two items of equal confidence cannot be parted.
+        // Two items of equal confidence cannot be separated.
         assert_eq!(coverage_at(&[(0.9, true), (0.9, false)], 1.0), None);
     }
 }

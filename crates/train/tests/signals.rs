@@ -11,7 +11,7 @@ use lm::{Arena, Batch, Config, Keep};
 use train::policy::{PolicyLoss, PolicyTokens};
 use train::step::{HiddenSignal, Learner, PolicySignal, Signals, SoftLabels, SoftSignal};
 use train::teacher::local::LocalTeacher;
-use train::teacher::{Questions, Teacher, TopK};
+use train::teacher::{Teacher, TopK, TopKRequest};
 
 const VOCABULARY: usize = 23;
 
@@ -86,9 +86,9 @@ fn top_k(
     k: usize,
 ) -> Signals<'static, f32> {
     let targets = Targets::of(batch, |t| weight[t] != 0.0);
-    let questions = Questions { k, temperature, chosen_at: None };
+    let request = TopKRequest { k, temperature, target_temperature: None };
     let mut teacher = LocalTeacher::<f32>::new(queue, teacher);
-    let TopK { ids: top, logprobs: top_logprobs, .. } = teacher.top_k(queue, batch, &targets, questions).unwrap();
+    let TopK { ids: top, logprobs: top_logprobs, .. } = teacher.top_k(queue, batch, &targets, request).unwrap();
     let mut ids: Vec<u32> = (0..batch.len()).flat_map(|_| 0..k as u32).collect();
     let mut logprobs = vec![f32::NEG_INFINITY; ids.len()];
     for (r, &t) in targets.tokens.iter().enumerate() {
@@ -107,7 +107,7 @@ fn soft_labels_of_the_whole_vocabulary_are_the_whole_divergence() {
     for temperature in [1.0, 2.5] {
         let kept = top_k(&queue, &teacher, &batch, &weight, temperature, VOCABULARY);
         let mut local = LocalTeacher::new(&queue, &teacher);
-        let (model, activations) = local.read(&queue, &batch);
+        let (model, activations) = local.forward(&queue, &batch);
         let labels = SoftLabels::Teacher { model, activations, divergence: Divergence::ForwardKl };
         let whole = Signals {
             soft: Some(SoftSignal { labels, weight: weight.clone() }),
@@ -128,9 +128,9 @@ fn few_soft_labels_are_a_divergence_over_the_tokens_and_one_bucket() {
     let targets = Targets::of(&batch, |t| weight[t] != 0.0);
     // Every log-probability of both, by token id.
     let all = |weights: &Arena| {
-        let mut reader = LocalTeacher::<f32>::new(&queue, weights);
-        let questions = Questions { k: VOCABULARY, temperature, chosen_at: None };
-        let TopK { ids, logprobs, .. } = reader.top_k(&queue, &batch, &targets, questions).unwrap();
+        let mut model = LocalTeacher::<f32>::new(&queue, weights);
+        let request = TopKRequest { k: VOCABULARY, temperature, target_temperature: None };
+        let TopK { ids, logprobs, .. } = model.top_k(&queue, &batch, &targets, request).unwrap();
         let mut by_id = vec![0.0f64; ids.len()];
         for (i, (&id, &logprob)) in ids.iter().zip(&logprobs).enumerate() {
             by_id[i / VOCABULARY * VOCABULARY + id as usize] = f64::from(logprob);
@@ -162,7 +162,7 @@ fn hidden_states_are_matched_through_one_projection() {
     let (student, teacher) = (weights(16, 3).with_projection(24, Key::new(5)), weights(24, 4));
     let (batch, weight) = batch();
     let mut local = LocalTeacher::<f32>::with_layers(&queue, &teacher);
-    let (model, activations) = local.read(&queue, &batch);
+    let (model, activations) = local.forward(&queue, &batch);
     for (layer, layer_teacher) in [(2, 2), (1, 2), (0, 1)] {
         let rows = activations.residual(model.config(), layer_teacher);
         let signals = || Signals {
@@ -214,7 +214,7 @@ fn closeness_as_a_reward_is_reverse_divergence_in_expectation() {
     let mut one = Batch::new();
     one.push(&[3, 1, 4, 0], None);
     let mut local = LocalTeacher::new(&queue, &teacher);
-    let (model, activations) = local.read(&queue, &one);
+    let (model, activations) = local.forward(&queue, &one);
     let labels = SoftLabels::Teacher { model, activations, divergence: Divergence::ReverseKl };
     let soft = Some(SoftSignal { labels, weight: vec![0.0, 0.0, 0.0, 1.0] });
     let (_, by_divergence) = graded(&queue, &student, &one, &Signals { soft, ..Signals::none(4, 1.0) });

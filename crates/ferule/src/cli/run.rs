@@ -124,8 +124,8 @@ fn go<T: Real>(queue: &Queue, recipe: &Recipe, task: &dyn Task, arguments: &Argu
     };
     match finished {
         Err(TrainError::Interrupted { stage, step }) if arguments.from.is_some() => {
-            let problem = format!("stopped at stage \"{stage}\", step {step}; everything until there is saved");
-            Err(failure(problem, "the same command without --from goes on from here"))
+            let problem = format!("stopped at stage \"{stage}\", step {step}; everything up to there is saved");
+            Err(failure(problem, "the same command without --from resumes the run"))
         }
         finished => Ok(finished?),
     }

@@ -1,24 +1,24 @@
-//! Texts as TF-IDF weighted counts of character n-grams, and the nearest of them by cosine.
+//! TF-IDF features of texts over character n-grams, and nearest neighbours by cosine.
 //!
-//! Source of the weighting: Salton and Buckley 1988, "Term-weighting approaches in automatic text retrieval": 1 + ln of the count, times a
-//! smoothed inverse document frequency, to unit length.
+//! The weight of an n-gram is (1 + ln count) times a smoothed inverse document frequency. Each text's features are then scaled to unit
+//! length. Source: Salton and Buckley 1988, "Term-weighting approaches in automatic text retrieval".
 
 use std::collections::{BTreeMap, HashMap};
 
-/// Place and weight of every n-gram of a text, by place; of unit length.
+/// Index and weight of every n-gram of a text, sorted by index; of unit length.
 pub(super) type Features = Vec<(usize, f32)>;
 
 /// The n-grams of some texts.
 pub(super) struct Tfidf {
     /// The longest n-gram, in characters.
     longest: usize,
-    /// Place of each n-gram, by the hash of its characters.
+    /// Index of each n-gram, by the hash of its characters.
     places: HashMap<u64, usize>,
     idf: Vec<f32>,
 }
 
 impl Tfidf {
-    /// The n-grams of the texts with their weights, and each text's features.
+    /// Counts the n-grams of some texts; returns them with each text's features.
     pub(super) fn fit(texts: &[&str], longest: usize) -> (Tfidf, Vec<Features>) {
         let counted: Vec<BTreeMap<u64, u32>> = texts.iter().map(|text| ngrams(text, longest)).collect();
         let (places, idf) = vocabulary(&counted);
@@ -27,12 +27,12 @@ impl Tfidf {
         (tfidf, rows)
     }
 
-    /// Distinct n-grams.
+    /// The number of distinct n-grams.
     pub(super) fn len(&self) -> usize {
         self.idf.len()
     }
 
-    /// The features of a text; n-grams that were not fitted are left out.
+    /// The features of a text; n-grams that were not in the fitted texts are left out.
     pub(super) fn features(&self, text: &str) -> Features {
         self.weighted(&ngrams(text, self.longest))
     }
@@ -51,20 +51,20 @@ impl Tfidf {
     }
 }
 
-/// Texts among which the nearest are looked for.
+/// An index of texts that finds the nearest to a given one.
 pub struct Neighbours {
     tfidf: Tfidf,
     rows: Vec<Features>,
 }
 
 impl Neighbours {
-    /// Takes texts in; `longest` n-grams in characters.
+    /// Indexes texts by their n-grams of 1 to `longest` characters.
     pub fn of(texts: &[&str], longest: usize) -> Neighbours {
         let (tfidf, rows) = Tfidf::fit(texts, longest);
         Neighbours { tfidf, rows }
     }
 
-    /// The `k` texts nearest to one, as index and cosine, nearest first; equally near ones in their order.
+    /// The `k` texts nearest to `text`, as index and cosine, nearest first. Equally near texts stay in the order of their indices.
     pub fn nearest(&self, text: &str, k: usize) -> Vec<(usize, f32)> {
         let mut dense = vec![0.0; self.tfidf.len()];
         self.tfidf.features(text).into_iter().for_each(|(place, value)| dense[place] = value);
@@ -76,7 +76,7 @@ impl Neighbours {
     }
 }
 
-/// The n-grams of 1 to `longest` characters with their counts, by hash. Blanks are left out.
+/// The n-grams of 1 to `longest` characters with their counts, by hash. White space is left out.
 fn ngrams(text: &str, longest: usize) -> BTreeMap<u64, u32> {
     let chars: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
     let mut counts = BTreeMap::new();
@@ -90,7 +90,7 @@ fn ngrams(text: &str, longest: usize) -> BTreeMap<u64, u32> {
     counts
 }
 
-/// A place and an inverse document frequency for every n-gram of at least two texts, or of any if there are few texts.
+/// Index and inverse document frequency of every n-gram that occurs in at least two texts. With fewer than 50 texts, one is enough.
 fn vocabulary(counted: &[BTreeMap<u64, u32>]) -> (HashMap<u64, usize>, Vec<f32>) {
     let mut documents: BTreeMap<u64, usize> = BTreeMap::new();
     for ngram in counted.iter().flat_map(|counts| counts.keys()) {

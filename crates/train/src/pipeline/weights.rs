@@ -1,4 +1,4 @@
-//! Where weights come from and where they go: sources, exports, digests.
+//! Loads, copies, exports and digests the weights of a pipeline's models.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,7 +24,10 @@ use crate::trainer::Trainer;
 /// Every model's weights by name.
 type Models = BTreeMap<String, Arena>;
 
-/// The weights and the prompting as they stand before stage `first`.
+/// The weights and the prompting as they are before stage `first`.
+///
+/// # Errors
+/// A model's files or a stage's export cannot be read.
 pub(super) fn restore(
     queue: &Queue,
     recipe: &Recipe,
@@ -52,14 +55,14 @@ pub(super) fn restore(
             copy(&recipe.settings, stage, &mut models);
         }
     }
-    // Models of random weights exist from the moment their vocabulary is known.
+    // Models with random weights exist as soon as their vocabulary is known.
     if let Some(prompting) = prompting.as_ref().filter(|_| made_tokenizer || !models.is_empty()) {
         add_random(queue, &recipe.settings, prompting, &mut models)?;
     }
     Ok((models, prompting))
 }
 
-/// Gives random weights to every model whose vocabulary has just become known.
+/// Gives random weights to every model that needs them, once the tokenizer is trained.
 pub(super) fn random(trainer: &mut Trainer) -> Result<(), TrainError> {
     let prompting = trainer.prompting()?;
     add_random(trainer.queue, trainer.settings, &prompting, trainer.models)
@@ -86,7 +89,7 @@ fn add_random(
     Ok(())
 }
 
-/// Gives the stage's weights to every model that starts as a copy of them.
+/// Copies the weights that a stage has trained to every model that starts from them.
 pub(super) fn copy(settings: &Settings, stage: &Outline, models: &mut Models) {
     let Some(made) = stage.trained() else { return };
     for (name, source) in &settings.models {

@@ -1,13 +1,13 @@
 //! What a recipe will cost, before anything is spent: steps, tokens, floating-point operations, memory, time.
 //!
-//! Tokens are counted on a few of the task's own texts. Where the recipe trains a tokenizer, a small one is trained for the purpose, in memory.
-//! Operations are counted by the same formulas as a run's meters. Time is operations over the rate that a short probe
-//! reaches now, on this machine, with models of these shapes ([`probe`]). Nothing is written.
+//! Tokens are counted on a few of the task's own texts. If the recipe trains a tokenizer, a small one is trained for the count, in memory.
+//! Operations are counted by the same formulas as a run's meters. Time is operations divided by the rate that a short probe
+//! reaches now, on this machine, with models of these shapes ([`probe`]). Nothing is written to disk.
 //!
-//! It counts as if every group of a `grpo` stage taught something and every completion were as long as an expert's, or, where there is none to
-//! compare with, as long as it may be: a real run costs less rather than more.
+//! The estimate assumes that every group of a `grpo` stage is trained on, and that every completion is as long as a demonstration. Without
+//! demonstrations it assumes completions of `max_new_tokens`. A real run therefore tends to cost less than the estimate.
 //!
-//! Read next: [`crate::check`], which has to have passed, and [`crate::stage::estimate`], the formulas.
+//! Read next: [`crate::check`], which must pass first, and [`crate::stage::estimate`], the formulas.
 
 pub mod lengths;
 pub mod probe;
@@ -36,20 +36,20 @@ pub struct Plan {
     pub lengths: Lengths,
     /// The stages in order.
     pub stages: Vec<PlannedStage>,
-    /// Measuring every row of the ladder, all stages together.
+    /// The cost of evaluating every row of the ladder, all stages together.
     pub measuring: Cost,
 }
 
-/// A model and what the probe found for its shape.
+/// A model and the speed that the probe measured for its shape.
 #[derive(Clone, Debug)]
 pub struct PlannedModel {
     /// Its name in the recipe.
     pub name: String,
     /// Where its first weights come from, in words.
     pub source: String,
-    /// Its shape; the vocabulary is the one asked for where it is yet to be made.
+    /// Its shape. Before the tokenizer is trained, the vocabulary is the size that the tokenizer stage names.
     pub config: Config,
-    /// What this machine does with such a shape.
+    /// This machine's rates for the shape.
     pub speed: Speed,
 }
 
@@ -58,15 +58,15 @@ pub struct PlannedModel {
 pub struct PlannedStage {
     /// Its name.
     pub name: String,
-    /// The model that it trains or that speaks; empty for a tokenizer.
+    /// The model that it trains, samples from or measures; empty for a tokenizer.
     pub model: String,
-    /// Optimiser steps, or files of completions; 0 for a tokenizer.
+    /// Optimiser steps, or files of completions; 0 for a stage without steps.
     pub steps: u64,
-    /// What it does.
+    /// Its tokens, completions and operations.
     pub work: Work,
-    /// What it costs.
+    /// Its operations and its time.
     pub cost: Cost,
-    /// Memory at its highest, in bytes, the program itself not counted.
+    /// Peak memory in bytes, without the program itself.
     pub bytes: u64,
 }
 
@@ -80,16 +80,16 @@ pub struct Cost {
 }
 
 impl Plan {
-    /// Estimates a recipe that [`crate::check::check`] has let pass, in dtype `T`.
+    /// Estimates a recipe that [`crate::check::check`] has accepted, in dtype `T`.
     ///
     /// # Errors
-    /// What reading the task or a model's files meets.
+    /// The task or a model's files cannot be read.
     pub fn of<T: Real>(queue: &Queue, recipe: &Recipe, task: &dyn Task) -> Result<Plan, TrainError> {
         let settings = &recipe.settings;
         let mut sources = Sources::open(settings)?;
         let configs = configs(recipe, &sources, None)?;
         let lengths = texts::measure(recipe, task, sources.prompting.take())?;
-        // Copies have the shape of what they copy: one probe serves all models of one shape.
+        // One probe serves all models of the same shape. A copy has the shape of what it copies.
         let mut probed: Vec<(Config, Speed)> = Vec::new();
         let mut models = Vec::new();
         for (name, config) in &configs {
@@ -115,12 +115,12 @@ impl Plan {
         Ok(Plan { lengths, stages: stages.collect(), measuring: measuring.fold(Cost::default(), Cost::plus), models })
     }
 
-    /// The pipeline's cost, measuring included.
+    /// The pipeline's cost, evaluation included.
     pub fn total(&self) -> Cost {
         self.stages.iter().map(|stage| stage.cost).fold(self.measuring, Cost::plus)
     }
 
-    /// Memory at its highest, in bytes.
+    /// Peak memory of the pipeline, in bytes.
     pub fn bytes(&self) -> u64 {
         self.stages.iter().map(|stage| stage.bytes).max().unwrap_or(0)
     }

@@ -1,7 +1,7 @@
-//! What this machine does with models of a shape: a step of training and a short round of sampling, timed.
+//! How fast this machine trains and samples models of a given shape: a timed training step and a short timed round of sampling.
 //!
-//! The probe is at most two layers deep and its vocabulary at most some thousands, so that it is short and small for any model; the rate of operations
-//! hardly depends on either. It takes the best of a few tries: other work on the machine only ever takes away.
+//! The probe has at most two layers and a small vocabulary, so that it is short for any model; the rate of operations
+//! hardly depends on either. It takes the best of a few tries, since other work on the machine can only slow a try down.
 
 use std::path::Path;
 use std::time::Instant;
@@ -17,40 +17,41 @@ use crate::prompting::plain_sampling;
 use crate::stage::estimate::sampling_flops;
 use crate::step::{Learner, Signals};
 
-/// Layers of the probe at most.
+/// The largest number of layers of the probe.
 const LAYERS: usize = 2;
-/// Parameters of the probe's embedding at most.
+/// The largest number of parameters of the probe's embedding.
 const EMBEDDING: usize = 4 << 20;
-/// Packed tokens of the step.
+/// Packed tokens of the training step.
 const TOKENS: usize = 2048;
-/// Sequences sampled at once, and tokens of each.
+/// Sequences that are sampled at once.
 const SEQUENCES: usize = 128;
+/// Tokens that are sampled of each sequence.
 const NEW_TOKENS: usize = 24;
-/// Tries of each.
+/// Tries of each measurement.
 const TRIES: usize = 3;
 
 /// Rates in floating-point operations a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Speed {
-    /// Forward and backward.
+    /// Rate of forward and backward passes.
     pub training: f64,
-    /// Prefill and decode of many sequences.
+    /// Rate of prefill and decode of many sequences.
     pub sampling: f64,
 }
 
 impl Speed {
-    /// Seconds of operations of training or of reading.
+    /// Seconds that operations of training, or of a teacher's forward passes, take.
     pub fn training_seconds(&self, flops: f64) -> f64 {
         flops / self.training
     }
 
-    /// Seconds of operations of sampling.
+    /// Seconds that operations of sampling take.
     pub fn sampling_seconds(&self, flops: f64) -> f64 {
         flops / self.sampling
     }
 }
 
-/// Measures a shape.
+/// Measures the rates of a shape.
 pub(super) fn measure<T: Real>(queue: &Queue, config: &Config, lengths: &Lengths) -> Speed {
     let mut small = config.clone();
     small.num_hidden_layers = config.num_hidden_layers.min(LAYERS);
@@ -66,6 +67,7 @@ pub(super) fn measure<T: Real>(queue: &Queue, config: &Config, lengths: &Lengths
     Speed { training: training::<T>(queue, &small, length), sampling: sampling::<T>(queue, &small, prompt) }
 }
 
+/// The best rate of a few tries, in operations per second; `work` returns its operations.
 fn best(mut work: impl FnMut() -> f64) -> f64 {
     let mut rate = 0.0f64;
     for _ in 0..TRIES {

@@ -1,4 +1,4 @@
-//! Measures how long a task's texts are, by a few of them.
+//! Measures the mean lengths of a task's texts on a few of them.
 
 use std::time::Instant;
 
@@ -11,15 +11,16 @@ use crate::stages::tokenizer::TokenizerStage;
 use tasks::data::texts;
 use tasks::{Split, Task};
 
-/// Texts of each kind that are looked at.
+/// Texts of each kind that are measured.
 const TEXTS: usize = 200;
-/// One in so many of a tokenizer's texts is counted for the estimate.
+/// One in this many of the tokenizer stage's texts is used for the estimate.
 const TOKENIZER_SHARE: usize = 10;
 
-/// Encodes some of the task's texts with the prompting, or with a small one made from a part of what the tokenizer stage would count.
+/// Encodes some of the task's texts and takes the mean of their lengths. Without a prompting it trains a tokenizer on a part of the texts
+/// of the tokenizer stage.
 ///
 /// # Errors
-/// What reading the task or the user's texts meets.
+/// The task's or the user's texts cannot be read, or are too few for the tokenizer.
 pub(super) fn measure(recipe: &Recipe, task: &dyn Task, prompting: Option<Prompting>) -> Result<Lengths, TrainError> {
     let seed = recipe.settings.seed;
     let mut tokenizer_seconds = 0.0;
@@ -27,10 +28,10 @@ pub(super) fn measure(recipe: &Recipe, task: &dyn Task, prompting: Option<Prompt
         (Some(prompting), _) => prompting,
         (None, Some(stage)) => {
             let name = &recipe.settings.name;
-            let texts = counted(stage, task, &recipe.settings)?;
+            let texts = tokenizer_texts(stage, task, &recipe.settings)?;
             let part = texts.iter().step_by(TOKENIZER_SHARE).map(String::as_str);
             let began = Instant::now();
-            // A part may be too poor for the vocabulary where the whole is not.
+            // A part may be too small for the vocabulary although the whole is large enough.
             let prompting = match stage.prompting(name, part) {
                 Ok(prompting) => prompting,
                 Err(_) => stage.prompting(name, texts.iter().map(String::as_str))?,
@@ -55,8 +56,8 @@ pub(super) fn measure(recipe: &Recipe, task: &dyn Task, prompting: Option<Prompt
     })
 }
 
-/// The texts that a tokenizer stage counts, held-out ones among the user's not yet taken out.
-fn counted(stage: &TokenizerStage, task: &dyn Task, settings: &Settings) -> Result<Vec<String>, TrainError> {
+/// The texts that a tokenizer stage is trained on. Unlike there, the user's texts still include those with held-out cases.
+fn tokenizer_texts(stage: &TokenizerStage, task: &dyn Task, settings: &Settings) -> Result<Vec<String>, TrainError> {
     let mut texts: Vec<String> = (0..stage.documents).map_while(|index| task.corpus(index, settings.seed)).collect();
     let paths = stage.texts.located(&settings.folder);
     if !paths.is_empty() {

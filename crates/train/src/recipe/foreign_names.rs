@@ -1,6 +1,6 @@
-//! What other trainers call our keys: TRL, verl, LLaMA-Factory and their likes.
+//! The names that TRL, verl, LLaMA-Factory and other trainers have for the keys of a recipe.
 
-/// Our key, and names that stand for it elsewhere. A foreign name may stand in several rows; a key that the table has is meant.
+/// A key, and its names in other trainers. A name may be in several rows; the refusal suggests the key that the table at hand has.
 pub(crate) const FOREIGN_NAMES: &[(&str, &[&str])] = &[
     ("learning_rate", &["lr", "actor_lr"]),
     ("completions_per_prompt", &["num_generations", "group_size", "n", "rollout_n", "num_return_sequences"]),

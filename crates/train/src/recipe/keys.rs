@@ -1,4 +1,4 @@
-//! The keys of a recipe's file, as they are written.
+//! The keys at the top of a recipe's file.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +6,18 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Table;
 
-/// The keys of a recipe's file.
+/// The keys at the top of a recipe's file, as they are written.
 #[derive(Deserialize, JsonSchema)]
 pub struct RecipeKeys {
     /// The run's name; the file's name by default.
     pub name: Option<String>,
-    /// Every random number follows from it.
+    /// The seed of every random number.
     #[serde(default)]
     pub seed: u64,
     /// What products are computed in: `bf16`, or `f32`, which is slower and exact.
     #[serde(default = "dtype")]
     pub dtype: String,
-    /// What an hour of this machine costs, in your currency; without it the ladder's cost stays empty.
+    /// What an hour of this machine costs, in your currency; without it the ladder shows no cost.
     #[serde(default)]
     #[schemars(range(min = 0.0))]
     pub cost_per_hour: f64,
@@ -32,7 +32,7 @@ pub struct RecipeKeys {
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub eval: Table,
-    /// What is done, in order: a `kind`, a `name` if you like, and the kind's keys.
+    /// The stages in order. Each has a `kind`, a `name` if you like, and the keys of its kind.
     #[serde(default)]
     #[schemars(with = "Vec<BTreeMap<String, serde_json::Value>>")]
     pub stages: Vec<Table>,

@@ -1,8 +1,8 @@
 //! A recipe: one TOML file that describes the whole pipeline.
 //!
 //! It names a task, models and an ordered list of stages. The keys of a stage are the fields of its struct in
-//! [`crate::stages`]. Unknown keys are refused with a suggestion, defaults stand in the structs and nowhere else, and the
-//! resolved recipe, every default written out, lies beside every run.
+//! [`crate::stages`]. Unknown keys are refused with a suggestion. Defaults are in the structs and nowhere else. The
+//! resolved recipe, with every default written out, is stored with every run.
 //!
 //! Read next: `recipes/judgment.toml` in the repository, then [`crate::pipeline`], which runs it.
 

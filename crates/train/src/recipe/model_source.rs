@@ -1,6 +1,6 @@
 //! Where a model's first weights come from.
 //!
-//! The variants are matched in this file alone; everything else asks [`ModelSource::path`], [`ModelSource::copied_from`] or
+//! The variants are matched in this file alone. All other code calls [`ModelSource::path`], [`ModelSource::copied_from`] or
 //! [`ModelSource::shape`].
 
 use std::fmt;
@@ -15,7 +15,7 @@ use toml::Table;
 
 use super::foreign_names::FOREIGN_NAMES;
 
-/// A model of a recipe, as its table describes it.
+/// The source of a model's first weights, as its table in the recipe describes it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum ModelSource {
@@ -24,7 +24,7 @@ pub enum ModelSource {
         /// The folder or file.
         path: PathBuf,
     },
-    /// A copy of the weights that a stage made, so that several pipelines can start from one model.
+    /// A copy of the weights that a stage has trained, so that several chains of stages can start from one model.
     Stage {
         /// The stage's name.
         from: String,
@@ -33,7 +33,7 @@ pub enum ModelSource {
     Random(Shape),
 }
 
-/// Keys of a model that comes from a file.
+/// Keys of a model that is read from a file.
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct FileKeys {
     /// A Hugging Face folder, a GGUF file, or a repository that was pulled.
@@ -48,10 +48,10 @@ pub(crate) struct CopyKeys {
 }
 
 impl ModelSource {
-    /// A model from its table: `path`, `from`, or the keys of a shape.
+    /// Reads a source from its table: `path`, `from`, or the keys of a shape.
     ///
     /// # Errors
-    /// A key that does not belong to that source, or a value that cannot be.
+    /// A key that this kind of source does not have, or a value that it does not allow.
     pub(super) fn read(table: Table) -> Result<ModelSource, Refusal> {
         if table.contains_key("path") {
             return keys::read(table, FOREIGN_NAMES).map(|FileKeys { path }| ModelSource::Path { path });
@@ -90,7 +90,7 @@ impl ModelSource {
         }
     }
 
-    /// Replaces the path of a model that comes from a file, such as a repository's name by its folder in the cache.
+    /// Replaces the path of a model that is read from a file, for example a repository's name by its folder in the cache.
     pub fn relocate(&mut self, to: PathBuf) {
         if let ModelSource::Path { path } = self {
             *path = to;

@@ -1,4 +1,4 @@
-//! How a training stage takes its steps: the same keys in every one.
+//! The keys of optimisation, which every training stage has.
 
 use lm::lora::LoraConfig;
 use lm::optimizer::Hyperparameters;
@@ -7,37 +7,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::schedule::Schedule;
 
-/// How a stage's steps are taken; the same keys in every training stage.
+/// How steps are taken. Every training stage has these keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Optimisation {
-    /// The schedule's highest rate.
+    /// The schedule's peak learning rate.
     #[schemars(range(min = 0.0))]
     pub learning_rate: f32,
-    /// How the rate goes after warm-up.
+    /// The course of the learning rate after warm-up.
     pub schedule: Schedule,
-    /// Steps over which the rate rises.
+    /// Steps over which the learning rate rises to its peak.
     pub warmup_steps: u64,
-    /// Decoupled weight decay of matrices.
+    /// Decoupled weight decay, of matrices only.
     #[schemars(range(min = 0.0))]
     pub weight_decay: f32,
-    /// Decay of the second moment.
+    /// AdamW's decay of the second moment.
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
     pub beta2: f32,
-    /// Gradients are scaled down to this global norm.
+    /// Gradients of a greater global norm are scaled down to this one.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_grad_norm: f32,
-    /// Packed tokens that go through the model at a time.
+    /// Packed tokens in one forward and backward pass.
     #[schemars(range(min = 1))]
     pub tokens_per_micro_batch: usize,
     /// Steps between checkpoints.
     #[schemars(range(min = 1))]
     pub checkpoint_every_steps: u64,
-    /// Recompute layers in backward: slower, a fraction of the memory.
+    /// Whether to recompute activations in the backward pass: slower, for a fraction of the memory.
     pub recompute: bool,
-    /// Width of low-rank adapters that learn in place of the weights (LoRA); 0 for none.
+    /// Rank of the low-rank adapters that are trained in place of the weights (LoRA); 0 for none.
     pub lora_rank: usize,
-    /// What adapters add is weighed by `lora_alpha / lora_rank`.
+    /// The adapters' output is scaled by `lora_alpha / lora_rank`.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub lora_alpha: f32,
 }
@@ -61,12 +61,12 @@ impl Default for Optimisation {
 }
 
 impl Optimisation {
-    /// The adapters that learn in place of the weights, where there are any.
+    /// The adapters that are trained in place of the weights; none without a `lora_rank`.
     pub fn adapters(&self) -> Option<LoraConfig> {
         (self.lora_rank > 0).then_some(LoraConfig { rank: self.lora_rank, alpha: self.lora_alpha })
     }
 
-    /// The optimiser's part.
+    /// The optimiser's hyperparameters among the keys.
     pub fn hyperparameters(&self) -> Hyperparameters {
         Hyperparameters {
             beta2: self.beta2,

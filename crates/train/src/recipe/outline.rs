@@ -1,10 +1,10 @@
-//! What the rest of a recipe may know of a stage: its name, its kind, which models it touches and what it makes.
+//! What the rest of a recipe knows about a stage: its name, its kind, the models that it uses and what it makes.
 
 use std::collections::BTreeSet;
 
 use super::settings::Settings;
 
-/// The part that models, data sets and other stages play in a stage. [`crate::stage::Stage::roles`] states it.
+/// The models and the data set that a stage uses, and what it makes. [`crate::stage::Stage::roles`] returns it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Roles {
     /// The model whose weights the stage changes.
@@ -19,12 +19,12 @@ pub struct Roles {
     pub data: Option<String>,
     /// What the stage makes besides weights.
     pub makes: Option<Made>,
-    /// Held-out cases that the stage measures on, where it chooses them itself.
+    /// The number of held-out cases that the stage measures on, if it chooses it itself.
     pub heldout_cases: Option<usize>,
 }
 
 impl Roles {
-    /// Roles of a stage that trains `model` and reads no other.
+    /// Roles of a stage that trains `model` and uses no other.
     pub fn trains(model: &str) -> Roles {
         Roles { trains: Some(model.into()), ..Roles::default() }
     }
@@ -35,14 +35,14 @@ impl Roles {
 pub enum Made {
     /// The tokenizer of all models with random weights.
     Tokenizer {
-        /// Its tokens.
+        /// The size of its vocabulary.
         vocab_size: usize,
     },
     /// Completions that later stages learn from.
     DataSet {
-        /// Cases of the training split that were asked.
+        /// Cases of the training split whose prompts are completed.
         cases: usize,
-        /// Completions of each.
+        /// Completions of each prompt.
         samples: usize,
         /// Longest completion, in tokens.
         max_new_tokens: usize,
@@ -56,7 +56,7 @@ pub struct Outline {
     pub name: String,
     /// Its kind, such as `sft`.
     pub kind: &'static str,
-    /// Models, data and products.
+    /// The models and the data set that it uses, and what it makes.
     pub roles: Roles,
 }
 
@@ -66,7 +66,7 @@ impl Outline {
         self.roles.trains.as_deref().or(self.roles.samples.as_deref()).or(self.roles.measures.as_deref())
     }
 
-    /// The model whose weights it changes.
+    /// The model that it trains.
     pub fn trained(&self) -> Option<&str> {
         self.roles.trains.as_deref()
     }
@@ -81,7 +81,7 @@ impl Outline {
         self.roles.teacher.as_deref()
     }
 
-    /// The size of the vocabulary that it makes, if it makes one.
+    /// The size of the vocabulary, if it makes a tokenizer.
     pub fn vocab_size(&self) -> Option<usize> {
         match self.roles.makes {
             Some(Made::Tokenizer { vocab_size }) => Some(vocab_size),
@@ -95,7 +95,8 @@ impl Outline {
     }
 }
 
-/// The stages that what stage `index` makes rests on, itself among them: those that made its weights, its data set, and its teachers.
+/// The stages that the result of stage `index` depends on, that stage included: those that made its weights, its data set and its
+/// teacher's weights, and so on back.
 pub fn behind<'a>(settings: &Settings, stages: &'a [Outline], index: usize) -> BTreeSet<&'a str> {
     let mut behind = BTreeSet::new();
     let mut open = vec![index];
@@ -116,7 +117,7 @@ pub fn behind<'a>(settings: &Settings, stages: &'a [Outline], index: usize) -> B
     behind
 }
 
-/// Held-out cases that any of a recipe's measurements may ask for.
+/// The largest number of held-out cases that any measurement of a recipe uses.
 pub fn heldout_cases(settings: &Settings, stages: &[Outline]) -> usize {
     stages.iter().filter_map(|stage| stage.roles.heldout_cases).fold(settings.eval.cases, usize::max)
 }

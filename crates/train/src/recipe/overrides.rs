@@ -7,13 +7,13 @@ use tasks::refusal::Refusal;
 
 const HINT: &str = "write --set stages.NAME.key=value, values as in TOML";
 
-/// Changes the key that `set` names; dots lead into tables, and a stage is named as in `stages.sft-teacher.epochs=3`.
+/// Changes the key that `set` names. Dots separate tables, and a stage is named as in `stages.sft-teacher.epochs=3`.
 ///
 /// # Errors
-/// No `=`, a stage that there is not, a key below a value that is no table.
+/// A `set` without `=`, a stage that the recipe does not have, or a key inside a value that is not a table.
 pub(super) fn apply(source: &Source, table: &mut Table, set: &str) -> Result<(), Refusal> {
     let (key, value) = set.split_once('=').ok_or_else(|| source.refuse(set, "no `=` in --set", HINT))?;
-    // A word that is no TOML value is taken as a string: `dtype=f32` needs no quotes.
+    // A word that is not a TOML value is taken as a string, so `dtype=f32` needs no quotes.
     let parsed = format!("x = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("x"));
     let value = parsed.unwrap_or_else(|| Value::String(value.into()));
     let mut parts = key.trim().split('.').peekable();
@@ -33,7 +33,10 @@ pub(super) fn apply(source: &Source, table: &mut Table, set: &str) -> Result<(),
                 stage.insert(inner_key.to_string(), value);
                 return Ok(());
             }
-            Some(_) => return Err(source.refuse(key, format!("nothing lies below it at \"{part}\""), HINT)),
+            Some(_) => {
+                let problem = format!("there is no key \"{part}\" in a value that is not a table");
+                return Err(source.refuse(key, problem, HINT));
+            }
         };
         if parts.peek().is_none() {
             inner.insert(part.to_string(), value);
@@ -44,6 +47,7 @@ pub(super) fn apply(source: &Source, table: &mut Table, set: &str) -> Result<(),
     Ok(())
 }
 
+/// Whether a stage's table has a name, written or by default.
 fn stage_is(item: &Value, name: &str) -> bool {
     let word = |key: &str| item.get(key).and_then(Value::as_str);
     let unnamed = match (word("kind"), word("model")) {

@@ -1,4 +1,4 @@
-//! Reading a recipe: TOML, then `--set`, then types, then [`super::validate`].
+//! Reads a recipe in four steps: the TOML, the changes of `--set`, the typed tables, and the checks of [`super::validate`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,10 +23,12 @@ struct Reader {
 }
 
 impl Recipe {
-    /// Reads, resolves and checks a recipe. `sets` are `key=value` with dotted keys (`stages.sft-teacher.epochs=3`), values in TOML.
+    /// Reads, resolves and validates a recipe.
+    ///
+    /// * `sets`: changes as `key=value`, with dotted keys (`stages.sft-teacher.epochs=3`) and values in TOML.
     ///
     /// # Errors
-    /// What cannot be, before any work is done: the refusal names the line and the key.
+    /// A recipe that cannot be run, as far as its text shows it. The refusal names the line and the key.
     pub fn read(path: &Path, sets: &[String]) -> Result<Recipe, Refusal> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             let hint = "give the path of a recipe, such as recipes/judgment.toml";
@@ -94,7 +96,7 @@ impl Reader {
             })?;
             let name = self.take_word(&place, &mut fields, "name")?;
             let mut stage = self.stage(&place, &kind, fields)?;
-            // The word as it was written: a stage keeps its name, and so its random numbers, under an older word for its kind.
+            // The default name has the kind as it was written. So a recipe with an older word for the kind keeps its random numbers.
             stage.name = name.unwrap_or_else(|| match stage.outline().model() {
                 Some(model) => format!("{kind}-{model}"),
                 None => kind,
@@ -118,7 +120,7 @@ impl Reader {
         Ok(RecipeStage::new("", stage))
     }
 
-    /// A table as a typed struct.
+    /// Reads a table as a typed struct.
     fn typed<T: JsonSchema + DeserializeOwned>(&self, place: &str, fields: Table) -> Result<T, Refusal> {
         keys::read(fields, FOREIGN_NAMES).map_err(|refusal| self.within(place, refusal))
     }
@@ -139,7 +141,7 @@ impl Reader {
             None => Ok(None),
             Some(Value::String(word)) => Ok(Some(word)),
             Some(other) => {
-                let problem = format!("{other} is not a word");
+                let problem = format!("{other} is not a string");
                 Err(self.refuse(&format!("{place}.{key}"), problem, "write it in quotes"))
             }
         }

@@ -12,7 +12,7 @@ pub struct Recipe {
     /// Everything but the stages.
     #[serde(flatten)]
     pub settings: Settings,
-    /// What is done, in order.
+    /// The stages in order.
     pub stages: Vec<RecipeStage>,
     /// The stages as the rest of the recipe sees them, in the same order.
     #[serde(skip)]
@@ -22,11 +22,11 @@ pub struct Recipe {
 /// One stage: its name, unique in the recipe, and its keys.
 #[derive(Clone, Serialize)]
 pub struct RecipeStage {
-    /// By default the kind and the model, as in `sft-teacher`.
+    /// Its name; by default the kind and the model, as in `sft-teacher`.
     pub name: String,
-    /// What it does.
+    /// Its kind.
     pub kind: &'static str,
-    /// Its keys and its code.
+    /// Its keys and its algorithm.
     #[serde(flatten)]
     pub stage: Box<dyn AnyStage>,
 }
@@ -44,7 +44,7 @@ impl RecipeStage {
 }
 
 impl Recipe {
-    /// A recipe of these stages. [`Recipe::read`] makes one from a file and checks it.
+    /// A recipe of these stages, not validated. [`Recipe::read`] reads one from a file and validates it.
     pub fn new(settings: Settings, stages: Vec<RecipeStage>) -> Recipe {
         let outlines = stages.iter().map(RecipeStage::outline).collect();
         Recipe { settings, stages, outlines }

@@ -1,4 +1,4 @@
-//! What a recipe says besides its stages: the seed, the task, the models, the evaluation.
+//! Everything in a recipe but its stages: the seed, the task, the models, the evaluation.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,13 +13,13 @@ use tasks::refusal::Refusal;
 /// Everything of a resolved recipe but its stages.
 #[derive(Clone, Debug, Serialize)]
 pub struct Settings {
-    /// The run's name; the file's by default.
+    /// The run's name; the file's name by default.
     pub name: String,
-    /// Every random number follows from it.
+    /// The seed of every random number.
     pub seed: u64,
-    /// `f32` or `bf16`: what products are computed in.
+    /// What products are computed in: `f32` or `bf16`.
     pub dtype: String,
-    /// What an hour of this machine costs, in the user's currency; 0 leaves the ladder's cost empty.
+    /// What an hour of this machine costs, in the user's currency; with 0 the ladder shows no cost.
     pub cost_per_hour: f64,
     /// The task, and its own keys.
     pub task: toml::Table,
@@ -27,7 +27,7 @@ pub struct Settings {
     pub models: BTreeMap<String, ModelSource>,
     /// How the ladder's accuracies are measured.
     pub eval: EvalSettings,
-    /// The recipe's folder: relative paths start here.
+    /// The recipe's folder; relative paths start there.
     #[serde(skip)]
     pub folder: PathBuf,
     /// The file as it was read, so that later messages can name the line.
@@ -36,12 +36,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// A refusal at a key such as `stages[2].epochs`, with the file and the line where it stands.
+    /// A refusal at a key such as `stages[2].epochs`, with the key's file and line.
     pub fn refuse(&self, key: &str, problem: impl Into<String>, hint: impl Into<String>) -> Refusal {
         self.source.refuse(key, problem, hint)
     }
 
-    /// A refusal found inside the value of a key, such as a rule's; as it is where it names a file of its own.
+    /// Places a refusal that was found inside the value of a key, such as a rule's, at that key. A refusal that names a file of its own
+    /// stays as it is.
     pub fn refuse_at(&self, key: &str, refusal: Refusal) -> Refusal {
         if refusal.place.file().is_some() { refusal } else { self.source.at(key, refusal) }
     }
@@ -54,14 +55,14 @@ pub struct EvalSettings {
     /// Held-out cases behind every row of the ladder.
     #[schemars(range(min = 1))]
     pub cases: usize,
-    /// Cases with unseen wordings and ranges, reported beside.
+    /// Held-out cases with unseen wordings and ranges, reported separately.
     pub unseen_cases: usize,
     /// Longest completion, in tokens.
     #[schemars(range(min = 1))]
     pub max_new_tokens: usize,
     /// Demonstrations that the cheap baselines may learn from.
     pub baseline_demonstrations: usize,
-    /// Examples in the prompt of the base model, a baseline too; 0 to leave it out.
+    /// Examples in the prompt of the base model, which is a baseline too; 0 leaves that baseline out.
     pub few_shot_examples: usize,
 }
 

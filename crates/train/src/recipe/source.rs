@@ -1,4 +1,4 @@
-//! A recipe's file as it was read, to say in which line a key stands.
+//! A recipe's file as it was read. It finds the line of a key, for messages.
 
 use std::path::PathBuf;
 
@@ -7,9 +7,9 @@ use tasks::refusal::Refusal;
 /// The file and its text.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
-    /// The file.
+    /// The file's path.
     pub path: PathBuf,
-    /// What stood in it.
+    /// The file's content.
     pub text: String,
 }
 
@@ -24,7 +24,7 @@ impl Source {
         refusal.in_key(key).in_line(&self.path, self.line_of(key))
     }
 
-    /// What the parser of TOML found.
+    /// The refusal of a file that is not TOML.
     pub(super) fn syntax(&self, error: &toml::de::Error) -> Refusal {
         let before = error.span().map_or("", |span| self.text.get(..span.start).unwrap_or(""));
         let line = before.matches('\n').count() + 1;
@@ -32,7 +32,7 @@ impl Source {
         Refusal::new(error.message().trim().replace('\n', ", "), hint).in_line(&self.path, line)
     }
 
-    /// The line of a key; the line of its table where the key itself is not written.
+    /// The line of a key, counted from 1; the line of its table if the key itself is not written.
     fn line_of(&self, key: &str) -> Option<usize> {
         let lines = || self.text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
         let header = |name: &str| lines().find(|(_, line)| *line == format!("[{name}]")).map(|(line, _)| line);
@@ -51,7 +51,7 @@ impl Source {
         }
         match header(place) {
             Some(table) => below(table, last).or(Some(table)),
-            // An inline table stands in the line of its own name.
+            // An inline table is on the line of its own name.
             None => below(0, place.split('.').next()?),
         }
     }

@@ -1,7 +1,7 @@
-//! A commented recipe that fits what was found: text that [`super::Recipe::read`] accepts.
+//! Writes a commented recipe for a user's file, from what its inspection found. [`super::Recipe::read`] accepts the text.
 //!
-//! It starts small and says so: 200 demonstrations at most, a few hundred steps, held-out accuracy after every stage. Its figures are
-//! beginnings, not findings.
+//! The recipe starts small: 200 demonstrations at most, 100 steps of reinforcement learning, held-out accuracy after every stage. Its
+//! values are places to start from, not the results of tuning.
 
 use std::fmt::Write;
 
@@ -36,7 +36,7 @@ fn head(out: &mut String, found: &Findings, name: &str) -> std::fmt::Result {
     for line in found.to_string().lines() {
         writeln!(out, "#   {line}")?;
     }
-    writeln!(out, "#\n# Run it with `ferule run`; `--dry-run` says first what it will cost.\n")?;
+    writeln!(out, "#\n# Run it with `ferule run`. With `--dry-run` it shows what the run will cost.\n")?;
     writeln!(out, "name = {}", quoted(name))?;
     writeln!(out, "seed = 0")?;
     writeln!(out, "dtype = \"bf16\"    # \"f32\" is slower and exact\n")
@@ -59,14 +59,14 @@ fn task(out: &mut String, found: &Findings, cases: &str) -> std::fmt::Result {
     if found.answer_kind == AnswerKind::None {
         writeln!(
             out,
-            "# No answers are known, so no rule can tell right from wrong; these only keep the form, and so does the ladder."
+            "# No answers are known, so no rule can tell right from wrong. These rules reward the form alone, and so does the ladder."
         )?;
         writeln!(out, "rules = [")?;
         writeln!(out, "    {{ rule = \"length\", min = 8, max = 512, margin = 64 }},")?;
         writeln!(out, "    {{ rule = \"repetition\" }},")?;
         return writeln!(out, "]\n");
     }
-    writeln!(out, "# Put around every text prompt. It asks for the format that the rules below demand.")?;
+    writeln!(out, "# The text around every prompt. It asks for the format that the rules below demand.")?;
     let ask = match found.scripts.first() {
         Some(("Chinese", _)) => "{prompt}\n先在<think></think>里思考，再在<answer></answer>里写出答案。\n",
         _ => "{prompt}\nReason between <think></think>, then give the answer between <answer></answer>.\n",
@@ -74,7 +74,7 @@ fn task(out: &mut String, found: &Findings, cases: &str) -> std::fmt::Result {
     writeln!(out, "template = {}", basic_string(ask))?;
     writeln!(
         out,
-        "# What rewards a policy and decides what is right. Every rule reads the one answer block, strictly."
+        "# The rules that reward the policy and decide what is right. Each reads the one answer block, strictly."
     )?;
     writeln!(out, "rules = [")?;
     writeln!(out, "    {{ rule = \"format\", weight = 0.1 }},")?;
@@ -88,7 +88,7 @@ fn task(out: &mut String, found: &Findings, cases: &str) -> std::fmt::Result {
     writeln!(out, "]\n")
 }
 
-/// All choices if they are known, else any.
+/// The list of choices if all are known; otherwise an empty list, which allows any answer.
 fn choices(found: &Findings) -> String {
     match found.distinct_answers <= found.labels.len() {
         true => format!("[{}]", found.labels.iter().map(|(label, _)| quoted(label)).collect::<Vec<_>>().join(", ")),
@@ -96,12 +96,12 @@ fn choices(found: &Findings) -> String {
     }
 }
 
-/// A TOML string on one line, line breaks escaped.
+/// A TOML string on one line, with line breaks escaped.
 fn basic_string(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
-/// Tokens that a text of so many characters takes, generously.
+/// A generous estimate of the tokens in `chars` characters.
 fn tokens(found: &Findings, chars: usize) -> usize {
     let chinese = found.scripts.first().is_some_and(|(name, _)| *name == "Chinese");
     if chinese { chars } else { chars.div_ceil(3) }
@@ -118,10 +118,13 @@ fn stages(out: &mut String, found: &Findings, model: &str) -> std::fmt::Result {
         out,
         "# A folder with a base model in Hugging Face's layout, or a GGUF file; `ferule pull OWNER/NAME` fetches one and prints"
     )?;
-    writeln!(out, "# where it lies. Prompts run to {} tokens or so.", tokens(found, found.prompt_chars.p95))?;
+    writeln!(out, "# its path. Prompts have up to {} tokens or so.", tokens(found, found.prompt_chars.p95))?;
     writeln!(out, "path = {}\n", quoted(model))?;
     writeln!(out, "[eval]")?;
-    writeln!(out, "cases = {heldout}    # held out by the hash of the prompt; of {cases} cases about 7 in 10 train")?;
+    writeln!(
+        out,
+        "cases = {heldout}    # held out by the hash of the prompt; about 7 in 10 of the {cases} cases are trained on"
+    )?;
     writeln!(out, "max_new_tokens = {longest}\n")?;
     if demonstrations > 0 {
         let budget = demonstrations.clamp(1, 200);
@@ -136,7 +139,7 @@ fn stages(out: &mut String, found: &Findings, model: &str) -> std::fmt::Result {
         writeln!(out, "learning_rate = 2e-5    # tune this first: it moves the baseline more than anything else")?;
         writeln!(
             out,
-            "# lora_rank = 16        # where memory is short: adapters learn in place of the weights, at ten times the rate\n"
+            "# lora_rank = 16        # if memory is short: trains adapters in place of the weights; take ten times the learning rate\n"
         )?;
     }
     if found.answers > 0 || demonstrations == 0 {
@@ -163,8 +166,8 @@ mod tests {
 
     use super::*;
 
-    /// Writes a file, inspects it, writes the recipe beside it, reads both back, and gives the recipe's text.
-    fn round(name: &str, content: String) -> String {
+    /// Writes a file, inspects it, writes a recipe for it, reads both back, and returns the recipe's text.
+    fn recipe_for(name: &str, content: String) -> String {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, content).unwrap();
@@ -186,14 +189,14 @@ mod tests {
     #[test]
     fn the_recipe_is_one_that_is_read_and_fits_the_answers() {
         let labelled: String = (0..90).map(|i| format!("案情{i},{}\n", ["盗窃", "诈骗"][i % 2])).collect();
-        let text = round("a.csv", format!("text,label\n{labelled}"));
+        let text = recipe_for("a.csv", format!("text,label\n{labelled}"));
         assert!(text.contains("choices = [\"盗窃\", \"诈骗\"]") && text.contains("先在<think>"), "{text}");
         assert!(!text.contains("kind = \"sft\"") && text.contains("kind = \"grpo\""), "{text}");
 
         let worked: String = (0..90)
             .map(|i| format!("{{\"question\": \"How many {i}?\", \"answer\": \"It is {i}.\\n#### {i}\"}}\n"))
             .collect();
-        let text = round("b.jsonl", worked);
+        let text = recipe_for("b.jsonl", worked);
         assert!(text.contains("rule = \"number\"") && text.contains("demonstrations = 54"), "{text}");
 
         let chats: String = (0..30)
@@ -202,7 +205,7 @@ mod tests {
                 format!("{{\"instruction\": \"say {i}\", \"input\": \"\", \"output\": \"{long}\"}}\n")
             })
             .collect();
-        let text = round("c.jsonl", chats);
+        let text = recipe_for("c.jsonl", chats);
         assert!(text.contains("No answers are known") && !text.contains("kind = \"grpo\""), "{text}");
     }
 
@@ -218,7 +221,7 @@ mod tests {
     fn judgments_get_their_own_task() {
         let lines: String =
             (0..30).map(|i| format!("{{\"fact\": \"事实{i}\", \"charges\": [\"盗窃\"], \"months\": 6}}\n")).collect();
-        let text = round("d.jsonl", lines);
+        let text = recipe_for("d.jsonl", lines);
         assert!(text.contains("name = \"judgment\"") && text.contains("files = [\"cases.jsonl\"]"), "{text}");
     }
 }

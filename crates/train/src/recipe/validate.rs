@@ -1,7 +1,7 @@
-//! Whether a recipe can be run, as far as that can be told without opening a file.
+//! Refuses recipes that cannot be run, as far as that shows without opening a file.
 //!
-//! This file refuses what concerns several stages: names, the tokenizer, the order of stages. What concerns one stage alone is
-//! in its own `validate`; what needs the task's cases, a tokenizer or a model's files is in [`crate::check`].
+//! This file has the checks that concern several stages: names, the tokenizer, the order of stages. Checks of a single stage are
+//! in its own `validate`. Checks that need the task's cases, a tokenizer or a model's files are in [`crate::check`].
 
 use tasks::suggest;
 
@@ -10,11 +10,11 @@ use super::resolved::Recipe;
 use crate::stage::Place;
 use tasks::refusal::Refusal;
 
-/// Refuses what cannot be.
+/// Refuses a recipe that cannot be run.
 pub(super) fn check(recipe: &Recipe) -> Result<(), Refusal> {
     let settings = &recipe.settings;
     if !["f32", "bf16"].contains(&settings.dtype.as_str()) {
-        let problem = format!("\"{}\" is no dtype", settings.dtype);
+        let problem = format!("\"{}\" is not a dtype", settings.dtype);
         return Err(settings.refuse("dtype", problem, "write \"f32\" or \"bf16\""));
     }
     if store::names::check("run", &settings.name).is_err() {
@@ -38,7 +38,7 @@ pub(super) fn check(recipe: &Recipe) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Every model that a stage names exists, and a copy of a stage's weights only after that stage.
+/// Refuses a model that the recipe does not have, and a copy of weights that no earlier stage has trained.
 fn models(place: &Place) -> Result<(), Refusal> {
     let models = &place.settings.models;
     for (key, model) in [("model", place.own().model()), ("teacher", place.own().teacher())] {
@@ -63,7 +63,8 @@ fn models(place: &Place) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Models of random weights need a tokenizer stage, once, before anything else; models from folders bring their own.
+/// Refuses a missing, superfluous or late tokenizer stage. Models with random weights need one, as the first stage; models from files
+/// have a tokenizer already.
 fn tokenizer(recipe: &Recipe) -> Result<(), Refusal> {
     let settings = &recipe.settings;
     let makes = |stage: &Outline| stage.vocab_size().is_some();
@@ -96,8 +97,8 @@ fn tokenizer(recipe: &Recipe) -> Result<(), Refusal> {
     }
 }
 
-/// A model that is sampled from, measured or learned from has learned something itself. So has one that only adapters train: they
-/// leave embedding, head and norms as they are.
+/// Refuses to sample from, to measure or to learn from a model that still has random weights. It also refuses to train adapters on one,
+/// since they leave embedding, head and norms as they are.
 fn learned_before(place: &Place, by_adapters: bool) -> Result<(), Refusal> {
     let roles = &place.own().roles;
     let samples = roles.samples.as_ref().or(roles.measures.as_ref()).map(|model| ("model", model));
@@ -118,7 +119,7 @@ fn learned_before(place: &Place, by_adapters: bool) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A data set is made by an earlier stage.
+/// Refuses a data set that no earlier stage makes.
 fn data_made_before(place: &Place) -> Result<(), Refusal> {
     let Some(data) = &place.own().roles.data else { return Ok(()) };
     let names = |stages: &[Outline]| -> Vec<String> {

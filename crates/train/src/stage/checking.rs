@@ -1,4 +1,4 @@
-//! What a stage is checked against before any work: the task's cases, the models' shapes, the tokenizer.
+//! What a stage is checked against before any work is done: the task's cases, the models' shapes, the tokenizer.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::error::TrainError;
 use crate::prompting::Prompting;
 use crate::rules::Rules;
 
-/// A stage's place, with the files opened.
+/// A stage's place in the recipe, with the task and the models' files opened.
 pub struct Checking<'a> {
     /// The place in the recipe.
     pub place: Place<'a>,
@@ -18,7 +18,7 @@ pub struct Checking<'a> {
     pub task: &'a dyn Task,
     /// The shape of every model.
     pub configs: &'a BTreeMap<String, Config>,
-    /// How prompts become tokens; none where the tokenizer is yet to be trained. The check runs again once it is.
+    /// How prompts become tokens; none until the tokenizer is trained. The check runs again then.
     pub prompting: Option<&'a Prompting>,
 }
 
@@ -34,7 +34,7 @@ impl Checking<'_> {
     /// Tokens of the longest prompt among the first `n` cases of a split; 0 while there is no tokenizer.
     ///
     /// # Errors
-    /// As [`Task::cases`], and a template that fails.
+    /// As [`Task::cases`] and [`Prompting::prompt`].
     pub fn longest_prompt(&self, split: Split, n: usize) -> Result<usize, TrainError> {
         let cases = self.cases(split, n)?;
         let Some(prompting) = self.prompting else { return Ok(0) };
@@ -42,7 +42,7 @@ impl Checking<'_> {
         Ok(lengths.collect::<Result<Vec<usize>, TrainError>>()?.into_iter().max().unwrap_or(0))
     }
 
-    /// Refuses a validation that has no cases.
+    /// Refuses a validation on a task without validation cases.
     ///
     /// # Errors
     /// As [`Task::cases`].
@@ -53,7 +53,7 @@ impl Checking<'_> {
         Ok(())
     }
 
-    /// Refuses rules that cannot be built, or that read answers where the first `cases` training cases have none.
+    /// Refuses rules that cannot be built. Refuses rules that read answers if none of the first `cases` training cases has one.
     ///
     /// # Errors
     /// A refusal at the stage's `rules`, or at the task's own.
@@ -82,7 +82,7 @@ impl Checking<'_> {
         Ok(())
     }
 
-    /// Refuses sequences longer than a model's positions.
+    /// Refuses sequences that are longer than a model's `max_position_embeddings`.
     ///
     /// # Errors
     /// A refusal at `key`.
@@ -95,7 +95,7 @@ impl Checking<'_> {
         Err(self.place.refuse(key, format!("{tokens} tokens in a model of {limit} positions"), hint).into())
     }
 
-    /// Refuses micro-batches that do not hold the longest sequence.
+    /// Refuses micro-batches that are smaller than the longest sequence, in tokens.
     ///
     /// # Errors
     /// A refusal at `tokens_per_micro_batch`.
@@ -108,9 +108,9 @@ impl Checking<'_> {
         Err(self.place.refuse("tokens_per_micro_batch", problem, hint).into())
     }
 
-    /// Refuses a prompt with its completion that exceeds the positions of any of the models.
+    /// Refuses completions that, with their prompt, exceed the `max_position_embeddings` of any of the models.
     ///
-    /// * `prompt`: tokens; 0 where they are not known yet.
+    /// * `prompt`: tokens of the longest prompt; 0 while there is no tokenizer.
     ///
     /// # Errors
     /// A refusal at `max_new_tokens`.

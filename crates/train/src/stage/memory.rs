@@ -1,6 +1,6 @@
-//! Memory of a stage at its highest: moments, packed copies, activations, caches, and a checkpoint on its way to the disk.
+//! Peak memory of a stage: moments, packed copies, activations, caches, and the copy that a checkpoint writes to disk.
 //!
-//! Everything is in bytes. The master weights of all models are counted by the plan, since they stay in memory all the time.
+//! All sizes are in bytes. The master weights of all models are counted by the plan, since they stay in memory during the whole run.
 
 use kernels::{Device, Real};
 use lm::backward::BackwardBuffers;
@@ -13,30 +13,30 @@ use super::estimate::Planning;
 use crate::recipe::optimisation::Optimisation;
 use crate::rollout::SEQUENCES;
 
-/// Rows that the scheduler computes at once, at the least.
+/// The smallest number of rows that the scheduler allocates for one forward pass.
 pub const SCHEDULER_ROWS: usize = 512;
 
 impl Planning<'_> {
-    /// Keys and values of sampling, and the rows that the scheduler computes at once.
+    /// The KV cache of sampling, and the activations of the scheduler's rows.
     pub fn cache_bytes<T: Real>(&self, model: &str, prompts: usize, samples: usize, max_new_tokens: usize) -> usize {
         let (config, prompt) = (self.config(model), self.lengths.prompt.ceil() as usize);
         let pages = SEQUENCES.min(prompts * samples) * (prompt + max_new_tokens).div_ceil(PAGE);
         pages * KvCache::<T>::page_bytes(config) + SCHEDULER_ROWS * activations::<T>(config, Keep::Nothing)
     }
 
-    /// A model that is only sampled from.
+    /// Memory of a model that is only sampled from.
     pub fn sampling_bytes<T: Real>(&self, model: &str, prompts: usize, samples: usize, max_new_tokens: usize) -> usize {
         packed::<T>(self.config(model), 1) + self.cache_bytes::<T>(model, prompts, samples, max_new_tokens)
     }
 
-    /// A model that is only read, `tokens` packed tokens at a time: a teacher, a reference.
+    /// Memory of a model that only runs forward, `tokens` packed tokens at a time: a teacher or a reference.
     pub fn reading_bytes<T: Real>(&self, model: &str, tokens: usize) -> usize {
         let config = self.config(model);
         packed::<T>(config, 1) + tokens * activations::<T>(config, Keep::Nothing)
     }
 
-    /// A learner beside its master: gradient, moments, both packings, activations, and the copy that a checkpoint writes. Adapters
-    /// have a state of their own size, and the sum of one matrix with its pair.
+    /// Memory of a learner without its master weights: gradient, moments, packed copies of both directions, activations, and the copy
+    /// that a checkpoint writes. With adapters, gradient and moments have the adapters' size, and the sum of one matrix with its adapter is added.
     pub fn learning_bytes<T: Real>(&self, model: &str, keys: &Optimisation) -> usize {
         let config = self.config(model);
         let keep = if keys.recompute { Keep::Residuals } else { Keep::Everything };
@@ -59,7 +59,7 @@ impl Planning<'_> {
     }
 }
 
-/// The copies that products read, of one or both directions, and the embedding.
+/// The packed copies that matrix products use, for one or both directions, and the embedding.
 fn packed<T: Real>(config: &Config, directions: usize) -> usize {
     let embedding = config.vocab_size * config.hidden_size;
     let tables = if config.tie_word_embeddings { 1 } else { 2 };

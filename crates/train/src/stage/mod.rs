@@ -1,9 +1,9 @@
-//! What a stage is: its keys, its checks, its estimate and its algorithm, all in one file of [`crate::stages`].
+//! The trait of a stage: its keys, its checks, its estimate and its algorithm, which are all in one file of [`crate::stages`].
 //!
-//! A new stage is a struct of keys that implements [`Stage`], and one line in [`crate::stages::registry`]. Nothing else of the
-//! crate knows the kinds of stages.
+//! A new kind of stage is a struct of keys that implements [`Stage`], and one line in [`crate::stages::registry`]. No other code of the
+//! crate knows the kinds.
 //!
-//! A stage makes sequences and signals. It never knows an optimiser: it hands both to the trainer ([`crate::trainer`]).
+//! A stage makes sequences and signals and hands them to the trainer ([`crate::trainer`]). It never knows an optimiser.
 //!
 //! Read next: [`crate::stages::sft`], the simplest whole algorithm.
 
@@ -31,8 +31,8 @@ pub use checking::Checking;
 pub use estimate::{Estimate, Planning};
 pub use place::Place;
 
-/// A kind of stage. The implementing struct holds the keys that a recipe writes; their documentation, types and defaults are what
-/// `ferule explain` prints.
+/// A kind of stage. The implementing struct holds the keys that a recipe writes. `ferule explain` prints their documentation, types and
+/// defaults.
 pub trait Stage: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// The word that a recipe writes as `kind`.
     const KIND: &'static str;
@@ -46,12 +46,12 @@ pub trait Stage: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync
     /// The models that it trains, samples from, measures and learns from, and what it makes.
     fn roles(&self) -> Roles;
 
-    /// How its steps are taken, where it trains.
+    /// How its steps are taken; none for a stage that trains nothing.
     fn optimisation(&self) -> Option<&Optimisation> {
         None
     }
 
-    /// Refuses what the recipe alone shows to be wrong. Types and ranges are checked before, from the struct's own attributes.
+    /// Refuses a stage that the recipe alone shows to be wrong. Types and ranges are checked before, from the struct's own attributes.
     ///
     /// # Errors
     /// A refusal that names the key.
@@ -60,31 +60,31 @@ pub trait Stage: Clone + Serialize + DeserializeOwned + JsonSchema + Send + Sync
         Ok(())
     }
 
-    /// Refuses what the task's cases, the models' shapes or the tokenizer show to be wrong.
+    /// Refuses a stage that does not fit the task's cases, the models' shapes or the tokenizer.
     ///
     /// # Errors
-    /// A refusal that names the key, and what reading the task's files meets.
+    /// A refusal that names the key, or an error of reading the task's files.
     fn check(&self, checking: &Checking) -> Result<(), TrainError> {
         let _ = checking;
         Ok(())
     }
 
-    /// What it will cost: steps, tokens, operations, memory.
+    /// Estimates its cost: steps, tokens, operations, memory.
     fn estimate<T: Real>(&self, planning: &Planning) -> Estimate;
 
     /// Runs it, from its beginning or from the checkpoint that `trainer` resumes.
     ///
     /// # Errors
-    /// Whatever it meets; [`TrainError::Interrupted`] when the user asked to stop.
+    /// [`TrainError::Interrupted`] when the user asked to stop; otherwise the first error of its work.
     fn run<T: Real>(&self, trainer: &mut Trainer) -> Result<Outcome, TrainError>;
 }
 
-/// What a stage leaves besides weights, which lie in [`Trainer::models`].
+/// What a stage returns. Trained weights are in [`Trainer::models`] instead.
 #[derive(Default)]
 pub struct Outcome {
     /// The tokenizer that it made.
     pub prompting: Option<Prompting>,
-    /// Its own measurement. A stage that trains is measured by the pipeline.
+    /// Its own measurement. The pipeline measures stages that train.
     pub evaluation: Option<Evaluation>,
 }
 

@@ -1,17 +1,17 @@
-//! A stage's place in its recipe: what it may know of the rest, and where its refusals point.
+//! A stage's place in its recipe: what the stage knows about the rest of the recipe, and where its refusals point.
 
 use crate::recipe::outline::Outline;
 use crate::recipe::settings::Settings;
 use tasks::refusal::Refusal;
 
-/// The place. Everything here comes from the recipe alone; no file has been opened.
+/// A stage's place. It is made from the recipe alone; no other file has been opened.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
     /// The recipe without its stages.
     pub settings: &'a Settings,
     /// Every stage, in order.
     pub stages: &'a [Outline],
-    /// Which one is meant.
+    /// Index of the stage itself.
     pub index: usize,
 }
 
@@ -26,7 +26,7 @@ impl<'a> Place<'a> {
         &self.stages[..self.index]
     }
 
-    /// The stage of a name.
+    /// The stage with a name.
     pub fn stage(&self, name: &str) -> Option<&'a Outline> {
         self.stages.iter().find(|stage| stage.name == name)
     }

@@ -1,14 +1,15 @@
-//! Distillation on a teacher's completions: hard labels, soft labels, hidden states, or any sum of them.
+//! Distillation on a data set of completions: hard labels, soft labels, hidden states, or any sum of them.
 //!
-//! 1. Hard: cross-entropy on the teacher's tokens (Kim & Rush 2016, sequence-level).
-//! 2. Soft, with a `teacher`: a divergence from its whole distribution at every token, computed from its hidden rows and head block by
-//!    block, so exact; forward KL, reverse KL or generalised JSD at a temperature (arXiv 2306.13649).
-//! 3. Soft, without one: forward KL from the `top_k` tokens and the tail that the `sample` stage kept ([`crate::teacher::artefact`]). No
-//!    teacher is loaded. The tail is one bucket, so this is a lower bound of the whole divergence, and equal to it for k = V.
-//! 4. Hidden: one learned projection of the student's residual stream is drawn to the teacher's ([`crate::step::HiddenSignal`]). The
-//!    projection is a parameter like all others, begins at random with the stage, and is left behind at its end.
-//! 5. The three add up with `hard_weight`, `soft_weight` and `hidden_weight`. Prompts are never targets.
-//! 6. Order within an epoch is a shuffle keyed by (seed, stage, epoch).
+//! 1. Hard labels: cross-entropy on the teacher's tokens (Kim & Rush 2016, sequence-level knowledge distillation).
+//! 2. Soft labels with a `teacher`: a divergence from its whole distribution at every token: forward KL, reverse KL or generalised JSD at a
+//!    temperature (arXiv 2306.13649). It is computed from the teacher's hidden rows and head, block by block, and is exact.
+//! 3. Soft labels without a teacher: forward KL from the `top_k` tokens and the tail that the `sample` stage stored
+//!    ([`crate::teacher::artefact`]). No teacher is loaded. The tail is one bucket, so this is a lower bound of the whole divergence. For
+//!    k = V the two are equal.
+//! 4. Hidden states: a learned projection of the student's residual stream is fitted to the teacher's ([`crate::step::HiddenSignal`]). The
+//!    projection is a parameter like all others. It starts from random values with the stage and is dropped at its end.
+//! 5. The three losses are added with `hard_weight`, `soft_weight` and `hidden_weight`. Prompts are never targets.
+//! 6. The order within an epoch is a shuffle keyed by (seed, stage, epoch).
 
 use kernels::{Queue, Real};
 use lm::{Arena, Batch};
@@ -35,17 +36,17 @@ use tasks::refusal::Refusal;
 pub struct Distill {
     /// The student.
     pub model: String,
-    /// The teacher: its whole distribution is the soft label, its hidden states are the hidden one. Without it, soft labels are those
-    /// that the data set holds.
+    /// The teacher. Its whole distribution is the soft label, and its hidden states are the hidden label. Without a teacher, the soft
+    /// labels are those that the data set holds.
     #[serde(default)]
     pub teacher: Option<String>,
-    /// The `sample` stage whose completions are learned from.
+    /// The `sample` stage whose completions are trained on.
     pub data: String,
-    /// Times each completion is seen.
+    /// Passes over the completions.
     #[serde(default = "epochs")]
     #[schemars(range(min = 1))]
     pub epochs: u64,
-    /// Completions a step.
+    /// Completions per step.
     #[serde(default = "per_step")]
     #[schemars(range(min = 1))]
     pub completions_per_step: usize,
@@ -57,26 +58,26 @@ pub struct Distill {
     #[serde(default)]
     #[schemars(range(min = 0.0))]
     pub soft_weight: f32,
-    /// Weight of the error against the teacher's hidden states, as a share of their mean square.
+    /// Weight of the squared error against the teacher's hidden states, which is divided by their mean square.
     #[serde(default)]
     #[schemars(range(min = 0.0))]
     pub hidden_weight: f32,
-    /// The student's layer after which its hidden states are read, from 1; the last by default.
+    /// The student's layer whose output is its hidden state, counted from 1; the last by default.
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub student_layer: Option<usize>,
-    /// The teacher's; the last by default.
+    /// The teacher's layer whose output is its hidden state, counted from 1; the last by default.
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub teacher_layer: Option<usize>,
-    /// Which divergence; from a data set's soft labels only `forward_kl`.
+    /// The divergence of the soft labels; without a teacher only `forward_kl`.
     #[serde(default)]
     pub divergence: DivergenceName,
     /// The teacher's share of the mixture in `jsd`.
     #[serde(default = "half")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub jsd_beta: f32,
-    /// Divides both sides' logits; from a data set's soft labels it must be their `soft_temperature`.
+    /// Divides the logits of student and teacher. Without a teacher it must be the `soft_temperature` of the data set.
     #[serde(default = "one")]
     #[schemars(extend("exclusiveMinimum" = 0, "hint" = "1 leaves the logits as they are"))]
     pub temperature: f32,
@@ -98,7 +99,7 @@ fn one() -> f32 {
     1.0
 }
 
-/// A completion to learn from, with the soft labels that were kept of it.
+/// A completion to train on, with the soft labels that the data set holds of it.
 struct Example {
     sequence: Sequence,
     soft: Option<SoftLabels>,
@@ -187,7 +188,7 @@ impl Stage for Distill {
         if layers.is_some() {
             let width = trainer.weights(self.teacher.as_deref().expect("checked")).config().hidden_size;
             let key = trainer.key.word("projection");
-            change(trainer, &self.model, |student| student.with_projection(width, key));
+            replace_weights(trainer, &self.model, |student| student.with_projection(width, key));
         }
         let per_epoch = examples.len().div_ceil(self.completions_per_step) as u64;
         trainer.train::<T>(
@@ -231,19 +232,19 @@ impl Stage for Distill {
             None,
         )?;
         if layers.is_some() {
-            change(trainer, &self.model, Arena::without_projection);
+            replace_weights(trainer, &self.model, Arena::without_projection);
         }
         Ok(Outcome::default())
     }
 }
 
 impl Distill {
-    /// The teacher, where its distribution or its hidden states are asked for.
+    /// The teacher, if its distribution or its hidden states are needed.
     fn teacher_needed(&self) -> Option<&str> {
         self.teacher.as_deref().filter(|_| self.soft_weight != 0.0 || self.hidden_weight != 0.0)
     }
 
-    /// Where hidden states are read, if they are.
+    /// The layers whose hidden states are matched, if any are.
     fn layers(&self, trainer: &Trainer) -> Option<Layers> {
         let teacher = self.teacher.as_deref().filter(|_| self.hidden_weight != 0.0)?;
         let last = |model: &str| trainer.weights(model).config().num_hidden_layers;
@@ -253,7 +254,7 @@ impl Distill {
         })
     }
 
-    /// Refuses soft labels that the data set does not hold, or holds at another temperature.
+    /// Refuses to train on soft labels that the data set does not hold, or that it holds at another temperature.
     fn refuse_labels(&self, trainer: &Trainer, examples: &[Example]) -> Result<(), TrainError> {
         if self.soft_weight == 0.0 || self.teacher.is_some() {
             return Ok(());
@@ -286,7 +287,7 @@ impl Distill {
         let weight = scaled(self.soft_weight);
         if let Some(teacher) = teacher {
             let targets = weights.iter().filter(|&&weight| weight != 0.0).count();
-            let (model, activations) = teacher.read(queue, batch);
+            let (model, activations) = teacher.forward(queue, batch);
             meters.teacher_tokens += batch.len() as u64;
             let rows = if self.soft_weight == 0.0 { 0 } else { targets };
             meters.flops += model.config().forward_flops(batch.len(), rows, batch.attention_pairs());
@@ -308,12 +309,13 @@ impl Distill {
     }
 }
 
-fn change(trainer: &mut Trainer, model: &str, how: impl FnOnce(Arena) -> Arena) {
-    let weights = trainer.models.remove(model).expect("reading the recipe refuses unknown models");
-    trainer.models.insert(model.to_string(), how(weights));
+/// Replaces a model's weights by a function of them.
+fn replace_weights(trainer: &mut Trainer, model: &str, replace: impl FnOnce(Arena) -> Arena) {
+    let weights = trainer.models.remove(model).expect("validation refuses unknown models");
+    trainer.models.insert(model.to_string(), replace(weights));
 }
 
-/// Where hidden states are read, as layers that have passed.
+/// The layers whose hidden states are matched, counted from 1: the state is the residual stream after that layer.
 #[derive(Clone, Copy)]
 struct Layers {
     student: usize,

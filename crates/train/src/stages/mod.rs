@@ -1,7 +1,7 @@
-//! The stages: one file a kind, with its keys, its checks, its estimate, its algorithm, and how it departs from the paper.
+//! The stages: one file for each kind, with its keys, its checks, its estimate, its algorithm, and how it departs from the paper.
 //!
 //! A stage makes sequences and signals and hands them to the trainer ([`crate::trainer`]), which takes the steps
-//! ([`crate::step`]). It knows no optimiser. To add a kind: write its file, then one line in [`registry`].
+//! ([`crate::step`]). A stage knows no optimiser. To add a kind, write its file and add one line to [`registry`].
 
 pub mod distill;
 pub mod eval;

@@ -225,7 +225,7 @@ impl Stage for OnPolicyDistill {
                     let none = Signals::none(batch.len(), self.temperature);
                     if self.objective == Objective::Divergence {
                         let local = teacher.local().expect("validation refuses other teachers");
-                        let (model, activations) = local.read(trainer.queue, &batch);
+                        let (model, activations) = local.forward(trainer.queue, &batch);
                         let weight = sampled.iter().map(|&sampled| if sampled { weight } else { 0.0 }).collect();
                         let divergence = self.divergence.with_beta(self.jsd_beta);
                         let labels = SoftLabels::Teacher { model, activations, divergence };

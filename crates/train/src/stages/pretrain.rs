@@ -1,12 +1,12 @@
 //! Pretraining: cross-entropy on every token of the task's corpus, or of the user's texts.
 //!
-//! 1. Documents of a task come in its corpus's own order, each a segment of its own that sees no other.
-//! 2. Texts are read once: those that hold a held-out case are left out and counted. All are cut into pieces, and each pass goes through the pieces
-//!    in an order keyed by (seed, stage, pass, text, piece), so that a text that is not there changes nothing but its own place.
-//! 3. A step takes pieces until it has `tokens_per_step` tokens; the place in the corpus is part of the checkpoint.
-//! 4. A document longer than `context` is cut behind the last line that fits, or where there is none, at the full length: nothing is dropped.
-//!    Each piece begins with the token that begins a text, where the tokenizer has one.
-//! 5. The task's corpus never holds a held-out case; the task sees to it.
+//! 1. A task's documents are trained in the order of its corpus. Each is a segment of its own, which attends to no other.
+//! 2. The user's texts are read once. Those that hold a held-out case are left out and counted. The others are cut into pieces, and each
+//!    pass shuffles the pieces by a key of (seed, stage, pass, text, piece). So leaving a text out does not change the order of the others.
+//! 3. A step takes pieces until it has `tokens_per_step` tokens. The position in the corpus is part of the checkpoint.
+//! 4. A document longer than `context` is cut after the last line that fits, or at the full length if no line ends before it. Nothing is
+//!    dropped. Each piece begins with the token that begins a text, if the tokenizer has one.
+//! 5. The task's corpus never holds a held-out case; the task guarantees that.
 
 mod pieces;
 
@@ -32,13 +32,13 @@ use tasks::paths::Paths;
 pub struct Pretrain {
     /// The model that learns.
     pub model: String,
-    /// Files and folders of `.txt`, `.md` and `.jsonl` with `text`; the task's corpus where there are none.
+    /// Files and folders of `.txt`, `.md` and `.jsonl` with `text`; without any, the task's corpus.
     #[serde(default)]
     pub texts: Paths,
-    /// Tokens in all.
+    /// Tokens to train on in total.
     #[schemars(range(min = 1))]
     pub tokens: u64,
-    /// Tokens a step.
+    /// Tokens per step, rounded up to whole pieces.
     #[serde(default = "tokens_per_step")]
     #[schemars(range(min = 1))]
     pub tokens_per_step: usize,
@@ -89,10 +89,10 @@ impl Stage for Pretrain {
     }
 
     fn estimate<T: Real>(&self, planning: &Planning) -> Estimate {
-        // Texts of the user are cut behind a line, near the context's end.
-        let own = self.texts.located(&planning.settings.folder).is_empty();
-        let whole = if own { planning.lengths.document } else { f64::INFINITY };
-        let segment = whole.clamp(1.0, self.context as f64);
+        // The user's texts are cut at the last line end before `context` tokens, so their pieces are nearly that long.
+        let of_task = self.texts.located(&planning.settings.folder).is_empty();
+        let document = if of_task { planning.lengths.document } else { f64::INFINITY };
+        let segment = document.clamp(1.0, self.context as f64);
         let tokens = self.tokens as f64;
         let packed = Packed { tokens, targets: tokens, pairs: tokens * segment / 2.0 };
         let training_flops = planning.training_flops(&self.model, &self.optimisation, packed);
@@ -132,7 +132,7 @@ impl Stage for Pretrain {
 }
 
 impl Pretrain {
-    /// Documents from the cursor on, until there are enough tokens; begins again at the end of a corpus that ends.
+    /// The next documents of the task's corpus, until the step has enough tokens. A finite corpus starts again at its end.
     fn next_documents(&self, trainer: &mut Trainer, prompting: &Prompting) -> Result<Vec<Sequence>, TrainError> {
         let mut sequences = Vec::new();
         let mut tokens = 0;

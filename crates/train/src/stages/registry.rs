@@ -1,4 +1,4 @@
-//! Every kind of stage that a recipe can name. To add one: write its file, then one line in [`STAGES`].
+//! Every kind of stage that a recipe can name. To add one, write its file and add one line to [`STAGES`].
 
 use tasks::keys::{self, KeyDoc};
 use tasks::refusal::Refusal;
@@ -37,7 +37,7 @@ pub struct StageEntry {
     pub summary: &'static str,
     /// Its keys, in the struct's order.
     pub keys: fn() -> Vec<KeyDoc>,
-    /// A stage from a recipe's table.
+    /// Reads a stage from a recipe's table.
     pub read: fn(Table) -> Result<Box<dyn AnyStage>, Refusal>,
 }
 
@@ -53,7 +53,7 @@ impl StageEntry {
     }
 }
 
-/// The kind that a recipe's word names.
+/// The kind that a recipe writes as `word`: its name or one of its aliases.
 pub fn find(word: &str) -> Option<&'static StageEntry> {
     STAGES.iter().find(|entry| entry.kind == word || entry.aliases.contains(&word))
 }

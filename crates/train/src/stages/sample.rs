@@ -24,7 +24,7 @@ use crate::stage::estimate::{Estimate, Packed, Planning, Work};
 use crate::stage::memory::SCHEDULER_ROWS;
 use crate::stage::{Checking, Outcome, Place, Stage};
 use crate::tally::Tally;
-use crate::teacher::Questions;
+use crate::teacher::TopKRequest;
 use crate::teacher::artefact::{Annotation, annotate};
 use crate::trainer::Trainer;
 use tasks::refusal::Refusal;
@@ -165,9 +165,9 @@ impl Stage for Sample {
                 trainer.run.ledger().meter_answers(trainer.stage, &ids)?;
             }
             let annotation = listener.as_mut().map(|listener| {
-                let chosen_at = self.teacher.is_some().then_some(plan.sampling.logprob_temperature());
-                let questions = Questions { k: self.top_k, temperature: self.soft_temperature, chosen_at };
-                annotate(trainer.queue, listener.as_mut(), &groups, questions)
+                let target_temperature = self.teacher.is_some().then_some(plan.sampling.logprob_temperature());
+                let request = TopKRequest { k: self.top_k, temperature: self.soft_temperature, target_temperature };
+                annotate(trainer.queue, listener.as_mut(), &groups, request)
             });
             let annotation = annotation.transpose()?;
             let (mut rows, mut tally) = (Vec::new(), Tally::default());

@@ -1,10 +1,10 @@
-//! Supervised fine-tuning on a few demonstrations: cross-entropy on the completion, nothing on the prompt.
+//! Supervised fine-tuning on a few demonstrations: cross-entropy on the completion, no loss on the prompt.
 //!
-//! 1. The demonstrations are the first cases of the training split that have one; each is metered as a label. With `bare_answers` nobody
-//!    demonstrated anything: each case is metered as an answer read.
+//! 1. The demonstrations are those of the first cases of the training split that have one; each is metered as a label. With `bare_answers`
+//!    no demonstration is used, so each case is metered as an answer read instead.
 //! 2. Their order in an epoch is a shuffle keyed by (seed, stage, epoch).
 //! 3. A step's loss is the mean over its trained tokens.
-//! 4. Demonstrations are trained whole: one that exceeds `context` is refused, never cut.
+//! 4. Demonstrations are trained whole. One that is longer than the model's context is refused, never cut.
 
 use kernels::{Queue, Real};
 use schemars::JsonSchema;
@@ -26,19 +26,19 @@ use tasks::{Case, Task, TaskError, first_written};
 pub struct Sft {
     /// The model that learns.
     pub model: String,
-    /// Cases whose demonstration is read.
+    /// Demonstrations to train on.
     #[serde(default = "demonstrations")]
     #[schemars(range(min = 1))]
     pub demonstrations: usize,
-    /// Times each is seen.
+    /// Passes over the demonstrations.
     #[serde(default = "epochs")]
     #[schemars(range(min = 1))]
     pub epochs: u64,
-    /// Demonstrations a step.
+    /// Demonstrations per step.
     #[serde(default = "per_step")]
     #[schemars(range(min = 1))]
     pub demonstrations_per_step: usize,
-    /// Whether to train the bare answer, without the reasoning.
+    /// Whether to train on the bare answers, without the reasoning.
     #[serde(default)]
     pub bare_answers: bool,
     /// How steps are taken.
@@ -147,14 +147,15 @@ impl Sft {
         Ok(sequences)
     }
 
-    /// The first cases of the training split with what is trained of each; fewer than were asked for where there are not so many.
+    /// The first cases of the training split that have a demonstration, each with the text to train on. There are fewer than
+    /// `demonstrations` if the split has fewer.
     fn demonstrated(&self, task: &dyn Task, seed: u64) -> Result<Vec<(Case, String)>, TaskError> {
         let written = |case: &Case| if self.bare_answers { task.bare_answer(case) } else { task.demonstration(case) };
         first_written(task, self.demonstrations, seed, written)
     }
 }
 
-/// One step of plain cross-entropy: the mean over the sequences' trained tokens.
+/// Takes one step of plain cross-entropy. The loss is the mean over the sequences' trained tokens, in nats.
 pub(crate) fn cross_entropy_step<T: Real>(
     queue: &Queue,
     learner: &mut Learner<T>,

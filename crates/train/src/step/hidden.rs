@@ -1,9 +1,8 @@
-//! Matching a teacher's hidden states: one learned projection of the student's residual stream, and the error against the teacher's.
+//! Matches a teacher's hidden states: a learned projection of the student's residual stream, and its squared error against the teacher's.
 //!
-//! `loss = Σ weight · mean_j (W·h − h_teacher)² / mean_j h_teacher²` over the weighted tokens. Dividing by the teacher's own mean square
-//! makes the loss a share of what there is to match, so that one weight suits teachers of any scale; FitNets (arXiv 1412.6550) leaves it
-//! out. The rows compared are those that predict the weighted tokens, as everywhere: `x[t]` is read at row `t − 1`. The projection is
-//! computed in f32 in every precision, since it is small.
+//! `loss = Σ weight · mean_j (W·h − h_teacher)² / mean_j h_teacher²`, summed over the weighted tokens. It departs from FitNets (arXiv
+//! 1412.6550) in the division by the teacher's mean square, which makes one weight suit teachers of any scale. As everywhere, the hidden
+//! state of a token `t` is that of row `t − 1`, which predicts it. The projection is computed in f32 in every precision, since it is small.
 
 use kernels::gemm::{Epilogue, Packed, matmul, matmul_transposed_a};
 use kernels::ops::elementwise::{mean_squared_error, zero};
@@ -13,17 +12,17 @@ use lm::head::Targets;
 
 /// The hidden column: a teacher's residual stream at every weighted token.
 pub struct HiddenSignal<'a> {
-    /// The student's layer: the residual stream before it, or after the last one for the number of layers.
+    /// The student's layers below the tap: the hidden state is the residual stream after this many layers.
     pub layer: usize,
-    /// `[N, C of the teacher]` the teacher's residual stream over the same batch.
+    /// `[N, C of the teacher]`, the teacher's residual stream over the same batch.
     pub teacher: View<'a, f32>,
-    /// `[N]` weight of each token's error.
+    /// `[N]`, the weight of each token's error.
     pub weight: Vec<f32>,
 }
 
-/// Memory of the matching; the gradient at the tap is left in it.
+/// The buffer of the matching.
 pub(super) struct Matching {
-    /// `[N, C]`.
+    /// `[N, C]`, the gradient with respect to the student's residual stream at the tap.
     d_tap: Buffer<f32>,
 }
 
@@ -32,10 +31,14 @@ impl Matching {
         Self { d_tap: Buffer::zeros(queue.device(), 0) }
     }
 
-    /// The weighted sum of errors; adds the projection's gradient to `d_projection`.
+    /// Computes the loss and its gradients. It adds the projection's gradient to `d_projection` and overwrites [`Matching::tap`].
     ///
-    /// # Shapes
+    /// # Shapes and units
     /// * `student`: `[N, C]`; `projection`, `d_projection`: `[C of the teacher, C]`.
+    /// * returns the weighted sum of errors, dimensionless.
+    ///
+    /// # Panics
+    /// When the projection's shape is another.
     pub fn gradient(
         &mut self,
         queue: &Queue,
@@ -96,18 +99,18 @@ impl Matching {
         error.to_host().iter().zip(&weight).map(|(&e, &w)| f64::from(e) * f64::from(w)).sum()
     }
 
-    /// `[N, C]`, the gradient that enters at the tap.
+    /// `[N, C]`, the gradient with respect to the student's residual stream at the tap.
     pub fn tap(&self, rows: usize, width: usize) -> View<'_, f32> {
         self.d_tap.matrix(rows, width)
     }
 
-    /// Bytes of memory kept between batches.
+    /// Bytes that are kept between batches.
     pub fn size_bytes(&self) -> usize {
         self.d_tap.size_bytes()
     }
 }
 
-/// Never zero, so that a row of zeros divides nothing.
+/// The mean square of a row, at least 1e-12, so that a row of zeros does not divide by zero.
 fn mean_square(row: &[f32]) -> f32 {
     let sum: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     (sum / row.len() as f64).max(1e-12) as f32

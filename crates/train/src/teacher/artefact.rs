@@ -1,9 +1,9 @@
-//! What a teacher said of a data set, kept on disk: its text, its most likely tokens at every token, the rest of its mass.
+//! A teacher's soft labels of a data set, stored on disk: its most likely tokens at every position and the probability of the rest.
 //!
 //! The artefact is the data set of a `sample` stage ([`crate::stages::sample`]), one Parquet file for each 250 cases, as
-//! [`store::rollouts`] describes it. One artefact serves hard labels (the tokens), soft labels (`top_ids`, `top_logprobs`, `tail`), and, where the
-//! student spoke and the teacher listened, dialogue at the student's own prefixes. Whole vocabulary rows are never kept: at V = 150,000
-//! one token's row takes as much as 4,000 tokens of the best 18.
+//! [`store::rollouts`] describes it. It holds hard labels (the tokens) and soft labels (`top_ids`, `top_logprobs`, `tail`). If a student
+//! sampled the completions and the teacher scored them, a student learns from it at its own prefixes. Whole vocabulary rows are never
+//! stored: at V = 150,000 one token's row takes as much space as the 18 most likely tokens at 4,000 positions.
 //!
 //! Read next: [`crate::stages::distill`].
 
@@ -12,33 +12,39 @@ use lm::Batch;
 use lm::head::Targets;
 use store::SoftLabels;
 
-use super::{Questions, Teacher, TopK};
+use super::{Teacher, TopK, TopKRequest};
 use crate::error::TrainError;
 use crate::packing::{Sequence, micro_batches};
 use crate::rollout::Group;
 
-/// Packed tokens that the teacher reads at a time.
+/// Packed tokens in one forward pass of the teacher.
 const TOKENS_PER_BATCH: usize = 4096;
 
-/// What a teacher said of the completions of some groups, in their order.
+/// A teacher's labels of the completions of some groups, in the order of the groups.
 #[derive(Debug, Default)]
 pub struct Annotation {
-    /// Of each completion.
+    /// The soft labels of each completion.
     pub labels: Vec<SoftLabels>,
-    /// Of each completion, the teacher's log-probability of each token, in nats; empty where it did not listen.
+    /// The teacher's log-probability of each token of each completion, in nats; empty if they were not requested.
     pub logprobs: Vec<Vec<f32>>,
     /// Tokens that went through the teacher, prompts included.
     pub tokens: usize,
-    /// Floating-point operations of it.
+    /// Floating-point operations of the teacher.
     pub flops: f64,
 }
 
-/// Lets a teacher read the groups' completions. A completion is never empty.
+/// Labels the completions of some groups with a teacher's most likely tokens.
+///
+/// # Errors
+/// As [`Teacher::top_k`].
+///
+/// # Panics
+/// For an empty completion.
 pub fn annotate<T: Real>(
     queue: &Queue,
     teacher: &mut dyn Teacher<T>,
     groups: &[Group],
-    questions: Questions,
+    request: TopKRequest,
 ) -> Result<Annotation, TrainError> {
     let sequences: Vec<Sequence> = groups
         .iter()
@@ -47,13 +53,13 @@ pub fn annotate<T: Real>(
     let mut made = Annotation::default();
     for (batch, weights) in micro_batches(&sequences, TOKENS_PER_BATCH, 1.0) {
         let targets = Targets::of(&batch, |t| weights[t] != 0.0);
-        let TopK { k, ids, logprobs: top, chosen } = teacher.top_k(queue, &batch, &targets, questions)?;
+        let TopK { k, ids, logprobs: top, target_logprobs } = teacher.top_k(queue, &batch, &targets, request)?;
         let mut first = 0;
         for segment in batch.segments() {
             let count = weights[segment.start..][..segment.len].iter().filter(|&&weight| weight != 0.0).count();
             let row = first * k..(first + count) * k;
-            made.labels.push(labels_of(questions.temperature, k, &ids[row.clone()], &top[row]));
-            made.logprobs.extend(chosen.as_ref().map(|chosen| chosen[first..first + count].to_vec()));
+            made.labels.push(labels_of(request.temperature, k, &ids[row.clone()], &top[row]));
+            made.logprobs.extend(target_logprobs.as_ref().map(|all| all[first..first + count].to_vec()));
             first += count;
         }
         made.tokens += batch.len();
@@ -63,6 +69,7 @@ pub fn annotate<T: Real>(
     Ok(made)
 }
 
+/// The soft labels of one completion of `L` tokens, from its rows of the teacher's top k: `ids` and `logprobs` are `[L, k]`.
 fn labels_of(temperature: f32, k: usize, ids: &[u32], logprobs: &[f32]) -> SoftLabels {
     let tail = |row: &[f32]| (1.0 - row.iter().map(|&p| f64::from(p).exp()).sum::<f64>()).max(0.0) as f32;
     SoftLabels {
@@ -74,8 +81,11 @@ fn labels_of(temperature: f32, k: usize, ids: &[u32], logprobs: &[f32]) -> SoftL
     }
 }
 
-/// The columns of a batch whose segments are prompts with the completions that `labels` speak of, in order: k, then `[N, k]` ids and
-/// log-probabilities. Tokens of prompts have a row that says nothing.
+/// The soft labels of a batch, as columns over its tokens. Each segment is a prompt with a completion, and `labels` are those of the
+/// completions, in order.
+///
+/// # Shapes and units
+/// * returns k, then `[N, k]` token ids and `[N, k]` log-probabilities in nats. Rows of prompt tokens have log-probabilities of −∞.
 ///
 /// # Panics
 /// When there are fewer labels than segments, or their k differ: one artefact has one k.

@@ -1,14 +1,14 @@
-//! A model that is only read: a teacher, or the reference of a policy. Its activations are those of forward alone.
+//! A model in this process that only runs forward: a teacher, or the reference of a policy.
 
 use kernels::{Queue, Real, Scratch};
 use lm::forward::forward;
 use lm::head::{self, HeadBuffers, Targets};
 use lm::{Activations, Arena, Batch, Keep, Model, Role};
 
-use super::{Questions, Teacher, TopK};
+use super::{Teacher, TopK, TopKRequest};
 use crate::error::TrainError;
 
-/// A model with room for its forward.
+/// A model with the buffers of its forward pass.
 pub struct LocalTeacher<T: Real> {
     /// Its weights.
     pub model: Model<T>,
@@ -19,12 +19,12 @@ pub struct LocalTeacher<T: Real> {
 }
 
 impl<T: Real> LocalTeacher<T> {
-    /// A teacher of whom only the last rows are read: distributions and log-probabilities.
+    /// A teacher for distributions and log-probabilities. It keeps the last layer's hidden states only.
     pub fn new(queue: &Queue, master: &Arena) -> Self {
         Self::keeping(queue, master, Keep::Nothing)
     }
 
-    /// A teacher whose residual stream can be read at every layer; takes one `[N, C]` a layer more.
+    /// A teacher that keeps the residual stream of every layer, which takes one more `[N, C]` per layer.
     pub fn with_layers(queue: &Queue, master: &Arena) -> Self {
         Self::keeping(queue, master, Keep::Residuals)
     }
@@ -40,8 +40,8 @@ impl<T: Real> LocalTeacher<T> {
         }
     }
 
-    /// Runs the model over a batch; its activations serve as a soft or a hidden signal.
-    pub fn read(&mut self, queue: &Queue, batch: &Batch) -> (&Model<T>, &Activations<T>) {
+    /// Runs the model over a batch. The activations serve as a soft or a hidden signal.
+    pub fn forward(&mut self, queue: &Queue, batch: &Batch) -> (&Model<T>, &Activations<T>) {
         self.model.reserve_context(queue, batch.context_len());
         if self.activations.capacity() < batch.len() {
             self.activations = Activations::new(queue.device(), self.model.config(), batch.len(), self.keep);
@@ -50,14 +50,18 @@ impl<T: Real> LocalTeacher<T> {
         (&self.model, &self.activations)
     }
 
-    /// Log-probabilities of some tokens of a batch, `[R]` in the order of `targets`, in nats.
+    /// Log-probabilities of the targets of a batch.
+    ///
+    /// # Shapes and units
+    /// * `temperature`: divides the logits.
+    /// * returns `[R]`, in nats, in the order of `targets`.
     pub fn logprobs(&mut self, queue: &Queue, batch: &Batch, targets: &Targets, temperature: f32) -> Vec<f32> {
-        self.read(queue, batch);
-        self.chosen(queue, targets, temperature)
+        self.forward(queue, batch);
+        self.target_logprobs(queue, targets, temperature)
     }
 
-    /// As [`Self::logprobs`], of the batch read last.
-    fn chosen(&mut self, queue: &Queue, targets: &Targets, temperature: f32) -> Vec<f32> {
+    /// As [`Self::logprobs`], for the batch of the last forward pass.
+    fn target_logprobs(&mut self, queue: &Queue, targets: &Targets, temperature: f32) -> Vec<f32> {
         let hidden = self.activations.hidden(self.model.config());
         head::statistics(queue, &self.model, hidden, targets, temperature, &mut self.head).logprob
     }
@@ -79,14 +83,15 @@ impl<T: Real> Teacher<T> for LocalTeacher<T> {
         queue: &Queue,
         batch: &Batch,
         targets: &Targets,
-        questions: Questions,
+        request: TopKRequest,
     ) -> Result<TopK, TrainError> {
-        self.read(queue, batch);
-        let chosen = questions.chosen_at.map(|temperature| self.chosen(queue, targets, temperature));
+        self.forward(queue, batch);
+        let target_logprobs =
+            request.target_temperature.map(|temperature| self.target_logprobs(queue, targets, temperature));
         let hidden = self.activations.hidden(self.model.config());
-        let (k, temperature) = (questions.k.min(self.model.config().vocab_size), questions.temperature);
+        let (k, temperature) = (request.k.min(self.model.config().vocab_size), request.temperature);
         let (ids, logprobs) = head::top_k(queue, &self.model, hidden, targets, temperature, k, &mut self.head);
-        Ok(TopK { k, ids, logprobs, chosen })
+        Ok(TopK { k, ids, logprobs, target_logprobs })
     }
 
     fn flops(&self, batch: &Batch, targets: usize) -> f64 {

@@ -1,9 +1,12 @@
-//! A teacher answers questions about tokens that it did not choose: how likely it finds them, and what it finds likelier.
+//! Teachers: models that score tokens which another model sampled or an expert wrote.
 //!
-//! * [`local`]: a second model in this process. It alone gives whole distributions and hidden states. GRPO's reference model is one too.
-//! * [`artefact`]: what a teacher answered about a data set, kept on disk, so that learning from it needs no weights.
+//! A teacher gives log-probabilities of given tokens and the most likely tokens at each position.
 //!
-//! A teacher never learns, never samples, and knows no loss. To add one: implement [`Teacher`] in a file of this folder, and open it in
+//! * [`local`]: a second model in this process. Only a local teacher gives whole distributions and hidden states. GRPO's reference model
+//!   is one too.
+//! * [`artefact`]: a teacher's labels of a data set, stored on disk, so that a student learns from them without the teacher's weights.
+//!
+//! A teacher never learns, never samples, and knows no loss. To add one, implement [`Teacher`] in a file of this folder and open it in
 //! [`open`].
 //!
 //! Read next: [`local`], then [`crate::stages::distill`], which learns from both.
@@ -20,12 +23,14 @@ use local::LocalTeacher;
 
 /// A teacher of any kind. Log-probabilities are in nats; `R` is the number of targets.
 pub trait Teacher<T: Real> {
-    /// Log-probabilities of the targets of a batch, `[R]` in their order.
+    /// Log-probabilities of the targets of a batch.
     ///
+    /// # Shapes and units
     /// * `temperature`: divides the logits.
+    /// * returns `[R]`, in nats, in the order of `targets`.
     ///
     /// # Errors
-    /// A teacher that does not answer. A local one always does.
+    /// The teacher cannot be reached. A local one always can.
     fn logprobs(
         &mut self,
         queue: &Queue,
@@ -34,7 +39,7 @@ pub trait Teacher<T: Real> {
         temperature: f32,
     ) -> Result<Vec<f32>, TrainError>;
 
-    /// The most likely tokens at the targets of a batch, and the targets' own log-probabilities where they are asked for.
+    /// The most likely tokens at each target of a batch, and the log-probabilities of the targets themselves if requested.
     ///
     /// # Errors
     /// As [`Teacher::logprobs`].
@@ -43,46 +48,46 @@ pub trait Teacher<T: Real> {
         queue: &Queue,
         batch: &Batch,
         targets: &Targets,
-        questions: Questions,
+        request: TopKRequest,
     ) -> Result<TopK, TrainError>;
 
-    /// Floating-point operations of one reading of a batch with so many targets; 0 for a teacher elsewhere.
+    /// Floating-point operations of one forward pass over a batch with `targets` targets; 0 for a teacher outside this process.
     fn flops(&self, batch: &Batch, targets: usize) -> f64;
 
-    /// The teacher as a model in this process, whose whole distributions and hidden states can be read; none for others.
+    /// The teacher as a model in this process, which gives whole distributions and hidden states; none for other teachers.
     fn local(&mut self) -> Option<&mut LocalTeacher<T>> {
         None
     }
 }
 
-/// What to ask of a teacher about each target.
+/// What [`Teacher::top_k`] returns about each target.
 #[derive(Clone, Copy, Debug)]
-pub struct Questions {
-    /// Its most likely tokens.
+pub struct TopKRequest {
+    /// How many of the most likely tokens.
     pub k: usize,
-    /// Divides its logits for them.
+    /// Divides the logits behind their log-probabilities.
     pub temperature: f32,
-    /// Also its log-probability of the target itself, at this temperature: where another model chose it.
-    pub chosen_at: Option<f32>,
+    /// Also returns the log-probability of the target itself, at this temperature; needed if another model sampled the target.
+    pub target_temperature: Option<f32>,
 }
 
-/// A teacher's answer to [`Questions`].
+/// A teacher's most likely tokens. `R` is the number of targets.
 #[derive(Clone, Debug)]
 pub struct TopK {
-    /// Tokens at each target: as many as were asked for, or the whole vocabulary where that is smaller.
+    /// Tokens per target: as many as requested, or the whole vocabulary if that is smaller.
     pub k: usize,
-    /// Tokens at each target, most likely first; `[R, k]`.
+    /// `[R, k]` token ids at each target, most likely first.
     pub ids: Vec<u32>,
-    /// Their log-probabilities, `[R, k]`.
+    /// `[R, k]` their log-probabilities, in nats.
     pub logprobs: Vec<f32>,
-    /// The targets' own log-probabilities, `[R]`, where they were asked for.
-    pub chosen: Option<Vec<f32>>,
+    /// `[R]` log-probabilities of the targets themselves, in nats, if requested.
+    pub target_logprobs: Option<Vec<f32>>,
 }
 
-/// The teacher that a model of the recipe is. Today every model is local.
+/// Opens a model of the recipe as a teacher. All models are local today.
 ///
 /// # Errors
-/// A teacher that cannot be reached.
+/// The teacher cannot be reached.
 pub fn open<T: Real>(queue: &Queue, weights: &Arena) -> Result<Box<dyn Teacher<T>>, TrainError> {
     Ok(Box::new(LocalTeacher::new(queue, weights)))
 }

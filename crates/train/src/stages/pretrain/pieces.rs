@@ -1,4 +1,4 @@
-//! The user's texts as pieces of at most a context, in an order of their own for each pass.
+//! The user's texts, cut into pieces of at most `context` tokens, and an order of the pieces for each pass.
 
 use std::ops::Range;
 
@@ -9,17 +9,17 @@ use crate::prompting::Prompting;
 use crate::trainer::Trainer;
 use tasks::data::texts::Text;
 
-/// Encoded texts, cut.
+/// Encoded texts in pieces.
 pub(super) struct Pieces {
     /// All texts' tokens, one text after the other.
     tokens: Vec<u32>,
     pieces: Vec<Piece>,
 }
 
-/// One segment of the training.
+/// One segment to train on.
 struct Piece {
     tokens: Range<usize>,
-    /// Key of its places: (text, piece).
+    /// Hash of (text id, index of the piece); it decides the piece's position in every pass.
     key: u64,
 }
 
@@ -42,7 +42,7 @@ impl Pieces {
         }
     }
 
-    /// The pieces from the stage's cursor on, until there are `tokens` tokens.
+    /// The next pieces from the stage's cursor on, until there are `tokens` tokens.
     pub(super) fn next(&self, tokens: usize, trainer: &mut Trainer) -> Vec<Sequence> {
         let (mut sequences, mut taken) = (Vec::new(), 0);
         let count = self.pieces.len() as u64;
@@ -60,6 +60,7 @@ impl Pieces {
         sequences
     }
 
+    /// The pieces' order in a pass, as indices.
     fn order(&self, pass: u64, key: Key) -> Vec<usize> {
         let key = key.word("pass").number(pass);
         let mut order: Vec<usize> = (0..self.pieces.len()).collect();
@@ -68,8 +69,9 @@ impl Pieces {
     }
 }
 
-/// Cuts a document into pieces of at most `context` tokens, each behind the prompting's beginning: behind the last token that ends a
-/// line, else at the full length. A piece in which nothing could be learned, a single token, is left out.
+/// Cuts a document into pieces of at most `context` tokens. A piece ends after the last token that ends a line, or at the full length if
+/// no token does. Each piece begins with the token that begins a text, if the tokenizer has one. A piece of a single token is left out,
+/// since it has nothing to predict.
 pub(super) fn cut(document: &[u32], context: usize, prompting: &Prompting) -> Vec<Vec<u32>> {
     let ends_line = |&token: &u32| prompting.tokenizer.token_bytes(token).is_some_and(|bytes| bytes.ends_with(b"\n"));
     let most = context - usize::from(prompting.begin().is_some());
@@ -102,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_are_cut_behind_lines_and_nothing_is_lost() {
+    fn documents_are_cut_after_lines_and_nothing_is_lost() {
         let text = "ab\ncd\nefghijkl\nm";
         for (begins, before) in [(false, ""), (true, "<|im_start|>")] {
             let prompting = prompting(begins);
@@ -113,9 +115,8 @@ mod tests {
         }
     }
 
-    /// Leaving a text out gives the order of the others as it would be without it.
     #[test]
-    fn the_order_of_pieces_is_their_own() {
+    fn leaving_a_text_out_does_not_change_the_order_of_the_others() {
         let prompting = prompting(false);
         let made = |ids: &[&str]| {
             let mut pieces = Pieces { tokens: Vec::new(), pieces: Vec::new() };
@@ -123,13 +124,13 @@ mod tests {
                 .for_each(|id| pieces.add(id, cut(&prompting.tokenizer.encode_user(&id.repeat(9)), 4, &prompting)));
             pieces
         };
-        let spelled = |pieces: &Pieces, pass: u64| -> Vec<String> {
+        let decoded = |pieces: &Pieces, pass: u64| -> Vec<String> {
             let order = pieces.order(pass, Key::new(1)).into_iter();
             order.map(|i| prompting.tokenizer.decode(&pieces.tokens[pieces.pieces[i].tokens.clone()], false)).collect()
         };
         let (all, fewer) = (made(&["ab", "cd", "ef"]), made(&["ef", "ab"]));
-        let without: Vec<String> = spelled(&all, 0).into_iter().filter(|piece| !piece.contains(['c', 'd'])).collect();
-        assert_eq!(without, spelled(&fewer, 0));
-        assert_ne!(spelled(&all, 0), spelled(&all, 1));
+        let without: Vec<String> = decoded(&all, 0).into_iter().filter(|piece| !piece.contains(['c', 'd'])).collect();
+        assert_eq!(without, decoded(&fewer, 0));
+        assert_ne!(decoded(&all, 0), decoded(&all, 1));
     }
 }
