@@ -75,8 +75,6 @@ pub fn run_part<T: Real>(
     stop: &AtomicBool,
 ) -> Result<Finished, TrainError> {
     let settings = &recipe.settings;
-    let is_new = !runs.names()?.contains(&settings.name);
-    extent.check(recipe, if is_new { 0 } else { recipe.stages.len() })?;
     extent.rewind(recipe, runs)?;
     let run = runs.create_or_resume(&settings.name, &recipe.resolved())?;
     run.notices().iter().for_each(|notice| observer.notice(&notice.text));

@@ -3,10 +3,14 @@
 //! Everything here is a pure function of its arguments. Resampling draws from a key, so the same key gives the same interval to the
 //! last digit. This module draws no conclusions: its callers report "within the noise" when an interval holds zero.
 //!
-//! Read next: [`kernels::rng`].
+//! Read next: `stats/seeds.rs`, for accuracies over several random seeds.
+
+mod seeds;
 
 use kernels::rng::Key;
 use serde::{Deserialize, Serialize};
+
+pub use seeds::over_seeds;
 
 /// The standard normal's 97.5th percentile. All intervals here are 95% intervals.
 pub const Z_95: f64 = 1.959_963_984_540_054;
@@ -44,8 +48,12 @@ pub fn wilson(successes: usize, n: usize) -> Interval {
     if n == 0 {
         return Interval { value: 0.0, low: 0.0, high: 1.0 };
     }
-    let (n, z2) = (n as f64, Z_95 * Z_95);
-    let share = successes as f64 / n;
+    wilson_of(successes as f64 / n as f64, n as f64)
+}
+
+/// The same of a share of `n` items, which may be what dependent items are worth.
+fn wilson_of(share: f64, n: f64) -> Interval {
+    let z2 = Z_95 * Z_95;
     let middle = (share + z2 / (2.0 * n)) / (1.0 + z2 / n);
     let half = Z_95 / (1.0 + z2 / n) * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).sqrt();
     Interval { value: share, low: (middle - half).max(0.0), high: (middle + half).min(1.0) }

@@ -1,5 +1,4 @@
 //! The examples in `examples/`, run to their ends.
-#![allow(clippy::duplicate_mod, reason = "two examples share `examples/sums.rs`")]
 
 #[path = "../../../examples/countdown.rs"]
 mod countdown;

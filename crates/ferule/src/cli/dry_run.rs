@@ -14,17 +14,33 @@ use crate::report::figures::{count, duration, large};
 const FACTOR: f64 = 2.0;
 
 /// Estimates the recipe and prints both. Nothing is written to the disk.
-pub fn run<T: Real>(queue: &Queue, recipe: &Recipe, task: &dyn Task) -> anyhow::Result<()> {
+///
+/// `recipes`: one for each seed. They cost the same, so the first stands for all.
+pub fn run<T: Real>(queue: &Queue, recipes: &[Recipe], task: &dyn Task) -> anyhow::Result<()> {
+    let recipe = &recipes[0];
     let plan = Plan::of::<T>(queue, recipe, task)?;
     let mut output = Output::stdout();
     output.text(&recipe.resolved())?;
     output.flush()?;
-    eprint!("{}", text(&plan, queue, &recipe.settings.dtype));
+    eprint!("{}{}", text(&plan, queue, &recipe.settings.dtype), draws(&plan, recipes));
     Ok(())
 }
 
 fn text(plan: &Plan, queue: &Queue, dtype: &str) -> String {
     format!("{}\n{}\n{}", models(plan), stages(plan), notes(plan, queue, dtype))
+}
+
+/// What all seeds cost together; nothing for a single run.
+fn draws(plan: &Plan, recipes: &[Recipe]) -> String {
+    let [first, .., last] = recipes else { return String::new() };
+    let (Cost { flops, seconds }, count) = (plan.total(), recipes.len() as f64);
+    format!(
+        "All {count} seeds, one after the other: {} FLOPs, {}; above is one of them. Runs: {} to {}.\n",
+        large(count * flops),
+        duration(count * seconds),
+        first.settings.name,
+        last.settings.name
+    )
 }
 
 fn models(plan: &Plan) -> String {

@@ -30,6 +30,7 @@ mod report;
 mod run;
 mod run_model;
 mod score;
+mod seeds;
 mod stop_strings;
 mod table;
 mod task;

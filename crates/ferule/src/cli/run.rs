@@ -1,9 +1,10 @@
-//! `ferule run RECIPE`: runs the whole pipeline, or resumes it.
+//! `ferule run RECIPE`: runs the whole pipeline, or resumes it; with `--seeds`, once for each of several seeds.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context;
 use kernels::{Isa, Queue, Real, bf16};
 use store::Runs;
 use tasks::Task;
@@ -19,15 +20,22 @@ use super::machine;
 use super::model_argument::pulled;
 use super::output::Output;
 use super::progress::{Lines, Terminal};
+use super::seeds;
 use crate::outcome::failure;
 
 /// What `ferule run` reads.
 #[derive(clap::Args)]
+#[command(after_help = "\
+A run that was stopped or killed goes on with the same command. Ctrl-C finishes the step and saves; a second one stops at once.
+
+    ferule run recipes/judgment.toml --dry-run
+    ferule run recipes/judgment.toml --seeds 3
+    ferule run recipes/judgment.toml --from grpo-teacher --set stages.grpo-teacher.steps=200")]
 pub struct Arguments {
     /// The recipe, such as recipes/judgment.toml
     recipe: PathBuf,
     /// Folder of all runs
-    #[arg(long, default_value = "runs")]
+    #[arg(long, value_name = "DIR", default_value = "runs")]
     runs: PathBuf,
     /// The run's name [default: the recipe's]
     #[arg(long)]
@@ -35,10 +43,13 @@ pub struct Arguments {
     /// Change a key of the recipe: `seed=3`, `stages.sft-teacher.epochs=4`
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Trainer these stages and no other
+    /// Run the recipe with N seeds, its own and those after it, and show the runs side by side
+    #[arg(long, value_name = "N", long_help = SEEDS_HELP, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    seeds: Option<u64>,
+    /// Run these stages and no others
     #[arg(long, value_name = "STAGE", num_args = 1..)]
     only: Vec<String>,
-    /// Do this stage and those after it again, from the weights before it; their keys may have changed
+    /// Run this stage and those after it again, from the weights before it; their keys may have changed
     #[arg(long, value_name = "STAGE")]
     from: Option<String>,
     /// Threads to compute on [default: all cores]
@@ -50,45 +61,70 @@ pub struct Arguments {
     /// Write the finished ladder as JSON to stdout
     #[arg(long)]
     json: bool,
-    /// Say nothing while working
+    /// Print nothing while working
     #[arg(long, short)]
     quiet: bool,
 }
 
+const SEEDS_HELP: &str = "\
+Run the recipe with N seeds, its own and those after it, and show the runs side by side
+
+Each seed has a run of its own, called NAME-seed1, NAME-seed2 and so on. The table has a row a stage and a column a seed,
+with the pooled accuracy, its interval over seeds and cases, and the spread between seeds. --from and --only apply to
+every seed. More seeds may be added later: those that are done are kept.";
+
 /// Runs the command.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let mut sets = arguments.set.clone();
-    // As one more change of a key, it is checked with the others.
-    sets.extend(arguments.name.as_ref().map(|name| format!("name={}", toml::Value::String(name.clone()))));
-    let mut recipe = Recipe::read(&arguments.recipe, &sets)?;
-    locate_models(&mut recipe);
-    let task = recipe.build_task()?;
-    check(&recipe, &*task)?;
+    let recipes = recipes(&arguments)?;
+    let first = &recipes[0];
+    let task = first.build_task()?;
+    for recipe in &recipes {
+        check(recipe, &*task)?;
+    }
     let isa = Isa::choose().map_err(|problem| failure(problem, "unset FERULE_ISA to use the best one"))?;
     let threads = arguments.threads.map_or_else(machine::cores, std::num::NonZeroUsize::get);
     let queue = Queue::cpu(threads, isa);
     if arguments.dry_run {
-        return match recipe.settings.dtype.as_str() {
-            "f32" => dry_run::run::<f32>(&queue, &recipe, &*task),
-            _ => dry_run::run::<bf16>(&queue, &recipe, &*task),
+        return match first.settings.dtype.as_str() {
+            "f32" => dry_run::run::<f32>(&queue, &recipes, &*task),
+            _ => dry_run::run::<bf16>(&queue, &recipes, &*task),
         };
     }
-    let finished = match recipe.settings.dtype.as_str() {
-        "f32" => go::<f32>(&queue, &recipe, &*task, &arguments)?,
-        _ => go::<bf16>(&queue, &recipe, &*task, &arguments)?,
+    let finished = match first.settings.dtype.as_str() {
+        "f32" => go::<f32>(&queue, &recipes, &*task, &arguments)?,
+        _ => go::<bf16>(&queue, &recipes, &*task, &arguments)?,
     };
-    let view = Runs::open(&arguments.runs).view(&recipe.settings.name)?;
+    let runs = Runs::open(&arguments.runs);
     let mut output = Output::stdout();
-    if arguments.json {
-        output.json_line(&crate::report::summary(&view)?)?;
-    } else {
-        output.text(&ladder::text(&view.ledger().baselines()?, &finished.rows))?;
-        output.text(&format!("\n{}\n", finished.folder.display()))?;
+    match (arguments.seeds, arguments.json) {
+        (None, true) => output.json_line(&crate::report::summary(&runs.view(&first.settings.name)?)?)?,
+        (None, false) => {
+            output.text(&ladder::text(&runs.view(&first.settings.name)?.ledger().baselines()?, &finished[0].rows))?;
+        }
+        (Some(_), true) => output.json_line(&seeds::json(&runs, &recipes, &*task)?)?,
+        (Some(_), false) => output.text(&seeds::text(&runs, &recipes, &*task)?)?,
+    }
+    if !arguments.json {
+        let folders: String = finished.iter().map(|finished| format!("{}\n", finished.folder.display())).collect();
+        output.text(&format!("\n{folders}"))?;
         if task.name() == "judgment" {
             output.text(&format!("\n{}\n", tasks::judgment::honest::HONEST_WORDS))?;
         }
     }
     output.flush()
+}
+
+/// The recipe as it is to be run: once, or once for each seed.
+fn recipes(arguments: &Arguments) -> anyhow::Result<Vec<Recipe>> {
+    let mut sets = arguments.set.clone();
+    // As one more change of a key, it is checked with the others.
+    sets.extend(arguments.name.as_ref().map(|name| format!("name={}", toml::Value::String(name.clone()))));
+    let mut recipes = match arguments.seeds {
+        None => vec![Recipe::read(&arguments.recipe, &sets)?],
+        Some(count) => seeds::recipes(&arguments.recipe, &sets, count)?,
+    };
+    recipes.iter_mut().for_each(locate_models);
+    Ok(recipes)
 }
 
 /// A model may be named as a repository, `path = "Qwen/Qwen3-0.6B"`: then it is the one in the cache. What is in neither place is refused with the
@@ -105,28 +141,57 @@ fn locate_models(recipe: &mut Recipe) {
     }
 }
 
-fn go<T: Real>(queue: &Queue, recipe: &Recipe, task: &dyn Task, arguments: &Arguments) -> anyhow::Result<Finished> {
+/// Runs every recipe, one after the other.
+fn go<T: Real>(
+    queue: &Queue,
+    recipes: &[Recipe],
+    task: &dyn Task,
+    arguments: &Arguments,
+) -> anyhow::Result<Vec<Finished>> {
+    let stop = stopped_by_signal()?;
+    let runs = Runs::open(&arguments.runs);
+    let mut extent = Extent { from: arguments.from.clone(), only: arguments.only.clone() };
+    if arguments.seeds.is_some() && extent.from.is_some() {
+        // All of them first: after an interruption the same command without --from then does what is left of every seed.
+        seeds::rewind(&runs, recipes, &extent)?;
+        extent.from = None;
+    }
+    let one = |recipe: &Recipe| {
+        if Terminal::fits() && !arguments.quiet {
+            run_part::<T>(queue, recipe, task, &runs, &extent, &mut Terminal::new(), &stop)
+        } else {
+            run_part::<T>(queue, recipe, task, &runs, &extent, &mut Lines::new(arguments.quiet), &stop)
+        }
+    };
+    let mut finished = Vec::new();
+    for recipe in recipes {
+        if arguments.seeds.is_some() && !arguments.quiet {
+            eprintln!("seed {}: run {}", recipe.settings.seed, recipe.settings.name);
+        }
+        let outcome = match one(recipe) {
+            Err(TrainError::Interrupted { stage, step }) if arguments.from.is_some() => {
+                let problem = format!("stopped at stage \"{stage}\", step {step}; everything up to there is saved");
+                Err(failure(problem, "the same command without --from resumes the run"))
+            }
+            outcome => outcome.map_err(anyhow::Error::from),
+        };
+        finished.push(match arguments.seeds {
+            Some(_) => outcome.with_context(|| format!("run {}", recipe.settings.name))?,
+            None => outcome?,
+        });
+    }
+    Ok(finished)
+}
+
+/// A flag that Ctrl-C and a termination signal raise. A second signal ends the process: the run's files survive that too.
+fn stopped_by_signal() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let raised = stop.clone();
-    // A second signal means now: the run's files survive that too.
     ctrlc::set_handler(move || {
         if raised.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
         eprintln!("\nfinishing the step and saving; once more to stop at once");
     })?;
-    let runs = Runs::open(&arguments.runs);
-    let extent = Extent { from: arguments.from.clone(), only: arguments.only.clone() };
-    let finished = if Terminal::fits() && !arguments.quiet {
-        run_part::<T>(queue, recipe, task, &runs, &extent, &mut Terminal::new(), &stop)
-    } else {
-        run_part::<T>(queue, recipe, task, &runs, &extent, &mut Lines::new(arguments.quiet), &stop)
-    };
-    match finished {
-        Err(TrainError::Interrupted { stage, step }) if arguments.from.is_some() => {
-            let problem = format!("stopped at stage \"{stage}\", step {step}; everything up to there is saved");
-            Err(failure(problem, "the same command without --from resumes the run"))
-        }
-        finished => Ok(finished?),
-    }
+    Ok(stop)
 }

@@ -15,6 +15,7 @@ pub mod findings;
 pub mod ladder;
 pub mod page;
 pub mod paired;
+pub mod pooled;
 pub mod transcripts;
 pub mod words;
 

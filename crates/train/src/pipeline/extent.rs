@@ -59,10 +59,15 @@ impl Extent {
     }
 
     /// Takes the run back, where `from` asks for it.
-    pub(super) fn rewind(&self, recipe: &Recipe, runs: &Runs) -> Result<(), TrainError> {
+    ///
+    /// # Errors
+    /// [`TrainError::Extent`], before anything is done, for stages that cannot be run as asked; otherwise as the store fails.
+    pub fn rewind(&self, recipe: &Recipe, runs: &Runs) -> Result<(), TrainError> {
+        let is_new = !runs.names()?.contains(&recipe.settings.name);
+        self.check(recipe, if is_new { 0 } else { recipe.stages.len() })?;
         let Some(first) = self.first(recipe) else { return Ok(()) };
         let end = recipe.stages[..first].last().map(|stage| StageEnd { index: first as u64 - 1, stage: &stage.name });
-        if first == 0 && !runs.names()?.contains(&recipe.settings.name) {
+        if first == 0 && is_new {
             return Ok(());
         }
         let later = |key: &str| {
