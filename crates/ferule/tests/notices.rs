@@ -179,3 +179,38 @@ fn a_report_names_what_must_not_be_silent_with_its_count() {
         |stage: &str| metrics.lines().find(|line| line.contains(&format!("\"stage\":\"{stage}\""))).expect("a step");
     assert!(step("cut").contains("\"loss\":null,\"gradient_norm\":null,\"entropy\":null"), "{}", step("cut"));
 }
+
+#[test]
+fn cases_that_cannot_be_graded_are_in_no_accuracy() {
+    let folder = folder();
+    let recipe = RECIPE.split("[[stages]]\nkind = \"grpo\"").next().expect("the first stage");
+    let go = |name: &str, keep: fn(usize) -> bool, epochs: &str| {
+        let line = |i: usize| match keep(i) {
+            true => format!(r#"{{"prompt": "{i}?", "answer": "{i}", "demonstration": "<answer>{i}</answer>"}}"#),
+            false => format!(r#"{{"prompt": "{i}?", "demonstration": "<answer>{i}</answer>"}}"#),
+        };
+        let lines: String = (0..40).map(|i| line(i) + "\n").collect();
+        std::fs::write(folder.path().join("cases.jsonl"), lines).expect("a file");
+        let recipe =
+            recipe.replace("seed = 1", &format!("seed = 1\nname = \"{name}\"")).replace("epochs = 200", epochs);
+        std::fs::write(folder.path().join("r.toml"), recipe).expect("a file");
+        let ran = ferule(folder.path(), &["run", "r.toml", "--json", "--quiet"]);
+        (ran.json().remove(0), ran.stderr)
+    };
+    let notice = |report: &Value| {
+        let notices = report["notices"].as_array().expect("notices");
+        notices.iter().find(|notice| notice["kind"] == "heldout_ungraded").expect("a notice")["count"].clone()
+    };
+    let (none, _) = go("none", |_| false, "epochs = 1");
+    let asked = notice(&none).as_u64().expect("a count");
+    for figure in ["accuracy", "low", "high"] {
+        assert_eq!(none["stages"][0][figure], Value::Null, "nothing was graded: {}", none["stages"][0]);
+    }
+    assert_eq!((&none["stages"][0]["n"], &none["baselines"]), (&0.into(), &Value::Array(Vec::new())));
+
+    let (some, told) = go("some", |i| i % 2 == 0, "epochs = 1");
+    let (n, left_out) = (some["stages"][0]["n"].as_u64().expect("a count"), notice(&some).as_u64().expect("a count"));
+    assert!(n > 0 && left_out > 0 && n + left_out == asked, "{n} and {left_out} of {asked}");
+    assert!(some["stages"][0]["accuracy"].is_number());
+    assert!(told.contains(&format!("{left_out} held-out cases are left out of every accuracy")), "{told}");
+}

@@ -365,6 +365,13 @@ impl Task for Jsonl {
         vec![format!("{NAME}: {lines} lines; {answers} answers, {demonstrations} demonstrations; {left_out}")]
     }
 
+    fn ungradable(&self, case: &Case) -> Option<String> {
+        match self.rules("answers") {
+            Err(_) => Some("the task has no rules that could be asked".to_string()),
+            Ok(rules) => (case.answer.is_none() && rules.reads_answers()).then(|| "they have no answer".to_string()),
+        }
+    }
+
     fn grade(&self, case: &Case, completion: &Completion) -> Grade {
         let answer_key =
             answer::blocks(completion).ok().map(|blocks| blocks.answer).filter(|answer| !answer.is_empty());
@@ -463,6 +470,8 @@ mod tests {
         assert!(task.grade(gsm8k, &Completion::finished(&demonstration)).correct);
         assert!(!task.grade(gsm8k, &Completion::finished("<think></think><answer>12</answer>")).correct);
         assert_eq!(task.demonstration(by_prompt("hi")).as_deref(), Some("<answer>x</answer>"));
+        let why = |text: &str| task.ungradable(by_prompt(text));
+        assert_eq!((why("hi").as_deref(), why("1+1=")), (Some("they have no answer"), None));
     }
 
     #[test]

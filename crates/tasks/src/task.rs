@@ -66,6 +66,12 @@ pub trait Task: Send + Sync {
         Vec::new()
     }
 
+    /// Why [`Task::grade`] cannot tell right from wrong for the case, whatever the completion: its answer is not known, say. Such a case
+    /// is left out of every accuracy, and is never counted as wrong.
+    fn ungradable(&self, _case: &Case) -> Option<String> {
+        None
+    }
+
     /// The headline score of evaluation. Strict, and it may read everything in the case.
     fn grade(&self, case: &Case, completion: &Completion) -> Grade;
 

@@ -66,6 +66,10 @@ impl Task for Withheld<'_> {
         self.task.notices()
     }
 
+    fn ungradable(&self, case: &Case) -> Option<String> {
+        self.task.ungradable(case)
+    }
+
     fn grade(&self, case: &Case, completion: &Completion) -> Grade {
         self.task.grade(case, completion)
     }

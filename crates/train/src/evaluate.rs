@@ -84,10 +84,38 @@ pub struct Calibration {
     pub threshold: Option<f64>,
 }
 
+/// Cases that no completion could be graded on, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ungraded {
+    /// How many.
+    pub count: usize,
+    /// Why the first of them cannot be graded.
+    pub reason: String,
+}
+
+/// The cases that can be graded. The others belong in no accuracy: they are neither right nor wrong.
+pub fn gradable(task: &dyn Task, cases: Vec<Case>) -> (Vec<Case>, Option<Ungraded>) {
+    let all = cases.len();
+    let mut reason = None;
+    let kept = |case: &Case| match task.ungradable(case) {
+        None => true,
+        Some(why) => {
+            reason.get_or_insert(why);
+            false
+        }
+    };
+    let graded: Vec<Case> = cases.into_iter().filter(kept).collect();
+    let count = all - graded.len();
+    (graded, reason.map(|reason| Ungraded { count, reason }))
+}
+
 /// Evaluates a model on `cases`: greedily for `k` = 1, otherwise with `k` samples per case at temperature 1.
 ///
 /// # Errors
 /// As [`sample`].
+///
+/// # Panics
+/// Without a case: there is no accuracy of nothing.
 pub fn evaluate<T: Real>(
     queue: &Queue,
     model: &mut Model<T>,

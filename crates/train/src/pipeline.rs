@@ -25,7 +25,7 @@ use store::{Committed, Run, Runs, StageRow};
 
 use crate::check;
 use crate::error::TrainError;
-use crate::evaluate::{Evaluation, evaluate};
+use crate::evaluate::{Evaluation, Ungraded, evaluate, gradable};
 use crate::notices::notice;
 use crate::prompting::Prompting;
 use crate::recipe::outline::{Outline, behind};
@@ -83,14 +83,18 @@ pub fn run_part<T: Real>(
     }
     let withdrawn = run.ledger().withdrawn()?.into_iter().collect();
     let task: &dyn Task = &Withheld::new(task, withdrawn, run.withdrawn_since().clone());
-    let heldout = Heldout::of(settings, task)?;
+    let (heldout, ungraded) = Heldout::of(settings, task)?;
+    for Ungraded { count, reason } in ungraded {
+        let text = format!("{count} held-out cases are left out of every accuracy: {reason}");
+        notice(&run, observer, "heldout_ungraded", None, count as u64, text)?;
+    }
     let (mut first, mut resume) = (0, None);
     if let Some(committed) = run.resumed() {
         let finished = committed.state()["finished"].as_bool().unwrap_or(false);
         first = committed.stage_index() as usize + usize::from(finished);
         resume = (!finished).then_some(committed);
         same_path(queue, &run, committed, observer)?;
-    } else if !baselines::record(settings, task, &heldout, &run)? {
+    } else if !heldout.cases.is_empty() && !baselines::record(settings, task, &heldout, &run)? {
         let text = "the baselines on demonstrations are left out: the task shows no answer of a training case".into();
         notice(&run, observer, "baseline_left_out", None, 1, text)?;
     }
@@ -101,7 +105,7 @@ pub fn run_part<T: Real>(
         recipe.stages.iter().enumerate().skip(first).take_while(|(_, stage)| extent.holds(&stage.name))
     {
         if let Some((_, base)) = base.filter(|(place, _)| *place == index)
-            && let Some(prompting) = &prompting
+            && let Some(prompting) = prompting.as_ref().filter(|_| !heldout.cases.is_empty())
             && !baselines::few_shot::<T>(queue, settings, task, &heldout, (&models[base], prompting), &run)?
         {
             let text =
@@ -172,13 +176,15 @@ struct Heldout {
 }
 
 impl Heldout {
-    fn of(settings: &Settings, task: &dyn Task) -> Result<Heldout, TrainError> {
-        let cases = task.cases(Split::Heldout, settings.eval.cases, settings.seed)?;
+    /// The cases, and which are left out since they cannot be graded.
+    fn of(settings: &Settings, task: &dyn Task) -> Result<(Heldout, Vec<Ungraded>), TrainError> {
+        let (cases, ungraded) = gradable(task, task.cases(Split::Heldout, settings.eval.cases, settings.seed)?);
         let unseen = match settings.eval.unseen_cases {
             0 => Vec::new(),
             n => task.cases(Split::HeldoutUnseen, n, settings.seed)?,
         };
-        Ok(Heldout { cases, unseen })
+        let (unseen, ungraded_unseen) = gradable(task, unseen);
+        Ok((Heldout { cases, unseen }, [ungraded, ungraded_unseen].into_iter().flatten().collect()))
     }
 }
 
@@ -193,10 +199,8 @@ fn finish<T: Real>(
     if let Some(name) = stage.trained() {
         digest = Some(weights::export(trainer, name)?);
         let mut model = Model::<T>::new(trainer.queue, trainer.weights(name), Role::Inference);
-        measured = Some(measure(trainer, &mut model, &heldout.cases)?);
-        if !heldout.unseen.is_empty() {
-            unseen = Some(measure(trainer, &mut model, &heldout.unseen)?);
-        }
+        measured = measure(trainer, &mut model, &heldout.cases)?;
+        unseen = measure(trainer, &mut model, &heldout.unseen)?;
     }
     let metered = trainer.run.ledger().metered(&Vec::from_iter(behind(
         trainer.settings,
@@ -247,10 +251,15 @@ fn finish<T: Real>(
     Ok(row)
 }
 
-fn measure<T: Real>(trainer: &Trainer, model: &mut Model<T>, cases: &[Case]) -> Result<Evaluation, TrainError> {
+/// How the model does on the cases; none where there are none.
+fn measure<T: Real>(trainer: &Trainer, model: &mut Model<T>, cases: &[Case]) -> Result<Option<Evaluation>, TrainError> {
+    if cases.is_empty() {
+        return Ok(None);
+    }
     let prompting = trainer.prompting()?;
     let key = Key::new(trainer.settings.seed).word("held out");
-    evaluate(trainer.queue, model, &prompting, trainer.task, cases, 1, trainer.settings.eval.max_new_tokens, key)
+    let most = trainer.settings.eval.max_new_tokens;
+    evaluate(trainer.queue, model, &prompting, trainer.task, cases, 1, most, key).map(Some)
 }
 
 /// Records which weights these were made from: the model's last ones, and its teacher's. The tokenizer's records are behind them too.

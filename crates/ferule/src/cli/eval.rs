@@ -8,7 +8,7 @@ use lm::{Model, Role};
 use tasks::judgment::honest::HONEST_WORDS;
 use tasks::{Split, registry};
 use train::episodes::{Games, play};
-use train::evaluate::{Calibration, Evaluation, evaluate};
+use train::evaluate::{Calibration, Evaluation, Ungraded, evaluate, gradable};
 use train::prompting::Prompting;
 
 use super::model_argument::{ComputeDType, ModelArguments, OpenModel};
@@ -59,18 +59,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 fn measure<T: Real>(arguments: &Arguments) -> anyhow::Result<()> {
-    let OpenModel { checkpoint, queue, .. } = arguments.model.open()?;
+    let OpenModel { checkpoint, queue, task: own, .. } = arguments.model.open()?;
     let prompting =
         Prompting::new(checkpoint.tokenizer()?, checkpoint.template()?, &checkpoint.generation().eos_token_id)?;
     let mut model = Model::<T>::load(&queue, checkpoint.config(), checkpoint.tensors(), Role::Inference)?;
-    let mut table = toml::Table::new();
-    if arguments.task.ends_with(".jsonl") {
-        table.insert("name".into(), "jsonl".into());
-        table.insert("path".into(), arguments.task.clone().into());
-    } else {
-        table.insert("name".into(), arguments.task.clone().into());
-    }
-    let task = registry::build(&table, Path::new(""))?;
+    let task = registry::build(&table(&arguments.task, own), Path::new(""))?;
     let cases = task.cases(Split::parse(&arguments.split)?, arguments.n, arguments.seed)?;
     let key = Key::new(arguments.seed).word("held out");
     if task.name() == "judgment" {
@@ -85,6 +78,14 @@ fn measure<T: Real>(arguments: &Arguments) -> anyhow::Result<()> {
         }
         return output.flush();
     }
+    let (cases, ungraded) = gradable(&*task, cases);
+    if let Some(Ungraded { count, reason }) = ungraded {
+        if cases.is_empty() {
+            let hint = "a file is graded by the `rules` of the [task] with which the model was trained";
+            return Err(WrongUse::error(format!("not one of the {count} cases can be graded: {reason}"), hint));
+        }
+        eprintln!("{count} cases are left out: {reason}");
+    }
     let result = evaluate(&queue, &mut model, &prompting, &*task, &cases, arguments.k, arguments.max_new_tokens, key)?;
     if arguments.json {
         output.json_line(&result)?;
@@ -92,6 +93,20 @@ fn measure<T: Real>(arguments: &Arguments) -> anyhow::Result<()> {
         output.text(&text(&result))?;
     }
     output.flush()
+}
+
+/// The task that is asked for. A file is read and graded as the model's own run does its file: by its rules, columns and template.
+fn table(task: &str, own: Option<toml::Table>) -> toml::Table {
+    let is_file = task.ends_with(".jsonl");
+    let name = if is_file { "jsonl" } else { task };
+    let same = own.filter(|own| is_file && own.get("name").and_then(toml::Value::as_str) == Some(name));
+    let mut table = same.unwrap_or_default();
+    table.insert("name".into(), name.into());
+    if is_file {
+        table.insert("path".into(), task.into());
+        table.remove("heldout");
+    }
+    table
 }
 
 fn games_text(games: &Games) -> String {

@@ -7,6 +7,7 @@ use tasks::{Case, Split, Task, TaskError};
 
 use super::place::Place;
 use crate::error::TrainError;
+use crate::evaluate::{Ungraded, gradable};
 use crate::prompting::Prompting;
 use crate::rules::Rules;
 
@@ -42,15 +43,22 @@ impl Checking<'_> {
         Ok(lengths.collect::<Result<Vec<usize>, TrainError>>()?.into_iter().max().unwrap_or(0))
     }
 
-    /// Refuses a validation on a task without validation cases.
+    /// Refuses a validation that has no cases, or none that can be graded.
     ///
     /// # Errors
-    /// As [`Task::cases`].
+    /// As [`Task::cases`]; a refusal at the stage's `validation_cases`.
     pub fn validation(&self, every_steps: u64, cases: usize) -> Result<(), TrainError> {
-        if every_steps > 0 && cases > 0 {
-            self.cases(Split::Validation, 1)?;
+        if every_steps == 0 || cases == 0 {
+            return Ok(());
         }
-        Ok(())
+        match gradable(self.task, self.cases(Split::Validation, cases)?) {
+            (graded, Some(Ungraded { reason, .. })) if graded.is_empty() => {
+                let problem = format!("no validation case can be graded: {reason}");
+                let hint = "set `validate_every_steps = 0`, or give the cases what their grading needs";
+                Err(self.place.refuse("validation_cases", problem, hint).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Refuses rules that cannot be built. Refuses rules that read answers if none of the first `cases` training cases has one.

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
-use crate::evaluate::{Evaluation, plan};
+use crate::evaluate::{Evaluation, gradable, plan};
 use crate::recipe::outline::Roles;
 use crate::rollout::{Group, sample};
 use crate::stage::estimate::{Estimate, Planning, Work};
@@ -62,7 +62,12 @@ impl Stage for Eval {
     /// Nothing of a measurement is kept when the user stops it.
     fn run<T: Real>(&self, trainer: &mut Trainer) -> Result<Outcome, TrainError> {
         let own = self.cases.map(|n| trainer.task.cases(Split::Heldout, n, trainer.settings.seed)).transpose()?;
+        let own = own.map(|cases| gradable(trainer.task, cases).0);
         let cases = own.as_deref().unwrap_or(trainer.heldout);
+        if cases.is_empty() {
+            let hint = "give the cases what their grading needs, such as an `answer`";
+            return Err(TrainError::stage(trainer.stage, "no held-out case can be graded", hint));
+        }
         let prompting = trainer.prompting()?;
         let mut model = Model::<T>::new(trainer.queue, trainer.weights(&self.model), Role::Inference);
         let plan = plan(self.samples, trainer.settings.eval.max_new_tokens, trainer.key);

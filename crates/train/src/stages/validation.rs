@@ -4,7 +4,7 @@ use kernels::Real;
 use tasks::Split;
 
 use crate::error::TrainError;
-use crate::evaluate::evaluate;
+use crate::evaluate::{Ungraded, evaluate, gradable};
 use crate::trainer::{Trainer, Validated, Validation};
 
 /// Greedy accuracy on the first validation cases every few steps; none where either count is 0. The answers it reads are metered like any
@@ -23,6 +23,11 @@ pub(super) fn greedy<'a, T: Real>(
     }
     let prompting = trainer.prompting()?;
     let cases = trainer.task.cases(Split::Validation, cases, trainer.settings.seed)?;
+    let (cases, ungraded) = gradable(trainer.task, cases);
+    if let Some(Ungraded { count, reason }) = ungraded {
+        let text = format!("{}: {count} validation cases are left out: {reason}", trainer.stage);
+        trainer.notice("validation_ungraded", count as u64, text)?;
+    }
     let read: Vec<&str> = cases.iter().filter(|case| case.answer.is_some()).map(|case| case.id.as_str()).collect();
     trainer.run.ledger().meter_answers(trainer.stage, &read)?;
     Ok(Some(Validation {
