@@ -1,4 +1,5 @@
 //! The examples in `examples/`, run to their ends.
+#![allow(clippy::duplicate_mod, reason = "two examples share `examples/sums.rs`")]
 
 #[path = "../../../examples/countdown.rs"]
 mod countdown;
