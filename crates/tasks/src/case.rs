@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::refusal::Refusal;
+
 /// One case: a prompt, and what is known about it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Case {
@@ -69,6 +71,17 @@ pub enum Split {
 impl Split {
     /// All splits, in the order of their declaration.
     pub const ALL: [Split; 4] = [Split::Train, Split::Heldout, Split::HeldoutUnseen, Split::Validation];
+
+    /// The split of that name.
+    ///
+    /// # Errors
+    /// Another name; the hint has the four.
+    pub fn parse(name: &str) -> Result<Split, Refusal> {
+        Split::ALL.into_iter().find(|split| split.name() == name).ok_or_else(|| {
+            let names = Split::ALL.map(Split::name).join(", ");
+            Refusal::new(format!("no split `{name}`"), format!("choose one of: {names}"))
+        })
+    }
 
     /// The name used on the command line and in files.
     pub fn name(self) -> &'static str {

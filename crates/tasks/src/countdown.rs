@@ -10,16 +10,21 @@
 //!
 //! Read next: [`crate::rewards::countdown`] (the rule).
 
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use kernels::rng::{Key, Stream};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::case::{Case, Completion, Grade, Prompt, Split};
 use crate::partition::{self, Part};
+use crate::refusal::Refusal;
 use crate::rewards::countdown::{self, CountdownConfig};
 use crate::rewards::format::Format;
 use crate::rewards::{Evidence, Rule, RuleSet, answer};
-use crate::task::{Task, TaskError};
-use kernels::rng::{Key, Stream};
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use crate::task::{Configured, Task, TaskError};
 
 const NAME: &str = "countdown";
 /// Draws that bring nothing new before a split counts as exhausted.
@@ -28,36 +33,39 @@ const ATTEMPTS: u64 = 20_000;
 /// The share of exercises among the corpus's documents.
 const EXERCISES: f64 = 0.8;
 
-/// How hard the cases are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CountdownSettings {
-    /// How many numbers are given, 2..=6 (default 3).
+/// The keys of the task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct CountdownKeys {
+    /// How many numbers are given.
+    #[schemars(range(min = 2, max = 6))]
     pub numbers: usize,
-    /// The greatest number (default 25).
+    /// The greatest number.
+    #[schemars(range(min = 2, max = 10_000))]
     pub max_number: i64,
-    /// The greatest target (default 99).
+    /// The greatest target.
+    #[schemars(range(min = 2, max = 1_000_000))]
     pub max_target: i64,
-    /// The operations, some of `+-*/` (default `+-*`). Division is only drawn where it leaves no rest.
+    /// The operations, some of `+-*/`. Division is drawn only where it leaves no remainder.
     pub operations: String,
 }
 
-impl Default for CountdownSettings {
-    fn default() -> CountdownSettings {
-        CountdownSettings { numbers: 3, max_number: 25, max_target: 99, operations: "+-*".to_string() }
+impl Default for CountdownKeys {
+    fn default() -> CountdownKeys {
+        CountdownKeys { numbers: 3, max_number: 25, max_target: 99, operations: "+-*".to_string() }
     }
 }
 
 /// The task. See the module.
 #[derive(Debug, Clone)]
 pub struct Countdown {
-    settings: CountdownSettings,
+    settings: CountdownKeys,
     operations: Vec<char>,
 }
 
 impl Default for Countdown {
     fn default() -> Countdown {
-        Countdown { operations: vec!['+', '-', '*'], settings: CountdownSettings::default() }
+        Countdown { operations: vec!['+', '-', '*'], settings: CountdownKeys::default() }
     }
 }
 
@@ -79,37 +87,15 @@ struct Node {
 }
 
 impl Countdown {
-    /// The task with these settings.
+    /// The task with these keys, whose numbers lie in their ranges.
     ///
     /// # Errors
-    /// [`TaskError::Setting`] for one that leaves nothing to draw.
-    pub fn new(settings: CountdownSettings) -> Result<Countdown, TaskError> {
-        let bad = |field: &str, message: String, hint: &str| TaskError::Setting {
-            task: NAME.to_string(),
-            field: field.to_string(),
-            message,
-            hint: hint.to_string(),
-        };
-        if !(2..=6).contains(&settings.numbers) {
-            return Err(bad("numbers", format!("{} is not in 2..=6", settings.numbers), "3 is the default"));
-        }
-        if !(2..=10_000).contains(&settings.max_number) {
-            return Err(bad("max_number", format!("{} is not in 2..=10000", settings.max_number), "25 is the default"));
-        }
-        if !(2..=1_000_000).contains(&settings.max_target) {
-            return Err(bad(
-                "max_target",
-                format!("{} is not in 2..=1000000", settings.max_target),
-                "99 is the default",
-            ));
-        }
+    /// Operations that are not some of `+-*/`.
+    pub fn new(settings: CountdownKeys) -> Result<Countdown, Refusal> {
         let operations: Vec<char> = settings.operations.chars().collect();
         if operations.is_empty() || operations.iter().any(|operation| !"+-*/".contains(*operation)) {
-            return Err(bad(
-                "operations",
-                format!("\"{}\"", settings.operations),
-                "some of + - * /, for example \"+-*\"",
-            ));
+            let problem = format!("\"{}\" is not some of + - * /", settings.operations);
+            return Err(Refusal::new(problem, "for example \"+-*\"").in_key("operations"));
         }
         Ok(Countdown { settings, operations })
     }
@@ -277,11 +263,7 @@ impl Task for Countdown {
             }
         }
         match cases.is_empty() && n > 0 {
-            true => Err(TaskError::EmptySplit {
-                task: NAME.to_string(),
-                split,
-                hint: "widen max_number or max_target".to_string(),
-            }),
+            true => Err(TaskError::empty_split(NAME, split, "widen max_number or max_target")),
             false => Ok(cases),
         }
     }
@@ -329,12 +311,20 @@ impl Task for Countdown {
             "answer_free" => Ok(RuleSet::new()
                 .with(Arc::new(Format::default()), 0.1)
                 .with(Arc::new(countdown::Countdown::default()), 0.9)),
-            _ => Err(TaskError::UnknownArm {
-                task: NAME.to_string(),
-                arm: arm.to_string(),
-                known: vec!["answer_free".to_string()],
-            }),
+            _ => Err(TaskError::unknown_arm(NAME, arm, Self::ARMS)),
         }
+    }
+}
+
+impl Configured for Countdown {
+    const NAME: &'static str = NAME;
+    const SUMMARY: &'static str =
+        "Reach a target with given numbers and + − × ÷, each number used once; the cases are generated.";
+    const ARMS: &'static [&'static str] = &["answer_free"];
+    type Keys = CountdownKeys;
+
+    fn build(keys: CountdownKeys, _: &Path) -> Result<Countdown, Refusal> {
+        Countdown::new(keys)
     }
 }
 
@@ -343,7 +333,7 @@ mod tests {
     use super::*;
 
     fn with(numbers: usize, operations: &str) -> Countdown {
-        Countdown::new(CountdownSettings { numbers, operations: operations.to_string(), ..Default::default() }).unwrap()
+        Countdown::new(CountdownKeys { numbers, operations: operations.to_string(), ..Default::default() }).unwrap()
     }
 
     #[test]
@@ -402,12 +392,10 @@ mod tests {
 
     #[test]
     fn settings_that_cannot_hold_are_refused() {
-        for settings in [
-            CountdownSettings { numbers: 1, ..Default::default() },
-            CountdownSettings { max_number: 0, ..Default::default() },
-            CountdownSettings { operations: "^".to_string(), ..Default::default() },
-        ] {
-            assert!(matches!(Countdown::new(settings), Err(TaskError::Setting { .. })));
+        let operations = |operations: &str| CountdownKeys { operations: operations.into(), ..Default::default() };
+        assert!(Countdown::new(operations("*/")).is_ok());
+        for settings in ["^", ""].map(operations) {
+            assert_eq!(Countdown::new(settings).expect_err("refused").place.key(), "operations");
         }
     }
 }

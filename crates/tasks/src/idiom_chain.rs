@@ -12,16 +12,23 @@
 //!
 //! Read next: [`crate::rewards::dictionary`] (the rule), [`crate::environment`] (the game's trait).
 
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kernels::rng::{Key, Stream};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use crate::case::{Case, Completion, Grade, Prompt, Split};
 use crate::environment::{Environment, Reply};
 use crate::partition::{self, Part};
+use crate::paths::located;
+use crate::refusal::Refusal;
 use crate::rewards::dictionary::{Dictionary, DictionaryConfig, DictionaryRule, Fault};
 use crate::rewards::format::Format;
 use crate::rewards::{RuleSet, answer};
-use crate::task::{Task, TaskError};
-use kernels::rng::{Key, Stream};
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use crate::task::{Configured, Task, TaskError};
 
 const NAME: &str = "idiom_chain";
 /// Attempts to find a case that is new before a split counts as exhausted.
@@ -29,6 +36,15 @@ const ATTEMPTS: u64 = 400;
 
 /// The share of exercises among the corpus's documents.
 const EXERCISES: f64 = 0.6;
+
+/// The keys of the task.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct IdiomChainKeys {
+    /// A list of idioms, one a line or JSON lines with a field `word`; without it, the list that ships with Ferule.
+    #[schemars(extend("format" = "path"))]
+    pub dictionary: Option<PathBuf>,
+}
 
 /// The task. See the module.
 pub struct IdiomChain {
@@ -209,11 +225,8 @@ impl Task for IdiomChain {
 
     fn cases(&self, split: Split, n: usize, seed: u64) -> Result<Vec<Case>, TaskError> {
         let Some(ends) = self.followed.get(&split) else {
-            return Err(TaskError::EmptySplit {
-                task: NAME.to_string(),
-                split,
-                hint: "the list is too short; a few hundred idioms that can be followed are needed".to_string(),
-            });
+            let hint = "the list is too short; a few hundred idioms that can be followed are needed";
+            return Err(TaskError::empty_split(NAME, split, hint));
         };
         let unseen = split == Split::HeldoutUnseen;
         let key = Key::new(seed).word(NAME).word(split.name());
@@ -300,12 +313,25 @@ impl Task for IdiomChain {
             "answer_free" => Ok(RuleSet::new()
                 .with(Arc::new(Format::default()), 0.1)
                 .with(Arc::new(DictionaryRule::new(self.dictionary.clone(), DictionaryConfig::default())), 0.9)),
-            _ => Err(TaskError::UnknownArm {
-                task: NAME.to_string(),
-                arm: arm.to_string(),
-                known: vec!["answer_free".to_string()],
-            }),
+            _ => Err(TaskError::unknown_arm(NAME, arm, Self::ARMS)),
         }
+    }
+}
+
+impl Configured for IdiomChain {
+    const NAME: &'static str = NAME;
+    const SUMMARY: &'static str = "Answer an idiom with one that begins with its last character; the cases, and games of several turns, are generated.";
+    const ARMS: &'static [&'static str] = &["answer_free"];
+    type Keys = IdiomChainKeys;
+
+    fn build(keys: IdiomChainKeys, folder: &Path) -> Result<IdiomChain, Refusal> {
+        let Some(path) = keys.dictionary else { return Ok(IdiomChain::default()) };
+        let dictionary = Dictionary::read(&located(folder, &path)).map_err(|refusal| refusal.in_key("dictionary"))?;
+        Ok(IdiomChain::new(Arc::new(dictionary)))
+    }
+
+    fn question(_: &IdiomChainKeys, text: &str) -> String {
+        prompt(&[text])
     }
 }
 

@@ -15,15 +15,20 @@
 //!
 //! It never guesses: a line that is not what it should be is an error with its number, before anything is trained.
 
-use crate::case::{Case, Completion, Grade, Message, Prompt, Split};
-use crate::partition;
-use crate::rewards::{RuleConfig, RuleSet, answer, quantity};
-use crate::task::{Task, TaskError};
-use kernels::rng::Key;
-use serde::Deserialize;
-use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+
+use kernels::rng::Key;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::case::{Case, Completion, Grade, Message, Prompt, Split};
+use crate::partition;
+use crate::paths::located;
+use crate::refusal::Refusal;
+use crate::rewards::{RuleConfig, RuleSet, answer, quantity};
+use crate::task::{Configured, Task, TaskError};
 
 const NAME: &str = "jsonl";
 /// Where a template takes the prompt.
@@ -45,16 +50,16 @@ pub struct Found {
 }
 
 /// What a file calls its columns; the names of the module's table unless written.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Columns {
-    /// Text, or a list of messages. `question` is read too, where nothing was written.
+    /// The prompt: text, or a list of messages. Unless this is written, a column `question` will do as well.
     pub prompt: String,
-    /// A list of messages.
+    /// The prompt as a list of messages.
     pub messages: String,
-    /// What is known to be right.
+    /// The answer that is known to be right.
     pub answer: String,
-    /// What an expert wrote.
+    /// What an expert wrote, reasoning and answer.
     pub demonstration: String,
 }
 
@@ -66,75 +71,75 @@ impl Default for Columns {
     }
 }
 
-/// Where cases come from.
-#[derive(Debug, Clone, Default)]
-pub struct Source {
+/// The keys of the task.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+pub struct JsonlKeys {
     /// The file.
+    #[schemars(extend("format" = "path"))]
     pub path: PathBuf,
-    /// A file whose cases are held out, all of them.
+    /// A second file, all of whose cases are held out; then the cases of `path` train and validate.
+    #[schemars(extend("format" = "path"))]
     pub heldout: Option<PathBuf>,
-    /// Put around every text prompt, which stands where it says `{prompt}`.
+    /// A text around every text prompt, which takes the place of `{prompt}` in it.
     pub template: Option<String>,
     /// What the files call their columns.
+    #[serde(default)]
     pub columns: Columns,
+    /// What rewards a policy, such as `[{ rule = "format", weight = 0.1 }, { rule = "number" }]`.
+    #[serde(default)]
+    pub rules: Vec<RuleConfig>,
 }
 
 /// The task. See the module.
 pub struct Jsonl {
-    source: Source,
+    keys: JsonlKeys,
     cases: Vec<(Split, Case)>,
     demonstrations: HashMap<String, String>,
     found: Found,
-    rules: Vec<RuleConfig>,
-    folder: PathBuf,
+    /// Built once; asked for only by what needs rules.
+    rules: Result<RuleSet, Refusal>,
 }
 
 impl Jsonl {
-    /// Reads the files. `rules` are the recipe's, whose relative paths start at `folder`.
+    /// Reads the files; relative paths start at `folder`.
     ///
     /// # Errors
-    /// An unreadable, empty or binary file; the first line that is no case, by its number; a template without `{prompt}`.
-    pub fn open(source: Source, rules: &[RuleConfig], folder: &Path) -> Result<Jsonl, TaskError> {
-        if let Some(template) = source.template.as_ref().filter(|template| !template.contains(PLACE)) {
-            return Err(TaskError::Setting {
-                task: NAME.to_string(),
-                field: "template".to_string(),
-                message: format!("\"{template}\" has no {PLACE}"),
-                hint: format!("write {PLACE} where the line's prompt belongs"),
-            });
+    /// A template without `{prompt}` or a file that cannot be read, by its key; an empty or binary file, or the first line that is
+    /// no case, by file and line.
+    pub fn open(keys: JsonlKeys, folder: &Path) -> Result<Jsonl, Refusal> {
+        if let Some(template) = keys.template.as_ref().filter(|template| !template.contains(PLACE)) {
+            let problem = format!("\"{template}\" has no {PLACE}");
+            let hint = format!("write {PLACE} where the line's prompt belongs");
+            return Err(Refusal::new(problem, hint).in_key("template"));
         }
-        let mut task = Jsonl {
-            source,
-            cases: Vec::new(),
-            demonstrations: HashMap::new(),
-            found: Found::default(),
-            rules: rules.to_vec(),
-            folder: folder.to_path_buf(),
-        };
+        let path = located(folder, &keys.path);
+        let heldout = keys.heldout.as_ref().map(|heldout| located(folder, heldout));
+        let rules = RuleSet::from_config(&keys.rules, folder).map_err(|refusal| refusal.in_key("rules"));
+        let (cases, demonstrations, found) = (Vec::new(), HashMap::new(), Found::default());
+        let mut task = Jsonl { keys, cases, demonstrations, found, rules };
         let mut seen = HashMap::new();
-        // Held-out cases first: of a case in both files it is the training one that goes.
-        if let Some(heldout) = task.source.heldout.clone() {
-            task.read(&heldout, |_| Split::Heldout, &mut seen)?;
+        // Held-out cases come first, so that a case in both files is left out of training.
+        if let Some(heldout) = &heldout {
+            task.read("heldout", heldout, |_| Split::Heldout, &mut seen)?;
         }
-        let apart = task.source.heldout.is_some();
-        let path = task.source.path.clone();
         let split = |id: &str| match partition::filed(id) {
-            Split::Heldout if apart => Split::Train,
+            Split::Heldout if heldout.is_some() => Split::Train,
             split => split,
         };
-        task.read(&path, split, &mut seen)?;
+        task.read("path", &path, split, &mut seen)?;
         task.found.demonstrations = task.demonstrations.len();
         Ok(task)
     }
 
-    /// Adds a file's cases.
+    /// Adds the cases of the file that a key names.
     fn read(
         &mut self,
+        key: &str,
         path: &Path,
         split: impl Fn(&str) -> Split,
         seen: &mut HashMap<String, PathBuf>,
-    ) -> Result<(), TaskError> {
-        let text = read_text(path)?;
+    ) -> Result<(), Refusal> {
+        let text = read_text(key, path)?;
         let before = self.found.lines;
         for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             self.found.lines += 1;
@@ -153,7 +158,7 @@ impl Jsonl {
         }
         if self.found.lines == before {
             let hint = "one JSON object a line, with `prompt` or `messages`";
-            return Err(At { path, line: 1 }.wrong("line", "the file is empty".to_string(), hint));
+            return Err(At { path, line: 1 }.wrong("line", "the file is empty", hint));
         }
         Ok(())
     }
@@ -173,7 +178,7 @@ impl Jsonl {
     }
 
     /// The case of a line and its demonstration.
-    fn line(&self, at: &At, line: &str) -> Result<(Case, Option<String>), TaskError> {
+    fn line(&self, at: &At, line: &str) -> Result<(Case, Option<String>), Refusal> {
         let value: Value = serde_json::from_str(line).map_err(|error| {
             let hint = match line.trim_start().chars().next() {
                 Some('[') => "this looks like one JSON list; write one object a line instead",
@@ -183,14 +188,14 @@ impl Jsonl {
             at.wrong("line", format!("no JSON: {error}"), hint)
         })?;
         let Value::Object(record) = &value else {
-            return Err(at.wrong("line", "not an object".to_string(), "every line is one JSON object"));
+            return Err(at.wrong("line", "not an object", "every line is one JSON object"));
         };
-        let columns = &self.source.columns;
+        let columns = &self.keys.columns;
         let text = |field: &str| match record.get(field) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(Value::Number(number)) if *field == columns.answer => Ok(Some(number.to_string())),
-            Some(_) => Err(at.wrong(field, "not a text".to_string(), "write it in quotes")),
+            Some(_) => Err(at.wrong(field, "not a text", "write it in quotes")),
         };
         let mut demonstration = text(&columns.demonstration)?;
         let mut known = text(&columns.answer)?;
@@ -211,8 +216,8 @@ impl Jsonl {
     }
 
     /// A line's prompt, and the assistant's words that follow it.
-    fn prompt(&self, at: &At, record: &Map<String, Value>) -> Result<(Prompt, Option<String>), TaskError> {
-        let columns = &self.source.columns;
+    fn prompt(&self, at: &At, record: &Map<String, Value>) -> Result<(Prompt, Option<String>), Refusal> {
+        let columns = &self.keys.columns;
         let question = record.get("question").filter(|_| columns.prompt == Columns::default().prompt);
         match (record.get(&columns.prompt), record.get(&columns.messages), question) {
             (Some(Value::Array(list)), _, _) | (None, Some(Value::Array(list)), _) => {
@@ -220,7 +225,7 @@ impl Jsonl {
                 Ok((Prompt::Messages(messages), last))
             }
             (Some(Value::String(text)), _, _) | (None, None, Some(Value::String(text))) if !text.trim().is_empty() => {
-                let template = self.source.template.as_ref();
+                let template = self.keys.template.as_ref();
                 let text = template.map_or(text.clone(), |template| template.replace(PLACE, text));
                 Ok((Prompt::Text(text), None))
             }
@@ -230,7 +235,7 @@ impl Jsonl {
                 let hint = "name the field `prompt` (text) or `messages` (a list), or set columns.prompt in [task]";
                 Err(at.wrong(&columns.prompt, message, hint))
             }
-            _ => Err(at.wrong(&columns.prompt, "empty, or neither text nor messages".to_string(), "give it text")),
+            _ => Err(at.wrong(&columns.prompt, "empty, or neither text nor messages", "give it text")),
         }
     }
 
@@ -242,7 +247,7 @@ impl Jsonl {
                 said.map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n")
             }
             Prompt::Text(text) => {
-                let around = self.source.template.as_deref().and_then(|template| template.split_once(PLACE));
+                let around = self.keys.template.as_deref().and_then(|template| template.split_once(PLACE));
                 let (before, behind) = around.unwrap_or_default();
                 let inner = text.strip_prefix(before).and_then(|text| text.strip_suffix(behind));
                 inner.unwrap_or(text).to_string()
@@ -258,14 +263,13 @@ struct At<'a> {
 }
 
 impl At<'_> {
-    fn wrong(&self, field: &str, message: String, hint: &str) -> TaskError {
-        let (path, line) = (self.path.to_path_buf(), self.line);
-        TaskError::Line { path, line, field: field.to_string(), message, hint: hint.to_string() }
+    fn wrong(&self, field: &str, problem: impl Into<String>, hint: &str) -> Refusal {
+        Refusal::new(problem, hint).in_key(field).in_line(self.path, self.line)
     }
 }
 
 /// The messages up to the last one of the assistant, and that one.
-fn messages(at: &At, list: &[Value]) -> Result<(Vec<Message>, Option<String>), TaskError> {
+fn messages(at: &At, list: &[Value]) -> Result<(Vec<Message>, Option<String>), Refusal> {
     let mut messages: Vec<Message> = Vec::with_capacity(list.len());
     for value in list {
         let message = serde_json::from_value(value.clone()).map_err(|error| {
@@ -277,23 +281,19 @@ fn messages(at: &At, list: &[Value]) -> Result<(Vec<Message>, Option<String>), T
     let last = messages.pop_if(|message| message.role == "assistant").map(|message| message.content);
     match messages.last() {
         Some(message) if message.role != "assistant" => Ok((messages, last)),
-        _ => Err(at.wrong("messages", "nobody asks anything".to_string(), "end with a message of the user")),
+        _ => Err(at.wrong("messages", "nobody asks anything", "end with a message of the user")),
     }
 }
 
-/// The text of a file, whole.
-fn read_text(path: &Path) -> Result<String, TaskError> {
-    let bytes = std::fs::read(path).map_err(|source| TaskError::Read {
-        path: path.to_path_buf(),
-        source,
-        hint: "give the path of a JSON-lines file, from the recipe's folder".to_string(),
+/// The text of the file that a key names, whole.
+fn read_text(key: &str, path: &Path) -> Result<String, Refusal> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        let hint = "give the path of a JSON-lines file, from the recipe's folder";
+        Refusal::new(error.to_string(), hint).in_file(path).in_key(key)
     })?;
-    let bad = |at: usize, message: &str, hint: &str| TaskError::Line {
-        path: path.to_path_buf(),
-        line: bytes[..at].iter().filter(|byte| **byte == b'\n').count() + 1,
-        field: "line".to_string(),
-        message: message.to_string(),
-        hint: hint.to_string(),
+    let bad = |at: usize, problem: &str, hint: &str| {
+        let line = bytes[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        At { path, line }.wrong("line", problem, hint)
     };
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
         return Err(bad(at, "a zero byte: the file is binary or UTF-16", "save it as JSON lines in UTF-8"));
@@ -324,15 +324,11 @@ impl Task for Jsonl {
     fn cases(&self, split: Split, n: usize, seed: u64) -> Result<Vec<Case>, TaskError> {
         let mut inside: Vec<&Case> = self.of(split).collect();
         if inside.is_empty() {
-            return Err(TaskError::EmptySplit {
-                task: NAME.to_string(),
-                split,
-                hint: match split {
-                    Split::HeldoutUnseen => "a file has no unseen wordings; evaluate on heldout",
-                    _ => "the file holds too few cases; about 7 in 10 train, 2 are held out, 1 validates",
-                }
-                .to_string(),
-            });
+            let hint = match split {
+                Split::HeldoutUnseen => "a file has no unseen wordings; evaluate on heldout",
+                _ => "the file holds too few cases; about 7 in 10 train, 2 are held out, 1 validates",
+            };
+            return Err(TaskError::empty_split(NAME, split, hint));
         }
         let key = Key::new(seed).word(NAME);
         inside.sort_by_cached_key(|case| (key.word(&case.id).bits(0), case.id.clone()));
@@ -410,12 +406,23 @@ impl Task for Jsonl {
 
     /// The recipe's rules, whatever the arm is called.
     fn rules(&self, _: &str) -> Result<RuleSet, TaskError> {
-        RuleSet::from_config(&self.rules, &self.folder).map_err(|error| TaskError::Setting {
-            task: NAME.to_string(),
-            field: "rules".to_string(),
-            message: error.to_string(),
-            hint: "for example rules = [{ rule = \"format\", weight = 0.1 }, { rule = \"number\" }]".to_string(),
-        })
+        Ok(self.rules.clone()?)
+    }
+}
+
+impl Configured for Jsonl {
+    const NAME: &'static str = NAME;
+    const SUMMARY: &'static str =
+        "Your own cases: a file of JSON lines with `prompt` or `messages`, and perhaps `answer` and `demonstration`.";
+    const ARMS: &'static [&'static str] = &["answers"];
+    type Keys = JsonlKeys;
+
+    fn build(keys: JsonlKeys, folder: &Path) -> Result<Jsonl, Refusal> {
+        Jsonl::open(keys, folder)
+    }
+
+    fn question(keys: &JsonlKeys, text: &str) -> String {
+        keys.template.as_deref().unwrap_or(PLACE).replace(PLACE, text)
     }
 }
 
@@ -423,22 +430,19 @@ impl Task for Jsonl {
 mod tests {
     use super::*;
 
-    fn rules() -> Vec<RuleConfig> {
-        let table: BTreeMap<String, Vec<RuleConfig>> =
-            toml::from_str("rules = [{ rule = \"format\", weight = 0.1 }, { rule = \"number\", weight = 0.9 }]")
-                .unwrap();
-        table["rules"].clone()
+    fn keys() -> JsonlKeys {
+        let rules = "rules = [{ rule = \"format\", weight = 0.1 }, { rule = \"number\", weight = 0.9 }]";
+        toml::from_str(&format!("path = \"cases.jsonl\"\n{rules}")).unwrap()
     }
 
-    fn open(content: impl AsRef<[u8]>) -> Result<Jsonl, TaskError> {
+    fn open(content: impl AsRef<[u8]>) -> Result<Jsonl, Refusal> {
         let folder = tempfile::tempdir().unwrap();
-        open_in(folder.path(), content, Source::default())
+        open_in(folder.path(), content, keys())
     }
 
-    fn open_in(folder: &Path, content: impl AsRef<[u8]>, source: Source) -> Result<Jsonl, TaskError> {
-        let path = folder.join("cases.jsonl");
-        std::fs::write(&path, content).unwrap();
-        Jsonl::open(Source { path, ..source }, &rules(), folder)
+    fn open_in(folder: &Path, content: impl AsRef<[u8]>, keys: JsonlKeys) -> Result<Jsonl, Refusal> {
+        std::fs::write(folder.join("cases.jsonl"), content).unwrap();
+        Jsonl::open(keys, folder)
     }
 
     #[track_caller]
@@ -504,13 +508,13 @@ mod tests {
         let half: Vec<String> = (0..250).rev().map(|i| format!("{{\"prompt\": \"case {i}\"}}")).collect();
         let smaller = open(half.join("\n")).unwrap();
         assert!(ids(&smaller, Split::Heldout, 1).iter().all(|id| heldout.contains(id)));
-        assert!(matches!(task.cases(Split::HeldoutUnseen, 1, 1), Err(TaskError::EmptySplit { .. })));
+        assert!(matches!(task.cases(Split::HeldoutUnseen, 1, 1), Err(TaskError::EmptySplit(_))));
     }
 
     #[test]
     fn a_template_is_put_around_the_prompt() {
         let folder = tempfile::tempdir().unwrap();
-        let with = |template: &str| Source { template: Some(template.to_string()), ..Source::default() };
+        let with = |template: &str| JsonlKeys { template: Some(template.to_string()), ..keys() };
         let task = open_in(folder.path(), "{\"prompt\": \"1+1\"}", with("Q: {prompt}\nA:")).unwrap();
         let case = &task.cases[0].1;
         assert_eq!((case.prompt_text().as_str(), task.words(case).as_str()), ("Q: 1+1\nA:", "1+1"));
@@ -525,9 +529,9 @@ mod tests {
         let heldout = folder.path().join("test.jsonl");
         std::fs::write(&heldout, (0..20).map(line).collect::<Vec<_>>().join("\n")).unwrap();
         let columns = Columns { prompt: "q".into(), answer: "a".into(), ..Columns::default() };
-        let source = Source { heldout: Some(heldout), columns, ..Source::default() };
+        let keys = JsonlKeys { heldout: Some(heldout), columns, ..keys() };
         let content = (10..110).map(line).collect::<Vec<_>>().join("\n");
-        let task = open_in(folder.path(), content, source).unwrap();
+        let task = open_in(folder.path(), content, keys).unwrap();
         assert_eq!((task.found().also_heldout, task.found().answers), (10, 110));
         assert_eq!(task.cases(Split::Heldout, 99, 1).unwrap().len(), 20);
         assert!(task.notices()[0].contains("10 that are held out too"), "{:?}", task.notices());

@@ -55,25 +55,27 @@ pub fn names_of<T: JsonSchema>() -> Vec<String> {
 /// empty where one is missing.
 pub fn read<T: JsonSchema + DeserializeOwned>(table: Table, foreign: &[(&str, &[&str])]) -> Result<T, Refusal> {
     let schema = schema_of::<T>();
-    // Only a struct with a flattened table takes keys that it does not name.
-    if schema.get("additionalProperties") != Some(&Value::Bool(true)) {
-        let known: Vec<&str> = properties(&schema).map(|(name, _)| name.as_str()).collect();
-        refuse_unknown(&table, &known, foreign)?;
-    }
+    refuse_unknown_to(&schema, &table, foreign)?;
     check(&schema, &table)?;
     serde_path_to_error::deserialize(toml::Value::Table(table.clone())).map_err(|error| {
         let path = error.path().to_string();
-        // Inside a flattened struct serde forgets which key was wrong.
-        let wrong = || properties(&schema).find(|(key, own)| table.get(*key).is_some_and(|v| !kind::fits(own, v)));
-        let key = if path == "." { wrong().map(|(key, _)| key.clone()) } else { Some(path) };
-        let hint = "numbers stand without quotes, words in quotes, lists in brackets";
-        let refusal = Refusal::new(error.inner().message().trim(), hint);
-        match key {
-            Some(key) => refusal.in_key(key),
-            None => refusal,
+        let misfit = properties(&schema).find(|(key, own)| table.get(*key).is_some_and(|v| !kind::fits(own, v)));
+        let problem = error.inner().message().trim();
+        match misfit {
+            // Of a key that takes one thing or another serde only says that it is neither.
+            Some((key, own)) if kind::is_either(own) => {
+                Refusal::new("is of the wrong kind", format!("it takes {}", kind::name(own))).in_key(key)
+            }
+            // Inside a flattened struct serde forgets which key was wrong.
+            Some((key, _)) if path == "." => Refusal::new(problem, TYPES).in_key(key),
+            _ if path == "." => Refusal::new(problem, TYPES),
+            _ => Refusal::new(problem, TYPES).in_key(path),
         }
     })
 }
+
+/// The mend for a value of the wrong type.
+const TYPES: &str = "numbers stand without quotes, words in quotes, lists in brackets";
 
 /// Refuses the first key of a table that is none of `known`; `foreign` as in [`read`].
 ///
@@ -89,6 +91,21 @@ pub fn refuse_unknown(table: &Table, known: &[&str], foreign: &[(&str, &[&str])]
     Err(Refusal::new("unknown key", hint).in_key(unknown))
 }
 
+/// As [`refuse_unknown`], for all tables that a schema describes.
+fn refuse_unknown_to(schema: &Value, table: &Table, foreign: &[(&str, &[&str])]) -> Result<(), Refusal> {
+    // Only a struct with a flattened table takes keys that it does not name.
+    if schema.get("additionalProperties") != Some(&Value::Bool(true)) {
+        let known: Vec<&str> = properties(schema).map(|(name, _)| name.as_str()).collect();
+        refuse_unknown(table, &known, foreign)?;
+    }
+    for (name, own) in properties(schema).filter(|(_, own)| properties(own).next().is_some()) {
+        if let Some(toml::Value::Table(inner)) = table.get(name) {
+            refuse_unknown_to(own, inner, foreign).map_err(|refusal| refusal.in_key(name))?;
+        }
+    }
+    Ok(())
+}
+
 /// Refuses the first number of a table that is out of its key's range. Keys that `T` does not have, and values that are no
 /// numbers, are another check's business.
 ///
@@ -102,7 +119,10 @@ fn check(schema: &Value, table: &Table) -> Result<(), Refusal> {
     for (name, own) in properties(schema) {
         match table.get(name) {
             Some(toml::Value::Table(inner)) => check(own, inner).map_err(|refusal| refusal.in_key(name))?,
-            Some(value) => range::check(own, value, &kind::name(own)).map_err(|refusal| refusal.in_key(name))?,
+            Some(value) => {
+                let kind = kind::name(own);
+                range::check(kind::meant(own, value), value, own, &kind).map_err(|refusal| refusal.in_key(name))?;
+            }
             None => {}
         }
     }

@@ -33,4 +33,4 @@ pub mod withheld;
 
 pub use case::{Case, Completion, Grade, Message, Prompt, Split};
 pub use refusal::Refusal;
-pub use task::{Task, TaskError, first_written};
+pub use task::{Task, TaskError, first_written, withdrawn};

@@ -1,129 +1,147 @@
 //! The tasks by name, built from a recipe's `[task]` table.
+//!
+//! To add a task, write its file and add a line to [`TASKS`].
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use toml::Table;
 
-use crate::countdown::{Countdown, CountdownSettings};
-use crate::idiom_chain;
+use crate::countdown::Countdown;
 use crate::idiom_chain::IdiomChain;
-use crate::jsonl::{Columns, Jsonl, Source};
-use crate::judgment;
+use crate::jsonl::Jsonl;
 use crate::judgment::Judgment;
-use crate::paths::{Paths, located};
-use crate::rewards::RuleConfig;
-use crate::rewards::dictionary::Dictionary;
+use crate::keys::{self, KeyDoc};
+use crate::refusal::Refusal;
 use crate::suggest;
-use crate::task::{Task, TaskError};
+use crate::task::{Configured, Task};
+
+/// Every task that a recipe can name.
+const TASKS: &[Entry] =
+    &[Entry::of::<Judgment>(), Entry::of::<IdiomChain>(), Entry::of::<Countdown>(), Entry::of::<Jsonl>()];
+
+struct Entry {
+    name: &'static str,
+    arms: &'static [&'static str],
+    summary: &'static str,
+    keys: fn() -> Vec<KeyDoc>,
+    build: fn(Table, &Path) -> Result<Box<dyn Task>, Refusal>,
+    question: fn(Table, &str) -> Result<String, Refusal>,
+}
+
+impl Entry {
+    const fn of<T: Configured>() -> Entry {
+        Entry {
+            name: T::NAME,
+            arms: T::ARMS,
+            summary: T::SUMMARY,
+            keys: keys::keys_of::<T::Keys>,
+            build: |table, folder| Ok(Box::new(T::build(keys::read(table, &[])?, folder)?)),
+            question: |table, text| Ok(T::question(&keys::read(table, &[])?, text)),
+        }
+    }
+}
+
+/// A task, for a person to read.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// Its name in recipes.
+    pub name: &'static str,
+    /// What it is, in a sentence.
+    pub summary: &'static str,
+    /// The sets of rules that it brings, by the names that a stage's `rules` can have.
+    pub arms: &'static [&'static str],
+    /// Its keys, besides `name`.
+    pub keys: Vec<KeyDoc>,
+}
 
 /// The names of all tasks.
-pub const NAMES: [&str; 4] = ["judgment", "idiom_chain", "countdown", "jsonl"];
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct JudgmentKeys {
-    /// Real cases, one file or several; the generator's where there are none.
-    files: Paths,
-    /// Facts longer than this are cut.
-    fact_chars: Option<usize>,
+pub fn names() -> impl Iterator<Item = &'static str> + Clone {
+    TASKS.iter().map(|entry| entry.name)
 }
 
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct IdiomChainKeys {
-    /// A list of idioms; the built-in one where there is none.
-    dictionary: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JsonlKeys {
-    /// The file.
-    path: PathBuf,
-    /// A file whose cases are held out, all of them; then those of `path` train and validate.
-    #[serde(default)]
-    heldout: Option<PathBuf>,
-    /// Put around every text prompt, at `{prompt}`.
-    #[serde(default)]
-    template: Option<String>,
-    /// What the file calls its columns.
-    #[serde(default)]
-    columns: Columns,
-    /// What rewards a policy.
-    #[serde(default)]
-    rules: Vec<RuleConfig>,
+/// The task of that name, for a person to read.
+pub fn describe(name: &str) -> Option<Described> {
+    let entry = TASKS.iter().find(|entry| entry.name == name)?;
+    Some(Described { name: entry.name, summary: entry.summary, arms: entry.arms, keys: (entry.keys)() })
 }
 
 /// The task that a `[task]` table describes; relative paths in it start at `folder`.
 ///
 /// # Errors
-/// [`TaskError::Setting`] for an unknown task or key, and whatever reading its files finds.
-pub fn build(table: &toml::Table, folder: &Path) -> Result<Box<dyn Task>, TaskError> {
+/// An unknown task or key, a value that cannot be or a file that cannot be read, by the table's key; a bad line, by its file and
+/// number.
+pub fn build(table: &Table, folder: &Path) -> Result<Box<dyn Task>, Refusal> {
+    let (entry, keys) = named(table)?;
+    (entry.build)(keys, folder)
+}
+
+/// A person's own words as a prompt of the task that a `[task]` table describes: facts for `judgment`, an idiom for
+/// `idiom_chain`. No file is read.
+///
+/// # Errors
+/// An unknown task or key, a value that cannot be.
+pub fn question(table: &Table, text: &str) -> Result<String, Refusal> {
+    let (entry, keys) = named(table)?;
+    (entry.question)(keys, text)
+}
+
+/// The task that a table names, and its other keys.
+fn named(table: &Table) -> Result<(&'static Entry, Table), Refusal> {
     let mut keys = table.clone();
     let name = keys.remove("name");
     let name = name.as_ref().and_then(toml::Value::as_str).ok_or_else(|| {
-        wrong("task", "name", "is missing".into(), format!("write name = \"…\"; there are {}", NAMES.join(", ")))
+        let names = names().collect::<Vec<_>>().join(", ");
+        Refusal::new("is missing", format!("write name = \"…\"; there are {names}")).in_key("name")
     })?;
-    match name {
-        "judgment" => {
-            let keys: JudgmentKeys = typed(name, keys)?;
-            let files = keys.files.located(folder);
-            if files.is_empty() {
-                return Ok(Box::new(Judgment::generated()));
-            }
-            Ok(Box::new(Judgment::from_files(&files, keys.fact_chars)?))
-        }
-        "idiom_chain" => {
-            let keys: IdiomChainKeys = typed(name, keys)?;
-            let dictionary = match keys.dictionary {
-                None => Dictionary::builtin(),
-                Some(path) => Arc::new(Dictionary::read(&located(folder, &path)).map_err(|error| {
-                    wrong(name, "dictionary", error.to_string(), "one idiom a line, or JSON lines with `word`".into())
-                })?),
-            };
-            Ok(Box::new(IdiomChain::new(dictionary)))
-        }
-        "countdown" => Ok(Box::new(Countdown::new(typed::<CountdownSettings>(name, keys)?)?)),
-        "jsonl" => {
-            let keys: JsonlKeys = typed(name, keys)?;
-            let source = Source {
-                path: located(folder, &keys.path),
-                heldout: keys.heldout.map(|path| located(folder, &path)),
-                template: keys.template,
-                columns: keys.columns,
-            };
-            Ok(Box::new(Jsonl::open(source, &keys.rules, folder)?))
-        }
-        _ => Err(wrong("task", "name", format!("there is no task \"{name}\""), suggest::hint(name, NAMES))),
+    match TASKS.iter().find(|entry| entry.name == name) {
+        Some(entry) => Ok((entry, keys)),
+        None => Err(Refusal::new(format!("there is no task \"{name}\""), suggest::hint(name, names())).in_key("name")),
     }
 }
 
-/// A person's own words as the prompt of the task that a `[task]` table describes: facts for `judgment`, an idiom for `idiom_chain`. No file is read.
-pub fn question(table: &toml::Table, text: &str) -> String {
-    match table.get("name").and_then(toml::Value::as_str) {
-        Some("judgment") => judgment::prompt(text),
-        Some("idiom_chain") => idiom_chain::prompt(&[text]),
-        Some("jsonl") => {
-            let template = table.get("template").and_then(toml::Value::as_str).unwrap_or("{prompt}");
-            template.replace("{prompt}", text)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_describes_itself() {
+        for name in names() {
+            let task = describe(name).expect("a task");
+            assert!(task.summary.ends_with('.') && !task.arms.is_empty(), "{task:?}");
+            assert!(task.keys.iter().all(|key| key.doc.ends_with('.')), "{task:?}");
         }
-        _ => text.to_string(),
+        assert!(describe("json").is_none());
     }
-}
 
-fn typed<T: DeserializeOwned>(task: &str, keys: toml::Table) -> Result<T, TaskError> {
-    let known = suggest::fields_of::<T>();
-    if let Some(unknown) = keys.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(wrong(task, unknown, "unknown key".into(), suggest::hint(unknown, known.iter().copied())));
+    #[test]
+    fn what_is_wrong_is_named_by_its_key() {
+        for (table, expected) in [
+            ("", "name: is missing\nhint: write name = \"…\"; there are judgment, idiom_chain, countdown, jsonl"),
+            ("name = \"json\"", "name: there is no task \"json\"\nhint: did you mean \"jsonl\"?"),
+            ("name = \"countdown\"\nnumber = 3", "number: unknown key\nhint: did you mean \"numbers\"?"),
+            (
+                "name = \"countdown\"\nnumbers = 7",
+                "numbers: 7 is above 6\nhint: it takes integer from 2 to 6; 3 is the default",
+            ),
+            (
+                "name = \"judgment\"\nfact_chars = 9",
+                "fact_chars: 9 is below 40\nhint: give at least 40, or leave it out to keep facts whole",
+            ),
+            (
+                "name = \"jsonl\"\npath = \"a\"\ncolumns.promt = \"q\"",
+                "columns.promt: unknown key\nhint: did you mean \"prompt\"?",
+            ),
+        ] {
+            let refusal = build(&table.parse().expect("TOML"), Path::new("")).err().expect(table);
+            assert_eq!(refusal.to_string(), expected);
+        }
     }
-    serde_path_to_error::deserialize(toml::Value::Table(keys)).map_err(|error| {
-        let field = error.path().to_string();
-        wrong(task, &field, error.inner().to_string().trim().to_string(), "see the task's keys".into())
-    })
-}
 
-fn wrong(task: &str, field: &str, message: String, hint: String) -> TaskError {
-    TaskError::Setting { task: task.into(), field: field.into(), message, hint }
+    #[test]
+    fn a_question_is_put_as_the_task_puts_it() {
+        let asked = |table: &str| question(&table.parse().expect("TOML"), "1+1").expect("a question");
+        assert_eq!(asked("name = \"jsonl\"\npath = \"a\"\ntemplate = \"Q: {prompt}\""), "Q: 1+1");
+        assert_eq!(asked("name = \"countdown\""), "1+1");
+        assert!(asked("name = \"judgment\"").contains("1+1\n"));
+    }
 }

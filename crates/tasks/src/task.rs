@@ -2,33 +2,23 @@
 //!
 //! Read next: [`crate::rewards`], then one task, such as [`crate::countdown`].
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use kernels::rng::Key;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 
 use crate::case::{Case, Completion, Grade, Split};
 use crate::environment::Environment;
+use crate::refusal::Refusal;
 use crate::rewards::RuleSet;
-
-impl Split {
-    /// The split of that name.
-    ///
-    /// # Errors
-    /// [`TaskError::UnknownSplit`] naming the four.
-    pub fn parse(name: &str) -> Result<Split, TaskError> {
-        Split::ALL
-            .into_iter()
-            .find(|split| split.name() == name)
-            .ok_or_else(|| TaskError::UnknownSplit { name: name.to_string() })
-    }
-}
 
 /// A source of cases with its corpus, demonstrations and scores.
 pub trait Task: Send + Sync {
     /// The name by which a recipe calls it.
     fn name(&self) -> &str;
 
-    /// The first `n` cases of a split. A file may hold fewer than `n`; then all of them come.
+    /// The first `n` cases of a split; all of them where a file holds fewer.
     ///
     /// # Errors
     /// [`TaskError`] when a file cannot be read or the split has no cases at all.
@@ -44,8 +34,8 @@ pub trait Task: Send + Sync {
     /// No document contains a held-out or validation case.
     fn corpus(&self, index: u64, seed: u64) -> Option<String>;
 
-    /// What a text that is trained on must not hold: the own words of held-out and validation cases, without what the task puts
-    /// around them. All of a file's; of a generator, whose cases do not end, the first `n` of each split.
+    /// What a text that is trained on must not hold: the words of held-out and validation cases, without what the task puts
+    /// around them. A file gives all of them; a generator, whose cases do not end, the first `n` of each split.
     ///
     /// # Errors
     /// As [`Task::cases`]; a split without cases is none.
@@ -54,14 +44,14 @@ pub trait Task: Send + Sync {
         for split in [Split::Heldout, Split::HeldoutUnseen, Split::Validation] {
             match self.cases(split, n, seed) {
                 Ok(cases) => words.extend(cases.iter().map(Case::prompt_text)),
-                Err(TaskError::EmptySplit { .. }) => {}
+                Err(TaskError::EmptySplit(_)) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(words)
     }
 
-    /// What a person should hear of the task's files: cases left out, facts cut. One sentence each.
+    /// What a person should know of the task's files (cases left out, facts cut), one sentence each.
     fn notices(&self) -> Vec<String> {
         Vec::new()
     }
@@ -83,15 +73,15 @@ pub trait Task: Send + Sync {
     /// The rules that reward a policy by default, by arm: `answers` or `answer_free`.
     ///
     /// # Errors
-    /// [`TaskError::UnknownArm`] naming the arms that exist.
+    /// An arm that there is not, or rules of a recipe that cannot be built.
     fn rules(&self, arm: &str) -> Result<RuleSet, TaskError>;
 }
 
-/// More cases than this are not searched for one that has a text.
+/// The most cases that are searched for those that have a text.
 const MOST_SEARCHED: usize = 1 << 20;
 
-/// The first `n` training cases for which `written` has a text, with it; fewer where the task has no more. A file may hold cases
-/// without one in between.
+/// The first `n` training cases for which `written` has a text, each with its text; fewer where the task has no more. A file
+/// may hold cases without one in between.
 ///
 /// # Errors
 /// As [`Task::cases`].
@@ -114,77 +104,66 @@ pub fn first_written(
     }
 }
 
-/// What can go wrong with a task.
+/// A task that a recipe can name.
+pub trait Configured: Task + Sized + 'static {
+    /// The name in recipes.
+    const NAME: &'static str;
+    /// What it is, in a sentence.
+    const SUMMARY: &'static str;
+    /// The arms that [`Task::rules`] has.
+    const ARMS: &'static [&'static str];
+    /// Its keys in `[task]`, besides `name`.
+    type Keys: JsonSchema + DeserializeOwned;
+
+    /// The task with these keys, its files read; relative paths in them start at `folder`.
+    ///
+    /// # Errors
+    /// A value that the keys' own ranges do not exclude, or a file that cannot be read, by its key; a bad line, by its file and
+    /// number.
+    fn build(keys: Self::Keys, folder: &Path) -> Result<Self, Refusal>;
+
+    /// A person's own words as a prompt of the task. No file is read.
+    fn question(_keys: &Self::Keys, text: &str) -> String {
+        text.to_string()
+    }
+}
+
+/// Why a task gives no cases or no rules.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
-    /// A file could not be read.
-    #[error("{path}: {source}\nhint: {hint}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-        /// The mend.
-        hint: String,
-    },
-    /// A line of a file is not what the task reads.
-    #[error("{path}:{line}: {field}: {message}\nhint: {hint}")]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: usize,
-        /// The field, or `line` when the whole line is meant.
-        field: String,
-        /// What is wrong with it.
-        message: String,
-        /// The mend.
-        hint: String,
-    },
+    /// Something that a person wrote.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A split without a case, which some callers can do without.
+    #[error(transparent)]
+    EmptySplit(Refusal),
+}
+
+impl TaskError {
     /// A split without a case.
-    #[error("{task}: the split {split} is empty\nhint: {hint}", split = split.name())]
-    EmptySplit {
-        /// The task.
-        task: String,
-        /// The split.
-        split: Split,
-        /// The mend.
-        hint: String,
-    },
-    /// A case that was withdrawn after its run had begun.
-    #[error(
-        "record {id} was withdrawn after this run began, which may have learned from it\nhint: a run under a new name leaves it out: add `--name`"
-    )]
-    Withdrawn {
-        /// The record.
-        id: String,
-    },
-    /// No arm of this name.
-    #[error("{task} has no arm `{arm}`\nhint: choose one of: {}", known.join(", "))]
-    UnknownArm {
-        /// The task.
-        task: String,
-        /// The name that was asked for.
-        arm: String,
-        /// The arms that exist.
-        known: Vec<String>,
-    },
-    /// No split of this name.
-    #[error("no split `{name}`\nhint: choose one of: train, heldout, heldout_unseen, validation")]
-    UnknownSplit {
-        /// The name that was asked for.
-        name: String,
-    },
-    /// A setting of the task that cannot hold.
-    #[error("{task}: {field}: {message}\nhint: {hint}")]
-    Setting {
-        /// The task.
-        task: String,
-        /// The setting.
-        field: String,
-        /// What is wrong with it.
-        message: String,
-        /// The mend.
-        hint: String,
-    },
+    pub fn empty_split(task: &str, split: Split, hint: &str) -> TaskError {
+        TaskError::EmptySplit(Refusal::new(format!("the split {} is empty", split.name()), hint).in_task(task))
+    }
+
+    /// An arm that a task does not have.
+    pub fn unknown_arm(task: &str, arm: &str, known: &[&str]) -> TaskError {
+        let hint = format!("choose one of: {}", known.join(", "));
+        Refusal::new(format!("{task} has no arm `{arm}`"), hint).into()
+    }
+}
+
+impl From<TaskError> for Refusal {
+    fn from(error: TaskError) -> Refusal {
+        match error {
+            TaskError::Refused(refusal) | TaskError::EmptySplit(refusal) => refusal,
+        }
+    }
+}
+
+/// A record that was withdrawn after its run had begun.
+pub fn withdrawn(record: &str) -> Refusal {
+    Refusal::new(
+        format!("record {record} was withdrawn after this run began, which may have learned from it"),
+        "a run under a new name leaves it out: add `--name`",
+    )
 }

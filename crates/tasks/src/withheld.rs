@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use crate::case::{Case, Completion, Grade, Split};
 use crate::environment::Environment;
 use crate::rewards::RuleSet;
-use crate::task::{Task, TaskError};
+use crate::task::{Task, TaskError, withdrawn};
 use kernels::rng::Key;
 
 /// The task. See the module.
@@ -37,11 +37,11 @@ impl Task for Withheld<'_> {
         cases.retain(|case| !self.withdrawn.contains(&case.id));
         cases.truncate(n);
         if let Some(case) = cases.iter().find(|case| self.withdrawn_since.contains(&case.id)) {
-            return Err(TaskError::Withdrawn { id: case.id.clone() });
+            return Err(withdrawn(&case.id).into());
         }
         if cases.is_empty() && n > 0 {
-            let hint = "all of its cases were withdrawn; give the file more".to_string();
-            return Err(TaskError::EmptySplit { task: self.name().to_string(), split, hint });
+            let hint = "all of its cases were withdrawn; give the file more";
+            return Err(TaskError::empty_split(self.name(), split, hint));
         }
         Ok(cases)
     }
@@ -86,11 +86,11 @@ impl Task for Withheld<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::countdown::{Countdown, CountdownSettings};
+    use crate::countdown::{Countdown, CountdownKeys};
 
     #[test]
     fn the_rest_moves_up() {
-        let task = Countdown::new(CountdownSettings::default()).expect("valid settings");
+        let task = Countdown::new(CountdownKeys::default()).expect("valid settings");
         let ids = |task: &dyn Task, n| -> Vec<String> {
             task.cases(Split::Train, n, 1).expect("cases").into_iter().map(|case| case.id).collect()
         };

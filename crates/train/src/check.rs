@@ -20,7 +20,7 @@ use crate::recipe::settings::Settings;
 use crate::stage::Checking;
 use tasks::paths::located;
 use tasks::refusal::Refusal;
-use tasks::{Split, Task, TaskError, registry};
+use tasks::{Split, Task, registry};
 
 impl Recipe {
     /// Builds the recipe's task and reads its files.
@@ -29,17 +29,8 @@ impl Recipe {
     /// An unknown task or key, at the recipe's line; a file that cannot be read; a wrong line in a file, with the file's name and line.
     pub fn build_task(&self) -> Result<Box<dyn Task>, TrainError> {
         let settings = &self.settings;
-        registry::build(&settings.task, &settings.folder).map_err(|error| match error {
-            TaskError::Setting { field, message, hint, .. } => {
-                settings.refuse(&format!("task.{field}"), message, hint).into()
-            }
-            TaskError::Read { path, source, hint } => {
-                let key = ["path", "files", "dictionary"].into_iter().find(|key| settings.task.contains_key(*key));
-                let key = key.map_or("task".to_string(), |key| format!("task.{key}"));
-                settings.refuse(&key, format!("{}: {source}", path.display()), hint).into()
-            }
-            error => error.into(),
-        })
+        let task = registry::build(&settings.task, &settings.folder);
+        Ok(task.map_err(|refusal| settings.refuse_at("task", refusal))?)
     }
 }
 

@@ -1,25 +1,14 @@
 //! What can go wrong in training.
 
 use tasks::TaskError;
-use tasks::data::InspectError;
 use tasks::refusal::Refusal;
-use tasks::rewards::RuleError;
 
 /// An error of training. Its message ends in a hint if the user can fix the cause.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// A recipe or a command line that cannot be run.
+    /// A recipe, a command line, or a file of the user's that cannot be used.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// A task's files.
-    #[error(transparent)]
-    Task(#[from] TaskError),
-    /// The user's texts.
-    #[error(transparent)]
-    Texts(#[from] InspectError),
-    /// A rule as configured.
-    #[error(transparent)]
-    Rule(#[from] RuleError),
     /// A model's files.
     #[error(transparent)]
     Format(#[from] lm::FormatError),
@@ -49,11 +38,17 @@ pub enum TrainError {
     },
 }
 
+impl From<TaskError> for TrainError {
+    fn from(error: TaskError) -> TrainError {
+        TrainError::Refused(error.into())
+    }
+}
+
 impl TrainError {
     /// Whether the user's input is wrong: the recipe, the task's files or the command line.
     pub fn is_wrong_use(&self) -> bool {
-        use TrainError::{NoTemplate, Refused, Rule, Store, Task, Texts};
-        matches!(self, Refused(_) | Task(_) | Texts(_) | Rule(_) | NoTemplate)
+        use TrainError::{NoTemplate, Refused, Store};
+        matches!(self, Refused(_) | NoTemplate)
             || matches!(self, Store(store::StoreError::RecipeChanged { .. } | store::StoreError::BadName { .. }))
     }
 

@@ -4,6 +4,7 @@
 
 use lm::config::Shape;
 use tasks::keys::{KeyDoc, keys_of};
+use tasks::rewards::Reads;
 
 use crate::recipe::keys::RecipeKeys;
 use crate::recipe::model_source::{CopyKeys, FileKeys};
@@ -74,5 +75,24 @@ pub fn sections() -> Vec<Section> {
         };
         Section { group: Group::Stage, word: entry.kind, aliases: entry.aliases, summary, keys }
     }));
+    sections.extend(tasks::registry::names().filter_map(tasks::registry::describe).map(|task| Section {
+        group: Group::Task,
+        word: task.name,
+        aliases: &[],
+        summary: format!("{} A stage's `rules` can be {}.", task.summary, quoted(task.arms)),
+        keys: task.keys,
+    }));
+    sections.extend(tasks::rewards::registry::names().filter_map(tasks::rewards::registry::describe).map(|rule| {
+        let reads = match rule.reads {
+            Reads::Prompt => "It does not read the known answer.",
+            Reads::Answer => "It reads the case's known answer.",
+        };
+        let summary = format!("{} {reads}", rule.summary);
+        Section { group: Group::Rule, word: rule.name, aliases: &[], summary, keys: rule.keys }
+    }));
     sections
+}
+
+fn quoted(words: &[&str]) -> String {
+    words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ")
 }

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use store::VerdictOutcome;
 
-use crate::error::TrainError;
 use crate::rollout::{Group, Rollout};
+use tasks::refusal::Refusal;
 use tasks::rewards::{Judged, RuleConfig, RuleSet, Verdict};
 use tasks::{Case, Task};
 
@@ -32,10 +32,10 @@ impl Rules {
     ///
     /// # Errors
     /// An arm that the task does not have, a rule that cannot be built.
-    pub fn build(&self, task: &dyn Task, folder: &Path) -> Result<RuleSet, TrainError> {
+    pub fn build(&self, task: &dyn Task, folder: &Path) -> Result<RuleSet, Refusal> {
         match self {
             Rules::Arm(arm) => Ok(task.rules(arm)?),
-            Rules::List(configs) => Ok(RuleSet::from_config(configs, folder)?),
+            Rules::List(configs) => RuleSet::from_config(configs, folder),
         }
     }
 }

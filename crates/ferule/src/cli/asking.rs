@@ -68,7 +68,7 @@ impl Asking {
     /// The token ids that ask `line`.
     ///
     /// # Errors
-    /// A template that fails.
+    /// A template that fails, a task that this version does not know.
     pub fn ask(&mut self, line: &str, tokenizer: &Tokenizer) -> anyhow::Result<Vec<u32>> {
         match self {
             Asking::Conversation { template, messages, variables, .. } => {
@@ -78,7 +78,8 @@ impl Asking {
                 Ok(template.encode(tokenizer, &chat)?)
             }
             Asking::Lines { task } => {
-                let text = task.as_ref().map_or(line.to_string(), |task| registry::question(task, line));
+                let asked = task.as_ref().map(|task| registry::question(task, line)).transpose()?;
+                let text = asked.unwrap_or_else(|| line.to_string());
                 Ok(tokenizer.special().bos.into_iter().chain(tokenizer.encode_user(&text)).collect())
             }
         }

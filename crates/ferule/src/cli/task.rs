@@ -28,12 +28,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let task = match arguments.name.ends_with(".toml") {
         true => {
             let recipe = Recipe::read(Path::new(&arguments.name), &[])?;
-            registry::build(&recipe.settings.task, &recipe.settings.folder)?
+            recipe.build_task()?
         }
         false => {
             let mut table = toml::Table::new();
             table.insert("name".into(), arguments.name.clone().into());
-            registry::build(&table, Path::new(""))?
+            registry::build(&table, Path::new("")).map_err(|refusal| refusal.in_key("task"))?
         }
     };
     let mut output = Output::stdout();

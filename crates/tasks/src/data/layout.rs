@@ -4,7 +4,7 @@
 //! where the row has one. Whether outputs are answers or demonstrations is decided for the file as a whole: answers if nine in
 //! ten are short. An `<answer>` block in an output is both.
 
-use super::table::Row;
+use super::row::Row;
 use crate::rewards::answer;
 use serde::Serialize;
 use serde_json::{Map, Value, json};

@@ -1,16 +1,17 @@
 //! Texts to pretrain on: files and folders of `.txt`, `.md` and `.jsonl`, in UTF-8, UTF-16 with a mark, or GB18030.
 //!
-//! A `.txt` or `.md` file is one text, a line of a `.jsonl` file is another (its field `text`). A text's id follows from its content,
-//! so that neither names nor order of files matter to what is trained. Nothing is left out in silence: [`Texts`] counts what was.
+//! A `.txt` or `.md` file is one text; so is each line of a `.jsonl` file, in its field `text`. A text's id follows from its
+//! content, so neither the names nor the order of files change what is trained. [`Texts`] counts everything that was left out.
 //!
-//! Read next: [`super::held_out`], which keeps held-out cases out, and [`crate::stages::pretrain`].
+//! Read next: [`super::held_out`], which keeps held-out cases out.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::InspectError;
-use super::table::{decode, json_lines, whole};
+use super::encoding::decode;
+use super::json;
 use crate::partition;
+use crate::refusal::Refusal;
 
 /// Endings of files that hold texts.
 const ENDINGS: [&str; 3] = ["txt", "md", "jsonl"];
@@ -41,7 +42,7 @@ pub struct Texts {
 ///
 /// # Errors
 /// A path that cannot be read, a named file with another ending, the line where a file breaks, or no text at all.
-pub fn read(paths: &[PathBuf]) -> Result<Texts, InspectError> {
+pub fn read(paths: &[PathBuf]) -> Result<Texts, Refusal> {
     let mut found = Texts::default();
     let mut seen = HashSet::new();
     for path in paths {
@@ -60,18 +61,20 @@ pub fn read(paths: &[PathBuf]) -> Result<Texts, InspectError> {
     }
     if found.texts.is_empty() {
         let path = paths.first().map_or(Path::new(""), PathBuf::as_path);
-        return Err(whole(path, "there is no text", "give .txt or .md files, or .jsonl with `text` on every line"));
+        let hint = "give .txt or .md files, or .jsonl with `text` on every line";
+        return Err(Refusal::new("there is no text", hint).in_file(path));
     }
     found.texts.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(found)
 }
 
 /// The file itself, or what lies below a folder; links are not followed.
-fn files(path: &Path, passed_over: &mut usize) -> Result<Vec<PathBuf>, InspectError> {
-    let failed = |source| InspectError::Read { path: path.to_path_buf(), source };
+fn files(path: &Path, passed_over: &mut usize) -> Result<Vec<PathBuf>, Refusal> {
+    let failed = |error| unreadable(path, error);
     if !std::fs::metadata(path).map_err(failed)?.is_dir() {
         if !is_text(path) {
-            return Err(whole(path, "it is neither .txt nor .md nor .jsonl", "give it the ending of what it holds"));
+            let hint = "give it the ending of what it holds";
+            return Err(Refusal::new("it is neither .txt nor .md nor .jsonl", hint).in_file(path));
         }
         return Ok(vec![path.to_path_buf()]);
     }
@@ -95,22 +98,25 @@ fn is_text(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
 }
 
-fn texts_of(path: &Path) -> Result<Vec<String>, InspectError> {
-    let bytes = std::fs::read(path).map_err(|source| InspectError::Read { path: path.to_path_buf(), source })?;
+fn texts_of(path: &Path) -> Result<Vec<String>, Refusal> {
+    let bytes = std::fs::read(path).map_err(|error| unreadable(path, error))?;
     let (text, _) = decode(path, &bytes)?;
     if !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("jsonl")) {
         return Ok(vec![text]);
     }
-    let field = |(line, row): (usize, super::table::Row)| match row.get("text").and_then(|text| text.as_str()) {
+    let rows = json::lines(path, &text)?.into_iter();
+    let texts = rows.map(|(line, row)| match row.get("text").and_then(|text| text.as_str()) {
         Some(text) => Ok(text.to_string()),
-        None => Err(InspectError::Line {
-            path: path.to_path_buf(),
-            line,
-            problem: "there is no `text`".to_string(),
-            hint: "every line is one JSON object with its text in `text`".to_string(),
-        }),
-    };
-    json_lines(path, &text)?.into_iter().map(field).collect()
+        None => {
+            let hint = "every line is one JSON object with its text in `text`";
+            Err(Refusal::new("there is no `text`", hint).in_line(path, line))
+        }
+    });
+    texts.collect()
+}
+
+fn unreadable(path: &Path, error: std::io::Error) -> Refusal {
+    Refusal::new(error.to_string(), "give .txt, .md or .jsonl files, or folders of them").in_file(path)
 }
 
 #[cfg(test)]

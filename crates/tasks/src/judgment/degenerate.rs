@@ -3,7 +3,7 @@
 //! Every rule set that ships must give each of them a low mean reward over cases, and the grader a low accuracy. A rule's
 //! trial, `eval` and the tests below all use this one suite.
 
-use super::answer::Article;
+use super::article::Article;
 use super::table;
 use super::wordings::bank;
 use crate::case::{Case, Completion};

@@ -6,7 +6,8 @@
 //!
 //! Facts hold at most [`MAX_CHARS`] characters; a longer draw is drawn again.
 
-use super::answer::{Answer, Article};
+use super::answer::Answer;
+use super::article::Article;
 use super::penalty::{Penalty, Range};
 use super::table::{self, Band};
 use super::wordings::{Bank, Charge, Scene, Unit, bank};

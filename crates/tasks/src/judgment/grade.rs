@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::answer::{Answer, Article};
+use super::answer::Answer;
+use super::article::Article;
 use super::penalty::{Penalty, Range, log_distance};
 use super::table;
 use crate::case::{Completion, Grade};

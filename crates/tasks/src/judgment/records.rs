@@ -6,13 +6,15 @@
 //! source leaves out stays unknown; nothing is guessed. A line that cannot be read is an error with file, line and
 //! field, never skipped.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::answer::{Answer, Article, clean_charge};
+use super::answer::Answer;
+use super::article::Article;
+use super::charge::clean_charge;
 use super::penalty::Penalty;
-use crate::task::TaskError;
+use crate::refusal::Refusal;
 
 /// One case as its source states it.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,25 +30,19 @@ pub struct RealCase {
 /// All cases of a file.
 ///
 /// # Errors
-/// [`TaskError::Read`] for a file that cannot be read as UTF-8, [`TaskError::Line`] for the first bad line.
-pub fn read(path: &Path) -> Result<Vec<RealCase>, TaskError> {
-    let text = std::fs::read_to_string(path).map_err(|source| TaskError::Read {
-        path: path.to_path_buf(),
-        hint: match source.kind() {
+/// A file that cannot be read as UTF-8, by the key `files`; the first bad line, by its number.
+pub fn read(path: &Path) -> Result<Vec<RealCase>, Refusal> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let hint = match error.kind() {
             std::io::ErrorKind::InvalidData => "cases are read as UTF-8; convert the file (iconv -f GB18030 -t UTF-8)",
             _ => "give a file of JSON lines with `fact` and `charges`, or CAIL2018's",
-        }
-        .to_string(),
-        source,
+        };
+        Refusal::new(error.to_string(), hint).in_file(path).in_key("files")
     })?;
     text.lines()
         .enumerate()
         .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(index, line)| {
-            let at = At { path, line: index + 1 };
-            let case = parse(line, &at)?;
-            Ok(case)
-        })
+        .map(|(index, line)| parse(line, &At { path, line: index + 1 }))
         .collect()
 }
 
@@ -57,18 +53,12 @@ struct At<'a> {
 }
 
 impl At<'_> {
-    fn error(&self, field: &str, message: impl Into<String>, hint: &str) -> TaskError {
-        TaskError::Line {
-            path: PathBuf::from(self.path),
-            line: self.line,
-            field: field.to_string(),
-            message: message.into(),
-            hint: hint.to_string(),
-        }
+    fn error(&self, field: &str, problem: impl Into<String>, hint: &str) -> Refusal {
+        Refusal::new(problem, hint).in_key(field).in_line(self.path, self.line)
     }
 }
 
-fn parse(line: &str, at: &At) -> Result<RealCase, TaskError> {
+fn parse(line: &str, at: &At) -> Result<RealCase, Refusal> {
     let value: Value = serde_json::from_str(line)
         .map_err(|error| at.error("line", format!("not JSON: {error}"), "each line is one JSON object"))?;
     let object =
@@ -88,7 +78,7 @@ fn parse(line: &str, at: &At) -> Result<RealCase, TaskError> {
     Ok(RealCase { fact: fact.to_string(), answer, origin: format!("{name}:{}", at.line) })
 }
 
-fn own(object: &Map<String, Value>, at: &At) -> Result<Answer, TaskError> {
+fn own(object: &Map<String, Value>, at: &At) -> Result<Answer, Refusal> {
     let penalty = penalty(object, ["months", "life", "death"], "", at)?;
     Ok(Answer {
         charges: charges(object.get("charges"), "charges", at)?,
@@ -97,7 +87,7 @@ fn own(object: &Map<String, Value>, at: &At) -> Result<Answer, TaskError> {
     })
 }
 
-fn cail(meta: &Map<String, Value>, at: &At) -> Result<Answer, TaskError> {
+fn cail(meta: &Map<String, Value>, at: &At) -> Result<Answer, Refusal> {
     let term = meta
         .get("term_of_imprisonment")
         .and_then(Value::as_object)
@@ -110,7 +100,7 @@ fn cail(meta: &Map<String, Value>, at: &At) -> Result<Answer, TaskError> {
     })
 }
 
-fn charges(value: Option<&Value>, field: &str, at: &At) -> Result<Vec<String>, TaskError> {
+fn charges(value: Option<&Value>, field: &str, at: &At) -> Result<Vec<String>, Refusal> {
     let hint = "a non-empty list of names, such as [\"盗窃\"]";
     let list = value.and_then(Value::as_array).ok_or_else(|| at.error(field, "missing or not a list", hint))?;
     let mut names = Vec::new();
@@ -127,7 +117,7 @@ fn charges(value: Option<&Value>, field: &str, at: &At) -> Result<Vec<String>, T
     }
 }
 
-fn articles(value: Option<&Value>, field: &str, at: &At) -> Result<Option<Vec<Article>>, TaskError> {
+fn articles(value: Option<&Value>, field: &str, at: &At) -> Result<Option<Vec<Article>>, Refusal> {
     let hint = "a list of article numbers, such as [264], or null where they are not known";
     let list = match value {
         None | Some(Value::Null) => return Ok(None),
@@ -149,7 +139,7 @@ fn penalty(
     [months, life, death]: [&str; 3],
     prefix: &str,
     at: &At,
-) -> Result<Option<Penalty>, TaskError> {
+) -> Result<Option<Penalty>, Refusal> {
     let flag = |key: &str| match object.get(key) {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(flag)) => Ok(*flag),

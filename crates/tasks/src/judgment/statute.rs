@@ -17,7 +17,8 @@ use std::sync::OnceLock;
 use fancy_regex::Regex;
 use serde::Deserialize;
 
-use super::answer::{Article, canonical_charge};
+use super::article::Article;
+use super::charge::canonical_charge;
 use super::grade::{Record, f1, read};
 use super::table::{self, Tier};
 use super::wordings::Unit;

@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
-use super::answer::Article;
+use super::article::Article;
+use super::charge::canonical_charge;
 use super::penalty::Range;
 
 /// One way into one tier of one charge.
@@ -137,7 +138,7 @@ pub fn tiers() -> &'static [Tier] {
 
 /// The rows of a charge.
 pub fn of_charge(charge: &str) -> impl Iterator<Item = &'static Tier> {
-    let canonical = super::answer::canonical_charge(charge);
+    let canonical = canonical_charge(charge);
     tiers().iter().filter(move |tier| tier.charge == canonical)
 }
 

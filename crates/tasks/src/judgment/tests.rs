@@ -1,7 +1,13 @@
 //! The task as a whole: splits, demonstrations, rewards, degenerate answers, real records.
 
+use std::collections::HashSet;
+
+use super::grade::Record;
+use super::task::without_middle;
 use super::wordings::bank;
 use super::*;
+use crate::case::{Case, Completion, Split};
+use crate::task::{Task, TaskError};
 
 fn cases(split: Split, n: usize) -> Vec<Case> {
     Judgment::generated().cases(split, n, 17).unwrap()
@@ -145,7 +151,7 @@ fn real_records_are_split_graded_and_never_a_corpus() {
     assert_eq!(sizes.iter().sum::<usize>(), 200);
     assert!(sizes[0] > 110 && sizes[1] > 20 && sizes[2] > 5, "{sizes:?}");
     assert_eq!(task.cases(Split::Train, 5, 1).unwrap(), of(Split::Train)[..5]);
-    assert!(matches!(task.cases(Split::HeldoutUnseen, 1, 1), Err(TaskError::EmptySplit { .. })));
+    assert!(matches!(task.cases(Split::HeldoutUnseen, 1, 1), Err(TaskError::EmptySplit(_))));
     assert_eq!(task.corpus(0, 0), None);
     let rules = task.rules("answers").unwrap();
     for case in of(Split::Train) {
@@ -175,5 +181,5 @@ fn unknown_arms_and_files_are_named() {
     let message = Judgment::generated().rules("both").err().unwrap().to_string();
     assert!(message.contains("`both`") && message.contains("answer_free"), "{message}");
     let message = Judgment::from_files(&["no/such.jsonl"], None).err().unwrap().to_string();
-    assert!(message.starts_with("no/such.jsonl: ") && message.contains("hint: "), "{message}");
+    assert!(message.starts_with("files: no/such.jsonl: ") && message.contains("hint: "), "{message}");
 }

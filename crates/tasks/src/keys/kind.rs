@@ -76,6 +76,17 @@ fn is_null(schema: &Value) -> bool {
     types(schema) == ["null"]
 }
 
+/// Whether a key takes one thing or another, by the kind of what is written.
+pub(super) fn is_either(schema: &Value) -> bool {
+    choices(schema).is_empty() && alternatives(schema).is_some()
+}
+
+/// Of a key that takes one thing or another, the one that a value is.
+pub(super) fn meant<'a>(schema: &'a Value, value: &toml::Value) -> &'a Value {
+    let parts = alternatives(schema).unwrap_or_default();
+    parts.iter().find(|part| fits(part, value)).map_or(schema, |part| meant(part, value))
+}
+
 /// Whether a value is of the kind. Ranges are checked apart, and what a list of tables holds is serde's to say.
 pub(super) fn fits(schema: &Value, value: &toml::Value) -> bool {
     let choices = choices(schema);

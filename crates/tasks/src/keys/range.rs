@@ -41,23 +41,23 @@ pub(super) fn name(schema: &Value) -> String {
     }
 }
 
-/// Refuses a number that is not finite or out of the range. What is no number passes.
-pub(super) fn check(schema: &Value, value: &Toml, kind: &str) -> Result<(), Refusal> {
+/// Refuses a number that is not finite or out of the schema's range. What is no number passes. The key that takes it has the
+/// default, the hint and, in words, the kind.
+pub(super) fn check(schema: &Value, value: &Toml, key: &Value, kind: &str) -> Result<(), Refusal> {
     let number = match value {
         Toml::Integer(integer) => *integer as f64,
         Toml::Float(float) => *float,
         _ => return Ok(()),
     };
     let Some(problem) = problem(schema, number) else { return Ok(()) };
-    let default = schema.get("default").and_then(|default| text::toml(default, schema));
-    let hint = match schema.get("hint").and_then(Value::as_str) {
+    let default = key.get("default").and_then(|default| text::toml(default, key));
+    let hint = match key.get("hint").and_then(Value::as_str) {
         Some(hint) => hint.to_string(),
         None if problem == IS_ZERO && default.is_some() => "it counts from 1; leave it out for the default".into(),
         None if problem == IS_ZERO => "it counts from 1".into(),
         None => {
-            let article = if kind.starts_with('i') { "an" } else { "a" };
             let default = default.map(|default| format!("; {default} is the default")).unwrap_or_default();
-            format!("write {article} {kind}{default}")
+            format!("it takes {kind}{default}")
         }
     };
     Err(Refusal::new(problem, hint))

@@ -29,6 +29,9 @@ struct Keys {
     /// What is taken together.
     #[serde(default)]
     rules: Rules,
+    /// Whether it is one.
+    #[serde(default = "closed")]
+    gate: Gate,
     /// What the file calls its columns.
     #[serde(default)]
     columns: Columns,
@@ -55,6 +58,17 @@ impl Default for Rules {
     fn default() -> Rules {
         Rules::Arm("answers".into())
     }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Gate {
+    Full(bool),
+    AtLeast(#[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1))] f64),
+}
+
+fn closed() -> Gate {
+    Gate::Full(true)
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -129,6 +143,7 @@ fn every_key_comes_with_its_kind_default_and_sentence() {
         "files | path or list of paths | [] | Where from.",
         "dictionary | path | – | A dictionary.",
         "rules | text or list of tables | \"answers\" | What is taken together.",
+        "gate | true or false or number > 0 and ≤ 1 | true | Whether it is one.",
         "columns | table | – | What the file calls its columns.",
         "columns.prompt | text | \"prompt\" | What is asked.",
         "columns.count | integer ≤ 4 | -1 | How many.",
@@ -146,12 +161,13 @@ fn numbers_out_of_their_range_are_refused() {
     for (written, expected) in [
         ("epochs = 0", "epochs: is 0\nhint: it counts from 1; leave it out for the default"),
         ("most = 0", "most: is 0\nhint: it counts from 1"),
-        ("most = 10", "most: 10 is above 9\nhint: write an integer from 1 to 9"),
-        ("epochs = -2", "epochs: -2 is below 1\nhint: write an integer ≥ 1; 8 is the default"),
+        ("most = 10", "most: 10 is above 9\nhint: it takes integer from 1 to 9"),
+        ("epochs = -2", "epochs: -2 is below 1\nhint: it takes integer ≥ 1; 8 is the default"),
         ("temperature = 0", "temperature: 0 is not above 0\nhint: 1 leaves the logits as they are"),
-        ("share = nan", "share: NaN is not finite\nhint: write a number from 0 to 0.5; 0.25 is the default"),
-        ("share = 0.6", "share: 0.6 is above 0.5\nhint: write a number from 0 to 0.5; 0.25 is the default"),
-        ("columns.count = 5", "columns.count: 5 is above 4\nhint: write an integer ≤ 4; -1 is the default"),
+        ("share = nan", "share: NaN is not finite\nhint: it takes number from 0 to 0.5; 0.25 is the default"),
+        ("share = 0.6", "share: 0.6 is above 0.5\nhint: it takes number from 0 to 0.5; 0.25 is the default"),
+        ("gate = 2", "gate: 2 is above 1\nhint: it takes true or false or number > 0 and ≤ 1; true is the default"),
+        ("columns.count = 5", "columns.count: 5 is above 4\nhint: it takes integer ≤ 4; -1 is the default"),
     ] {
         let refusal = check_ranges::<Keys>(&table(written)).expect_err(written);
         assert_eq!(refusal.to_string(), expected);
@@ -173,12 +189,17 @@ fn a_table_is_read_or_refused_by_its_key() {
     for (written, expected) in [
         ("epoch = 1", "epoch: unknown key\nhint: did you mean \"epochs\"?".to_string()),
         ("num_train_epochs = 1", "num_train_epochs: unknown key\nhint: here it is called \"epochs\"".to_string()),
+        ("columns.promt = \"q\"", "columns.promt: unknown key\nhint: did you mean \"prompt\"?".to_string()),
         ("epochs = 0", "epochs: is 0\nhint: it counts from 1; leave it out for the default".to_string()),
         ("", format!("missing field `model`\nhint: {mend}")),
         ("model = 1", format!("model: invalid type: integer `1`, expected a string\nhint: {mend}")),
         (
             "model = \"a\"\nrecompute = 1",
             format!("recompute: invalid type: integer `1`, expected a boolean\nhint: {mend}"),
+        ),
+        (
+            "model = \"a\"\ngate = \"x\"",
+            "gate: is of the wrong kind\nhint: it takes true or false or number > 0 and ≤ 1".to_string(),
         ),
         (
             "model = \"a\"\nschedule = \"linear\"",

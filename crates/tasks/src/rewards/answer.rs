@@ -8,7 +8,8 @@
 //! exploit within a few steps by writing many blocks and never stopping.
 
 use crate::case::Completion;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 const TAGS: [&str; 4] = ["<think>", "</think>", "<answer>", "</answer>"];
 const CUT_SHORT: &str = "cut short: the end token is missing";
@@ -23,10 +24,10 @@ pub struct Blocks<'a> {
 }
 
 /// Where a rule finds the answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReadFrom {
-    /// In the one answer block (default).
+    /// In the one answer block.
     #[default]
     Block,
     /// The whole completion is the answer; it must still have ended by itself.

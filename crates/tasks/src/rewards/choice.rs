@@ -3,22 +3,28 @@
 //! Notation does not count: A, (A), Ａ. and 选项A are one choice. With `several`, the answer is a set: 1 for the equal set,
 //! and with `partial` the F1 of the two sets. It abstains where the case's answer is not among the choices.
 
-use super::answer::{self, ReadFrom};
-use super::{Evidence, Reads, Rule, Verdict, quantity};
-use serde::Deserialize;
 use std::collections::BTreeSet;
+use std::path::Path;
 
-/// Keys of `choice`.
-#[derive(Debug, Clone, Default, Deserialize)]
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::answer::{self, ReadFrom};
+use super::quantity;
+use super::rule::{Configured, Evidence, Reads, Rule, Verdict};
+use crate::refusal::Refusal;
+
+/// The keys of `choice`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ChoiceConfig {
-    /// What may be chosen; empty allows anything that the case's answer could be.
+    /// What may be chosen; with an empty list, anything that the case's answer could be.
     pub choices: Vec<String>,
-    /// Whether an answer may name several, parted by 、 , ; or blanks (default no).
+    /// Whether an answer may name several, separated by 、 , ; or blanks.
     pub several: bool,
-    /// Whether several choices score by F1 instead of all or nothing (default no).
+    /// Whether several choices score by F1 instead of all or nothing.
     pub partial: bool,
-    /// Where the answer stands.
+    /// Where the answer stands: in the one `<answer>` block, or the whole completion is the answer.
     pub read: ReadFrom,
 }
 
@@ -67,6 +73,17 @@ fn plain(text: &str) -> String {
     let trimmed = folded.trim().strip_prefix("选项").unwrap_or(folded.trim());
     let trimmed = trimmed.trim_matches(|c: char| c.is_whitespace() || "()[].:。、,\"'“”".contains(c));
     if is_letter(trimmed) { trimmed.to_ascii_uppercase() } else { trimmed.to_string() }
+}
+
+impl Configured for Choice {
+    const NAME: &'static str = "choice";
+    const SUMMARY: &'static str = "The answer names the right choice, or the right set of choices, in any notation.";
+    const READS: Reads = Reads::Answer;
+    type Keys = ChoiceConfig;
+
+    fn build(keys: ChoiceConfig, _: &Path) -> Result<Choice, Refusal> {
+        Ok(Choice::new(keys))
+    }
 }
 
 impl Rule for Choice {

@@ -4,18 +4,28 @@
 //! the target; where the prompt has one list in square brackets, that is the given ones, and the target is the first
 //! number after it. An answer may end in `= target`; any other result after `=` is wrong.
 
-use super::answer::{self, ReadFrom};
-use super::expression::{self, Ratio};
-use super::{Evidence, Reads, Rule, RuleConfig, RuleError, Verdict, quantity};
+use std::path::Path;
+
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// Keys of `countdown`.
-#[derive(Debug, Clone, Deserialize)]
+use super::answer::{self, ReadFrom};
+use super::expression::{self, Ratio};
+use super::quantity;
+use super::rule::{Configured, Evidence, Reads, Rule, Verdict};
+use crate::refusal::Refusal;
+
+/// The keys of `countdown`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CountdownConfig {
-    /// The score of an expression that uses every number once and misses the target (default 0.1).
+    /// The score of an expression that uses every number once and misses the target.
+    #[schemars(
+        range(min = 0.0, max = 0.5),
+        extend("hint" = "a policy that is paid more than half for a wrong answer learns to give it")
+    )]
     pub partial: f64,
-    /// Where the answer stands.
+    /// Where the answer stands: in the one `<answer>` block, or the whole completion is the answer.
     pub read: ReadFrom,
 }
 
@@ -36,13 +46,16 @@ impl Countdown {
     pub fn new(config: CountdownConfig) -> Countdown {
         Countdown { config }
     }
+}
 
-    pub(super) fn from_config(config: &RuleConfig) -> Result<Countdown, RuleError> {
-        let keys: CountdownConfig = config.own()?;
-        if !(0.0..=0.5).contains(&keys.partial) {
-            let hint = "more than half for a wrong answer would be learnt instead of the task";
-            return Err(config.bad("partial", format!("{} is not in [0, 0.5]", keys.partial), hint));
-        }
+impl Configured for Countdown {
+    const NAME: &'static str = "countdown";
+    const SUMMARY: &'static str =
+        "The answer is an expression that uses each of the prompt's numbers exactly once and gives its target.";
+    const READS: Reads = Reads::Prompt;
+    type Keys = CountdownConfig;
+
+    fn build(keys: CountdownConfig, _: &Path) -> Result<Countdown, Refusal> {
         Ok(Countdown::new(keys))
     }
 }

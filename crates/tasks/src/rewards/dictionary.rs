@@ -4,12 +4,18 @@
 //! It reads the prompt alone: the words used so far are those of the list that the prompt holds as whole runs of Chinese
 //! characters, in order, the last one being the word to follow.
 
-use super::answer::{self, ReadFrom};
-use super::{Evidence, Reads, Rule, RuleConfig, RuleError, Verdict, language::is_han};
-use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::answer::{self, ReadFrom};
+use super::language::is_han;
+use super::rule::{Configured, Evidence, Reads, Rule, Verdict};
+use crate::paths::located;
+use crate::refusal::Refusal;
 
 static BUILTIN: LazyLock<Arc<Dictionary>> = LazyLock::new(|| {
     Arc::new(Dictionary::from_words(include_str!("../../data/idioms.txt").lines().map(str::to_string)))
@@ -52,15 +58,10 @@ impl Dictionary {
     ///
     /// # Errors
     /// A file that cannot be read, is not UTF-8 or holds no word; a bad JSON line, by its number.
-    pub fn read(path: &Path) -> Result<Dictionary, RuleError> {
-        let wrong = |problem: String, hint: &str| RuleError::File {
-            rule: "dictionary".to_string(),
-            path: path.display().to_string(),
-            problem,
-            hint: hint.to_string(),
-        };
+    pub fn read(path: &Path) -> Result<Dictionary, Refusal> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            wrong(error.to_string(), "give a UTF-8 text file, one word a line, or .jsonl with a field `word`")
+            let hint = "give a UTF-8 text file, one word a line, or .jsonl with a field `word`";
+            Refusal::new(error.to_string(), hint).in_file(path)
         })?;
         let words: Vec<String> = if path.extension().is_some_and(|ending| ending == "jsonl") {
             #[derive(Deserialize)]
@@ -71,10 +72,10 @@ impl Dictionary {
             lines
                 .map(|(at, line)| match serde_json::from_str::<Line>(line) {
                     Ok(line) => Ok(line.word),
-                    Err(error) => Err(wrong(
-                        format!("line {}: {error}", at + 1),
-                        "every line is an object such as {\"word\": \"画蛇添足\"}",
-                    )),
+                    Err(error) => {
+                        let hint = "every line is an object such as {\"word\": \"画蛇添足\"}";
+                        Err(Refusal::new(error.to_string(), hint).in_line(path, at + 1))
+                    }
                 })
                 .collect::<Result<_, _>>()?
         } else {
@@ -82,7 +83,8 @@ impl Dictionary {
         };
         let dictionary = Dictionary::from_words(words);
         if dictionary.words.is_empty() {
-            return Err(wrong("it holds no word".to_string(), "one word a line; lines that begin with # are comments"));
+            let hint = "one word a line; lines that begin with # are comments";
+            return Err(Refusal::new("it holds no word", hint).in_file(path));
         }
         Ok(dictionary)
     }
@@ -146,17 +148,22 @@ pub enum Fault {
     NotLinked,
 }
 
-/// Keys of `dictionary`.
-#[derive(Debug, Clone, Deserialize)]
+/// The keys of `dictionary`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct DictionaryConfig {
-    /// The list, from the recipe's folder; without it, the idioms that ship with Ferule.
-    pub path: Option<String>,
-    /// Whether the answer must continue the chain in the prompt (default), or only be a word of the list.
+    /// The list: one word a line, or JSON lines with a field `word`. Without it, the idioms that ship with Ferule.
+    #[schemars(extend("format" = "path"))]
+    pub path: Option<PathBuf>,
+    /// Whether the answer must continue the chain in the prompt, or only be a word of the list.
     pub chain: bool,
-    /// The score of a word of the list that is new and does not link (default 0.1).
+    /// The score of a word of the list that is new and does not link.
+    #[schemars(
+        range(min = 0.0, max = 0.5),
+        extend("hint" = "a policy that is paid more than half for a wrong answer learns to give it")
+    )]
     pub partial: f64,
-    /// Where the answer stands.
+    /// Where the answer stands: in the one `<answer>` block, or the whole completion is the answer.
     pub read: ReadFrom,
 }
 
@@ -174,19 +181,24 @@ pub struct DictionaryRule {
 }
 
 impl DictionaryRule {
-    /// The rule over a list; the config's path is not read.
+    /// The rule over a list, whatever path the config names.
     pub fn new(dictionary: Arc<Dictionary>, config: DictionaryConfig) -> DictionaryRule {
         DictionaryRule { dictionary, config }
     }
+}
 
-    pub(super) fn from_config(config: &RuleConfig, folder: &Path) -> Result<DictionaryRule, RuleError> {
-        let keys: DictionaryConfig = config.own()?;
-        if !(0.0..=0.5).contains(&keys.partial) {
-            let hint = "more than half for a wrong answer would be learnt instead of the task";
-            return Err(config.bad("partial", format!("{} is not in [0, 0.5]", keys.partial), hint));
-        }
+impl Configured for DictionaryRule {
+    const NAME: &'static str = "dictionary";
+    const SUMMARY: &'static str = "The answer is a word of a list; in a chain, one that begins with the last character of the word before and is new.";
+    const READS: Reads = Reads::Prompt;
+    type Keys = DictionaryConfig;
+
+    fn build(keys: DictionaryConfig, folder: &Path) -> Result<DictionaryRule, Refusal> {
         let dictionary = match &keys.path {
-            Some(path) => Arc::new(Dictionary::read(&folder.join(path))?),
+            Some(path) => {
+                let read = Dictionary::read(&located(folder, path));
+                Arc::new(read.map_err(|refusal| refusal.in_key("path"))?)
+            }
             None => Dictionary::builtin(),
         };
         Ok(DictionaryRule::new(dictionary, keys))
@@ -284,7 +296,7 @@ mod tests {
         std::fs::write(&path, "{\"word\": \"画蛇添足\", \"pinyin\": \"x\"}\n\n{\"word\": \"足智多谋\"}\n").unwrap();
         assert_eq!(Dictionary::read(&path).unwrap().words().len(), 2);
         std::fs::write(&path, "{\"word\": \"画蛇添足\"}\n{\"wrd\"").unwrap();
-        assert!(Dictionary::read(&path).unwrap_err().to_string().contains("line 2"));
+        assert!(Dictionary::read(&path).unwrap_err().to_string().contains(".jsonl:2: "));
         let path = folder.path().join("list.txt");
         std::fs::write(&path, "# nothing\n").unwrap();
         assert!(Dictionary::read(&path).unwrap_err().to_string().contains("holds no word"));

@@ -2,19 +2,24 @@
 //!
 //! It abstains where a case has no answer. It never guesses at meaning: "3" is not "3.0" here; see `number`.
 
-use super::answer::{self, ReadFrom};
-use super::{Evidence, Reads, Rule, Verdict};
+use std::path::Path;
+
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// Keys of `exact`.
-#[derive(Debug, Clone, Default, Deserialize)]
+use super::answer::{self, ReadFrom};
+use super::rule::{Configured, Evidence, Reads, Rule, Verdict};
+use crate::refusal::Refusal;
+
+/// The keys of `exact`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ExactConfig {
-    /// Whether upper and lower case are the same (default no).
+    /// Whether upper and lower case are the same.
     pub ignore_case: bool,
-    /// Whether all blanks are left out before comparing (default no).
+    /// Whether all blanks are left out before comparing.
     pub ignore_blanks: bool,
-    /// Where the answer stands.
+    /// Where the answer stands: in the one `<answer>` block, or the whole completion is the answer.
     pub read: ReadFrom,
 }
 
@@ -33,6 +38,17 @@ impl Exact {
     fn plain(&self, text: &str) -> String {
         let kept: String = text.trim().chars().filter(|c| !(self.config.ignore_blanks && c.is_whitespace())).collect();
         if self.config.ignore_case { kept.to_lowercase() } else { kept }
+    }
+}
+
+impl Configured for Exact {
+    const NAME: &'static str = "exact";
+    const SUMMARY: &'static str = "The answer equals the known answer, blanks at the ends aside.";
+    const READS: Reads = Reads::Answer;
+    type Keys = ExactConfig;
+
+    fn build(keys: ExactConfig, _: &Path) -> Result<Exact, Refusal> {
+        Ok(Exact::new(keys))
     }
 }
 

@@ -2,16 +2,22 @@
 //!
 //! It never looks at what the blocks say, so on its own it rewards empty talk: give it a small weight, or make it a gate.
 
-use super::{Evidence, Reads, Rule, Verdict, answer};
+use std::path::Path;
+
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// Keys of `format`.
-#[derive(Debug, Clone, Deserialize)]
+use super::answer;
+use super::rule::{Configured, Evidence, Reads, Rule, Verdict};
+use crate::refusal::Refusal;
+
+/// The keys of `format`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct FormatConfig {
-    /// Whether a think block must stand before the answer (default), or must not.
+    /// Whether a think block must stand before the answer; without it none may.
     pub think: bool,
-    /// The least number of characters in the think block, blanks not counted (default 0).
+    /// The least number of characters in the think block, blanks not counted.
     pub think_min_chars: usize,
 }
 
@@ -31,6 +37,18 @@ impl Format {
     /// The rule with these keys.
     pub fn new(config: FormatConfig) -> Format {
         Format { config }
+    }
+}
+
+impl Configured for Format {
+    const NAME: &'static str = "format";
+    const SUMMARY: &'static str =
+        "The completion is one `<think>…</think><answer>…</answer>` and nothing else, whatever the blocks say.";
+    const READS: Reads = Reads::Prompt;
+    type Keys = FormatConfig;
+
+    fn build(keys: FormatConfig, _: &Path) -> Result<Format, Refusal> {
+        Ok(Format::new(keys))
     }
 }
 

@@ -2,19 +2,25 @@
 //!
 //! The answer must be a single quantity; an answer that is itself a range is refused, or the widest range would always win.
 
-use super::answer::{self, ReadFrom};
-use super::{Evidence, Reads, Rule, RuleConfig, RuleError, Verdict, quantity};
+use std::path::Path;
+
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// Keys of `interval`.
-#[derive(Debug, Clone, Default, Deserialize)]
+use super::answer::{self, ReadFrom};
+use super::quantity;
+use super::rule::{Configured, Evidence, Reads, Rule, Verdict};
+use crate::refusal::Refusal;
+
+/// The keys of `interval`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct IntervalConfig {
     /// The least value. Without `low` and `high` the bounds come from the case's answer.
     pub low: Option<f64>,
     /// The greatest value.
     pub high: Option<f64>,
-    /// Where the answer stands.
+    /// Where the answer stands: in the one `<answer>` block, or the whole completion is the answer.
     pub read: ReadFrom,
 }
 
@@ -30,20 +36,27 @@ impl Interval {
         Interval { config }
     }
 
-    pub(super) fn from_config(config: &RuleConfig) -> Result<Interval, RuleError> {
-        let keys: IntervalConfig = config.own()?;
-        match (keys.low, keys.high) {
-            (Some(low), Some(high)) if low > high || low.is_nan() || high.is_nan() => {
-                Err(config.bad("low", format!("{low} lies above high = {high}"), "swap the two"))
-            }
-            _ => Ok(Interval::new(keys)),
-        }
-    }
-
     fn own_bounds(&self) -> Option<(f64, f64)> {
         match (self.config.low, self.config.high) {
             (None, None) => None,
             (low, high) => Some((low.unwrap_or(f64::NEG_INFINITY), high.unwrap_or(f64::INFINITY))),
+        }
+    }
+}
+
+impl Configured for Interval {
+    const NAME: &'static str = "interval";
+    const SUMMARY: &'static str =
+        "The answer is one quantity within bounds, from the recipe or from the case's answer (`36..120`, 三年至十年).";
+    const READS: Reads = Reads::Answer;
+    type Keys = IntervalConfig;
+
+    fn build(keys: IntervalConfig, _: &Path) -> Result<Interval, Refusal> {
+        match (keys.low, keys.high) {
+            (Some(low), Some(high)) if low > high => {
+                Err(Refusal::new(format!("{low} lies above high = {high}"), "swap the two").in_key("low"))
+            }
+            _ => Ok(Interval::new(keys)),
         }
     }
 }

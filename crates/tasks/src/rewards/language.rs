@@ -3,18 +3,23 @@
 //! The score is the share of letters in the script, tags left out. It sees scripts, not languages: French passes for
 //! English. A completion without letters scores 0.
 
-use super::{Evidence, Reads, Rule, Verdict};
+use std::path::Path;
+
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// Keys of `language`.
-#[derive(Debug, Clone, Deserialize)]
+use super::rule::{Configured, Evidence, Reads, Rule, Verdict};
+use crate::refusal::Refusal;
+
+/// The keys of `language`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub struct LanguageConfig {
     /// The wanted script.
     pub script: Script,
 }
 
 /// A script that `language` can tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Script {
     /// Chinese characters.
@@ -67,6 +72,17 @@ impl Language {
     /// The rule for a script.
     pub fn new(config: LanguageConfig) -> Language {
         Language { script: config.script }
+    }
+}
+
+impl Configured for Language {
+    const NAME: &'static str = "language";
+    const SUMMARY: &'static str = "The completion's letters belong to the wanted script; the score is their share.";
+    const READS: Reads = Reads::Prompt;
+    type Keys = LanguageConfig;
+
+    fn build(keys: LanguageConfig, _: &Path) -> Result<Language, Refusal> {
+        Ok(Language::new(keys))
     }
 }
 

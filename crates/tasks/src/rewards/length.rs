@@ -2,25 +2,30 @@
 //!
 //! It judges length alone. A completion that was cut short scores 0, however long it was allowed to be.
 
-use super::{Evidence, Reads, Rule, RuleConfig, RuleError, Verdict};
-use serde::Deserialize;
+use std::path::Path;
 
-/// Keys of `length`.
-#[derive(Debug, Clone, Deserialize)]
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::rule::{Configured, Evidence, Reads, Rule, Verdict};
+use crate::refusal::Refusal;
+
+/// The keys of `length`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct LengthConfig {
-    /// The least length (default 1).
+    /// The least length.
     pub min: usize,
-    /// The greatest length.
+    /// The greatest length; without it any length is short enough.
     pub max: Option<usize>,
-    /// Over how much the score falls to 0 outside the bounds (default 0: at once).
+    /// Over how much the score falls to 0 outside the bounds; 0 for at once.
     pub margin: usize,
-    /// What is counted: `tokens` (default, the end token included) or `chars`.
+    /// What is counted: tokens, the end token included, or characters.
     pub unit: LengthUnit,
 }
 
 /// What a length counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LengthUnit {
     /// Tokens of the policy's tokenizer, the end token included.
@@ -47,12 +52,19 @@ impl Length {
     pub fn new(config: LengthConfig) -> Length {
         Length { config }
     }
+}
 
-    pub(super) fn from_config(config: &RuleConfig) -> Result<Length, RuleError> {
-        let keys: LengthConfig = config.own()?;
+impl Configured for Length {
+    const NAME: &'static str = "length";
+    const SUMMARY: &'static str =
+        "The completion's length lies within bounds; outside them the score falls linearly to 0 over a margin.";
+    const READS: Reads = Reads::Prompt;
+    type Keys = LengthConfig;
+
+    fn build(keys: LengthConfig, _: &Path) -> Result<Length, Refusal> {
         match keys.max {
             Some(max) if max < keys.min => {
-                Err(config.bad("max", format!("{max} lies below min = {}", keys.min), "swap the two"))
+                Err(Refusal::new(format!("{max} lies below min = {}", keys.min), "swap the two").in_key("max"))
             }
             _ => Ok(Length::new(keys)),
         }

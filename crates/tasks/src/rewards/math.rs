@@ -3,15 +3,21 @@
 //! Understands `\boxed{}`, `$…$`, `\frac{a}{b}`, `\text{…}`, degrees, quantities and arithmetic. It does no algebra:
 //! x + 1 and 1 + x differ. No crate equals Python's math-verify; this stays on the side of saying "wrong".
 
-use super::answer::{self, ReadFrom};
-use super::{Evidence, Reads, Rule, Verdict, expression, quantity};
+use std::path::Path;
+
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// Keys of `math`.
-#[derive(Debug, Clone, Default, Deserialize)]
+use super::answer::{self, ReadFrom};
+use super::rule::{Configured, Evidence, Reads, Rule, Verdict};
+use super::{expression, quantity};
+use crate::refusal::Refusal;
+
+/// The keys of `math`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct MathConfig {
-    /// Where the answer stands.
+    /// Where the answer stands: in the one `<answer>` block, or the whole completion is the answer.
     pub read: ReadFrom,
 }
 
@@ -140,6 +146,18 @@ fn braced(text: &str) -> Option<(&str, &str)> {
         }
     }
     None
+}
+
+impl Configured for Math {
+    const NAME: &'static str = "math";
+    const SUMMARY: &'static str =
+        "The final answer of a mathematical question equals the known one, by value where both can be worked out.";
+    const READS: Reads = Reads::Answer;
+    type Keys = MathConfig;
+
+    fn build(keys: MathConfig, _: &Path) -> Result<Math, Refusal> {
+        Ok(Math::new(keys))
+    }
 }
 
 impl Rule for Math {

@@ -3,19 +3,27 @@
 //! Reads 三年六个月, 2万余元, full-width digits, thousands separators, percentages and fractions; see [`super::quantity`].
 //! It abstains where the case has no answer or one that is no quantity.
 
-use super::answer::{self, ReadFrom};
-use super::{Evidence, Reads, Rule, RuleConfig, RuleError, Verdict, quantity};
+use std::path::Path;
+
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// Keys of `number`.
-#[derive(Debug, Clone, Default, Deserialize)]
+use super::answer::{self, ReadFrom};
+use super::quantity;
+use super::rule::{Configured, Evidence, Reads, Rule, Verdict};
+use crate::refusal::Refusal;
+
+/// The keys of `number`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct NumberConfig {
-    /// The allowed difference as a share of the known value (default 0).
+    /// The allowed difference as a share of the known value.
+    #[schemars(range(min = 0.0), extend("hint" = "0.01 allows one percent"))]
     pub tolerance: f64,
-    /// The allowed difference in the known value's own unit, months for durations (default 0).
+    /// The allowed difference in the known value's own unit, months for durations.
+    #[schemars(range(min = 0.0))]
     pub tolerance_absolute: f64,
-    /// Where the answer stands.
+    /// Where the answer stands: in the one `<answer>` block, or the whole completion is the answer.
     pub read: ReadFrom,
 }
 
@@ -30,18 +38,15 @@ impl Number {
     pub fn new(config: NumberConfig) -> Number {
         Number { config }
     }
+}
 
-    pub(super) fn from_config(config: &RuleConfig) -> Result<Number, RuleError> {
-        let keys: NumberConfig = config.own()?;
-        for (key, value) in [("tolerance", keys.tolerance), ("tolerance_absolute", keys.tolerance_absolute)] {
-            if !(value.is_finite() && value >= 0.0) {
-                return Err(config.bad(
-                    key,
-                    format!("{value} is not a number from 0 upwards"),
-                    "0.01 allows one percent",
-                ));
-            }
-        }
+impl Configured for Number {
+    const NAME: &'static str = "number";
+    const SUMMARY: &'static str = "The answer is one quantity equal to the known answer's, within a tolerance.";
+    const READS: Reads = Reads::Answer;
+    type Keys = NumberConfig;
+
+    fn build(keys: NumberConfig, _: &Path) -> Result<Number, Refusal> {
         Ok(Number::new(keys))
     }
 }

@@ -4,20 +4,25 @@
 //! back-references are allowed, so matching can explode: it is cut off after a fixed number of steps, which is a
 //! time-out and not a score.
 
-use super::answer::{self, ReadFrom};
-use super::{Evidence, Reads, Rule, RuleConfig, RuleError, Verdict};
+use std::path::Path;
+
 use fancy_regex::{Error, RegexBuilder, RuntimeError};
+use schemars::JsonSchema;
 use serde::Deserialize;
+
+use super::answer::{self, ReadFrom};
+use super::rule::{Configured, Evidence, Reads, Rule, Verdict};
+use crate::refusal::Refusal;
 
 /// Steps of backtracking before a match is given up; about a tenth of a second.
 const BACKTRACK_LIMIT: usize = 1_000_000;
 
-/// Keys of `regex`.
-#[derive(Debug, Clone, Deserialize)]
+/// The keys of `regex`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub struct RegexConfig {
-    /// The pattern for the whole answer.
+    /// The pattern for the whole answer, in the syntax of Rust's `fancy-regex`.
     pub pattern: String,
-    /// Where the answer stands.
+    /// Where the answer stands: in the one `<answer>` block, or the whole completion is the answer.
     #[serde(default)]
     pub read: ReadFrom,
 }
@@ -29,13 +34,17 @@ pub struct Regex {
     read: ReadFrom,
 }
 
-impl Regex {
-    pub(super) fn from_config(config: &RuleConfig) -> Result<Regex, RuleError> {
-        let keys: RegexConfig = config.own()?;
-        let pattern = RegexBuilder::new(&format!(r"\A(?:{})\z", keys.pattern))
-            .backtrack_limit(BACKTRACK_LIMIT)
-            .build()
-            .map_err(|error| config.bad("pattern", error.to_string(), "in TOML, single quotes keep backslashes"))?;
+impl Configured for Regex {
+    const NAME: &'static str = "regex";
+    const SUMMARY: &'static str = "The answer matches a pattern as a whole.";
+    const READS: Reads = Reads::Prompt;
+    type Keys = RegexConfig;
+
+    fn build(keys: RegexConfig, _: &Path) -> Result<Regex, Refusal> {
+        let pattern = RegexBuilder::new(&format!(r"\A(?:{})\z", keys.pattern)).backtrack_limit(BACKTRACK_LIMIT).build();
+        let pattern = pattern.map_err(|error| {
+            Refusal::new(error.to_string(), "in TOML, single quotes keep backslashes").in_key("pattern")
+        })?;
         Ok(Regex { pattern, read: keys.read })
     }
 }
@@ -70,8 +79,8 @@ mod tests {
     use crate::case::Completion;
 
     fn judge(pattern: &str, answer: &str) -> Verdict {
-        let keys = toml::Table::from_iter([("pattern".to_string(), toml::Value::String(pattern.to_string()))]);
-        let rule = Regex::from_config(&RuleConfig { rule: "regex".into(), keys }).unwrap();
+        let keys = RegexConfig { pattern: pattern.into(), read: ReadFrom::Block };
+        let rule = Regex::build(keys, Path::new("")).unwrap();
         let text = format!("<answer>{answer}</answer>");
         let completion = Completion::finished(&text);
         rule.judge(&Evidence { prompt: "p", answer: None, completion: &completion })

@@ -1,49 +1,47 @@
-//! From a recipe's table to a rule: `{ rule = "number", weight = 1.0, gate = true, tolerance = 0.01 }`.
+//! The rules by name: what a recipe can say, and what it gets.
 //!
-//! `rule`, `weight` (1 unless written) and `gate` (`true` asks for the full score, a number for at least that) belong to
-//! every rule; the other keys are the rule's own typed struct, and an unknown one is refused with a suggestion. Names
-//! that other trainers use for the same thing are not accepted, only suggested from.
+//! `rule`, `weight` and `gate` belong to every rule; the other keys are the rule's own struct. An unknown rule or key is
+//! refused with a suggestion. Names that other trainers use for the same thing are not accepted, only suggested from.
 //!
-//! To add a rule: write its file, then one line in [`CONSTRUCTORS`].
+//! To add a rule, write its file and add a line to [`RULES`].
 
-use super::{
-    Rule, RuleError, choice, countdown, dictionary, exact, format, interval, language, length, math, number, regex,
-    repetition,
-};
-use crate::suggest;
-use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 
-/// One rule of a recipe, as written.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RuleConfig {
-    /// The rule's name.
-    pub rule: String,
-    /// All its other keys.
-    #[serde(flatten)]
-    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
-    pub keys: toml::Table,
-}
+use toml::Table;
 
-type Constructor = fn(&RuleConfig, &Path) -> Result<Arc<dyn Rule>, RuleError>;
+use super::choice::Choice;
+use super::config::{RuleConfig, Shared};
+use super::countdown::Countdown;
+use super::dictionary::DictionaryRule;
+use super::exact::Exact;
+use super::format::Format;
+use super::interval::Interval;
+use super::language::Language;
+use super::length::Length;
+use super::math::Math;
+use super::number::Number;
+use super::regex::Regex;
+use super::repetition::Repetition;
+use super::rule::{Configured, Reads, Rule};
+use crate::keys::{self, KeyDoc};
+use crate::refusal::Refusal;
+use crate::suggest;
 
 /// Every rule that a recipe can name.
-pub const CONSTRUCTORS: &[(&str, Constructor)] = &[
-    ("choice", |config, _| Ok(Arc::new(choice::Choice::new(config.own()?)))),
-    ("countdown", |config, _| Ok(Arc::new(countdown::Countdown::from_config(config)?))),
-    ("dictionary", |config, folder| Ok(Arc::new(dictionary::DictionaryRule::from_config(config, folder)?))),
-    ("exact", |config, _| Ok(Arc::new(exact::Exact::new(config.own()?)))),
-    ("format", |config, _| Ok(Arc::new(format::Format::new(config.own()?)))),
-    ("interval", |config, _| Ok(Arc::new(interval::Interval::from_config(config)?))),
-    ("language", |config, _| Ok(Arc::new(language::Language::new(config.own()?)))),
-    ("length", |config, _| Ok(Arc::new(length::Length::from_config(config)?))),
-    ("math", |config, _| Ok(Arc::new(math::Math::new(config.own()?)))),
-    ("number", |config, _| Ok(Arc::new(number::Number::from_config(config)?))),
-    ("regex", |config, _| Ok(Arc::new(regex::Regex::from_config(config)?))),
-    ("repetition", |config, _| Ok(Arc::new(repetition::Repetition::from_config(config)?))),
+const RULES: &[Entry] = &[
+    Entry::of::<Choice>(),
+    Entry::of::<Countdown>(),
+    Entry::of::<DictionaryRule>(),
+    Entry::of::<Exact>(),
+    Entry::of::<Format>(),
+    Entry::of::<Interval>(),
+    Entry::of::<Language>(),
+    Entry::of::<Length>(),
+    Entry::of::<Math>(),
+    Entry::of::<Number>(),
+    Entry::of::<Regex>(),
+    Entry::of::<Repetition>(),
 ];
 
 /// What other trainers call a rule, and our name for it.
@@ -57,101 +55,91 @@ const FOREIGN_NAMES: &[(&str, &str)] = &[
     ("language_consistency", "language"),
 ];
 
+struct Entry {
+    name: &'static str,
+    reads: Reads,
+    summary: &'static str,
+    keys: fn() -> Vec<KeyDoc>,
+    build: fn(Table, &Path) -> Result<Arc<dyn Rule>, Refusal>,
+}
+
+impl Entry {
+    const fn of<R: Configured>() -> Entry {
+        Entry {
+            name: R::NAME,
+            reads: R::READS,
+            summary: R::SUMMARY,
+            keys: keys::keys_of::<R::Keys>,
+            build: |table, folder| Ok(Arc::new(R::build(keys::read(table, &[])?, folder)?)),
+        }
+    }
+}
+
+/// A rule, for a person to read.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// Its name in recipes.
+    pub name: &'static str,
+    /// What it rewards, in a sentence.
+    pub summary: &'static str,
+    /// The most that it looks at besides the completion.
+    pub reads: Reads,
+    /// Its own keys, then those that every rule has.
+    pub keys: Vec<KeyDoc>,
+}
+
+/// The names of all rules.
+pub fn names() -> impl Iterator<Item = &'static str> + Clone {
+    RULES.iter().map(|entry| entry.name)
+}
+
+/// The rule of that name, for a person to read.
+pub fn describe(name: &str) -> Option<Described> {
+    let entry = RULES.iter().find(|entry| entry.name == name)?;
+    let keys = [(entry.keys)(), keys::keys_of::<Shared>()].concat();
+    Some(Described { name: entry.name, summary: entry.summary, reads: entry.reads, keys })
+}
+
+/// A rule as a recipe writes it.
+pub(super) struct Built {
+    pub rule: Arc<dyn Rule>,
+    pub weight: f64,
+    /// The least score that lets a reward through, where the rule is a gate.
+    pub gate: Option<f64>,
+}
+
 /// Builds a rule; relative paths start at `folder`.
-pub(super) fn build(config: &RuleConfig, folder: &Path) -> Result<Arc<dyn Rule>, RuleError> {
+///
+/// # Errors
+/// An unknown rule; in the rule an unknown key, a value that cannot be, a file that cannot be read.
+pub(super) fn build(config: &RuleConfig, folder: &Path) -> Result<Built, Refusal> {
     let name = config.rule.as_str();
-    match CONSTRUCTORS.iter().find(|(known, _)| *known == name) {
-        Some((_, construct)) => construct(config, folder),
-        None => Err(RuleError::UnknownRule {
-            name: name.to_string(),
-            hint: match FOREIGN_NAMES.iter().find(|(theirs, _)| *theirs == name) {
-                Some((_, ours)) => format!("here it is called \"{ours}\""),
-                None => suggest::hint(name, CONSTRUCTORS.iter().map(|(known, _)| *known)),
-            },
-        }),
-    }
+    let Some(entry) = RULES.iter().find(|entry| entry.name == name) else {
+        let hint = match FOREIGN_NAMES.iter().find(|(theirs, _)| *theirs == name) {
+            Some((_, ours)) => format!("here it is called \"{ours}\""),
+            None => suggest::hint(name, names()),
+        };
+        return Err(Refusal::new(format!("there is no rule \"{name}\""), hint));
+    };
+    built(entry, config, folder).map_err(|refusal| refusal.in_rule(name))
 }
 
-impl RuleConfig {
-    /// How much the rule counts; 1 unless written.
-    ///
-    /// # Errors
-    /// [`RuleError::BadValue`] unless it is a finite number ≥ 0.
-    pub fn weight(&self) -> Result<f64, RuleError> {
-        match self.keys.get("weight").map(as_number) {
-            None => Ok(1.0),
-            Some(Some(weight)) if weight.is_finite() && weight >= 0.0 => Ok(weight),
-            Some(_) => Err(self.bad("weight", "not a number from 0 upwards", "for example `weight = 0.5`")),
-        }
-    }
-
-    /// The least score that lets a reward through, if the rule is a gate.
-    ///
-    /// # Errors
-    /// [`RuleError::BadValue`] unless it is a boolean or a number above 0 and at most 1.
-    pub fn gate(&self) -> Result<Option<f64>, RuleError> {
-        let bad =
-            || self.bad("gate", "neither a boolean nor a share in (0, 1]", "for example `gate = true` or `gate = 0.5`");
-        match self.keys.get("gate") {
-            None | Some(toml::Value::Boolean(false)) => Ok(None),
-            Some(toml::Value::Boolean(true)) => Ok(Some(1.0)),
-            Some(value) => match as_number(value) {
-                Some(threshold) if threshold > 0.0 && threshold <= 1.0 => Ok(Some(threshold)),
-                _ => Err(bad()),
-            },
-        }
-    }
-
-    /// The rule's own keys as its typed struct.
-    ///
-    /// # Errors
-    /// [`RuleError::UnknownKey`] with a suggestion, or [`RuleError::BadValue`] naming the key.
-    pub fn own<T: DeserializeOwned>(&self) -> Result<T, RuleError> {
-        let known = suggest::fields_of::<T>();
-        let own: toml::Table = self
-            .keys
-            .iter()
-            .filter(|(key, _)| *key != "weight" && *key != "gate")
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect();
-        if let Some(key) = own.keys().find(|key| !known.contains(&key.as_str())) {
-            let names = ["rule", "weight", "gate"].into_iter().chain(known.iter().copied());
-            return Err(RuleError::UnknownKey {
-                rule: self.rule.clone(),
-                key: key.clone(),
-                hint: suggest::hint(key, names),
-            });
-        }
-        serde_path_to_error::deserialize(toml::Value::Table(own)).map_err(|error| {
-            let key = error.path().to_string();
-            let problem = error.into_inner().to_string();
-            self.bad(
-                if key == "." { "keys" } else { &key },
-                problem.trim(),
-                "see the rule's documentation for what it takes",
-            )
-        })
-    }
-
-    /// The error for a value of this rule that cannot be.
-    pub fn bad(&self, key: &str, problem: impl Into<String>, hint: impl Into<String>) -> RuleError {
-        RuleError::BadValue {
-            rule: self.rule.clone(),
-            key: key.to_string(),
-            problem: problem.into(),
-            hint: hint.into(),
-        }
-    }
-}
-
-fn as_number(value: &toml::Value) -> Option<f64> {
-    value.as_float().or_else(|| value.as_integer().map(|integer| integer as f64))
+fn built(entry: &Entry, config: &RuleConfig, folder: &Path) -> Result<Built, Refusal> {
+    let shared = keys::names_of::<Shared>();
+    let own: Vec<String> = (entry.keys)().into_iter().map(|key| key.name).collect();
+    let known: Vec<&str> = ["rule"].into_iter().chain(shared.iter().chain(&own).map(String::as_str)).collect();
+    keys::refuse_unknown(&config.keys, &known, &[])?;
+    let (shared, own): (Table, Table) = config.keys.clone().into_iter().partition(|(key, _)| shared.contains(key));
+    let Shared { weight, gate } = keys::read(shared, &[])?;
+    Ok(Built { rule: (entry.build)(own, folder)?, weight, gate: gate.threshold() })
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::rewards::{RuleConfig, RuleSet};
     use std::path::Path;
+
+    use super::{describe, names};
+    use crate::rewards::{Reads, RuleConfig, RuleSet};
 
     fn set(toml: &str) -> Result<RuleSet, String> {
         #[derive(serde::Deserialize)]
@@ -159,15 +147,7 @@ mod tests {
             rules: Vec<RuleConfig>,
         }
         let recipe: Recipe = toml::from_str(toml).map_err(|error| error.to_string())?;
-        RuleSet::from_config(&recipe.rules, Path::new(".")).map_err(|error| error.to_string())
-    }
-
-    #[track_caller]
-    fn refused(toml: &str, message: &str) {
-        match set(toml) {
-            Ok(_) => panic!("accepted: {toml}"),
-            Err(error) => assert!(error.contains(message), "{error}"),
-        }
+        RuleSet::from_config(&recipe.rules, Path::new(".")).map_err(|refusal| refusal.to_string())
     }
 
     #[test]
@@ -179,12 +159,72 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_and_mended() {
-        refused("rules = [{ rule = \"exakt\" }]", "did you mean \"exact\"?");
-        refused("rules = [{ rule = \"think_format_reward\" }]", "here it is called \"format\"");
-        refused("rules = [{ rule = \"exact\", wieght = 1 }]", "did you mean \"weight\"?");
-        refused("rules = [{ rule = \"exact\", weight = -1 }]", "rule \"exact\": weight: not a number");
-        refused("rules = [{ rule = \"exact\", gate = 2 }]", "gate: neither");
-        refused("rules = [{ rule = \"format\", think = 3 }]", "rule \"format\": think: ");
-        refused("rules = [{ rule = \"format\", weight = 0 }]", "no rule has a positive weight");
+        for (rule, expected) in [
+            ("rule = \"exakt\"", "there is no rule \"exakt\"\nhint: did you mean \"exact\"?"),
+            (
+                "rule = \"think_format_reward\"",
+                "there is no rule \"think_format_reward\"\nhint: here it is called \"format\"",
+            ),
+            ("rule = \"exact\", wieght = 1", "rule \"exact\": wieght: unknown key\nhint: did you mean \"weight\"?"),
+            (
+                "rule = \"exact\", weight = -1",
+                "rule \"exact\": weight: -1 is below 0\nhint: it takes number ≥ 0; 1.0 is the default",
+            ),
+            (
+                "rule = \"exact\", gate = 2",
+                "rule \"exact\": gate: 2 is above 1\nhint: it takes true or false or number > 0 and ≤ 1; false is the default",
+            ),
+            (
+                "rule = \"number\", tolerance = -0.5",
+                "rule \"number\": tolerance: -0.5 is below 0\nhint: 0.01 allows one percent",
+            ),
+            ("rule = \"length\", min = 3, max = 2", "rule \"length\": max: 2 lies below min = 3\nhint: swap the two"),
+            (
+                "rule = \"dictionary\", path = \"no.txt\"",
+                "rule \"dictionary\": path: ./no.txt: No such file or directory (os error 2)\nhint: give a UTF-8 text file, one word a line, or .jsonl with a field `word`",
+            ),
+            (
+                "rule = \"format\", weight = 0",
+                "no rule has a positive weight\nhint: give at least one rule `weight = 1.0`",
+            ),
+        ] {
+            let refusal = set(&format!("rules = [{{ {rule} }}]")).err().expect(rule);
+            assert_eq!(refusal, expected);
+        }
+        let wrong_type = set("rules = [{ rule = \"format\", think = 3 }]").err().expect("refused");
+        assert!(wrong_type.starts_with("rule \"format\": think: invalid type"), "{wrong_type}");
+    }
+
+    #[test]
+    fn every_rule_describes_itself() {
+        for name in names() {
+            let rule = describe(name).expect("a rule");
+            assert!(rule.summary.ends_with('.'), "{rule:?}");
+            assert!(rule.keys.iter().all(|key| key.doc.ends_with('.')), "{rule:?}");
+            assert!(rule.keys.iter().any(|key| key.name == "weight"), "{rule:?}");
+        }
+        assert_eq!(describe("number").expect("a rule").reads, Reads::Answer);
+        assert!(describe("exakt").is_none());
+    }
+
+    /// What a recipe leaves out is in its range too, and the struct says the same as the rule it makes.
+    #[test]
+    fn every_rule_can_be_built_from_its_defaults() {
+        for name in names() {
+            let rule = describe(name).expect("a rule");
+            let required = match name {
+                "language" => ", script = \"han\"",
+                "regex" => ", pattern = \"a\"",
+                _ => "",
+            };
+            let defaults: String = rule
+                .keys
+                .iter()
+                .filter_map(|key| Some(format!(", {} = {}", key.name, key.default.as_ref()?)))
+                .collect();
+            let set = set(&format!("rules = [{{ rule = \"{name}\"{required}{defaults} }}]")).expect(name);
+            assert_eq!(set.weights().collect::<Vec<_>>(), [(name, 1.0)]);
+            assert!(!set.reads_answers() || rule.reads == Reads::Answer, "{name}");
+        }
     }
 }

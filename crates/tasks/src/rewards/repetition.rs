@@ -3,17 +3,24 @@
 //! Repeats up to `free` are not counted against it, since every honest text has some. Shorter than one n-gram scores 1: there is
 //! nothing to repeat, and whether it says anything is for other rules.
 
-use super::{Evidence, Reads, Rule, RuleConfig, RuleError, Verdict};
-use serde::Deserialize;
 use std::collections::HashSet;
+use std::path::Path;
 
-/// Keys of `repetition`.
-#[derive(Debug, Clone, Deserialize)]
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::rule::{Configured, Evidence, Reads, Rule, Verdict};
+use crate::refusal::Refusal;
+
+/// The keys of `repetition`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RepetitionConfig {
-    /// Characters in an n-gram (default 8).
+    /// Characters in an n-gram.
+    #[schemars(range(min = 1))]
     pub chars: usize,
-    /// The share of repeats that costs nothing (default 0.2).
+    /// The share of repeats that costs nothing.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
     pub free: f64,
 }
 
@@ -34,15 +41,16 @@ impl Repetition {
     pub fn new(config: RepetitionConfig) -> Repetition {
         Repetition { config }
     }
+}
 
-    pub(super) fn from_config(config: &RuleConfig) -> Result<Repetition, RuleError> {
-        let keys: RepetitionConfig = config.own()?;
-        if keys.chars == 0 {
-            return Err(config.bad("chars", "0 characters make no n-gram", "8 is the default"));
-        }
-        if !(0.0..1.0).contains(&keys.free) {
-            return Err(config.bad("free", format!("{} is not in [0, 1)", keys.free), "0.2 is the default"));
-        }
+impl Configured for Repetition {
+    const NAME: &'static str = "repetition";
+    const SUMMARY: &'static str =
+        "The completion does not repeat itself: 1 less the share of character n-grams that came before.";
+    const READS: Reads = Reads::Prompt;
+    type Keys = RepetitionConfig;
+
+    fn build(keys: RepetitionConfig, _: &Path) -> Result<Repetition, Refusal> {
         Ok(Repetition::new(keys))
     }
 }

@@ -4,11 +4,16 @@
 //! threshold. A gate that is shut decides alone; otherwise a rule that failed or timed out leaves the completion without a reward,
 //! because the sum of the others would pay a policy for making that rule fail.
 
-use super::{Evidence, Reads, Rule, RuleConfig, RuleError, Verdict, registry};
-use crate::case::Completion;
-use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::config::RuleConfig;
+use super::registry::{self, Built};
+use super::rule::{Evidence, Reads, Rule, Verdict};
+use crate::case::Completion;
+use crate::refusal::Refusal;
 
 /// Rules, how much each counts, and which of them are gates.
 #[derive(Clone, Default)]
@@ -89,13 +94,14 @@ impl RuleSet {
     ///
     /// # Errors
     /// An unknown rule or key (with a suggestion), a value that cannot be, a file that cannot be read, or no positive weight.
-    pub fn from_config(configs: &[RuleConfig], folder: &Path) -> Result<RuleSet, RuleError> {
+    pub fn from_config(configs: &[RuleConfig], folder: &Path) -> Result<RuleSet, Refusal> {
         let mut set = RuleSet::new();
         for config in configs {
-            set = set.push(registry::build(config, folder)?, config.weight()?, config.gate()?);
+            let Built { rule, weight, gate } = registry::build(config, folder)?;
+            set = set.push(rule, weight, gate);
         }
         if !set.entries.iter().any(|entry| entry.weight > 0.0) {
-            return Err(RuleError::NoWeight);
+            return Err(Refusal::new("no rule has a positive weight", "give at least one rule `weight = 1.0`"));
         }
         Ok(set)
     }

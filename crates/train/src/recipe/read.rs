@@ -127,13 +127,7 @@ impl Reader {
 
     /// A refusal found in a table, at its key's line.
     fn within(&self, place: &str, refusal: Refusal) -> Refusal {
-        let inner = refusal.place.key();
-        let key = match (place, inner.as_str()) {
-            (outer, "") => outer.to_string(),
-            ("", inner) => inner.to_string(),
-            (outer, inner) => format!("{outer}.{inner}"),
-        };
-        self.refuse(&key, refusal.problem, refusal.hint)
+        if place.is_empty() { self.source.located(refusal) } else { self.source.at(place, refusal) }
     }
 
     fn take_word(&self, place: &str, table: &mut Table, key: &str) -> Result<Option<String>, Refusal> {

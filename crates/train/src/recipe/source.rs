@@ -21,7 +21,15 @@ impl Source {
 
     /// A refusal found inside the value of a key, such as a rule's.
     pub(super) fn at(&self, key: &str, refusal: Refusal) -> Refusal {
-        refusal.in_key(key).in_line(&self.path, self.line_of(key))
+        self.located(refusal.in_key(key))
+    }
+
+    /// A refusal with the line of its key or, where that is not written, of the table around it.
+    pub(super) fn located(&self, refusal: Refusal) -> Refusal {
+        let key = refusal.place.key();
+        let around = std::iter::successors(Some(key.as_str()), |key| key.rsplit_once('.').map(|(outer, _)| outer));
+        let line = around.into_iter().find_map(|key| self.line_of(key));
+        refusal.in_line(&self.path, line)
     }
 
     /// The refusal of a file that is not TOML.

@@ -5,19 +5,21 @@
 
 use std::fmt::Write;
 
+use tasks::data::Inspection;
 use tasks::data::findings::{AnswerKind, Findings};
 use tasks::data::layout::Layout;
-use tasks::data::{InspectError, Inspection};
+use tasks::refusal::Refusal;
 
 /// The recipe, as TOML. `cases` is the file with the cases and `model` the folder of the base model, both as seen from the
 /// recipe's folder.
 ///
 /// # Errors
-/// [`InspectError::Documents`]: documents ask nothing.
-pub fn starter(inspection: &Inspection, name: &str, cases: &str, model: &str) -> Result<String, InspectError> {
+/// Documents: they ask nothing.
+pub fn starter(inspection: &Inspection, name: &str, cases: &str, model: &str) -> Result<String, Refusal> {
     let found = &inspection.findings;
     if found.layout == Layout::Documents {
-        return Err(InspectError::Documents);
+        let problem = "documents ask nothing, so no task follows from them";
+        return Err(Refusal::new(problem, "add cases with `prompt` and `answer`"));
     }
     let mut text = String::new();
     // Writing to a string cannot fail.

@@ -67,20 +67,13 @@ impl Checking<'_> {
     /// A refusal at the stage's `rules`, or at the task's own.
     pub fn rules(&self, rules: &Rules, cases: usize) -> Result<(), TrainError> {
         let settings = self.place.settings;
-        let set = match rules.build(self.task, &settings.folder) {
-            Ok(set) => set,
-            Err(error) => {
-                let text = error.to_string();
-                let mut lines = text.lines().filter_map(|line| line.strip_prefix("hint: "));
-                let hint = lines.next().unwrap_or("see the rules in the README");
-                let problem = text.split("\nhint: ").next().unwrap_or(&text);
-                // Rules that stand in the task's own table are wrong there.
-                let own = matches!(rules, Rules::Arm(_)) && settings.task.contains_key("rules");
-                let problem = problem.strip_prefix("jsonl: rules: ").filter(|_| own).unwrap_or(problem);
-                let key = if own { "task.rules".to_string() } else { format!("stages[{}].rules", self.place.index) };
-                return Err(settings.refuse(&key, problem.trim_start_matches("rules: "), hint).into());
+        let set = rules.build(self.task, &settings.folder).map_err(|refusal| {
+            // A refusal that begins with a key is about the rules in the task's own table.
+            match refusal.place.key().is_empty() {
+                true => settings.refuse_at(&format!("stages[{}].rules", self.place.index), refusal),
+                false => settings.refuse_at("task", refusal),
             }
-        };
+        })?;
         let cases = self.cases(Split::Train, cases)?;
         if set.reads_answers() && cases.iter().all(|case| case.answer.is_none()) {
             let hint = "give the cases an `answer`, or use rules that read the prompt alone";

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use crate::error::TrainError;
 use crate::recipe::outline::heldout_cases;
 use crate::trainer::Trainer;
-use tasks::TaskError;
 use tasks::data::held_out::HeldOut;
 use tasks::data::texts::{self, Text};
 
@@ -20,7 +19,7 @@ pub(super) fn kept(paths: &[PathBuf], trainer: &mut Trainer) -> Result<Vec<Text>
     let met = found.texts.len();
     found.texts.retain(|text| !withdrawn.contains(&text.id));
     if let Some(text) = found.texts.iter().find(|text| trainer.run.withdrawn_since().contains(&text.id)) {
-        return Err(TaskError::Withdrawn { id: text.id.clone() }.into());
+        return Err(tasks::withdrawn(&text.id).into());
     }
     let cases = heldout_cases(trainer.settings, trainer.stages).max(trainer.settings.eval.unseen_cases);
     let held_out = HeldOut::of(trainer.task.kept_out(cases, trainer.settings.seed)?);

@@ -1,7 +1,7 @@
-//! Parquet's cells as JSON values.
+//! Rows from Parquet, each cell as a JSON value.
 
-use super::InspectError;
-use super::table::{Row, row, whole};
+use std::path::Path;
+
 use arrow::array::{Array, AsArray, RecordBatchReader};
 use arrow::datatypes::{
     DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
@@ -9,14 +9,18 @@ use arrow::datatypes::{
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
-use std::path::Path;
 
-/// The rows of a Parquet file.
-pub(super) fn parquet(path: &Path) -> Result<Vec<Row>, InspectError> {
+use super::row::{Row, row};
+use crate::refusal::Refusal;
+
+/// # Errors
+/// Bytes that are no Parquet, or a compression that was not compiled in.
+pub(super) fn rows(path: &Path) -> Result<Vec<Row>, Refusal> {
     let bad = |error: String| {
-        whole(path, format!("no Parquet that can be read: {error}"), "write it with Snappy or no compression")
+        let hint = "write it with Snappy or no compression";
+        Refusal::new(format!("no Parquet that can be read: {error}"), hint).in_file(path)
     };
-    let file = std::fs::File::open(path).map_err(|source| InspectError::Read { path: path.to_path_buf(), source })?;
+    let file = std::fs::File::open(path).map_err(|error| bad(error.to_string()))?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(file)
         .and_then(|builder| builder.build())
         .map_err(|error| bad(error.to_string()))?;

@@ -1,0 +1,34 @@
+//! A file's bytes as text, whatever they are written in.
+
+use std::path::Path;
+
+use crate::refusal::Refusal;
+
+/// Text in UTF-8, in UTF-16 with a byte order mark, or in GB18030, and the name of its encoding.
+///
+/// # Errors
+/// A binary file, and text in another encoding, by the line where it breaks.
+pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<(String, &'static str), Refusal> {
+    if let Some((encoding, mark)) = encoding_rs::Encoding::for_bom(bytes) {
+        let (text, wrong) = encoding.decode_without_bom_handling(&bytes[mark..]);
+        if wrong {
+            let problem = format!("it begins like {} and is not", encoding.name());
+            return Err(Refusal::new(problem, "save it as UTF-8").in_file(path));
+        }
+        return Ok((text.into_owned(), encoding.name()));
+    }
+    let error = match std::str::from_utf8(bytes) {
+        Ok(text) if !text.contains('\0') => return Ok((text.to_string(), "UTF-8")),
+        Ok(text) => text.find('\0').unwrap_or(0),
+        Err(error) => error.valid_up_to(),
+    };
+    let line = bytes[..error].iter().filter(|byte| **byte == b'\n').count() + 1;
+    if bytes.contains(&0) {
+        let hint = "give JSONL, JSON, CSV, Excel or Parquet";
+        return Err(Refusal::new("a zero byte: the file is binary", hint).in_line(path, line));
+    }
+    match encoding_rs::GB18030.decode_without_bom_handling_and_without_replacement(bytes) {
+        Some(text) => Ok((text.into_owned(), "GB18030")),
+        None => Err(Refusal::new("neither UTF-8 nor GB18030", "save it as UTF-8").in_line(path, line)),
+    }
+}

@@ -1,0 +1,48 @@
+//! A look at a file: what it holds, and its cases in the layout of [`crate::jsonl`].
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::findings::Findings;
+use super::layout::{self, Layout};
+use super::table;
+use crate::refusal::Refusal;
+
+/// What a file holds, and its cases.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    /// What was counted.
+    pub findings: Findings,
+    /// One object a case, as [`crate::jsonl`] reads them; for documents and judgments the rows as they are.
+    pub cases: Vec<Value>,
+}
+
+/// Looks at a file.
+///
+/// # Errors
+/// A file that cannot be read, holds no rows, or has columns of no known layout; the line where a text breaks.
+pub fn inspect(path: &Path) -> Result<Inspection, Refusal> {
+    let table = table::read(path)?;
+    let layout = Layout::of(&table.columns).ok_or_else(|| {
+        let problem = format!("no known layout has the columns {}", table.columns.join(", "));
+        let hint = "rename them to `prompt` and `answer`, or `messages`, or `text`";
+        Refusal::new(problem, hint).in_file(path)
+    })?;
+    let short = layout.outputs_are_answers(&table.rows);
+    let cases: Vec<Value> = table.rows.iter().map(|row| layout.case(row, short)).collect();
+    Ok(Inspection { findings: Findings::of(&table, layout, &cases), cases })
+}
+
+impl Inspection {
+    /// The cases as JSON lines; those without a prompt and those that stood further up are left out.
+    pub fn case_lines(&self) -> String {
+        let mut seen = HashSet::new();
+        let kept = self.cases.iter().filter(|case| {
+            let prompt = layout::prompt_of(case);
+            !prompt.trim().is_empty() && seen.insert(prompt)
+        });
+        kept.map(|case| format!("{case}\n")).collect()
+    }
+}
