@@ -6,6 +6,9 @@
   (`RLOOTrainer._compute_loss`). Each case gives the loss and `coefficients`, its derivative by every policy log-prob.
   Only the model's forward pass is replaced: it returns the given log-probs. Per-token lists are ragged, one row a
   completion, without padding.
+* `preference_losses.json`: DPO, IPO, robust DPO (`DPOTrainer._compute_loss`) and KTO (`KTOTrainer._compute_loss`), with
+  the same derivative, and the rewards and margins that both trainers log; and which completion KTO puts behind which
+  prompt to estimate the divergence, from a real trainer's data set.
 * `advantages.json`: what both trainers make of given rewards; null is an abstention (no reward function gave a score).
 * `divergences.json`: GKD's generalised Jensen-Shannon divergence (`GKDTrainer.generalized_jsd_loss`; beta 0 is
   forward KL(teacher || student), beta 1 reverse KL), per row, with the derivative by the student's logits; and the
@@ -27,7 +30,7 @@ import torch.nn.functional as F
 import transformers
 import trl
 from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from trl import DPOTrainer, GRPOConfig, GRPOTrainer, KTOConfig, KTOTrainer, RLOOConfig, RLOOTrainer
 from trl.experimental.gkd import GKDTrainer
 from trl.experimental.server_distillation.server_distillation_trainer import _add_tail_bucket
 
@@ -86,9 +89,12 @@ class OneProcess:
 
     num_processes = 1
     sync_gradients = True
+    device = torch.device("cpu")
 
     def gather(self, x):
         return x
+
+    gather_for_metrics = gather
 
     def reduce(self, x, reduction):
         return x
@@ -184,6 +190,178 @@ def policy_losses():
         "logprobs_reference": ragged(reference),
         "advantages": ADVANTAGES,
         "cases": cases,
+    }
+
+
+PAIR_LENGTHS = [(5, 3), (2, 6), (4, 4), (1, 2)]  # completion tokens of the chosen and the rejected side
+THUMB_LENGTHS = [4, 2, 6, 1, 3]
+THUMBS = [True, False, True, True, False]
+
+# `label_smoothing` is the share of pairs that are taken to be the wrong way round; TRL reads it in `robust` alone.
+PAIR_CASES = [
+    {"name": "sigmoid", "loss_type": "sigmoid", "beta": 0.1},
+    {"name": "sigmoid_steep", "loss_type": "sigmoid", "beta": 0.9},
+    {"name": "ipo", "loss_type": "ipo", "beta": 0.1},
+    {"name": "ipo_steep", "loss_type": "ipo", "beta": 0.6},
+    {"name": "robust", "loss_type": "robust", "beta": 0.1, "label_smoothing": 0.1},
+    {"name": "robust_steep", "loss_type": "robust", "beta": 0.9, "label_smoothing": 0.3},
+]
+# `kl_shift` moves the policy on the mismatched completions, so that the estimate is positive or, clamped, zero.
+THUMB_CASES = [
+    {"name": "kto", "beta": 0.1, "kl_shift": 0.4},
+    {"name": "kto_weighted", "beta": 0.5, "desirable_weight": 1.0, "undesirable_weight": 1.33, "kl_shift": 0.4},
+    {"name": "kto_clamped", "beta": 0.5, "kl_shift": -0.4},
+    {"name": "kto_all_desirable", "beta": 0.5, "kl_shift": 0.4, "labels": [True] * 5},
+    {"name": "kto_all_undesirable", "beta": 0.5, "kl_shift": 0.4, "labels": [False] * 5},
+]
+
+
+def sequences(seed, lengths):
+    """Padded policy and reference log-probs, and the mask of real tokens. Log-ratios of a token reach 0.8."""
+    draw = torch.Generator().manual_seed(seed)
+    shape = (len(lengths), max(lengths))
+    policy = -3 * torch.rand(shape, generator=draw, dtype=torch.float64) - 0.05
+    reference = policy + 1.6 * torch.rand(shape, generator=draw, dtype=torch.float64) - 0.8
+    mask = (torch.arange(shape[1])[None, :] < torch.tensor(lengths)[:, None]).double()
+    return policy, reference.clamp(max=-0.01), mask
+
+
+def completion_inputs(mask, prefix=""):
+    """What a collator makes of completions behind a prompt of one token: the model sees one token more than it answers for."""
+    whole = torch.cat([torch.zeros_like(mask[:, :1]), mask], dim=1).long()
+    return {
+        f"{prefix}input_ids": torch.zeros_like(whole),
+        f"{prefix}attention_mask": torch.ones_like(whole),
+        f"{prefix}completion_mask": whole,
+    }
+
+
+def model_answer(logprobs, mask):
+    """The output of a model with TRL's fused head: log-probs of the labelled tokens, zero elsewhere."""
+    nothing = torch.zeros_like(logprobs)
+    return SimpleNamespace(log_probs=logprobs * mask, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool())
+
+
+def preference_stub(**fields):
+    """A stand-in for a DPO or KTO trainer whose reference log-probs come with the batch."""
+    return SimpleNamespace(
+        accelerator=OneProcess(),
+        model=SimpleNamespace(training=True),
+        aux_loss_enabled=False,
+        precompute_ref_logps=True,
+        _metrics={"train": defaultdict(list)},
+        _total_train_tokens=0,
+        _tp_size=1,
+        **fields,
+    )
+
+
+def logged(trainer, names):
+    """The last value that a trainer logged under each name."""
+    metrics = trainer._metrics["train"]
+    return {name.replace("/", "_"): metrics[name][-1] for name in names if metrics[name]}
+
+
+def pair_case(case):
+    """One case of DPO: loss and derivative by every policy log-prob, chosen sides first."""
+    case = {"label_smoothing": 0.0} | case
+    lengths = [chosen for chosen, _ in PAIR_LENGTHS] + [rejected for _, rejected in PAIR_LENGTHS]
+    policy, reference, mask = sequences(17, lengths)
+    policy.requires_grad_()
+    trainer = preference_stub(
+        beta=case["beta"],
+        label_smoothing=case["label_smoothing"],
+        loss_types=[case["loss_type"]],
+        loss_weights=[1.0],
+        ld_alpha=None,
+        f_divergence_type="reverse_kl",
+        use_weighting=False,
+    )
+    chosen, rejected = (reference * mask).sum(1).chunk(2)
+    inputs = completion_inputs(mask) | {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
+    loss = DPOTrainer._compute_loss(trainer, lambda **_: model_answer(policy, mask), inputs, False)
+    loss.backward()
+    figures = logged(trainer, ["rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"])
+    return case | {"loss": loss.item(), "coefficients": ragged(policy.grad, lengths)} | figures
+
+
+def thumb_case(case):
+    """One case of KTO: loss and derivative by every policy log-prob."""
+    case = {"desirable_weight": 1.0, "undesirable_weight": 1.0, "labels": THUMBS} | case
+    policy, reference, mask = sequences(19, THUMB_LENGTHS)
+    policy.requires_grad_()
+    # The same lengths in another order: each completion stands behind the next prompt.
+    lengths = THUMB_LENGTHS[-1:] + THUMB_LENGTHS[:-1]
+    kl_reference, _, kl_mask = sequences(23, lengths)
+    kl_reference -= 0.5
+    kl_policy = kl_reference + case.pop("kl_shift")
+
+    def model(input_ids, **_):
+        return model_answer(kl_policy, kl_mask) if input_ids is kl_inputs["KL_input_ids"] else model_answer(policy, mask)
+
+    trainer = preference_stub(
+        beta=case["beta"],
+        loss_type="kto",
+        calculate_KL=True,
+        desirable_weight=case["desirable_weight"],
+        undesirable_weight=case["undesirable_weight"],
+    )
+    trainer._compute_kl_logps = partial(KTOTrainer._compute_kl_logps, trainer)
+    kl_inputs = completion_inputs(kl_mask, "KL_")
+    inputs = completion_inputs(mask) | kl_inputs
+    inputs["label"] = torch.tensor(case["labels"])
+    inputs["ref_logps"] = (reference * mask).sum(1)
+    inputs["ref_KL_logps"] = (kl_reference * kl_mask).sum(1)
+    loss = KTOTrainer._compute_loss(trainer, model, inputs, False)
+    loss.backward()
+    mismatched = {
+        "kl_logprobs_policy": ragged(kl_policy, lengths),
+        "kl_logprobs_reference": ragged(kl_reference, lengths),
+        "loss": loss.item(),
+        "coefficients": ragged(policy.grad, THUMB_LENGTHS),
+    }
+    return case | mismatched | logged(trainer, ["kl", "rewards/chosen", "rewards/rejected", "rewards/margins"])
+
+
+def mismatched_completions():
+    """Of a real trainer's batch of five, the place of the completion that stands behind each prompt in the estimate of the divergence."""
+    words = tokenizer()
+    texts = ["一", "心", "意", "马", "到"]
+    rows = {"prompt": texts, "completion": [text * 2 for text in texts], "label": THUMBS}
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as out:
+        config, model_class, fields, _ = FOLDERS["llama"]
+        model_class(config(**fields)).save_pretrained(folder)
+        words.save_pretrained(folder)
+        arguments = KTOConfig(
+            output_dir=out,
+            per_device_train_batch_size=len(texts),
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
+            disable_tqdm=True,
+        )
+        trainer = KTOTrainer(model=folder, args=arguments, train_dataset=Dataset.from_dict(rows), processing_class=words)
+        made = trainer.train_dataset
+        own = [list(ids) for ids in made["completion_ids"]]
+        return [own.index(list(ids)) for ids in made["KL_completion_ids"]]
+
+
+def preference_losses():
+    """The whole of preference_losses.json."""
+    lengths = [chosen for chosen, _ in PAIR_LENGTHS] + [rejected for _, rejected in PAIR_LENGTHS]
+    pairs, pairs_reference, _ = sequences(17, lengths)
+    thumbs, thumbs_reference, _ = sequences(19, THUMB_LENGTHS)
+    half = len(PAIR_LENGTHS)
+    return {
+        "chosen_policy": ragged(pairs, lengths)[:half],
+        "rejected_policy": ragged(pairs, lengths)[half:],
+        "chosen_reference": ragged(pairs_reference, lengths)[:half],
+        "rejected_reference": ragged(pairs_reference, lengths)[half:],
+        "pairs": [pair_case(case) for case in PAIR_CASES],
+        "thumbs_policy": ragged(thumbs, THUMB_LENGTHS),
+        "thumbs_reference": ragged(thumbs_reference, THUMB_LENGTHS),
+        "thumbs": [thumb_case(case) for case in THUMB_CASES],
+        "mismatched": mismatched_completions(),
     }
 
 
@@ -305,7 +483,13 @@ def main():
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     transformers.logging.set_verbosity_error()
-    for name, make in {"policy_losses": policy_losses, "advantages": advantages, "divergences": divergences}.items():
+    documents = {
+        "policy_losses": policy_losses,
+        "preference_losses": preference_losses,
+        "advantages": advantages,
+        "divergences": divergences,
+    }
+    for name, make in documents.items():
         document = {"source": f"TRL {trl.__version__}, bench/peers/rl_losses.py"} | shortened(make())
         lines = [f" {json.dumps(k)}: " + compact(v) for k, v in document.items()]
         (arguments.out / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -376,6 +376,52 @@ fn broken_data_is_named_by_its_line() {
     assert!(run.stderr.starts_with("error: cases.jsonl:21: line: no JSON: EOF"), "{}", run.stderr);
 }
 
+/// A `dpo` stage with one more line, of a recipe that is otherwise in order.
+fn dpo(more: &str) -> String {
+    format!("{}\n[[stages]]\nkind = \"dpo\"\nmodel = \"student\"\npath = \"pairs.csv\"\n{more}\n", RECIPE)
+}
+
+#[test]
+fn preferences_that_cannot_be_learned_from_are_refused() {
+    let folder = folder();
+    let pairs = |text: &str| fs::write(folder.path().join("pairs.csv"), text).expect("a file");
+    pairs("prompt,chosen,rejected\nWhy?,Because.,No.\n");
+    let of_stage = |more: &str| refusal(folder.path(), &dpo(more), &[]);
+    let kto = |more: &str| refusal(folder.path(), &dpo(more).replace("\"dpo\"", "\"kto\""), &[]);
+    check([
+        (
+            of_stage("label_smoothing = 0.1"),
+            "r.toml:48: stages[4].label_smoothing: only the loss `robust` has a use for it\nhint: set `loss_type = \"robust\"`, or leave it out",
+        ),
+        (
+            of_stage("loss_type = \"robust\""),
+            "r.toml:44: stages[4].label_smoothing: is 0, and the loss `robust` differs by it alone\nhint: write the share of pairs that may be wrong, such as 0.1, or `loss_type = \"sigmoid\"`",
+        ),
+        (of_stage("beta = 0"), "r.toml:48: stages[4].beta: 0 is not above 0\nhint: it is number > 0"),
+        (
+            of_stage("columns = { prompt = \"question\" }"),
+            "./pairs.csv:2: question: there is none\nhint: write what was asked: a text, or a list of messages",
+        ),
+        (
+            of_stage("columns = { chosen = \"better\" }"),
+            "./pairs.csv: there is no column `better`, only prompt, chosen, rejected\nhint: known are prompt, chosen, rejected; say what the file calls it with `columns = { chosen = \"…\" }`",
+        ),
+        (
+            of_stage("tokens_per_micro_batch = 8"),
+            "r.toml:48: stages[4].tokens_per_micro_batch: 8 tokens do not hold one sequence of up to #\nhint: set it to # or more",
+        ),
+        (
+            kto("columns = { completion = \"chosen\" }"),
+            "./pairs.csv: there is no column `label`, only prompt, chosen, rejected\nhint: known are prompt, chosen, rejected; say what the file calls it with `columns = { label = \"…\" }`",
+        ),
+        (kto("thumbs_per_step = 1"), "r.toml:48: stages[4].thumbs_per_step: …"),
+        (
+            kto("desirable_weight = 0.0\nundesirable_weight = 0.0"),
+            "r.toml:48: stages[4].desirable_weight: neither good nor bad answers have a weight\nhint: give `desirable_weight` or `undesirable_weight` a weight; 1 is the default of both",
+        ),
+    ].map(|(found, expect)| (found, expect.to_string())));
+}
+
 #[test]
 fn what_the_command_line_asks_is_checked_too() {
     let folder = folder();

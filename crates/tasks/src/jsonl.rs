@@ -211,7 +211,7 @@ impl Jsonl {
             Prompt::Text(_) => Prompt::Text(self.words(&case)),
             messages => messages.clone(),
         };
-        case.id = partition::id(&serde_json::to_string(&content).unwrap_or_default());
+        case.id = id(&content);
         Ok((case, demonstration))
     }
 
@@ -225,9 +225,7 @@ impl Jsonl {
                 Ok((Prompt::Messages(messages), last))
             }
             (Some(Value::String(text)), _, _) | (None, None, Some(Value::String(text))) if !text.trim().is_empty() => {
-                let template = self.keys.template.as_ref();
-                let text = template.map_or(text.clone(), |template| template.replace(PLACE, text));
-                Ok((Prompt::Text(text), None))
+                Ok((Prompt::Text(self.around(text)), None))
             }
             (None, None, None) => {
                 let names: Vec<&str> = record.keys().map(String::as_str).collect();
@@ -246,14 +244,26 @@ impl Jsonl {
                 let said = messages.iter().filter(|message| message.role == "user");
                 said.map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n")
             }
-            Prompt::Text(text) => {
-                let around = self.keys.template.as_deref().and_then(|template| template.split_once(PLACE));
-                let (before, behind) = around.unwrap_or_default();
-                let inner = text.strip_prefix(before).and_then(|text| text.strip_suffix(behind));
-                inner.unwrap_or(text).to_string()
-            }
+            Prompt::Text(text) => self.inside(text).to_string(),
         }
     }
+
+    /// A text prompt in the template.
+    fn around(&self, text: &str) -> String {
+        self.keys.template.as_ref().map_or(text.to_string(), |template| template.replace(PLACE, text))
+    }
+
+    /// A text prompt without the template.
+    fn inside<'t>(&self, text: &'t str) -> &'t str {
+        let around = self.keys.template.as_deref().and_then(|template| template.split_once(PLACE));
+        let (before, behind) = around.unwrap_or_default();
+        text.strip_prefix(before).and_then(|text| text.strip_suffix(behind)).unwrap_or(text)
+    }
+}
+
+/// The id of a case, from its prompt.
+fn id(prompt: &Prompt) -> String {
+    partition::id(&serde_json::to_string(prompt).unwrap_or_default())
 }
 
 /// A place in a file.
@@ -350,6 +360,12 @@ impl Task for Jsonl {
     fn kept_out(&self, _: usize, _: u64) -> Result<Vec<String>, TaskError> {
         let outside = self.cases.iter().filter(|(split, _)| *split != Split::Train);
         Ok(outside.map(|(_, case)| self.words(case)).collect())
+    }
+
+    fn asked(&self, prompt: &Prompt) -> (String, Prompt) {
+        let Prompt::Text(text) = prompt else { return (id(prompt), prompt.clone()) };
+        let words = self.inside(text);
+        (id(&Prompt::Text(words.to_string())), Prompt::Text(self.around(words)))
     }
 
     fn notices(&self) -> Vec<String> {

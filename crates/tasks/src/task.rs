@@ -8,8 +8,9 @@ use kernels::rng::Key;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use crate::case::{Case, Completion, Grade, Split};
+use crate::case::{Case, Completion, Grade, Prompt, Split};
 use crate::environment::Environment;
+use crate::partition;
 use crate::refusal::Refusal;
 use crate::rewards::RuleSet;
 
@@ -49,6 +50,12 @@ pub trait Task: Send + Sync {
             }
         }
         Ok(words)
+    }
+
+    /// A prompt from elsewhere, such as a file of preferences, as the task would ask it: with what it puts around the prompts of its own cases.
+    /// Also the id that a case with this prompt has.
+    fn asked(&self, prompt: &Prompt) -> (String, Prompt) {
+        (partition::id(&serde_json::json!(prompt).to_string()), prompt.clone())
     }
 
     /// What a person should know of the task's files (cases left out, facts cut), one sentence each.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::case::{Case, Completion, Grade, Split};
+use crate::case::{Case, Completion, Grade, Prompt, Split};
 use crate::environment::Environment;
 use crate::rewards::RuleSet;
 use crate::task::{Task, TaskError, withdrawn};
@@ -60,6 +60,10 @@ impl Task for Withheld<'_> {
 
     fn kept_out(&self, n: usize, seed: u64) -> Result<Vec<String>, TaskError> {
         self.task.kept_out(n, seed)
+    }
+
+    fn asked(&self, prompt: &Prompt) -> (String, Prompt) {
+        self.task.asked(prompt)
     }
 
     fn notices(&self) -> Vec<String> {

@@ -18,6 +18,7 @@ pub mod packing;
 pub mod pipeline;
 pub mod plan;
 pub mod policy;
+pub mod preference;
 pub mod prompting;
 pub mod recipe;
 pub mod reference;

@@ -1,7 +1,9 @@
 //! From token lists to micro-batches: packed, without padding, cut at nothing but the micro-batch's size.
 //!
-//! Two packers: [`micro_batches`] for sequences that stand alone, [`packed_groups`] for the completions of prompts, which share their
-//! prompt's rows.
+//! [`micro_batches`] packs sequences that stand alone. [`packed_completions`] packs the completions of prompts, which share their prompt's rows,
+//! and [`packed_groups`] adds what a policy gradient needs of sampled ones.
+
+use std::ops::Range;
 
 use lm::Batch;
 
@@ -70,6 +72,66 @@ pub struct Continuation<'a> {
 
 /// Completions packed behind their prompts: one micro-batch.
 #[derive(Default)]
+pub struct PackedCompletions {
+    /// The tokens.
+    pub batch: Batch,
+    /// Where each completion's tokens lie in the batch.
+    pub completions: Vec<Range<usize>>,
+    /// Which of the given prompts it holds.
+    pub prompts: Range<usize>,
+}
+
+impl PackedCompletions {
+    /// `[N]`, whether a token belongs to a completion.
+    pub fn trained(&self) -> Vec<bool> {
+        let mut trained = vec![false; self.batch.len()];
+        self.completions.iter().for_each(|tokens| trained[tokens.clone()].fill(true));
+        trained
+    }
+
+    /// The rows of each completion among those of [`Self::trained`].
+    pub fn rows(&self) -> Vec<Range<usize>> {
+        let mut start = 0;
+        let mut row = |tokens: &Range<usize>| {
+            let rows = start..start + tokens.len();
+            start = rows.end;
+            rows
+        };
+        self.completions.iter().map(&mut row).collect()
+    }
+}
+
+/// Packs prompts with their completions, in order, into micro-batches of at most `tokens_per_micro_batch` tokens (or one prompt with its
+/// completions, which are never parted).
+///
+/// A prompt stands in its batch once, without its last token; each completion is a child that begins with that token, since a segment's first
+/// token is never a target.
+///
+/// # Panics
+/// For an empty prompt.
+pub fn packed_completions<'a>(
+    prompts: impl IntoIterator<Item = (&'a [u32], Vec<&'a [u32]>)>,
+    tokens_per_micro_batch: usize,
+) -> Vec<PackedCompletions> {
+    let mut batches: Vec<PackedCompletions> = Vec::new();
+    for (index, (prompt, completions)) in prompts.into_iter().enumerate() {
+        let (&last, before) = prompt.split_last().expect("a prompt has a token");
+        let size = before.len() + completions.iter().map(|completion| completion.len() + 1).sum::<usize>();
+        if batches.last().is_none_or(|packed| packed.batch.len() + size > tokens_per_micro_batch) {
+            batches.push(PackedCompletions { prompts: index..index, ..PackedCompletions::default() });
+        }
+        let packed = batches.last_mut().expect("one was pushed");
+        let parent = (!before.is_empty()).then(|| packed.batch.push(before, None));
+        for completion in completions {
+            packed.batch.push(&[&[last], completion].concat(), parent);
+            packed.completions.push(packed.batch.len() - completion.len()..packed.batch.len());
+        }
+        packed.prompts.end = index + 1;
+    }
+    batches
+}
+
+/// Sampled completions packed behind their prompts: one micro-batch.
 pub struct PackedGroups {
     /// The tokens.
     pub batch: Batch,
@@ -79,10 +141,7 @@ pub struct PackedGroups {
     pub tokens: PolicyTokens,
 }
 
-/// Packs prompts with their completions, in order, into micro-batches of at most `tokens_per_micro_batch` tokens (or one group).
-///
-/// A prompt stands in its batch once, without its last token; each completion is a child that begins with that token, since a segment's first
-/// token is never a target. A prompt without completions is left out.
+/// Packs prompts with what was sampled behind them as [`packed_completions`] does; a prompt without completions is left out.
 ///
 /// # Panics
 /// For an empty prompt.
@@ -90,38 +149,27 @@ pub fn packed_groups<'a>(
     groups: impl IntoIterator<Item = (&'a [u32], Vec<Continuation<'a>>)>,
     tokens_per_micro_batch: usize,
 ) -> Vec<PackedGroups> {
-    let mut batches: Vec<PackedGroups> = Vec::new();
-    for (prompt, continuations) in groups.into_iter().filter(|(_, continuations)| !continuations.is_empty()) {
-        let (&last, before) = prompt.split_last().expect("a prompt has a token");
-        let made: usize = continuations.iter().map(|continuation| continuation.rollout.tokens.len() + 1).sum();
-        if batches.last().is_none_or(|packed| packed.batch.len() + before.len() + made > tokens_per_micro_batch) {
-            batches.push(PackedGroups::default());
-        }
-        batches.last_mut().expect("one was pushed").push(before, last, &continuations);
-    }
-    batches
-}
-
-impl PackedGroups {
-    fn push(&mut self, before: &[u32], last: u32, continuations: &[Continuation]) {
-        let parent = (!before.is_empty()).then(|| self.batch.push(before, None));
-        self.sampled.resize(self.batch.len(), false);
-        for Continuation { rollout, advantage, weight } in continuations {
-            self.batch.push(&[&[last], rollout.tokens.as_slice()].concat(), parent);
-            self.sampled.push(false);
-            let first = self.sampled.len();
-            self.sampled.resize(self.batch.len(), false);
-            let tokens = &mut self.tokens;
+    let groups: Vec<_> = groups.into_iter().filter(|(_, continuations)| !continuations.is_empty()).collect();
+    let prompts = groups.iter().map(|(prompt, continuations)| {
+        (*prompt, continuations.iter().map(|continuation| continuation.rollout.tokens.as_slice()).collect())
+    });
+    let with_signals = |packed: PackedCompletions| {
+        let mut sampled = vec![false; packed.batch.len()];
+        let mut tokens = PolicyTokens::default();
+        let continuations = groups[packed.prompts].iter().flat_map(|(_, continuations)| continuations);
+        for (place, Continuation { rollout, advantage, weight }) in packed.completions.iter().zip(continuations) {
             let (start, end) = (tokens.weight.len(), tokens.weight.len() + rollout.said_tokens());
             tokens.weight.resize(end, *weight);
             tokens.advantage.resize(end, *advantage);
             for said in rollout.said() {
                 tokens.logprobs_sampler.extend_from_slice(&rollout.logprobs[said.clone()]);
-                self.sampled[first + said.start..first + said.end].fill(true);
+                sampled[place.start + said.start..place.start + said.end].fill(true);
             }
             tokens.completions.push(start..end);
         }
-    }
+        PackedGroups { batch: packed.batch, sampled, tokens }
+    };
+    packed_completions(prompts, tokens_per_micro_batch).into_iter().map(with_signals).collect()
 }
 
 #[cfg(test)]

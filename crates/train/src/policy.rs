@@ -21,6 +21,8 @@ use std::ops::Range;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::step::{RowLoss, RowReport};
+
 /// What the ratio of policy to sampler is taken over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -101,15 +103,43 @@ pub struct PolicyTokens {
     pub weight: Vec<f32>,
 }
 
-/// What the loss says of a step.
+/// What the loss says of some rows; sums with their weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PolicyReport {
     /// The loss.
     pub loss: f64,
-    /// Weighted share of tokens whose ratio was clipped.
+    /// Weight of the tokens whose ratio was clipped.
     pub clipped: f64,
-    /// Weighted mean of k3 against the reference, in nats.
+    /// k3 against the reference, in nats.
     pub kl: f64,
+}
+
+/// The policy gradient of a batch, as a step takes it.
+#[derive(Clone, Debug)]
+pub struct PolicySignal {
+    /// The choices that make the algorithm.
+    pub loss: PolicyLoss,
+    /// The sampled tokens' rows, in the batch's order.
+    pub tokens: PolicyTokens,
+    /// `[N]`, whether a token is one of them.
+    pub sampled: Vec<bool>,
+    /// Whether the sampler is the very policy that is trained: then its log-probabilities are the policy's, bit for bit.
+    pub on_policy: bool,
+}
+
+impl RowLoss for PolicySignal {
+    fn trained(&self) -> &[bool] {
+        &self.sampled
+    }
+
+    fn known(&self) -> Option<&[f32]> {
+        self.on_policy.then_some(&self.tokens.logprobs_sampler)
+    }
+
+    fn coefficients(&self, logprobs: &[f32]) -> (Vec<f32>, RowReport) {
+        let (coefficients, report) = coefficients(&self.loss, &self.tokens, logprobs);
+        (coefficients, RowReport { loss: report.loss, figures: vec![("clipped", report.clipped), ("kl", report.kl)] })
+    }
 }
 
 /// One coefficient a row.
@@ -126,7 +156,6 @@ pub fn coefficients(loss: &PolicyLoss, tokens: &PolicyTokens, logprobs_policy: &
     assert_eq!((rows, rows), (tokens.advantage.len(), tokens.weight.len()), "advantages and weights");
     let mut coefficients = vec![0.0f64; rows];
     let mut report = PolicyReport::default();
-    let mut total = 0.0;
     for completion in &tokens.completions {
         let log_ratio = |r: usize| f64::from(logprobs_policy[r]) - f64::from(tokens.logprobs_sampler[r]);
         let sum: f64 = completion.clone().map(log_ratio).sum();
@@ -142,7 +171,6 @@ pub fn coefficients(loss: &PolicyLoss, tokens: &PolicyTokens, logprobs_policy: &
             let (value, slope, clipped) = clip(loss, ratio, f64::from(tokens.advantage[r]));
             report.loss -= weight * value;
             report.clipped += if clipped { weight } else { 0.0 };
-            total += weight;
             match loss.ratio {
                 Ratio::Token => coefficients[r] = -weight * slope,
                 Ratio::Sequence => shared -= weight * slope / length,
@@ -162,10 +190,6 @@ pub fn coefficients(loss: &PolicyLoss, tokens: &PolicyTokens, logprobs_policy: &
             report.loss += f64::from(loss.kl_coefficient) * weight * k3;
             coefficients[r] += f64::from(loss.kl_coefficient) * weight * (1.0 - log_ratio.exp());
         }
-    }
-    if total > 0.0 {
-        report.clipped /= total;
-        report.kl /= total;
     }
     (coefficients.into_iter().map(|c| c as f32).collect(), report)
 }

@@ -66,9 +66,9 @@ pub fn sections() -> Vec<Section> {
         recipe("shape", "`[models.NAME]` of a model with random weights.", keys_of::<Shape>()),
         recipe("optimisation", "How steps are taken: keys of every stage that trains.", keys_of::<Optimisation>()),
     ];
-    let shared: Vec<String> = keys_of::<Optimisation>().into_iter().map(|key| key.name).collect();
+    let shared = keys_of::<Optimisation>();
     sections.extend(STAGES.iter().map(|entry| {
-        let (common, keys): (Vec<_>, Vec<_>) = (entry.keys)().into_iter().partition(|key| shared.contains(&key.name));
+        let (common, keys): (Vec<_>, Vec<_>) = (entry.keys)().into_iter().partition(|key| shared.contains(key));
         let summary = match common.is_empty() {
             false => format!("{} It takes the keys of `optimisation` too.", entry.summary),
             true => entry.summary.to_string(),

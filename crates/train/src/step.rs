@@ -7,11 +7,12 @@
 //! Read next: [`crate::stages::sft`], the simplest recipe, then `lm::head`, where the signals become gradients.
 
 mod hidden;
+mod rows;
 
 use kernels::ops::elementwise::zero;
 use kernels::ops::head::Divergence;
 use kernels::rng::Key;
-use kernels::{Buffer, Queue, Real, Scratch, View};
+use kernels::{Buffer, Queue, Real, Scratch};
 use lm::backward::{BackwardBuffers, Gradients, TapGradient, backward};
 use lm::forward::forward;
 use lm::head::{self, HeadBuffers, RowStatistics, Soft, SoftSource, Targets};
@@ -19,36 +20,23 @@ use lm::lora::{Adapters, LoraConfig};
 use lm::optimizer::{Hyperparameters, Optimizer};
 use lm::{Activations, Arena, Batch, Keep, Model, Role};
 
-use crate::policy::{PolicyLoss, PolicyReport, PolicyTokens, coefficients};
-
 pub use hidden::HiddenSignal;
+pub use rows::{RowLoss, RowReport};
+
 use hidden::Matching;
 
 /// What the tokens of one batch learn from. Columns add up; each is `[N]`, `x[t]` speaking of `tokens[t]`.
 pub struct Signals<'a, T: Real> {
     /// Weight of the cross-entropy of each token; 0 where it is not a target.
     pub cross_entropy: Vec<f32>,
-    /// The policy gradient.
-    pub policy: Option<PolicySignal>,
+    /// A loss of one coefficient a row: the policy gradient, or a preference.
+    pub rows: Option<&'a dyn RowLoss>,
     /// A distribution to come near to.
     pub soft: Option<SoftSignal<'a, T>>,
     /// Hidden states to come near to.
     pub hidden: Option<HiddenSignal<'a>>,
     /// Divides the logits, in every column.
     pub temperature: f32,
-}
-
-/// The policy gradient's column.
-#[derive(Clone)]
-pub struct PolicySignal {
-    /// The choices that make the algorithm.
-    pub loss: PolicyLoss,
-    /// The sampled tokens' rows, in the batch's order.
-    pub tokens: PolicyTokens,
-    /// `[N]`, whether a token is one of them.
-    pub sampled: Vec<bool>,
-    /// Whether the sampler is the very policy that is trained: then its log-probabilities are the policy's, bit for bit.
-    pub on_policy: bool,
 }
 
 /// The soft column: a teacher's distribution at every weighted token.
@@ -89,19 +77,19 @@ impl<T: Real> Signals<'_, T> {
 
     /// No signal on any of `tokens` tokens: what a recipe adds its columns to.
     pub fn none(tokens: usize, temperature: f32) -> Self {
-        Self { cross_entropy: vec![0.0; tokens], policy: None, soft: None, hidden: None, temperature }
+        Self { cross_entropy: vec![0.0; tokens], rows: None, soft: None, hidden: None, temperature }
     }
 
     fn is_target(&self, t: usize) -> bool {
         self.cross_entropy[t] != 0.0
-            || self.policy.as_ref().is_some_and(|policy| policy.sampled[t])
+            || self.rows.is_some_and(|loss| loss.trained()[t])
             || self.soft.as_ref().is_some_and(|soft| soft.weight[t] != 0.0)
             || self.hidden.as_ref().is_some_and(|hidden| hidden.weight[t] != 0.0)
     }
 }
 
 /// What happened in a step, summed over its micro-batches.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepReport {
     /// Weighted loss, all columns.
     pub loss: f64,
@@ -117,8 +105,8 @@ pub struct StepReport {
     pub divergence: f64,
     /// Weighted error against the teacher's hidden states, as a share of their mean square.
     pub hidden_error: f64,
-    /// The policy gradient's report.
-    pub policy: PolicyReport,
+    /// What the loss of one coefficient a row reported.
+    pub rows: RowReport,
     /// Global norm of the gradient before clipping.
     pub gradient_norm: f32,
 }
@@ -132,24 +120,22 @@ impl StepReport {
     /// Several updates on one batch as one step: what they went through in all, and the mean of each loss and of the norm.
     pub fn of_updates(updates: &[StepReport]) -> Option<StepReport> {
         let n = updates.len() as f64;
-        let mut all = updates.iter().copied().reduce(|a, b| StepReport {
-            loss: a.loss + b.loss,
-            targets: a.targets + b.targets,
-            tokens: a.tokens + b.tokens,
-            attention_pairs: a.attention_pairs + b.attention_pairs,
-            entropy: a.entropy + b.entropy,
-            divergence: a.divergence + b.divergence,
-            hidden_error: a.hidden_error + b.hidden_error,
-            policy: PolicyReport {
-                loss: a.policy.loss + b.policy.loss,
-                clipped: a.policy.clipped + b.policy.clipped,
-                kl: a.policy.kl + b.policy.kl,
-            },
-            gradient_norm: a.gradient_norm + b.gradient_norm,
+        let mut all = updates.iter().cloned().reduce(|mut a, b| {
+            a.rows.add(b.rows);
+            StepReport {
+                loss: a.loss + b.loss,
+                targets: a.targets + b.targets,
+                tokens: a.tokens + b.tokens,
+                attention_pairs: a.attention_pairs + b.attention_pairs,
+                entropy: a.entropy + b.entropy,
+                divergence: a.divergence + b.divergence,
+                hidden_error: a.hidden_error + b.hidden_error,
+                gradient_norm: a.gradient_norm + b.gradient_norm,
+                rows: a.rows,
+            }
         })?;
-        let policy = &mut all.policy;
-        let means = [&mut all.loss, &mut all.divergence, &mut all.hidden_error];
-        means.into_iter().chain([&mut policy.loss, &mut policy.clipped, &mut policy.kl]).for_each(|sum| *sum /= n);
+        [&mut all.loss, &mut all.divergence, &mut all.hidden_error].into_iter().for_each(|sum| *sum /= n);
+        all.rows.divide(n);
         all.gradient_norm /= n as f32;
         Some(all)
     }
@@ -254,6 +240,14 @@ impl<T: Real> Learner<T> {
         self.model.config().training_flops(adapters, report.tokens, report.targets, report.attention_pairs)
     }
 
+    /// Log-probabilities of some tokens of a batch under the weights as they are, `[R]` in the order of `targets`, in nats. Nothing is learned.
+    pub fn logprobs(&mut self, queue: &Queue, batch: &Batch, targets: &Targets, temperature: f32) -> Vec<f32> {
+        self.reserve(queue, batch);
+        forward(queue, &self.model, batch, &mut self.activations, &mut self.scratch);
+        let hidden = self.activations.hidden(self.model.config());
+        head::statistics(queue, &self.model, hidden, targets, temperature, &mut self.head).logprob
+    }
+
     /// Adds the gradient of one micro-batch. Weights in `signals` are those of the whole step: nothing is averaged here.
     ///
     /// # Panics
@@ -267,10 +261,18 @@ impl<T: Real> Learner<T> {
         forward(queue, &self.model, batch, &mut self.activations, &mut self.scratch);
 
         let hidden = self.activations.hidden(self.model.config());
-        let policy = signals.policy.as_ref().map(|policy| {
-            let (rows, logprobs) =
-                policy_rows(queue, &self.model, hidden, &targets, policy, signals.temperature, &mut self.head);
-            let (coefficients, report) = coefficients(&policy.loss, &policy.tokens, &logprobs);
+        let by_coefficient = signals.rows.map(|loss| {
+            let rows: Vec<usize> = (0..targets.len()).filter(|&r| loss.trained()[targets.tokens[r] as usize]).collect();
+            let (coefficients, report) = match loss.known() {
+                Some(logprobs) => loss.coefficients(logprobs),
+                None => {
+                    let statistics =
+                        head::statistics(queue, &self.model, hidden, &targets, signals.temperature, &mut self.head);
+                    let logprobs: Vec<f32> = rows.iter().map(|&r| statistics.logprob[r]).collect();
+                    loss.coefficients(&logprobs)
+                }
+            };
+            assert_eq!(rows.len(), coefficients.len(), "trained tokens of the batch and coefficients");
             let mut by_row = vec![0.0; targets.len()];
             rows.into_iter().zip(coefficients).for_each(|(row, coefficient)| by_row[row] = coefficient);
             (by_row, report)
@@ -303,7 +305,7 @@ impl<T: Real> Learner<T> {
             hidden,
             &targets,
             signals.temperature,
-            |r, _, _| policy.as_ref().map_or(0.0, |(coefficients, _)| coefficients[r]) - cross_entropy(r),
+            |r, _, _| by_coefficient.as_ref().map_or(0.0, |(coefficients, _)| coefficients[r]) - cross_entropy(r),
             soft.as_ref(),
             self.d_hidden.matrix_mut(batch.len(), width),
             gradients.head(),
@@ -338,8 +340,8 @@ impl<T: Real> Learner<T> {
             &mut self.backward,
             &mut self.scratch,
         );
-        let policy_report = policy.map(|(_, report)| report).unwrap_or_default();
-        self.count(batch, &rows, &soft_weight, policy_report, cross_entropy);
+        let row_report = by_coefficient.map(|(_, report)| report).unwrap_or_default();
+        self.count(batch, &rows, &soft_weight, row_report, cross_entropy);
     }
 
     fn reserve(&mut self, queue: &Queue, batch: &Batch) {
@@ -359,7 +361,7 @@ impl<T: Real> Learner<T> {
         batch: &Batch,
         rows: &RowStatistics,
         soft_weight: &[f32],
-        policy: PolicyReport,
+        row_report: RowReport,
         cross_entropy: impl Fn(usize) -> f32,
     ) {
         let report = &mut self.report;
@@ -372,10 +374,8 @@ impl<T: Real> Learner<T> {
         let divergence: f64 =
             soft_weight.iter().zip(&rows.divergence).map(|(&w, &d)| f64::from(w) * f64::from(d)).sum();
         report.divergence += divergence;
-        report.loss += nll + divergence + policy.loss;
-        report.policy.loss += policy.loss;
-        report.policy.clipped += policy.clipped;
-        report.policy.kl += policy.kl;
+        report.loss += nll + divergence + row_report.loss;
+        report.rows.add(row_report);
     }
 
     /// Ends the step: clips, updates, repacks, and clears the gradient.
@@ -430,24 +430,4 @@ impl TopKRows {
         let rows = self.ids.len() / self.k;
         SoftSource::TopK { ids: self.ids.matrix(rows, self.k), logprobs: self.logprobs.matrix(rows, self.k) }
     }
-}
-
-/// The head's rows that are sampled tokens, and the policy's log-probability of each.
-fn policy_rows<T: Real>(
-    queue: &Queue,
-    model: &Model<T>,
-    hidden: View<T>,
-    targets: &Targets,
-    policy: &PolicySignal,
-    temperature: f32,
-    buffers: &mut HeadBuffers<T>,
-) -> (Vec<usize>, Vec<f32>) {
-    let rows: Vec<usize> = (0..targets.len()).filter(|&r| policy.sampled[targets.tokens[r] as usize]).collect();
-    assert_eq!(rows.len(), policy.tokens.weight.len(), "sampled tokens of the batch and rows of the policy's column");
-    if policy.on_policy {
-        return (rows, policy.tokens.logprobs_sampler.clone());
-    }
-    let statistics = head::statistics(queue, model, hidden, targets, temperature, buffers);
-    let logprobs = rows.iter().map(|&r| statistics.logprob[r]).collect();
-    (rows, logprobs)
 }

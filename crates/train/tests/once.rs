@@ -9,10 +9,10 @@ use lm::tokenizer::{Tokenizer, TrainOptions};
 use lm::{Arena, Config, Keep};
 use tasks::{Case, Prompt};
 use train::packing::{Continuation, PackedGroups, packed_groups};
-use train::policy::PolicyLoss;
+use train::policy::{PolicyLoss, PolicySignal};
 use train::prompting::{Prompting, plain_sampling};
 use train::rollout::{Group, Plan, sample};
-use train::step::{Learner, PolicySignal, Signals, StepReport};
+use train::step::{Learner, Signals, StepReport};
 
 const PROMPTS: [&str; 3] = ["a ruler", "is", "flat and long, and it is made of wood"];
 const TEMPERATURE: f32 = 0.7;
@@ -56,8 +56,8 @@ fn step<T: Real>(queue: &Queue, groups: &[Group], vocabulary: usize, on_policy: 
     });
     let [packed] = packed_groups(continuations, 4096).try_into().ok().expect("one micro-batch");
     let PackedGroups { batch, sampled, tokens } = packed;
-    let policy = Some(PolicySignal { loss: PolicyLoss::default(), tokens, sampled, on_policy });
-    learner.accumulate(queue, &batch, &Signals { policy, ..Signals::none(batch.len(), TEMPERATURE) });
+    let policy = PolicySignal { loss: PolicyLoss::default(), tokens, sampled, on_policy };
+    learner.accumulate(queue, &batch, &Signals { rows: Some(&policy), ..Signals::none(batch.len(), TEMPERATURE) });
     let gradient = learner.gradient().values().to_host().iter().map(|x| x.to_bits()).collect();
     (gradient, learner.update(queue, 0.0))
 }
@@ -72,7 +72,7 @@ fn check<T: Real>(isa: Isa) {
     let (computed, report_computed) = step::<T>(&queue, &groups, vocabulary, false);
     assert!(taken == computed, "{what}: another gradient from log-probabilities that were computed again");
     assert_eq!(report, report_computed, "{what}");
-    assert_eq!(report.policy.clipped, 0.0, "{what}: every ratio is 1");
+    assert_eq!(report.rows.figure("clipped"), Some(0.0), "{what}: every ratio is 1");
 
     let made: usize = groups.iter().flat_map(|group| &group.rollouts).map(|rollout| rollout.tokens.len()).sum();
     assert_eq!(report.targets, made, "{what}: the head runs on sampled tokens only");

@@ -8,8 +8,10 @@ use kernels::{Device, Isa, Queue};
 use lm::head::Targets;
 use lm::optimizer::Hyperparameters;
 use lm::{Arena, Batch, Config, Keep};
-use train::policy::{PolicyLoss, PolicyTokens};
-use train::step::{HiddenSignal, Learner, PolicySignal, Signals, SoftLabels, SoftSignal};
+use train::packing::packed_completions;
+use train::policy::{PolicyLoss, PolicySignal, PolicyTokens};
+use train::preference::{CompletionRows, PairLoss, PairLossType, PairSignal};
+use train::step::{HiddenSignal, Learner, Signals, SoftLabels, SoftSignal, StepReport};
 use train::teacher::local::LocalTeacher;
 use train::teacher::{Teacher, TopK, TopKRequest};
 
@@ -69,7 +71,7 @@ fn agrees_with_central_differences(what: &str, master: &Arena, loss: impl Fn(&Ar
             moved.values_mut().view_mut().copy_from_host(&values);
             loss(&moved)
         };
-        let step = 2e-3;
+        let step = 5e-4;
         let found = (moved(step) - moved(-step)) / (2.0 * step);
         let expected: f64 = gradient.iter().zip(&along).map(|(g, d)| f64::from(*g) * d).sum();
         let size: f64 = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
@@ -208,8 +210,9 @@ fn closeness_as_a_reward_is_reverse_divergence_in_expectation() {
         advantage: log_p.iter().zip(&log_q).map(|(p, q)| p - q).collect(),
         weight: log_q.iter().map(|q| q.exp()).collect(),
     };
-    let policy = Some(PolicySignal { loss: PolicyLoss::default(), tokens, sampled, on_policy: true });
-    let (_, by_reward) = graded(&queue, &student, &batch, &Signals { policy, ..Signals::none(batch.len(), 1.0) });
+    let policy = PolicySignal { loss: PolicyLoss::default(), tokens, sampled, on_policy: true };
+    let (_, by_reward) =
+        graded(&queue, &student, &batch, &Signals { rows: Some(&policy), ..Signals::none(batch.len(), 1.0) });
 
     let mut one = Batch::new();
     one.push(&[3, 1, 4, 0], None);
@@ -219,4 +222,52 @@ fn closeness_as_a_reward_is_reverse_divergence_in_expectation() {
     let soft = Some(SoftSignal { labels, weight: vec![0.0, 0.0, 0.0, 1.0] });
     let (_, by_divergence) = graded(&queue, &student, &one, &Signals { soft, ..Signals::none(4, 1.0) });
     close("gradient", &by_reward, &by_divergence, 1e-4);
+}
+
+/// Two prompts with two answers each.
+const PAIRS: [(&[u32], [&[u32]; 2]); 2] =
+    [(&[3, 1, 4], [&[1, 5, 9, 2], &[6, 5]]), (&[7, 2], [&[8, 3], &[5, 3, 5, 8, 9]])];
+
+/// What IPO says of the pairs and its gradient, in micro-batches of at most so many tokens.
+fn preferred(queue: &Queue, master: &Arena, reference: &Arena, tokens: usize) -> (StepReport, Vec<f32>) {
+    let (mut learner, mut reference) = (learner(queue, master), LocalTeacher::<f32>::new(queue, reference));
+    let loss = PairLoss { loss_type: PairLossType::Ipo, beta: 0.5, label_smoothing: 0.0 };
+    for packed in packed_completions(PAIRS.map(|(prompt, answers)| (prompt, answers.to_vec())), tokens) {
+        let trained = packed.trained();
+        let targets = Targets::of(&packed.batch, |t| trained[t]);
+        let logprobs = reference.logprobs(queue, &packed.batch, &targets, 1.0);
+        let sum = |rows: std::ops::Range<usize>| logprobs[rows].iter().map(|&x| f64::from(x)).sum();
+        let completions: Vec<CompletionRows> =
+            packed.rows().into_iter().map(|rows| CompletionRows { reference: sum(rows.clone()), rows }).collect();
+        let pairs = completions.chunks_exact(2).map(|pair| [pair[0].clone(), pair[1].clone()]).collect();
+        let signal = PairSignal { loss, trained, pairs, weight: 0.5 };
+        let signals = Signals { rows: Some(&signal), ..Signals::none(packed.batch.len(), 1.0) };
+        learner.accumulate(queue, &packed.batch, &signals);
+    }
+    let gradient = learner.gradient().values().to_host();
+    (learner.update(queue, 0.0), gradient)
+}
+
+#[test]
+fn whole_completions_are_compared_wherever_their_pairs_stand() {
+    let (queue, policy, reference) = (queue(), weights(16, 1), weights(16, 2));
+    let (report, gradient) = preferred(&queue, &policy, &reference, 64);
+    let loss = |policy: &Arena| preferred(&queue, policy, &reference, 64).0.loss;
+    agrees_with_central_differences("pairs", &policy, loss, &gradient);
+    let (report_apart, gradient_apart) = preferred(&queue, &policy, &reference, 1);
+    close("gradient of one pair a micro-batch", &gradient_apart, &gradient, 1e-5);
+    for (name, value) in &report.rows.figures {
+        let apart = report_apart.rows.figure(name).expect("the same figures");
+        assert!((value - apart).abs() < 1e-9, "{name}: {value} and {apart}");
+    }
+}
+
+#[test]
+fn a_model_that_is_its_own_reference_prefers_nothing() {
+    for isa in Isa::available() {
+        let (queue, policy) = (Queue::cpu(2, isa), weights(16, 1));
+        let (report, _) = preferred(&queue, &policy, &policy, 64);
+        assert_eq!(report.rows.figures.len(), 4);
+        assert!(report.rows.figures.iter().all(|(_, value)| *value == 0.0), "{}: {report:?}", isa.name());
+    }
 }

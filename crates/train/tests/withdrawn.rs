@@ -57,6 +57,20 @@ validate_every_steps = 3
 validation_cases = 5
 
 [[stages]]
+kind = "dpo"
+model = "teacher"
+path = "pairs.csv"
+pairs_per_step = 8
+learning_rate = 1e-3
+
+[[stages]]
+kind = "kto"
+model = "teacher"
+path = "thumbs.csv"
+thumbs_per_step = 8
+learning_rate = 1e-3
+
+[[stages]]
 kind = "sample"
 model = "teacher"
 cases = 40
@@ -89,8 +103,15 @@ fn prepare(folder: &Path, left_out: Option<&str>) -> Recipe {
             "{{\"prompt\": \"{prompt}\", \"answer\": \"{b}\", \"demonstration\": \"<think></think><answer>{b}</answer>\"}}\n"
         )
     };
-    let lines: String = pairs.filter(|(prompt, _)| left_out != Some(prompt)).map(line).collect();
+    let kept: Vec<(String, char)> = pairs.filter(|(prompt, _)| left_out != Some(prompt)).collect();
+    let lines: String = kept.iter().cloned().map(line).collect();
     std::fs::write(folder.join("cases.jsonl"), lines).expect("a writable folder");
+    let rows =
+        |row: &dyn Fn(&str, char) -> String| -> String { kept.iter().map(|(prompt, b)| row(prompt, *b)).collect() };
+    let pairs = rows(&|prompt, b| format!("{prompt},<answer>{b}</answer>,?\n"));
+    std::fs::write(folder.join("pairs.csv"), format!("prompt,chosen,rejected\n{pairs}")).expect("a writable folder");
+    let thumbs = rows(&|prompt, b| format!("{prompt},<answer>{b}</answer>,up\n{prompt},?,down\n"));
+    std::fs::write(folder.join("thumbs.csv"), format!("prompt,completion,label\n{thumbs}")).expect("a writable folder");
     let path = folder.join("toy.toml");
     std::fs::write(&path, RECIPE).expect("a writable folder");
     Recipe::read(&path, &[]).expect("a valid recipe")

@@ -63,7 +63,8 @@ fn measure<T: Real>(arguments: &Arguments) -> anyhow::Result<()> {
     let prompting =
         Prompting::new(checkpoint.tokenizer()?, checkpoint.template()?, &checkpoint.generation().eos_token_id)?;
     let mut model = Model::<T>::load(&queue, checkpoint.config(), checkpoint.tensors(), Role::Inference)?;
-    let task = registry::build(&table(&arguments.task, own), Path::new("")).map_err(|refusal| refusal.in_key("task"))?;
+    let task =
+        registry::build(&table(&arguments.task, own), Path::new("")).map_err(|refusal| refusal.in_key("task"))?;
     let cases = task.cases(Split::parse(&arguments.split)?, arguments.n, arguments.seed)?;
     let key = Key::new(arguments.seed).word("held out");
     if task.name() == "judgment" {

@@ -13,11 +13,11 @@ use crate::refusal::Refusal;
 /// its own.
 const END: &str = "\n\u{3}\n";
 
-/// The rows, separated by tabs if the first line has more of them than commas.
+/// The rows with the numbers of their lines, separated by tabs if the first line has more of them than commas.
 ///
 /// # Errors
 /// An empty file, a quote that is never closed, and a row with more or fewer values than there are columns, by its line.
-pub(super) fn rows(path: &Path, text: &str) -> Result<Vec<Row>, Refusal> {
+pub(super) fn rows(path: &Path, text: &str) -> Result<Vec<(usize, Row)>, Refusal> {
     let first = text.lines().next().unwrap_or_default();
     let separator = if first.matches('\t').count() > first.matches(',').count() { b'\t' } else { b',' };
     let whole = format!("{text}{END}");
@@ -36,7 +36,7 @@ pub(super) fn rows(path: &Path, text: &str) -> Result<Vec<Row>, Refusal> {
     let names: Vec<String> = names.iter().map(str::to_string).collect();
     filled
         .map(|record| match record.len() == names.len() {
-            true => Ok(row(&names, record.iter().map(Value::from))),
+            true => Ok((line(&whole, record.position()), row(&names, record.iter().map(Value::from)))),
             false => {
                 let problem = format!("{} values for {} columns", record.len(), names.len());
                 let refusal = Refusal::new(problem, "quote values that hold the separator");
@@ -58,7 +58,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Vec<Row>, String> {
-        rows(Path::new("a.csv"), text).map_err(|refusal| refusal.to_string())
+        let numbered = rows(Path::new("a.csv"), text).map_err(|refusal| refusal.to_string())?;
+        Ok(numbered.into_iter().map(|(_, row)| row).collect())
     }
 
     #[test]

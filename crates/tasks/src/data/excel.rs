@@ -8,9 +8,11 @@ use serde_json::Value;
 use super::row::{Row, row};
 use crate::refusal::Refusal;
 
+/// The rows with their numbers in the sheet.
+///
 /// # Errors
 /// Bytes that are no workbook, or one without a sheet.
-pub(super) fn rows(path: &Path, bytes: Vec<u8>) -> Result<Vec<Row>, Refusal> {
+pub(super) fn rows(path: &Path, bytes: Vec<u8>) -> Result<Vec<(usize, Row)>, Refusal> {
     let bad = |problem: String| {
         Refusal::new(problem, "save the sheet with the cases as the first one, as .xlsx or .csv").in_file(path)
     };
@@ -20,7 +22,10 @@ pub(super) fn rows(path: &Path, bytes: Vec<u8>) -> Result<Vec<Row>, Refusal> {
     let sheet = book.worksheet_range(&name).map_err(|error| bad(format!("sheet {name}: {error}")))?;
     let mut rows = sheet.rows();
     let names: Vec<String> = rows.next().unwrap_or_default().iter().map(|cell| cell.to_string()).collect();
-    Ok(rows.map(|cells| row(&names, cells.iter().map(cell))).filter(|row| !row.is_empty()).collect())
+    // The range begins at the first cell that is filled; the sheet's rows count from 1, and the names take the first of them.
+    let first = sheet.start().map_or(0, |(row, _)| row as usize) + 2;
+    let numbered = (first..).zip(rows.map(|cells| row(&names, cells.iter().map(cell))));
+    Ok(numbered.filter(|(_, row)| !row.is_empty()).collect())
 }
 
 fn cell(data: &Data) -> Value {

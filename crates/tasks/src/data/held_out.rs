@@ -36,8 +36,18 @@ impl HeldOut {
 
     /// Whether a text holds one of them.
     pub fn is_in(&self, text: &str) -> bool {
+        self.holds(text, 1)
+    }
+
+    /// Whether a text quotes one of the longer cases. For answers, which may well use the words of a short one.
+    pub fn is_quoted_in(&self, text: &str) -> bool {
+        self.holds(text, STRETCH)
+    }
+
+    fn holds(&self, text: &str, shortest: usize) -> bool {
         let chars = visible(text);
-        self.stretches.iter().any(|(length, known)| hashes(&chars, *length).any(|hash| known.contains(&hash)))
+        let mut stretches = self.stretches.range(shortest..);
+        stretches.any(|(length, known)| hashes(&chars, *length).any(|hash| known.contains(&hash)))
     }
 }
 
@@ -80,6 +90,7 @@ mod tests {
             (String::new(), false),
         ] {
             assert_eq!(held_out.is_in(&text), expected, "{text}");
+            assert_eq!(held_out.is_quoted_in(&text), expected && text.len() > 20, "{text}");
         }
         assert!(!HeldOut::of(["", " "]).is_in("anything"));
     }

@@ -4,7 +4,8 @@
 //! spoil training (empty prompts, duplicates, contradictions, a label that outweighs all others), and gives cases in the
 //! layout of [`crate::jsonl`] with a commented recipe. It never changes the file, never guesses an answer, and trains nothing.
 //!
-//! Plain documents, to be pretrained on, are read by [`texts`], and searched for held-out cases by [`held_out`].
+//! Plain documents, to be pretrained on, are read by [`texts`], and searched for held-out cases by [`held_out`]. What people prefer is read by
+//! [`preferences`].
 //!
 //! Read next: [`inspection`], [`table`] (reading), [`layout`] (which columns mean what), [`findings`] (what is counted).
 
@@ -12,6 +13,7 @@ pub mod findings;
 pub mod held_out;
 pub mod inspection;
 pub mod layout;
+pub mod preferences;
 pub mod row;
 pub mod table;
 pub mod texts;

@@ -14,6 +14,8 @@ use crate::refusal::Refusal;
 pub struct Table {
     /// In the file's order.
     pub rows: Vec<Row>,
+    /// Where each row begins: its line, or of Excel its row in the sheet; of a JSON list and of Parquet its number. All count from 1.
+    pub places: Vec<usize>,
     /// Every column that any row has, in order of appearance.
     pub columns: Vec<String>,
     /// What the file is.
@@ -47,17 +49,17 @@ pub fn read(path: &Path) -> Result<Table, Refusal> {
         Refusal::new(error.to_string(), "give the path of a JSONL, JSON, CSV, Excel or Parquet file").in_file(path)
     })?;
     let ending = path.extension().map_or(String::new(), |ending| ending.to_string_lossy().to_lowercase());
+    let numbered = |rows: Vec<Row>| (1..).zip(rows).collect::<Vec<(usize, Row)>>();
     let (rows, format, encoding) = if bytes.starts_with(b"PAR1") {
-        (parquet::rows(path)?, Format::Parquet, None)
+        (numbered(parquet::rows(path)?), Format::Parquet, None)
     } else if bytes.starts_with(b"PK") || bytes.starts_with(&[0xd0, 0xcf, 0x11, 0xe0]) {
         (excel::rows(path, bytes)?, Format::Excel, None)
     } else {
         let (text, encoding) = decode(path, &bytes)?;
         match (text.trim_start().chars().next(), ending.as_str()) {
-            (Some('['), _) => (json::list(path, &text)?, Format::Json, Some(encoding)),
+            (Some('['), _) => (numbered(json::list(path, &text)?), Format::Json, Some(encoding)),
             (Some('{'), _) | (_, "jsonl" | "json" | "ndjson") => {
-                let rows = json::lines(path, &text)?.into_iter().map(|(_, row)| row).collect();
-                (rows, Format::Jsonl, Some(encoding))
+                (json::lines(path, &text)?, Format::Jsonl, Some(encoding))
             }
             _ => (csv::rows(path, &text)?, Format::Csv, Some(encoding)),
         }
@@ -65,13 +67,14 @@ pub fn read(path: &Path) -> Result<Table, Refusal> {
     if rows.is_empty() {
         return Err(Refusal::new("it holds no rows", "give a file with at least one case").in_file(path));
     }
+    let (places, rows): (Vec<usize>, Vec<Row>) = rows.into_iter().unzip();
     let mut columns: Vec<String> = Vec::new();
     for name in rows.iter().flat_map(|row| row.keys()) {
         if !columns.contains(name) {
             columns.push(name.clone());
         }
     }
-    Ok(Table { rows, columns, format, encoding })
+    Ok(Table { rows, places, columns, format, encoding })
 }
 
 #[cfg(test)]

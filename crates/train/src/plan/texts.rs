@@ -48,7 +48,9 @@ pub(super) fn measure(recipe: &Recipe, task: &dyn Task, prompting: Option<Prompt
     let demonstrations: Vec<usize> = demonstrations.map(|text| prompting.completion(&text).len()).collect();
     let documents = (0..TEXTS as u64).map_while(|index| task.corpus(index, seed));
     let documents: Vec<usize> = documents.map(|text| prompting.document(&text).len()).collect();
+    let characters: usize = cases.iter().map(|case| case.prompt_text().chars().count()).sum();
     Ok(Lengths {
+        characters_per_token: characters as f64 / prompts.iter().sum::<usize>().max(1) as f64,
         document: mean(&documents).unwrap_or(0.0),
         prompt: mean(&prompts).unwrap_or(0.0),
         demonstration: mean(&demonstrations),

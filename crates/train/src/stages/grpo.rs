@@ -24,7 +24,7 @@ use crate::advantage::{self, Census, Estimator, overlong_penalty};
 use crate::episodes::{REPLY_TOKENS, games, play};
 use crate::error::TrainError;
 use crate::packing::{Continuation, PackedGroups, packed_groups};
-use crate::policy::{Aggregate, PolicyLoss, Ratio};
+use crate::policy::{Aggregate, PolicyLoss, PolicySignal, Ratio};
 use crate::prompting::{Prompting, plain_sampling};
 use crate::recipe::optimisation::Optimisation;
 use crate::recipe::outline::Roles;
@@ -34,7 +34,7 @@ use crate::snapshots::{Judge, Snapshots};
 use crate::stage::estimate::{Estimate, Packed, Planning, Work, sampling_flops};
 use crate::stage::{Checking, Outcome, Place, Stage};
 use crate::stages::validation;
-use crate::step::{Learner, PolicySignal, Signals, StepReport};
+use crate::step::{Learner, Signals, StepReport};
 use crate::tally::{Figures, Tally};
 use crate::teacher::local::LocalTeacher;
 use crate::trainer::{StepOutcome, Trainer, Validated, Validation};
@@ -273,7 +273,7 @@ impl Stage for Grpo {
                 if let Some(rules) = rules.as_ref().filter(|_| step + 1 == self.steps && snapshots.is_due(self.steps)) {
                     snapshots.look(trainer, &mut learner.model, &prompting, self.steps, Judge::Rules(rules))?;
                 }
-                let updates = report.map_or(0, |_| self.updates_per_batch);
+                let updates = report.as_ref().map_or(0, |_| self.updates_per_batch);
                 let metrics = [groups.metrics, vec![("updates".into(), Some(updates as f64))]].concat();
                 Ok(StepOutcome { metrics, sample: groups.sample, report })
             },
@@ -438,7 +438,7 @@ fn learn<T: Real>(
     for update in 0..stage.updates_per_batch {
         for (batch, policy) in &mut micro_batches {
             policy.on_policy = update == 0;
-            let signals = Signals { policy: Some(policy.clone()), ..Signals::none(batch.len(), stage.temperature) };
+            let signals = Signals { rows: Some(&*policy), ..Signals::none(batch.len(), stage.temperature) };
             learner.accumulate(trainer.queue, batch, &signals);
         }
         let report = learner.update(trainer.queue, rate);

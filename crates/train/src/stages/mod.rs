@@ -4,9 +4,12 @@
 //! ([`crate::step`]). A stage knows no optimiser. To add a kind, write its file and add one line to [`registry`].
 
 pub mod distill;
+pub mod dpo;
 pub mod eval;
 pub mod grpo;
+pub mod kto;
 pub mod on_policy_distill;
+mod preferences;
 pub mod pretrain;
 pub mod registry;
 pub mod sample;

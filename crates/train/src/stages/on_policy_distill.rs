@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::divergence::DivergenceName;
 use crate::error::TrainError;
 use crate::packing::{Continuation, PackedGroups, packed_groups};
-use crate::policy::PolicyLoss;
+use crate::policy::{PolicyLoss, PolicySignal};
 use crate::prompting::plain_sampling;
 use crate::recipe::optimisation::Optimisation;
 use crate::recipe::outline::Roles;
@@ -28,7 +28,7 @@ use crate::snapshots::{Judge, Snapshots};
 use crate::stage::estimate::{Estimate, Packed, Planning, Work};
 use crate::stage::{Checking, Outcome, Stage};
 use crate::stages::validation;
-use crate::step::{PolicySignal, Signals, SoftLabels, SoftSignal};
+use crate::step::{Signals, SoftLabels, SoftSignal};
 use crate::tally::Tally;
 use crate::trainer::{StepOutcome, Trainer};
 use tasks::rewards::Judged;
@@ -240,8 +240,8 @@ impl Stage for OnPolicyDistill {
                         tokens.advantage[r] = reward;
                         closeness += f64::from(reward);
                     }
-                    let policy = Some(PolicySignal { loss: PolicyLoss::default(), tokens, sampled, on_policy: true });
-                    learner.accumulate(trainer.queue, &batch, &Signals { policy, ..none });
+                    let policy = PolicySignal { loss: PolicyLoss::default(), tokens, sampled, on_policy: true };
+                    learner.accumulate(trainer.queue, &batch, &Signals { rows: Some(&policy), ..none });
                 }
                 trainer.meters.rollouts += tally.completions() as u64;
                 let report = learner.update(trainer.queue, rate);

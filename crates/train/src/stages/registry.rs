@@ -5,8 +5,10 @@ use tasks::refusal::Refusal;
 use toml::Table;
 
 use super::distill::Distill;
+use super::dpo::Dpo;
 use super::eval::Eval;
 use super::grpo::Grpo;
+use super::kto::Kto;
 use super::on_policy_distill::OnPolicyDistill;
 use super::pretrain::Pretrain;
 use super::sample::Sample;
@@ -21,6 +23,8 @@ pub const STAGES: &[StageEntry] = &[
     StageEntry::of::<Pretrain>(),
     StageEntry::of::<Sft>(),
     StageEntry::of::<Grpo>(),
+    StageEntry::of::<Dpo>(),
+    StageEntry::of::<Kto>(),
     StageEntry::of::<Sample>(),
     StageEntry::of::<Distill>(),
     StageEntry::of::<OnPolicyDistill>(),
