@@ -102,14 +102,11 @@ impl Run {
         let folder = path.parent().expect("a rollout file lies in a stage's folder");
         let bytes = rollouts::encode(&path, stage, step, rows)?;
         self.disk.create_dir_all(folder).map_err(|e| StoreError::io("make", folder, e))?;
-        let temporary = folder.join(format!("{TEMPORARY}step-{step:06}.parquet"));
-        let written = self.disk.create(&temporary).and_then(|mut file| file.write_all(&bytes));
-        if let Err(e) = written {
-            let _ = self.disk.remove(&temporary);
-            return Err(StoreError::io("write", &path, e));
-        }
-        // The row comes first, so that a step written twice is refused before its file is touched. Neither need be durable
-        // before the checkpoint that speaks of them, which cannot be committed without the file.
+        let fail = |e| StoreError::io("write", &path, e);
+        let mut file = self.disk.temporary(folder).map_err(fail)?;
+        file.write_all(&bytes).map_err(fail)?;
+        // The row is written first, so that a step written twice is refused before its file is touched. Neither has to be durable
+        // before the checkpoint that speaks of them, and that one syncs the file before it is committed.
         let blake3 = blake3::hash(&bytes).to_hex().to_string();
         self.ledger.record_rollout_file(&RolloutFile {
             stage: stage.to_owned(),
@@ -119,7 +116,7 @@ impl Run {
         })?;
         let all = self.folder.join(ROLLOUTS);
         guard(&self.open).to_sync.extend([path.clone(), folder.to_path_buf(), all, self.folder.clone()]);
-        self.disk.rename(&temporary, &path).map_err(|e| StoreError::io("rename", &path, e))
+        file.persist(&path).map_err(fail)
     }
 
     /// The steps of a stage whose completions are stored, rising.

@@ -3,12 +3,13 @@
 #[allow(dead_code)]
 mod scripted_run;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use scripted_run::{FailingDisk, Fate, Outcome, open, open_on, outcome, run_all, run_until};
 use store::StoreError;
+use store::disk::TEMPORARY;
 
 fn undisturbed() -> (Outcome, u64, u64) {
     let folder = tempfile::tempdir().unwrap();
@@ -27,7 +28,19 @@ fn failed_then_resumed(folder: &Path, fate: Fate) -> (Outcome, Option<StoreError
     let run = open_on(folder, FailingDisk::new(Fate::DeadFrom(u64::MAX))).unwrap();
     run_all(&run).unwrap();
     drop(run);
+    let left: Vec<PathBuf> = files(&folder.join("road")).into_iter().filter(|path| is_temporary(path)).collect();
+    assert!(left.is_empty(), "{fate:?} left {left:?}");
     (outcome(folder), error)
+}
+
+/// Every file and folder below `folder`.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { [files(&path), vec![path]].concat() } else { vec![path] }).collect()
+}
+
+fn is_temporary(path: &Path) -> bool {
+    path.file_name().unwrap().to_string_lossy().starts_with(TEMPORARY)
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::{Run, Uncommitted};
 use crate::changes::differences;
 use crate::checkpoint::{self, Committed};
-use crate::disk::{Disk, entries, remove_leftovers, write_whole};
+use crate::disk::{Disk, SYNCS_FOLDERS, entries, remove_leftovers, write_whole};
 use crate::error::StoreError;
 use crate::layout::{CHECKPOINTS, LEDGER, METRICS, MODELS, RECIPE, ROLLOUTS, rollout_path};
 use crate::ledger::Ledger;
@@ -50,6 +50,10 @@ impl Run {
 
         let ledger = Ledger::open(&folder.join(LEDGER))?;
         let mut notices = Vec::new();
+        if !SYNCS_FOLDERS {
+            let text = "this system cannot make a rename durable: after a power cut the newest checkpoint may be missing, and the one before is used";
+            notices.push(notice("renames_not_durable", 1, text.to_owned()));
+        }
         let (resumed, sequence) = newest_good(&**disk, &folder, &ledger, &mut notices)?;
         let marks = resumed.as_ref().map(|c| c.manifest().ledger.clone()).unwrap_or_default();
         let metrics_bytes = resumed.as_ref().map_or(0, |c| c.manifest().metrics_bytes);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use serde_json::json;
-use store::disk::{Disk, OutFile, RealDisk};
+use store::disk::{Disk, OutFile, RealDisk, Temporary};
 use store::{
     Blob, Checkpoint, Label, LabelKind, ModelDigest, Notice, Rollout, Run, Runs, StageRow, StepMetrics, StoreError,
     Verdict, VerdictOutcome,
@@ -195,9 +195,9 @@ impl FailingDisk {
         step(self.fate, &self.operations)
     }
 
-    fn wrap(&self, inner: Box<dyn OutFile>) -> Box<dyn OutFile> {
+    fn wrap<F: OutFile + ?Sized>(&self, inner: Box<F>) -> FailingFile<F> {
         let (fate, operations, bytes) = (self.fate, self.operations.clone(), self.bytes.clone());
-        Box::new(FailingFile { inner, fate, operations, bytes })
+        FailingFile { inner: Some(inner), fate, operations, bytes }
     }
 }
 
@@ -206,18 +206,33 @@ fn step(fate: Fate, operations: &AtomicU64) -> io::Result<()> {
     if matches!(fate, Fate::DeadFrom(first) if n >= first) { Err(io::Error::other("killed")) } else { Ok(()) }
 }
 
-struct FailingFile {
-    inner: Box<dyn OutFile>,
+struct FailingFile<F: OutFile + ?Sized> {
+    inner: Option<Box<F>>,
     fate: Fate,
     operations: Arc<AtomicU64>,
     bytes: Arc<AtomicU64>,
 }
 
-impl Write for FailingFile {
+impl<F: OutFile + ?Sized> FailingFile<F> {
+    fn inner(&mut self) -> &mut F {
+        self.inner.as_mut().expect("an open file")
+    }
+}
+
+/// A killed process removes nothing: its temporary files stay where they are.
+impl<F: OutFile + ?Sized> Drop for FailingFile<F> {
+    fn drop(&mut self) {
+        if step(self.fate, &AtomicU64::new(self.operations.load(SeqCst))).is_err() {
+            std::mem::forget(self.inner.take());
+        }
+    }
+}
+
+impl<F: OutFile + ?Sized> Write for FailingFile<F> {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         // A killed process may have written a part.
         if let Err(e) = step(self.fate, &self.operations) {
-            let _ = self.inner.write(&piece[..piece.len() / 2]);
+            let _ = self.inner().write(&piece[..piece.len() / 2]);
             return Err(e);
         }
         let mut n = piece.len();
@@ -227,37 +242,49 @@ impl Write for FailingFile {
                 return Err(io::ErrorKind::StorageFull.into());
             }
         }
-        let n = self.inner.write(&piece[..n])?;
+        let n = self.inner().write(&piece[..n])?;
         self.bytes.fetch_add(n as u64, SeqCst);
         Ok(n)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
+        self.inner().flush()
     }
 }
 
-impl OutFile for FailingFile {
+impl<F: OutFile + ?Sized> OutFile for FailingFile<F> {
     fn sync(&mut self) -> io::Result<()> {
         step(self.fate, &self.operations)
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         step(self.fate, &self.operations)?;
-        self.inner.truncate(len)
+        self.inner().truncate(len)
+    }
+}
+
+impl Temporary for FailingFile<dyn Temporary> {
+    fn persist(mut self: Box<Self>, path: &Path) -> io::Result<()> {
+        step(self.fate, &self.operations)?;
+        self.inner.take().expect("an open file").persist(path)
     }
 }
 
 /// Syncing is left out: these tests are about order, and would otherwise wait for the disk a thousand times.
 impl Disk for FailingDisk {
+    fn temporary(&self, folder: &Path) -> io::Result<Box<dyn Temporary>> {
+        self.step()?;
+        Ok(Box::new(self.wrap(RealDisk.temporary(folder)?)))
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn OutFile>> {
         self.step()?;
-        Ok(self.wrap(RealDisk.create(path)?))
+        Ok(Box::new(self.wrap(RealDisk.create(path)?)))
     }
 
     fn append(&self, path: &Path) -> io::Result<Box<dyn OutFile>> {
         self.step()?;
-        Ok(self.wrap(RealDisk.append(path)?))
+        Ok(Box::new(self.wrap(RealDisk.append(path)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
