@@ -9,7 +9,7 @@ use std::fmt;
 
 use toml::{Table, Value};
 
-/// One key whose value is not what it was.
+/// One key whose value has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Where: `stages[2].learning_rate`.
@@ -27,7 +27,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// Every key whose value differs, sorted by key. Two NaNs are equal; `1` and `1.0` are not, being of different types.
+/// Every key whose value differs, sorted by key. Two NaNs are equal. `1` and `1.0` differ, because their types do.
 pub fn differences(old: &Table, new: &Table) -> Vec<Change> {
     let (old, new) = (leaves(old), leaves(new));
     let mut changes = Vec::new();
@@ -45,7 +45,7 @@ pub fn differences(old: &Table, new: &Table) -> Vec<Change> {
     changes
 }
 
-/// Path → value as TOML text. Lists of plain values are one leaf; lists that hold tables are entered.
+/// Path → value as TOML text. A list of plain values is one leaf; a list of tables has a leaf for each of their keys.
 fn leaves(table: &Table) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     for (key, value) in table {

@@ -1,15 +1,15 @@
-//! Checkpoints: named byte blobs and a JSON value, written so that one stands whole or not at all.
+//! Checkpoints: named byte blobs and a JSON value. A checkpoint is there whole or not at all.
 //!
-//! The order of writing, and why each step is there:
+//! The steps of writing one, in order, and why each is there:
 //!
-//! 1. every blob into `checkpoints/.tmp-…/`, each file synced: the content is on the disk before anything speaks of it;
-//! 2. `manifest.json` with the BLAKE3 of each blob, and `manifest.b3` with the manifest's own, synced: later damage shows;
-//! 3. the temporary folder synced: the names are on the disk too;
-//! 4. **rename** to `checkpoints/<sequence>-<stage>-<step>/`: the commit point;
-//! 5. `checkpoints/` synced: the new name outlives a power cut.
+//! 1. Write every blob into `checkpoints/.tmp-…/` and sync it: the content is on the disk before anything refers to it.
+//! 2. Write and sync `manifest.json` with the BLAKE3 of each blob, and `manifest.b3` with the manifest's own: later damage shows.
+//! 3. Sync the temporary folder: the names are on the disk too.
+//! 4. **Rename** it to `checkpoints/<sequence>-<stage>-<step>/`: this is the commit point.
+//! 5. Sync `checkpoints/`: the new name survives a power cut.
 //!
-//! Whatever fails before step 4 leaves the older checkpoints as they were. `manifest.b3` has the form of `b3sum`'s output.
-//! It knows nothing of what the blobs mean, and never looks at the clock.
+//! A failure before step 4 leaves the older checkpoints as they were. `manifest.b3` has the form of `b3sum`'s output.
+//! This module does not know what the blobs mean, and never looks at the clock.
 //!
 //! Read next: [`crate::run`], which picks the newest good one.
 
@@ -28,10 +28,10 @@ use crate::names;
 const FORMAT: u64 = 1;
 const MANIFEST: &str = "manifest.json";
 const MANIFEST_DIGEST: &str = "manifest.b3";
-/// Damaged checkpoints are put aside under this prefix and removed once enough good ones stand again.
+/// Damaged checkpoints are renamed to begin with this, and removed once there are enough good ones again.
 const DAMAGED: &str = "damaged-";
 
-/// What is to be kept: where the run stands, and everything needed to go on from there.
+/// What is to be kept: how far the run has come, and everything that it needs to go on from there.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The stage's place in the recipe, from 0.
@@ -44,7 +44,7 @@ pub struct Checkpoint {
     pub blobs: Vec<Blob>,
     /// Counters, seeds, the instruction path: whatever is small.
     pub state: Value,
-    /// Whether the stage is done. Such a checkpoint is kept for good, so that a run can go back to it: let its blobs be few.
+    /// Whether the stage is done. Such a checkpoint is never removed, so that a run can go back to it. It should have few blobs.
     pub ends_stage: bool,
 }
 
@@ -67,7 +67,7 @@ impl std::fmt::Debug for Blob {
     }
 }
 
-/// The manifest as it stands on the disk.
+/// The manifest as it is on the disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     pub format: u64,
@@ -203,7 +203,7 @@ pub(crate) fn write(
     };
     let committed = fill();
     if committed.is_err() {
-        // Gives the space back at once; should that fail too, opening the run removes it.
+        // This gives the space back at once. If it fails too, opening the run removes the folder.
         let _ = disk.remove(&temporary);
     }
     committed?;
@@ -293,7 +293,7 @@ impl StageEnd<'_> {
     }
 }
 
-/// Removes all but the `keep` newest checkpoints and those that end a stage, and damaged ones once that many good ones stand.
+/// Removes checkpoints, except the `keep` newest and those that end a stage. Damaged ones go once there are that many good ones.
 pub(crate) fn prune(disk: &dyn Disk, checkpoints: &Path, keep: usize) -> Result<(), StoreError> {
     let good = list(checkpoints)?;
     for (_, folder) in good.iter().skip(keep) {
@@ -311,7 +311,7 @@ pub(crate) fn prune(disk: &dyn Disk, checkpoints: &Path, keep: usize) -> Result<
     Ok(())
 }
 
-/// Removes a checkpoint; renamed first, since a half-removed one must never look like a damaged one.
+/// Removes a checkpoint. It is renamed first, because a half-removed one must never look like a damaged one.
 pub(crate) fn remove_whole(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let leaving = folder.with_file_name(format!("{TEMPORARY}{name}"));

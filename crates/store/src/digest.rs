@@ -1,7 +1,7 @@
-//! The digest of a model: equal digests, equal weights.
+//! The digest of a model. Models with equal digests have equal weights.
 //!
-//! BLAKE3 over the exported tensors in name order. The exact bytes hashed, so that any tool can compute it again, are for
-//! each tensor, names rising byte by byte:
+//! It is the BLAKE3 of the exported tensors, sorted by the bytes of their names. Any tool can compute it again. The bytes hashed for
+//! each tensor are:
 //!
 //! ```text
 //! u64 length of the name in bytes      name, UTF-8
@@ -13,14 +13,14 @@
 //! All integers are little-endian. Nothing precedes the first tensor or follows the last, so that a model without tensors has the digest
 //! of the empty string. The digest is written as 64 lower-case hexadecimal characters.
 //!
-//! It covers weights only: no tokenizer, no config. It departs from hashing the file, which would change with the order, the
+//! It covers weights only: no tokenizer, no config. The file itself is not hashed, because that hash would change with the order, the
 //! padding and the metadata of a safetensors header.
 //!
-//! Read next: [`crate::ledger::rows::StageRow`], where it stands.
+//! Read next: [`crate::ledger::rows::StageRow`], where it is kept.
 
 use crate::error::StoreError;
 
-/// An unfinished digest: begin each tensor in name order, feed its bytes in pieces of any size, finish.
+/// A digest being computed: begin each tensor in the order of names, feed its bytes in pieces of any size, and finish.
 ///
 /// # Example
 /// ```
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn golden() {
-        // The framing spelled out by hand, so that a change of it cannot pass unseen.
+        // The framing is written out by hand here, so that this test sees any change of it.
         let mut framed = Vec::new();
         framed.extend_from_slice(b"\x01\0\0\0\0\0\0\0a\x03\0\0\0\0\0\0\0F32\x02\0\0\0\0\0\0\0");
         framed.extend_from_slice(b"\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0");

@@ -53,7 +53,7 @@ pub trait Disk: Send + Sync {
     /// The system's.
     fn create(&self, path: &Path) -> io::Result<Box<dyn OutFile>>;
 
-    /// Opens a file, made if absent, to write at its end.
+    /// Opens a file to write at its end; an absent file is made.
     ///
     /// # Errors
     /// The system's.
@@ -192,7 +192,7 @@ pub fn remove_leftovers(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError
     Ok(())
 }
 
-/// The entries of `folder`, sorted by name; none where it does not exist.
+/// The entries of `folder`, sorted by name. A folder that does not exist has none.
 ///
 /// # Errors
 /// [`StoreError::Io`].

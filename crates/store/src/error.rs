@@ -1,5 +1,5 @@
-//! The one error type of this crate. Every message names the path it speaks of and ends with a `hint:` where a person
-//! can mend something.
+//! The one error type of this crate. Every message names its path, and ends with a `hint:` where a person can mend
+//! something.
 //!
 //! Read next: [`crate::disk`], where most of them begin.
 
@@ -11,7 +11,7 @@ use crate::changes::Change;
 /// Everything that can go wrong with stored files. Bugs of the caller panic instead.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The disk, or the user's share of it, is full. Nothing committed before is touched.
+    /// The disk is full, or the user's share of it. What was committed before is untouched.
     #[error(
         "no space left while trying to {action} {}\nhint: what was committed before is whole; free some space and give the same command again, it goes on from the last checkpoint",
         path.display()
@@ -47,7 +47,7 @@ pub enum StoreError {
         name: String,
         /// The lock file.
         path: PathBuf,
-        /// The holder, where the lock file told it.
+        /// The holder, where the lock file names it.
         pid: Option<u32>,
     },
 
@@ -91,9 +91,9 @@ pub enum StoreError {
     /// There is no run of that name.
     #[error("no run at {}\nhint: {}", path.display(), known_runs(known))]
     NoSuchRun {
-        /// Where it was looked for.
+        /// Where it should be.
         path: PathBuf,
-        /// The runs that do exist beside it.
+        /// The runs that exist there.
         known: Vec<String>,
     },
 
@@ -173,7 +173,7 @@ pub enum StoreError {
         name: String,
     },
 
-    /// A tensor's bytes do not add up to what was announced.
+    /// A tensor has more or fewer bytes than were announced.
     #[error("tensor `{name}` was announced with {announced} bytes and came with {found}")]
     DigestLength {
         /// The tensor.
@@ -184,7 +184,7 @@ pub enum StoreError {
         found: u64,
     },
 
-    /// The thread that writes checkpoints is no more: it has panicked.
+    /// The thread that writes checkpoints has panicked.
     #[error("the checkpoint writer of {} has stopped\nhint: give the same command again, it goes on from the last checkpoint", path.display())]
     WriterGone {
         /// The folder of checkpoints.
@@ -193,7 +193,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Wraps a system error, telling a full disk from other failures.
+    /// Wraps a system error; a full disk is an error of its own.
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
         if is_full(&source) {
@@ -203,7 +203,7 @@ impl StoreError {
         }
     }
 
-    /// Wraps an SQLite error, telling a full disk from other failures.
+    /// Wraps an SQLite error; a full disk is an error of its own.
     pub fn ledger(path: &Path, source: rusqlite::Error) -> Self {
         if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
             let full = io::Error::new(io::ErrorKind::StorageFull, source);
@@ -212,13 +212,13 @@ impl StoreError {
         StoreError::Ledger { path: path.to_path_buf(), source }
     }
 
-    /// Wraps a Parquet error, telling a full disk from other failures.
+    /// Wraps a Parquet error.
     pub fn parquet(path: &Path, source: parquet::errors::ParquetError) -> Self {
         StoreError::Parquet { path: path.to_path_buf(), source }
     }
 }
 
-/// A full disk, a spent quota, and a file past the size limit are one thing to a user.
+/// To a user, a full disk, a spent quota and a file past the size limit are the same.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }

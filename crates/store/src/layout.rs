@@ -1,4 +1,4 @@
-//! Where everything of a run lies: the names of its files and folders.
+//! The names of a run's files and folders.
 //!
 //! Read next: [`crate::run`].
 

@@ -14,15 +14,15 @@
 //!
 //! # The commit point
 //!
-//! The rename of a checkpoint's folder is the only moment at which anything becomes true. The manifest inside it
+//! A step counts from the moment at which the folder of a checkpoint behind it is renamed, and from no other. The manifest in that folder
 //! holds *marks*: how long `metrics.jsonl` was and which ledger rows existed when the checkpoint was taken. When a run is
-//! opened again, everything beyond the marks of the newest good checkpoint is dropped, so that the steps to come meet
-//! exactly the state that they met the first time.
+//! opened again, everything beyond the marks of the newest good checkpoint is dropped. So the steps that follow find
+//! exactly the state that they found the first time.
 //!
 //! # What this crate never does
 //!
-//! It knows nothing of models, tensors or algorithms: a checkpoint is a list of named bytes and a JSON value. It never
-//! trains, samples, prints or exits. No SQL is written outside [`ledger`].
+//! It does not know models, tensors or algorithms: a checkpoint is a list of named bytes and a JSON value. It never
+//! trains, samples, prints or exits. All SQL is in [`ledger`].
 //!
 //! Read next: [`run`] (how a run is opened and what is dropped), then [`checkpoint`].
 #![forbid(unsafe_code)]

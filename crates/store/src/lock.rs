@@ -1,7 +1,7 @@
-//! One process to a run: an advisory lock on `lock`, which also tells who holds it.
+//! One process to a run: an advisory lock on the file `lock`, which also names its holder.
 //!
-//! The lock goes with the process, however it dies, so there is never a stale one to remove. It is the file's lock that
-//! counts, never its content or existence.
+//! The system lets go of the lock when the process ends, however it ends, so there is never a stale one to remove. Only the
+//! lock counts: neither the file's content nor its existence does.
 //!
 //! Read next: [`crate::run`].
 
@@ -18,7 +18,7 @@ pub struct RunLock {
     _file: File,
 }
 
-/// [`is_locked`] holds a shared lock for a moment; a starting run waits that long before it believes a refusal.
+/// [`is_locked`] holds a shared lock for a moment. A run that starts waits longer than that before it gives up.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -51,7 +51,7 @@ impl RunLock {
     }
 }
 
-/// Whether some process holds the run in `folder`. A run that cannot be looked at counts as free.
+/// Whether some process holds the run in `folder`. A run whose lock cannot be read counts as free.
 pub fn is_locked(folder: &Path) -> bool {
     let Ok(file) = File::open(lock_path(folder)) else {
         return false;

@@ -1,7 +1,7 @@
 //! `metrics.jsonl`: one JSON object a step, for people, plots and `tail -f`.
 //!
 //! ```text
-//! {"stage":"grpo","step":120,"reward":0.71,"loss":0.013,"entropy":0.42,"seconds":1.93}
+//! {"stage":"grpo","step":120,"reward":0.71,"loss":0.013,"entropy":0.42,"step_seconds":1.93}
 //! ```
 //!
 //! Two runs of one recipe agree in every column but `step_seconds`. A figure that does not exist is `null`, never 0: the loss of a
@@ -28,7 +28,7 @@ pub struct StepMetrics {
     pub stage: String,
     /// The step, counted from 1 by the stage.
     pub step: u64,
-    /// Named figures in the order in which they shall stand, none where the step has no such figure. Names carry their unit last:
+    /// Named figures in the order in which they are written; none where the step has no such figure. Names carry their unit last:
     /// `train_tokens`, `step_seconds`.
     pub values: Vec<(String, Option<f64>)>,
 }
@@ -78,7 +78,7 @@ impl StepMetrics {
     }
 }
 
-/// The open file and its length as far as whole lines go.
+/// The open file, and the length of its whole lines.
 pub(crate) struct MetricsFile {
     file: Box<dyn OutFile>,
     path: PathBuf,
@@ -93,11 +93,11 @@ impl MetricsFile {
         Ok(MetricsFile { file, path: path.to_path_buf(), bytes })
     }
 
-    /// Adds a line. Where it does not fit the file is left as it was.
+    /// Adds a line. If it does not fit on the disk, the file is left as it was.
     pub(crate) fn append(&mut self, metrics: &StepMetrics) -> Result<(), StoreError> {
         let line = metrics.to_line();
         if let Err(e) = self.file.write_all(line.as_bytes()) {
-            // Half a line would be glued to the next one. Should the cut fail too, opening the run makes it.
+            // The next line would be appended to half a line. If the cut fails too, opening the run does it.
             let _ = self.file.truncate(self.bytes);
             return Err(StoreError::io("write", &self.path, e));
         }
@@ -110,7 +110,7 @@ impl MetricsFile {
     }
 }
 
-/// Reads all steps. A last line without its newline is still being written and is left out.
+/// Reads all steps. A last line without its newline is still being written, and is left out.
 ///
 /// # Errors
 /// [`StoreError::Damaged`] naming the line.

@@ -1,7 +1,7 @@
 //! Names that become file names: of runs, stages and blobs.
 //!
-//! Chinese and other letters are welcome; separators, leading dots and control characters are not, so that no name can
-//! leave its folder, hide in it, or be mistaken for a temporary one.
+//! Letters of any script are allowed. Separators, leading dots and control characters are not, so that no name can
+//! leave its folder, hide in it, or look like a temporary one.
 //!
 //! Read next: [`crate::run`].
 

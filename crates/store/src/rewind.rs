@@ -1,7 +1,7 @@
 //! Going back to the end of an earlier stage, so that what followed it can be done again.
 //!
-//! Checkpoints that end a stage are kept, so going back is nothing but removing the newer ones, newest first: after each removal the run stands at
-//! an earlier commit point, whole. Opening the run then drops what lies beyond, as it does after a kill. Exported models stay until their stage
+//! Checkpoints that end a stage are kept, so going back is only to remove the newer ones, newest first. After each removal the run is whole,
+//! at an earlier commit point. Opening the run then drops what lies beyond that, as it does after a kill. Exported models stay until their stage
 //! exports again.
 //!
 //! Read next: `run/resume.rs`, which does the dropping.

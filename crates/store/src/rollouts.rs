@@ -11,16 +11,16 @@
 //! | `logprobs`         | list of float32                                             | the sampler's, of each token, in nats       |
 //! | `given`            | list of bool, nullable                                      | whether an environment said the token; none where the model said all |
 //! | `logprobs_teacher` | list of float32, nullable                                   | a teacher's, where one listened             |
-//! | `reward`           | float64, nullable                                           | none where the rules gave none               |
+//! | `reward`           | float64, nullable                                           | none where the rules gave none              |
 //! | `advantage`        | float32, nullable                                           | none where no policy was trained            |
 //! | `finished`         | bool                                                        | ended by its end token, not cut short       |
 //! | `verdicts`         | list of {rule, outcome: score \| abstain \| failed \| timed_out, value, reason} | every rule's, in the rule set's order |
 //! | `soft_temperature`, `top_ids`, `top_logprobs`, `tail` | see [`soft`]             | a teacher's soft labels, where some were kept |
 //!
-//! DuckDB, pandas, `datasets`, DataFusion and Spark read it as it is. Equal rows give equal bytes: nothing in the file tells of time,
+//! DuckDB, pandas, `datasets`, DataFusion and Spark read it as it is. Equal rows give equal bytes: the file says nothing about time,
 //! machine or run.
 //!
-//! It never filters: a step's file holds all that was sampled, also what was not trained on.
+//! Nothing is filtered: a step's file holds every completion that was sampled, also those that were not trained on.
 //!
 //! Read next: [`soft`].
 
@@ -64,7 +64,7 @@ pub fn encode(path: &Path, stage: &str, step: u64, rows: &[Rollout]) -> Result<V
             .set_created_by("ferule".to_owned())
             .set_compression(Compression::SNAPPY)
             .build();
-        // Without Arrow's own copy of the schema the file says the same and depends on one library less.
+        // Arrow's own copy of the schema would add nothing, and would make the bytes depend on one library more.
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let mut writer = ArrowWriter::try_new_with_options(Vec::new(), batch.schema(), options)?;
         writer.write(&batch)?;

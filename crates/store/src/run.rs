@@ -1,9 +1,9 @@
 //! One run at work: what training writes, and the commit.
 //!
-//! Training calls [`Run::log_step`], [`Run::write_rollouts`] and the [`Ledger`], then [`Run::commit`]: the marks are taken
+//! Training calls [`Run::log_step`], [`Run::write_rollouts`] and the [`Ledger`], then [`Run::commit`]. The marks are taken
 //! at that call, so what is written while the background writer works belongs to the next checkpoint.
 //!
-//! It never decides when to checkpoint, and it never deletes a run.
+//! This module never decides when to checkpoint, and it never deletes a run.
 //!
 //! Read next: `run/resume.rs` (what opening a run drops), then [`crate::checkpoint`] and [`crate::ledger`].
 
@@ -27,7 +27,6 @@ mod resume;
 
 /// A run that this process works on. All methods may be called from any thread.
 pub struct Run {
-    name: String,
     folder: PathBuf,
     disk: Arc<dyn Disk>,
     ledger: Ledger,
@@ -47,11 +46,6 @@ struct Uncommitted {
 }
 
 impl Run {
-    /// The run's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The run's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -67,12 +61,12 @@ impl Run {
         self.resumed.as_ref()
     }
 
-    /// What opening the run found that a person should hear: damaged checkpoints, withdrawals, the resumption itself.
+    /// What a person should know of opening the run: damaged checkpoints, withdrawals, the resumption itself.
     pub fn notices(&self) -> &[Notice] {
         &self.notices
     }
 
-    /// Records withdrawn after this run began. A trainer whose data hold one of them should refuse to go on.
+    /// Records withdrawn after this run began. A trainer that finds one of them in its data should refuse to go on.
     pub fn withdrawn_since(&self) -> &BTreeSet<String> {
         &self.withdrawn_since
     }
@@ -163,7 +157,7 @@ impl Run {
             blobs: checkpoint.blobs,
             sync_before: to_sync.iter().cloned().collect(),
         })?;
-        // Only what was handed over is done with; should the writer fail, the run stops and its files are dropped or synced anew.
+        // The writer syncs what was handed over. If it fails, the run stops, and the files are dropped or synced again when it is opened.
         guard(&self.open).to_sync.retain(|path| !to_sync.contains(path));
         Ok(())
     }
@@ -220,15 +214,15 @@ impl Export<'_> {
     }
 }
 
-/// What was not finished gives its space back.
+/// An export that was not finished is removed.
 impl Drop for Export<'_> {
     fn drop(&mut self) {
-        // Should that fail, opening the run removes it.
+        // If that fails, opening the run removes it.
         let _ = self.disk.remove(&self.temporary);
     }
 }
 
-/// A poisoned lock means that a caller panicked; file lengths and lists are updated last, so they are still right.
+/// A poisoned lock means that a caller panicked. File lengths and lists are updated last, so they are still right.
 fn guard<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The folder of runs: which there are, making one or going on with one, withdrawing a record from all of them.
+//! The folder of runs: lists them, makes or resumes one, and withdraws a record from all of them.
 //!
 //! Read next: [`crate::run`].
 
@@ -34,7 +34,7 @@ pub struct RunSummary {
     pub step: Option<u64>,
     /// Whether a process works on it now.
     pub locked: bool,
-    /// Why it could not be looked at, where it could not.
+    /// Why it could not be read; none where it could.
     pub problem: Option<String>,
 }
 
@@ -58,7 +58,7 @@ impl Runs {
         &self.disk
     }
 
-    /// Makes the run `name`, or goes on with it from its last commit.
+    /// Makes the run `name`, or resumes it from its last commit.
     ///
     /// `resolved_recipe` is TOML; under an existing name it must equal the one the run was made with, key by key.
     ///
@@ -93,7 +93,7 @@ impl Runs {
         Ok(entries(&self.folder)?.into_iter().filter_map(name).collect())
     }
 
-    /// All runs with where they stand. A run that cannot be read is listed with its problem.
+    /// All runs, and how far each has come. A run that cannot be read is listed with its problem.
     ///
     /// # Errors
     /// [`StoreError::Io`] where the folder itself cannot be listed.
@@ -116,7 +116,7 @@ impl Runs {
         }
     }
 
-    /// Withdraws a record: runs that begin from now on are told never to touch it.
+    /// Withdraws a record: runs that begin from now on never use it.
     ///
     /// # Errors
     /// [`StoreError::DiskFull`], [`StoreError::Io`], [`StoreError::Damaged`].

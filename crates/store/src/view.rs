@@ -1,5 +1,5 @@
-//! A run for reading: what `report`, `grade`, `ls`, `chat` and `eval` look at. It takes no lock and changes nothing, so it
-//! can be opened while the run goes on; it then shows what is there, committed or not.
+//! A run for reading, as `report`, `grade`, `ls`, `chat` and `eval` need it. It takes no lock and changes nothing, so it
+//! can be opened while the run goes on. It then shows what is there, committed or not.
 //!
 //! Read next: [`crate::ledger::rows`], for what the rows mean.
 
@@ -85,12 +85,7 @@ impl RunView {
     /// # Errors
     /// [`StoreError::Io`] where there are none; [`StoreError::Parquet`] and [`StoreError::Damaged`] where they cannot be read.
     pub fn rollouts(&self, stage: &str, step: u64) -> Result<Vec<Rollout>, StoreError> {
-        rollouts::read(&self.rollout_file(stage, step))
-    }
-
-    /// Where the completions of a step lie, or would lie.
-    pub fn rollout_file(&self, stage: &str, step: u64) -> PathBuf {
-        rollout_path(&self.folder, stage, step)
+        rollouts::read(&rollout_path(&self.folder, stage, step))
     }
 
     /// The model that a stage exported, where it did.

@@ -1,7 +1,7 @@
 //! Records that their owners have withdrawn: `runs/withdrawals.jsonl`, one object a line.
 //!
-//! A run takes the list over when it begins and keeps it, so that resuming it gives what it would have given. Records withdrawn
-//! later are told when it is opened again.
+//! A run copies the list when it begins and keeps that copy, so that a resumed run ends as an unbroken one. When it is opened again,
+//! it says which records were withdrawn since.
 //!
 //! Read next: [`crate::ledger::lineage`], which finds the weights that a record touched.
 

@@ -1,7 +1,7 @@
 //! The background writer: one thread that commits checkpoints while training goes on.
 //!
-//! At most one checkpoint is being written; handing over a second waits for the first, so that memory holds two copies at
-//! most and commits happen in order. A failure is told at the next call.
+//! At most one checkpoint is being written. Handing over a second waits for the first, so that memory holds at most two copies
+//! and commits happen in order. A failure is returned by the next call.
 //!
 //! Read next: [`crate::checkpoint`], for the order of writing.
 
@@ -18,7 +18,7 @@ use crate::error::StoreError;
 pub(crate) struct Job {
     pub manifest: Manifest,
     pub blobs: Vec<Blob>,
-    /// Files and folders that the checkpoint's marks speak of: synced before the commit.
+    /// Files and folders that the checkpoint's marks refer to; they are synced before the commit.
     pub sync_before: Vec<PathBuf>,
 }
 
@@ -48,9 +48,9 @@ impl Writer {
 
     /// Hands a checkpoint over; returns once the writer has taken it.
     pub(crate) fn submit(&self, job: Job) -> Result<(), StoreError> {
-        self.tell_failure()?;
+        self.take_failure()?;
         self.send(Message::Write(Box::new(job)))?;
-        self.tell_failure()
+        self.take_failure()
     }
 
     /// Returns when everything handed over is committed or has failed.
@@ -58,14 +58,14 @@ impl Writer {
         let (done, wait) = mpsc::channel();
         self.send(Message::Flush(done))?;
         wait.recv().map_err(|_| self.gone())?;
-        self.tell_failure()
+        self.take_failure()
     }
 
     fn send(&self, message: Message) -> Result<(), StoreError> {
         self.sender.as_ref().expect("the sender lives as long as the writer").send(message).map_err(|_| self.gone())
     }
 
-    fn tell_failure(&self) -> Result<(), StoreError> {
+    fn take_failure(&self) -> Result<(), StoreError> {
         self.failure.lock().expect("the failure's lock is never held in a panic").take().map_or(Ok(()), Err)
     }
 
@@ -75,7 +75,7 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// Finishes what was handed over. A failure met here was not asked for by anybody; the older checkpoint stands.
+    /// Finishes what was handed over. Nobody is left to hear of a failure here; the older checkpoint is still there.
     fn drop(&mut self) {
         self.sender = None;
         if let Some(thread) = self.thread.take() {
@@ -100,7 +100,7 @@ impl Work {
                         *self.failure.lock().expect("the failure's lock is never held in a panic") = Some(error);
                     }
                 }
-                // The asker may have gone; nobody else wants to know.
+                // The caller may have stopped waiting, and nobody else wants to know.
                 Message::Flush(done) => drop(done.send(())),
             }
         }

@@ -25,7 +25,7 @@ pub(crate) fn notice(
 ) -> Result<(), TrainError> {
     observer.notice(&text);
     let stage = stage.map(str::to_owned);
-    Ok(run.ledger().record_notice(&Notice { kind: kind.to_owned(), stage, step: None, text, count })?)
+    Ok(run.ledger().record_notice(&Notice { kind: kind.to_owned(), stage, text, count })?)
 }
 
 impl Trainer<'_> {

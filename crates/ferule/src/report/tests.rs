@@ -95,7 +95,7 @@ fn make(run: &Run) {
         ledger.record_stage(&row).unwrap();
     }
     let text = "pretrain: 12 texts; left out: 3 that hold a <held-out> case".to_owned();
-    let notice = Notice { kind: "texts_left_out".into(), stage: Some("pretrain".into()), step: None, text, count: 3 };
+    let notice = Notice { kind: "texts_left_out".into(), stage: Some("pretrain".into()), text, count: 3 };
     ledger.record_notice(&notice).unwrap();
 }
 

@@ -1,5 +1,5 @@
--- From format 1 to format 2: a stage's `recipe` is called `kind`, a cost that nobody asked for is null where it was 0, and the
--- table of verdicts, into which nothing was ever written, goes. Row ids stay, because checkpoints speak of them.
+-- From format 1 to format 2. A stage's `recipe` becomes its `kind`. A cost that nobody asked for was 0 and becomes null. The table of
+-- verdicts and the step of a notice were never used and are dropped. Row ids stay the same, because checkpoints refer to them.
 ALTER TABLE stages RENAME TO stages_1;
 CREATE TABLE stages (id INTEGER PRIMARY KEY, stage TEXT NOT NULL UNIQUE, stage_index INTEGER NOT NULL, kind TEXT NOT NULL,
     model TEXT NOT NULL, accuracy REAL, low REAL, high REAL, n INTEGER NOT NULL, labels INTEGER NOT NULL,
@@ -9,4 +9,5 @@ INSERT INTO stages SELECT id, stage, stage_index, recipe, model, accuracy, low, 
     teacher_tokens, train_tokens, flops, seconds, nullif(cost, 0), digest, extra FROM stages_1;
 DROP TABLE stages_1;
 DROP TABLE verdicts;
+ALTER TABLE notices DROP COLUMN step;
 PRAGMA user_version = 2;

@@ -1,8 +1,7 @@
-//! From weights to the records that made them, and back.
+//! Which weights a record has touched.
 //!
-//! A model is named by its digest. It came from a stage, which used labels, read answers and trained on records, and from
-//! parents, which have stages of their own. A record that is withdrawn has touched every model of the stages that used it, and all
-//! their descendants.
+//! A model is named by its digest. It was made by a stage, which used labels, read answers and trained on records. It was made from parent
+//! models, which have stages of their own. A record has touched every model of the stages that used it, and all models made from those.
 //!
 //! Read next: [`crate::digest`], for what a digest covers.
 
@@ -17,7 +16,7 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Ledger`].
     pub fn record_lineage(&self, digest: &str, stage: &str, parents: &[&str]) -> Result<(), StoreError> {
-        // NULLs differ from each other in a UNIQUE constraint, so the row without a parent is looked for by hand.
+        // In a UNIQUE constraint no NULL equals another, so the query itself looks for the row without a parent.
         let sql = "INSERT OR IGNORE INTO lineage (digest, stage, parent)
                    SELECT ?1, ?2, ?3 WHERE ?3 IS NOT NULL
                    OR NOT EXISTS (SELECT 1 FROM lineage WHERE digest = ?1 AND stage = ?2)";
@@ -40,7 +39,7 @@ impl Ledger {
         self.read(|c| c.prepare_cached(sql)?.query_map([record_id], |row| row.get(0))?.collect())
     }
 
-    /// The records that this run was told, at its beginning, never to touch; sorted.
+    /// The records that were withdrawn when this run began, sorted.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].

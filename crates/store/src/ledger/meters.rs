@@ -1,7 +1,6 @@
-//! The meters: which cases a person labelled, whose answer a rule read, which records were trained on.
+//! The meters: which cases a person labelled, which answers a rule read, which records were trained on.
 //!
-//! They count distinct cases, so metering a case at every step that meets it is right and costs nothing. They never
-//! estimate.
+//! They count distinct cases, so a stage may meter a case at every step that uses it. Nothing is estimated.
 //!
 //! Read next: [`super::lineage`].
 
@@ -12,7 +11,7 @@ use super::{Ledger, to_json, to_word, unsigned};
 use crate::error::StoreError;
 
 impl Ledger {
-    /// Meters expert labels; a label metered before is not metered again.
+    /// Meters expert labels; a label that was metered before counts once.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
@@ -23,7 +22,7 @@ impl Ledger {
         })
     }
 
-    /// Meters cases whose answer a rule reads in `stage`; a case metered before is not metered again.
+    /// Meters cases whose answer a rule reads in `stage`; a case that was metered before counts once.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
@@ -32,7 +31,7 @@ impl Ledger {
         self.insert_each(sql, case_ids, |statement, id| statement.execute(params![id.as_ref(), stage]))
     }
 
-    /// Notes records that a stage trained on; a use noted before is not noted again.
+    /// Notes records that a stage trained on; a use that was noted before counts once.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
@@ -41,7 +40,7 @@ impl Ledger {
         self.insert_each(sql, uses, |statement, u| statement.execute(params![u.record_id, u.stage, u.role]))
     }
 
-    /// Distinct cases paid for by any of `stages`: a case that two of them used counts once.
+    /// Distinct cases that any of `stages` used: a case that two of them used counts once.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].

@@ -1,13 +1,13 @@
-//! The ledger: what was spent, what came of it, and from what. SQLite in WAL mode, one file a run.
+//! The ledger: what each stage cost, what it achieved, and what it was made from. One SQLite file a run, in WAL mode.
 //!
-//! Rows are only ever added (a second [`Ledger::record_stage`] of one stage is an error), so that "what existed when the
-//! checkpoint was taken" is one number a table: see [`Ledger::marks`] and [`Ledger::cut_back`]. Every call is one transaction
-//! that is on the disk when it returns.
+//! Rows are added and never changed; a second [`Ledger::record_stage`] of one stage is an error. So one number a table says which rows
+//! existed when a checkpoint was taken: see [`Ledger::marks`] and [`Ledger::cut_back`]. Every call is one transaction, which is on the disk
+//! when the call returns.
 //!
-//! A ledger of an older format is brought to today's when it is opened for writing. Opened for reading it stays as it is, and
-//! its rows are shown as today's.
+//! A ledger of an older format is converted to today's when it is opened for writing. Opened for reading it is not changed, and
+//! its rows appear in today's form.
 //!
-//! This is the only place in Ferule where SQL is written. It keeps accuracies and intervals and computes none.
+//! This is the only module of Ferule with SQL. It keeps accuracies and intervals, and computes none.
 //!
 //! Read next: [`rows`] for what is kept, [`meters`] for what was paid, [`lineage`] for which model came from which.
 
@@ -33,10 +33,10 @@ const FORMAT: u64 = 2;
 const CUT_BACK: [&str; 8] =
     ["stages", "baselines", "labels", "answers_read", "record_uses", "lineage", "notices", "rollout_files"];
 
-/// Per table, the largest row id: everything at or below it existed.
+/// The largest row id of each table: rows up to it existed.
 pub type Marks = BTreeMap<String, i64>;
 
-/// One run's ledger. Usable from any thread; calls take turns.
+/// One run's ledger. It may be used from any thread; one call runs at a time.
 #[derive(Debug)]
 pub struct Ledger {
     connection: Mutex<Connection>,
@@ -44,7 +44,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger, made if absent, for writing.
+    /// Opens the ledger for writing; an absent one is made.
     ///
     /// # Errors
     /// [`StoreError::LaterFormat`], [`StoreError::DiskFull`], [`StoreError::Ledger`].
@@ -62,7 +62,7 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Opens an existing ledger for reading, beside a run that writes it, or on a disk that cannot be written.
+    /// Opens an existing ledger for reading, also while a run writes it, and on a disk that cannot be written.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -75,7 +75,7 @@ impl Ledger {
             })
         };
         let plain = path.to_string_lossy();
-        // Reading a WAL database makes a small file beside it. Where the folder cannot be written nobody else writes either.
+        // Reading a WAL database makes a small file beside it. If the folder cannot be written, nobody else writes to the database either.
         let connection = open(flags.difference(OpenFlags::SQLITE_OPEN_URI), &plain).or_else(|first| {
             let escaped = plain.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
             open(flags, &format!("file:{escaped}?immutable=1")).map_err(|_| first)
@@ -105,7 +105,7 @@ impl Ledger {
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
-        // A poisoned lock means that a caller panicked between transactions; the database itself is whole.
+        // A poisoned lock means that a caller panicked between transactions. The database itself is whole.
         self.connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -138,7 +138,7 @@ impl Ledger {
         })
     }
 
-    /// Drops every row beyond `marks` (absent tables count as 0); withdrawals and openings stay.
+    /// Drops every row beyond `marks`; a table without a mark loses all rows. Withdrawals and openings are kept.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] where rows that the marks promise are missing; [`StoreError::Ledger`].
@@ -266,15 +266,15 @@ impl Ledger {
         })
     }
 
-    /// Adds a notice. One that stands there already is not added again, so that a resumed stage may repeat what it has to tell.
+    /// Adds a notice, unless it is there already: a resumed stage may repeat its notices.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
     pub fn record_notice(&self, notice: &Notice) -> Result<(), StoreError> {
-        let sql = "INSERT INTO notices (kind, stage, step, text, count) SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS
-                   (SELECT 1 FROM notices WHERE kind = ?1 AND stage IS ?2 AND step IS ?3 AND text = ?4)";
+        let sql = "INSERT INTO notices (kind, stage, text, count) SELECT ?1, ?2, ?3, ?4 WHERE NOT EXISTS
+                   (SELECT 1 FROM notices WHERE kind = ?1 AND stage IS ?2 AND text = ?3)";
         self.insert_each(sql, std::slice::from_ref(notice), |statement, n| {
-            statement.execute(params![n.kind, n.stage, n.step.map(signed), n.text, signed(n.count)])
+            statement.execute(params![n.kind, n.stage, n.text, signed(n.count)])
         })
     }
 
@@ -283,14 +283,8 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Ledger`].
     pub fn notices(&self) -> Result<Vec<Notice>, StoreError> {
-        self.all("SELECT kind, stage, step, text, count FROM notices ORDER BY id", |row| {
-            Ok(Notice {
-                kind: row.get(0)?,
-                stage: row.get(1)?,
-                step: row.get::<_, Option<i64>>(2)?.map(|v| v as u64),
-                text: row.get(3)?,
-                count: unsigned(row, 4)?,
-            })
+        self.all("SELECT kind, stage, text, count FROM notices ORDER BY id", |row| {
+            Ok(Notice { kind: row.get(0)?, stage: row.get(1)?, text: row.get(2)?, count: unsigned(row, 3)? })
         })
     }
 
@@ -331,7 +325,7 @@ impl Ledger {
         Ok(steps)
     }
 
-    /// Every time that the run was opened to be worked on: one for a run never interrupted.
+    /// Every time that the run was opened for work: once for a run that was never interrupted.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
@@ -381,7 +375,7 @@ fn from_json<T: DeserializeOwned>(row: &Row, column: &str) -> rusqlite::Result<T
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e)))
 }
 
-/// A unit variant as its bare word.
+/// The word that serde gives to a variant without fields.
 fn to_word<T: Serialize>(value: &T) -> String {
     to_json(value).trim_matches('"').to_owned()
 }

@@ -1,4 +1,4 @@
-//! What stands in the ledger, as plain structs. The names of [`StageRow`]'s fields are those of `ferule report --json`.
+//! The ledger's rows, as plain structs. The names of [`StageRow`]'s fields are those of `ferule report --json`.
 //!
 //! Read next: [`super`], which writes and reads them.
 
@@ -14,7 +14,7 @@ pub struct StageRow {
     pub stage: String,
     /// The kind of stage: "sft", "grpo", …
     pub kind: String,
-    /// The model that it trained or looked at: "teacher", "student"; empty where there is none yet.
+    /// The model that it trained or measured: "teacher", "student"; empty where there is none yet.
     pub model: String,
     /// The headline score on held-out cases after the stage, 0 to 1; none where nothing was evaluated.
     pub accuracy: Option<f64>,
@@ -24,9 +24,9 @@ pub struct StageRow {
     pub high: Option<f64>,
     /// Held-out cases evaluated.
     pub n: u64,
-    /// Distinct cases that a person demonstrated or judged, behind this model.
+    /// Distinct cases that a person demonstrated or judged, in all stages behind this model.
     pub labels: u64,
-    /// Distinct cases whose known answer a rule looked at, behind this model.
+    /// Distinct cases whose known answer a rule read, in all stages behind this model.
     pub answers_read: u64,
     /// Completions that the stage sampled.
     pub rollouts: u64,
@@ -36,18 +36,18 @@ pub struct StageRow {
     pub train_tokens: u64,
     /// Floating-point operations of this stage: training, sampling and the teacher's forwards.
     pub flops: f64,
-    /// Wall-clock seconds of this stage, kills and pauses left out.
+    /// Wall-clock seconds of this stage, without interruptions.
     pub seconds: f64,
     /// What the stage's seconds cost, in the user's currency; none where the recipe has no `cost_per_hour`.
     pub cost: Option<f64>,
     /// [`crate::ModelDigest`] of the exported model; none where the stage exports none.
     pub digest: Option<String>,
-    /// Whatever else the stage wants to tell: pass@k, calibration, score parts.
+    /// Further figures of the stage: pass@k, calibration, score parts.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub extra: Map<String, Value>,
 }
 
-/// A cheap contestant: the constant answer, an n-gram model, the base with a few examples.
+/// A cheap baseline: the constant answer, an n-gram model, the base model with a few examples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BaselineRow {
     /// Its name, unique among baselines.
@@ -66,7 +66,7 @@ pub struct BaselineRow {
     pub answers_read: u64,
     /// Wall-clock seconds.
     pub seconds: f64,
-    /// Whatever else there is to tell.
+    /// Further figures.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub extra: Map<String, Value>,
 }
@@ -77,7 +77,7 @@ pub struct BaselineRow {
 pub enum LabelKind {
     /// Wrote what the model should have written.
     Demonstration,
-    /// Said whether what was written is right.
+    /// Judged whether what was written is right.
     Judged,
 }
 
@@ -92,26 +92,26 @@ pub struct Label {
     pub kind: LabelKind,
 }
 
-/// How many distinct cases were paid for.
+/// How many distinct cases were used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metered {
     /// Cases that a person demonstrated or judged.
     pub labels: u64,
-    /// Cases whose known answer a rule looked at.
+    /// Cases whose known answer a rule read.
     pub answers_read: u64,
 }
 
-/// How a rule came out.
+/// The outcome of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VerdictOutcome {
     /// A score was given.
     Score,
-    /// The rule had nothing to say of this completion.
+    /// The rule has nothing to say about this case.
     Abstain,
     /// It crashed.
     Failed,
-    /// It was given up before it came to an end.
+    /// It was stopped before it ended.
     TimedOut,
 }
 
@@ -120,7 +120,7 @@ pub enum VerdictOutcome {
 pub struct Verdict {
     /// The rule.
     pub rule: String,
-    /// How it came out.
+    /// The outcome.
     pub outcome: VerdictOutcome,
     /// The score, 0 to 1; none unless the outcome is [`VerdictOutcome::Score`].
     pub value: Option<f64>,
@@ -148,8 +148,6 @@ pub struct Notice {
     pub kind: String,
     /// The stage, where it belongs to one.
     pub stage: Option<String>,
-    /// The step, where it belongs to one.
-    pub step: Option<u64>,
     /// For a person to read.
     pub text: String,
     /// How many times.
@@ -169,7 +167,7 @@ pub struct RolloutFile {
     pub blake3: String,
 }
 
-/// One time that a process opened the run to work on it. Kept whatever is cut back.
+/// One time that a process opened the run for work. It is kept when other rows are cut back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opening {
     /// When, in seconds since 1970 UTC.

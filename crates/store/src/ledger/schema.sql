@@ -14,7 +14,7 @@ CREATE TABLE record_uses (id INTEGER PRIMARY KEY, record_id TEXT NOT NULL, stage
     UNIQUE (record_id, stage, role));
 CREATE TABLE lineage (id INTEGER PRIMARY KEY, digest TEXT NOT NULL, stage TEXT NOT NULL, parent TEXT,
     UNIQUE (digest, stage, parent));
-CREATE TABLE notices (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, stage TEXT, step INTEGER, text TEXT NOT NULL,
+CREATE TABLE notices (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, stage TEXT, text TEXT NOT NULL,
     count INTEGER NOT NULL);
 CREATE TABLE rollout_files (id INTEGER PRIMARY KEY, stage TEXT NOT NULL, step INTEGER NOT NULL, rows INTEGER NOT NULL,
     blake3 TEXT NOT NULL, UNIQUE (stage, step));

@@ -21,19 +21,19 @@ pub struct Rollout {
     pub tokens: Vec<u32>,
     /// The sampler's log-probability of each token, in nats; as long as `tokens`.
     pub logprobs: Vec<f32>,
-    /// Whether an environment, and not the model, said each token, in a game of several turns; as long as `tokens`. None where the model said all.
+    /// Whether the environment, and not the model, wrote each token of an episode; as long as `tokens`. None where the model wrote all.
     pub given: Option<Vec<bool>>,
-    /// A teacher's log-probability of each token, where one listened; as long as `tokens`.
+    /// A teacher's log-probability of each token, where one scored them; as long as `tokens`.
     pub logprobs_teacher: Option<Vec<f32>>,
     /// A teacher's soft labels, where some were kept; as long as `tokens`.
     pub soft: Option<SoftLabels>,
-    /// The rule set's reward; none where every rule abstained.
+    /// The rule set's reward; none where it gave none.
     pub reward: Option<f64>,
     /// The advantage trained with; none where no policy was trained.
     pub advantage: Option<f32>,
     /// Whether it ended by its end token and was not cut short.
     pub finished: bool,
-    /// What every rule said.
+    /// Every rule's verdict.
     pub verdicts: Vec<Verdict>,
 }
 

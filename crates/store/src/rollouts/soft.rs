@@ -7,7 +7,7 @@
 //! | `top_logprobs`     | list of lists of float32, nullable| their log-probabilities, in nats             |
 //! | `tail`             | list of float32, nullable         | probability of all other tokens together     |
 //!
-//! Files from before these columns are read as files without soft labels.
+//! Older files do not have these columns; they are read as files without soft labels.
 
 use std::ops::Range;
 use std::sync::Arc;

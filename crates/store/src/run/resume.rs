@@ -1,8 +1,13 @@
 //! Opening a run: what is checked, and what is dropped.
 //!
-//! In order: take the lock; refuse a changed recipe (nothing has been touched yet); remove what an interrupted write left; find the newest
-//! checkpoint of which every byte is good and whose marks the ledger and the metrics reach; cut both back to the marks; remove
-//! rollout files that the ledger no longer knows. Each of these can be killed and done again.
+//! The steps, in order. Each can be killed and done again.
+//!
+//! 1. Take the lock.
+//! 2. Refuse a changed recipe. Nothing has been changed so far.
+//! 3. Remove what an interrupted write has left.
+//! 4. Find the newest checkpoint of which every byte is good, and whose marks the ledger and the metrics reach.
+//! 5. Cut both back to the marks.
+//! 6. Remove rollout files that are not in the ledger any more.
 //!
 //! Read next: [`crate::run`], for what is written afterwards.
 
@@ -26,7 +31,7 @@ use crate::metrics::MetricsFile;
 use crate::writer::Writer;
 use crate::{recipe, withdrawals};
 
-/// Checkpoints kept beside those that end a stage: one more than is needed, should the newest be damaged.
+/// Checkpoints kept beside those that end a stage. One is enough, unless it is damaged.
 const KEEP: usize = 2;
 
 impl Run {
@@ -70,11 +75,10 @@ impl Run {
             checkpoint: resumed.as_ref().map(|c| format!("{} step {}", c.stage(), c.step())),
             notices: notices.clone(),
         })?;
-        // A process that died between a commit and the removal of older checkpoints left one too many.
+        // A process that was killed between a commit and the removal of older checkpoints has left one too many.
         checkpoint::prune(&**disk, &checkpoints, KEEP)?;
         let writer = Writer::start(disk.clone(), checkpoints, KEEP)?;
         Ok(Run {
-            name: name.to_owned(),
             folder,
             disk: disk.clone(),
             ledger,
@@ -90,10 +94,10 @@ impl Run {
 }
 
 fn notice(kind: &str, count: u64, text: String) -> Notice {
-    Notice { kind: kind.to_owned(), stage: None, step: None, text, count }
+    Notice { kind: kind.to_owned(), stage: None, text, count }
 }
 
-/// Writes the recipe of a new run, or compares it with the one that stands.
+/// Writes the recipe of a new run, or compares it with the stored one.
 fn settle_recipe(
     disk: &dyn Disk,
     folder: &Path,
@@ -123,7 +127,7 @@ fn settle_recipe(
     }
 }
 
-/// Tells a new run which records are withdrawn; returns those withdrawn after an old one began.
+/// Copies the withdrawn records into a new run's ledger. Of an older run it returns those that were withdrawn since it began.
 fn settle_withdrawals(runs: &Path, ledger: &Ledger, notices: &mut Vec<Notice>) -> Result<BTreeSet<String>, StoreError> {
     let withdrawn = withdrawals::read(runs)?;
     if ledger.openings()?.is_empty() {
@@ -138,7 +142,7 @@ fn settle_withdrawals(runs: &Path, ledger: &Ledger, notices: &mut Vec<Notice>) -
     Ok(since)
 }
 
-/// The newest checkpoint that can be gone on from, and the largest sequence number seen.
+/// The newest checkpoint that the run can resume from, and the largest sequence number found.
 fn newest_good(
     disk: &dyn Disk,
     folder: &Path,
@@ -179,7 +183,7 @@ fn newest_good(
     Ok((good, sequence))
 }
 
-/// Removes rollout files that no ledger row speaks of: those beyond the commit point, and leftovers.
+/// Removes rollout files without a row in the ledger: those beyond the commit point, and leftovers.
 fn drop_unknown_rollouts(disk: &dyn Disk, folder: &Path, ledger: &Ledger) -> Result<(), StoreError> {
     let known: BTreeSet<PathBuf> =
         ledger.rollout_files()?.iter().map(|file| rollout_path(folder, &file.stage, file.step)).collect();

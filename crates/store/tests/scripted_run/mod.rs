@@ -47,7 +47,6 @@ pub fn run_until(run: &Run, steps: u64) -> Result<(), StoreError> {
         run.ledger().record_notice(&Notice {
             kind: "left_out".into(),
             stage: Some(stage.into()),
-            step: None,
             text: format!("{stage}: two texts are left out"),
             count: 2,
         })?;
