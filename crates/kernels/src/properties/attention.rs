@@ -176,13 +176,11 @@ fn is_refused(run: impl FnOnce()) -> bool {
 #[test]
 fn impossible_segments_are_refused() {
     let (queue, n) = (Queue::cpu(2, Isa::available()[0]), 12);
-    explore(|draw| {
-        let odd = |draw: &Draw| {
-            [draw.below(14), draw.below(4), usize::MAX - draw.below(3)][[0, 0, 1, 1, 1, 1, 1, 2][draw.below(8)]]
-        };
-        let segments: Vec<Segment> = (0..draw.below(4))
-            .map(|i| Segment { start: odd(draw), len: odd(draw), parent: draw.chance().then(|| draw.below(i + 1)) })
-            .collect();
+    explore(20, |draw| {
+        let size = |most: usize| if draw.below(16) == 15 { usize::MAX - draw.below(3) } else { draw.below(most) };
+        let parent = |i: usize| draw.chance().then(|| draw.below(if draw.below(8) == 7 { i + 1 } else { i.max(1) }));
+        let segment = |i: usize| Segment { start: size(13), len: size(5), parent: parent(i).filter(|_| i > 0) };
+        let segments: Vec<Segment> = (0..draw.below(4)).map(segment).collect();
         let mut taken = [false; 12];
         let possible = segments.iter().enumerate().all(|(i, segment)| {
             let inside = segment.start <= n && segment.len <= n - segment.start;
@@ -211,7 +209,7 @@ fn impossible_segments_are_refused() {
 #[test]
 fn impossible_places_in_a_cache_are_refused() {
     let (queue, d) = (Queue::cpu(2, Isa::available()[0]), 3);
-    explore(|draw| {
+    explore(20, |draw| {
         let pages = draw.within(1..=3);
         let mut cache = PagedCache::<bf16>::new(Device::Cpu, pages, 1, d);
         let rows = draw.below(5);

@@ -225,7 +225,7 @@ fn draws() {
 #[test]
 fn logits_that_are_no_numbers() {
     let queues = queues();
-    explore(|draw| {
+    explore(1, |draw| {
         let (r, v) = shape(draw);
         let strange = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, f32::MAX, -1.0];
         let logits: Vec<f32> = (0..r * v).map(|_| strange[draw.below(6)]).collect();

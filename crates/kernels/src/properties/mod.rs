@@ -12,7 +12,8 @@
 //! So a read beside an operand spoils the result, and a write beside it is found. All pads may be 0: then the operand fills
 //! an allocation of its own, and AddressSanitizer or valgrind see what goes past it (`bench/memory.sh`).
 //!
-//! After that [`check`] gives one operand another shape, and demands that the operation refuses before it writes anything.
+//! After that [`check`] gives one operand another shape, and then makes one index too large. It demands that the operation refuses
+//! either before it writes anything.
 //!
 //! The cases of a run are always the same ones. `PROPTEST_CASES` says how many, `PROPTEST_RNG_SEED` asks for others.
 
@@ -308,13 +309,35 @@ impl Case {
         if operand.free[dimension] || shape[dimension] == old {
             return;
         }
+        let what = format!("operand {at} of {}×{} instead of {:?}", shape[0], shape[1], operand.shape());
+        self.refuses(&what, at, operand.reshaped(draw, shape[0], shape[1]));
+    }
+
+    /// Makes one of the indices too large.
+    fn refuses_an_index_outside(&self, draw: &Draw) {
+        for (at, operand) in self.operands.iter().enumerate().filter(|(_, operand)| !operand.written) {
+            let (rows, cols) = operand.shape();
+            if let Matrix::U32(_) = &operand.matrix
+                && rows * cols > 0
+            {
+                let mut indices = operand.view::<u32>().to_host();
+                indices[draw.below(rows * cols)] = u32::MAX - draw.below(9) as u32;
+                let mut changed = operand.clone();
+                changed.view_mut().copy_from_host(&indices);
+                self.refuses(&format!("operand {at} with {indices:?}"), at, changed);
+            }
+        }
+    }
+
+    /// Demands that the call panics with another operand in place of operand `at`, and has written nothing then.
+    fn refuses(&self, what: &str, at: usize, operand: Operand) {
         let mut operands = self.operands.clone();
-        operands[at] = operand.reshaped(draw, shape[0], shape[1]);
+        operands[at] = operand;
         let before: Vec<Vec<u32>> = operands.iter().map(|operand| operand.bits(false)).collect();
         let outcome = catch_unwind(AssertUnwindSafe(|| (self.run)(&QUEUES[0], &mut operands)));
-        assert!(outcome.is_err(), "operand {at} may be {}×{} instead of {:?}", shape[0], shape[1], operand.shape());
+        assert!(outcome.is_err(), "{what} was accepted");
         let after: Vec<Vec<u32>> = operands.iter().map(|operand| operand.bits(false)).collect();
-        assert!(before == after, "written before operand {at} was refused");
+        assert!(before == after, "written before {what} was refused");
     }
 }
 
@@ -326,19 +349,21 @@ static QUEUES: LazyLock<Vec<Queue>> = LazyLock::new(queues);
 
 /// Runs a property for many cases.
 pub(crate) fn check(build: impl Fn(&Draw) -> Case) {
-    explore(|draw| {
+    explore(1, |draw| {
         let case = build(draw);
         case.gives_what_is_wanted();
         case.refuses_another_shape(draw);
+        case.refuses_an_index_outside(draw);
     });
 }
 
-/// Runs `test` for many choices, and shows the smallest that fail.
-pub(crate) fn explore(test: impl Fn(&Draw)) {
+/// Runs `test` for many choices, and shows the smallest that fail. Cheap tests run `times` as often.
+pub(crate) fn explore(times: u32, test: impl Fn(&Draw)) {
     let mut config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = 24;
     }
+    config.cases *= times;
     if std::env::var_os("PROPTEST_RNG_SEED").is_none() {
         config.rng_seed = RngSeed::Fixed(12);
     }
