@@ -11,7 +11,7 @@ use crate::refusal::Refusal;
 /// One case: a prompt, and what is known about it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Case {
-    /// Stable hexadecimal name derived by BLAKE3 from the case's content; the order of data and random numbers derive from it.
+    /// A hexadecimal name from the BLAKE3 of the case's content. The order of data and random numbers derive from it.
     pub id: String,
     /// What the model is asked.
     pub prompt: Prompt,

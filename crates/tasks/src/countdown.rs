@@ -1,12 +1,12 @@
 //! Countdown: reach a target with given numbers and + − × ÷, each number used once. The field's small R1-Zero task.
 //!
-//! The prompt is `拿3、5、7凑22。`, the completion `<think>3*5=15，15+7=22。</think><answer>3*5+7</answer>`. No case has an answer; the
-//! rule works from the prompt alone.
+//! The prompt is `拿3、5、7凑22。`, the completion `<think>3*5=15，15+7=22。</think><answer>3*5+7</answer>`. No case has an answer:
+//! the rule works from the prompt alone.
 //!
-//! **Splits** go by the content, that is, by the numbers and the target whatever their order. The corpus holds equations in prose and
-//! exercises of other kinds, of the corpus's half only: work a sum out; write a sum with a given result, from no given numbers;
-//! make any sum of given numbers, with no given result. It never holds the form of the prompt. `heldout_unseen` words the question
-//! differently and has one number above the range.
+//! **Splits** depend on a case's content: its target, and its numbers in any order. The corpus has a part of its own. It holds
+//! equations in prose, and three kinds of exercise: work out a sum; write a sum with a given result; make any sum of given
+//! numbers. It never holds the form of the prompt. `heldout_unseen` words the question differently and has one number above
+//! the range.
 //!
 //! Read next: [`crate::rewards::countdown`] (the rule).
 
@@ -191,7 +191,7 @@ impl Countdown {
         }
     }
 
-    /// A sum of two numbers. It gives no case away where cases have more numbers than two.
+    /// A sum of two numbers. It reveals no case where cases have more than two numbers.
     fn simple_sum(&self, draws: &mut Stream) -> String {
         let (a, b) = (draws.between(1, self.settings.max_target), draws.between(1, self.settings.max_number));
         let (text, value) = match draws.below(3) {

@@ -1,8 +1,8 @@
 //! Environments that answer back: a rollout of several turns.
 //!
-//! The sampler writes a completion, the environment replies with text that is put after it (and is never trained), until
-//! it says that the episode is over. It keeps its own state for one episode and draws no random number that its key does
-//! not give.
+//! The sampler writes a completion, and the environment replies with text that is put after it and is never trained. This goes
+//! on until the environment says that the episode is over. An environment keeps the state of one episode; its random numbers
+//! come from its key alone.
 //!
 //! Read next: [`crate::idiom_chain`], the game of idioms.
 

@@ -1,14 +1,15 @@
 //! Idiom chain (成语接龙): each idiom begins with the last character of the one before; the dictionary is the rule.
 //!
-//! One move: the prompt is `接龙：一心一意，意气风发。`, the completion `<think>末字是发。</think><answer>发扬光大</answer>`. The game of
-//! several turns is [`Game`]. No case has an answer, since many are right; nothing here reads one.
+//! In a single move the prompt is `接龙：一心一意，意气风发。` and the completion `<think>末字是发。</think><answer>发扬光大</answer>`. The
+//! game of several turns is [`Game`]. No case has an answer, since many are right.
 //!
-//! The corpus holds idioms in prose, and exercises of other kinds with their answers (fill an idiom's gaps; name its last character).
+//! The corpus holds idioms in prose, and exercises of other kinds with their answers (fill an idiom's gaps; name its last
+//! character).
 //!
-//! **Splits** go by the idiom that has to be followed. An idiom of the corpus's half may stand in prose together with one
-//! that follows it; one of a split never does, so the step from its last character to a follower is never shown. Every idiom
-//! may stand in the corpus alone: a dictionary has to be known. The prompt's own form never stands in the corpus.
-//! `heldout_unseen` words the question differently and has longer chains.
+//! **Splits** depend on the idiom that has to be followed. The corpus may show an idiom of its own half beside one that follows
+//! it. It never does so for an idiom of a split, so that this step is never shown in training. Every idiom may stand in the corpus
+//! alone, since a model has to know the dictionary. The form of the prompt never stands in the corpus. `heldout_unseen` words
+//! the question differently and has longer chains.
 //!
 //! Read next: [`crate::rewards::dictionary`] (the rule), [`crate::environment`] (the game's trait).
 

@@ -1,7 +1,7 @@
 //! Which part of a task a piece of content belongs to: a function of the content alone.
 //!
-//! No seed enters here, so no seed can carry a held-out case into training. BLAKE3 of the content gives a number in
-//! 0..100; a task hands out the hundred.
+//! No seed enters here, so no seed can carry a held-out case into training. BLAKE3 of the content gives a number in 0..100, and
+//! each part has a range of them.
 
 use crate::case::Split;
 

@@ -1,9 +1,9 @@
 //! A task without the records that their owners have withdrawn.
 //!
-//! Everything that a run learns from or is measured on comes through here, so that a run on the whole file equals, bit for bit, one on a
+//! Everything that a run learns from or is measured on comes through here. So a run on the whole file equals, bit for bit, one on a
 //! file without those records: the list of cases is the same, and order and random numbers derive from the records' ids.
 //!
-//! A withdrawn held-out case stays kept out of the texts that are pretrained on: its words are as much its owner's there.
+//! The words of a withdrawn held-out case stay kept out of the texts that are pretrained on: they are their owner's there too.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What is counted in a user's file, and what of it should worry them.
+//! What is counted in a user's file, and what they should be warned of.
 
 use super::layout::{self, Layout};
 use super::table::{Format, Table};
@@ -11,7 +11,7 @@ use std::fmt;
 
 /// Labels shown by name.
 const TOP: usize = 8;
-/// More distinct answers than this are no choice.
+/// The most distinct answers that still make a choice.
 const MOST_CHOICES: usize = 50;
 
 /// What a file holds.
@@ -29,7 +29,7 @@ pub struct Findings {
     pub columns: Vec<(String, usize)>,
     /// Rows that ask nothing.
     pub empty_prompts: usize,
-    /// Rows whose prompt stood further up.
+    /// Rows whose prompt an earlier row has.
     pub duplicates: usize,
     /// Of these, rows whose answer differs from the first one's.
     pub contradictions: usize,
@@ -74,7 +74,7 @@ pub enum AnswerKind {
     None,
     /// Quantities.
     Number,
-    /// A few that come again and again.
+    /// A few that recur.
     Choice,
     /// Short texts.
     Text,

@@ -1,13 +1,14 @@
 //! Finding held-out cases in texts that are to be trained on.
 //!
-//! A text holds a case when it holds all of the case's own words or, of longer ones, [`STRETCH`] characters in a row; white space does
-//! not count. So a case is found in a text that quotes it in part, and one that was only broken into other lines. A paraphrase is not found.
+//! A text holds a case when it holds all of the case's words or, of a longer case, [`STRETCH`] characters in a row. White space does
+//! not count. So a case is found where a text quotes a part of it or breaks it into other lines; a paraphrase is not found.
 //!
-//! Departs from the usual overlap of 13 words (Brown et al. 2020, arXiv 2005.14165) in that Chinese has no blanks to count by.
+//! The usual test is an overlap of 13 words (Brown et al. 2020, arXiv 2005.14165). It counts characters here, since Chinese
+//! writes no blanks between words.
 
 use std::collections::{BTreeMap, HashSet};
 
-/// Characters in a row that give a longer case away.
+/// Characters in a row by which a longer case is found.
 pub const STRETCH: usize = 50;
 
 /// The odd base of the rolling hash; the constant of SplitMix64.

@@ -1,8 +1,8 @@
 //! Which columns mean what: the layouts of Alpaca, ShareGPT, chat messages, TRL, GSM8K and CAIL, and plain labelled text.
 //!
-//! A layout turns a row into a case of [`crate::jsonl`]: `prompt` or `messages`, and `answer` or `demonstration`
-//! where the row has one. Whether outputs are answers or demonstrations is decided for the file as a whole: answers if nine in
-//! ten are short. An `<answer>` block in an output is both.
+//! A layout turns a row into a case of [`crate::jsonl`]: `prompt` or `messages`, and `answer` or `demonstration` where the row
+//! has one. Outputs are answers if nine in ten of the file's are short, and demonstrations otherwise. An output with an
+//! `<answer>` block is both.
 
 use super::row::Row;
 use crate::rewards::answer;
@@ -43,7 +43,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The layout that has these columns; the first that fits, most telling first.
+    /// The layout that has these columns; the most specific one where several fit.
     pub fn of(columns: &[String]) -> Option<Layout> {
         let has = |name: &str| columns.iter().any(|column| column == name);
         let any = |names: &[&str]| names.iter().any(|name| has(name));
@@ -99,7 +99,7 @@ impl Layout {
         short * 10 >= outputs.len() * 9
     }
 
-    /// The case of a row; `short` says that outputs are answers. What the row lacks, the case lacks; rows of judgments and documents stay as they are.
+    /// The case of a row. `short` says that outputs are answers. Rows of judgments and documents stay as they are.
     pub fn case(self, row: &Row, short: bool) -> Value {
         let first = |names: &[&str]| names.iter().find_map(|name| row.get(*name)).cloned();
         let prompt = match self {
@@ -210,7 +210,7 @@ pub(super) fn text(value: Option<&Value>) -> String {
     }
 }
 
-/// What a case asks, as one text: by it duplicates are found.
+/// What a case asks, as one text, by which duplicates are found.
 pub fn prompt_of(case: &Value) -> String {
     let asked = |messages: &[Value]| -> String {
         let last = messages.last().is_some_and(|message| message["role"] == "assistant");

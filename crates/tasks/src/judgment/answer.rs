@@ -1,12 +1,11 @@
 //! The answer of the judgment task: `罪名[、罪名]；法条[、法条]；刑罚`.
 //!
-//! For example `盗窃；第二百六十四条；有期徒刑一年六个月`. The notation is that of judgments, because a model that
-//! has read them should not spend its capacity on translating terms into another one. The short forms
-//! `盗窃罪；264；1年6月` and `危险驾驶；133之一；拘役2个月` are read too. Known answers may hold 不详 for a part that
-//! their source does not state; a completion may not.
+//! An example is `盗窃；第二百六十四条；有期徒刑一年六个月`. The notation is that of judgments, so that a model which was trained on
+//! them need not spend its capacity on translating terms. The short forms `盗窃罪；264；1年6月` and `危险驾驶；133之一；拘役2个月` are
+//! accepted too. A known answer may have 不详 for a part that its source does not state; a completion may not.
 //!
-//! Names of charges contain the separator themselves (走私、贩卖、运输、制造毒品), so a list is taken apart by the longest known
-//! names first; the known names are CAIL2018's list and those of the tiers' table.
+//! Some charges have the separator in their name (走私、贩卖、运输、制造毒品). So a list is split at the longest known names first;
+//! the known names are those of CAIL2018's list and of the tiers' table.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -17,7 +17,8 @@ impl Article {
     /// The last number in the law; 第四百五十二条.
     pub const LAST: u16 = 452;
 
-    /// The article that a text names: `第二百六十四条`, `刑法第133条之一`, `264`, `133之一`, `133-1`. A paragraph (第一款) may follow and is dropped.
+    /// The article that a text names: `第二百六十四条`, `刑法第133条之一`, `264`, `133之一`, `133-1`. A paragraph (第一款) may follow
+    /// and is dropped.
     ///
     /// # Errors
     /// A sentence when it is none, or lies beyond the law's last article.

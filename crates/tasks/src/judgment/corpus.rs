@@ -1,9 +1,9 @@
 //! The pretraining corpus of the judgment task: prose that holds its own conclusions.
 //!
-//! Three kinds of document: narratives of built-in cases with the court's opinion and its sentence, tiers of the articles
-//! in other words, and worked explanations of how figures and factors lead to a range. It never holds the task's own
-//! notation (no `<think>`, no `案情：`, no three parts between ；), and the facts of its cases come from a part of the
-//! generator's space, told apart by content hash, that no split draws from.
+//! It has three kinds of document: narratives of built-in cases with the court's opinion and its sentence; tiers of the articles
+//! in other words; and worked explanations of how figures and factors lead to a range. It never holds the task's own notation
+//! (`<think>`, `案情：`, three parts between ；). The facts of its cases come from a part of the generator's space that no split
+//! draws from; a hash of the content decides which part that is.
 
 use super::draft::{Draft, article};
 use super::penalty::{Penalty, term_words};

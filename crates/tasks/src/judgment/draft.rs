@@ -2,7 +2,7 @@
 //!
 //! A [`Draft`] is a pure function of a key ([`kernels::rng::Key`]) and of the half of the wordings it draws from. It
 //! decides charge, tier, figure and factors first and words them afterwards, so that the facts cannot contradict the
-//! outcome. What it never does: it takes nothing from real judgments, and it does not know splits.
+//! outcome. It takes nothing from real judgments, and it does not know splits.
 //!
 //! Facts hold at most [`MAX_CHARS`] characters; a longer draw is drawn again.
 
@@ -63,8 +63,8 @@ impl Draft {
         }
     }
 
-    /// The reasoning of an expert in a line: conduct (of a single charge), figure and tier, range, factors and what they
-    /// amount to.
+    /// An expert's reasoning in one line: the conduct (where there is a single charge), figure and tier, range, and the factors
+    /// with what they amount to.
     pub fn chain(&self) -> String {
         let one = self.counts.len() == 1;
         let counts: Vec<String> = self

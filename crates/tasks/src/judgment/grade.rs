@@ -1,12 +1,14 @@
 //! The scores of the judgment task, and the hidden record they read.
 //!
-//! Headline: *charge set equal and penalty within the range*. For a built-in case the range is the third of the tier that
-//! its factors pick ([`super::table::adjusted`]). For a real case it is a factor of two either way from the stated term,
-//! clipped to the bounds of the narrowest tier of its charge that holds that term, where the table knows the charge; life,
-//! death and exemption must be met exactly. Where the source states no penalty the headline is the charge set alone, and
-//! the part `penalty_known` is 0.
+//! The headline is *charge set equal and penalty within the range*.
 //!
-//! Strict: a completion that is cut short, has no or several answer blocks, or an unreadable part, scores nothing at all.
+//! * For a built-in case the range is the third of the tier that its factors pick ([`super::table::adjusted`]).
+//! * For a real case it goes from half the stated term to twice that term. Where the table knows the charge, it is clipped to
+//!   the narrowest tier that holds the term. Life, death and exemption must be met exactly.
+//! * Where the source states no penalty, the headline is the charge set alone, and the part `penalty_known` is 0.
+//!
+//! Grading is strict: a completion scores nothing if it was cut short, has no answer block or several, or has a part that
+//! cannot be read.
 
 use std::collections::{BTreeMap, BTreeSet};
 

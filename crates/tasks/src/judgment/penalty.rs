@@ -1,8 +1,8 @@
 //! The penalty part of an answer: its kinds, how it is written, and ranges of penalties.
 //!
-//! Written as judgments write it (有期徒刑三年六个月); read in that form and in the short ones (3年6个月, 3年6月, 六个月).
-//! The reader refuses what the law does not know: imprisonment under six months, detention over a year.
-//! Fines, suspension and deprivation of rights are no part of an answer.
+//! It is written as judgments write it (有期徒刑三年六个月), and accepted in short forms too (3年6个月, 3年6月, 六个月). What the law
+//! does not know is refused: imprisonment under six months, detention over a year. Fines, suspension and deprivation of
+//! rights are no part of an answer.
 
 use std::fmt;
 
@@ -158,8 +158,8 @@ impl Range {
     }
 }
 
-/// How far two penalties lie apart: `|ln((a + 6) / (b + 6))|` of their months, so that a month weighs more in a short
-/// term than in a long one and two short terms are not worlds apart. Life counts as 240 months, death as 300.
+/// How far two penalties lie apart: `|ln((a + 6) / (b + 6))|` of their months. A month weighs more in a short term than in a long
+/// one; the 6 keeps two short terms near each other. Life counts as 240 months, death as 300.
 pub fn log_distance(a: Penalty, b: Penalty) -> f64 {
     let months = |penalty: Penalty| match penalty {
         Penalty::Life => 240.0,

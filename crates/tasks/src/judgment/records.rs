@@ -2,9 +2,8 @@
 //!
 //! This project's line is `{"fact", "charges": […], "articles"?, "months"?, "life"?, "death"?}`; CAIL2018's is
 //! `{"fact", "meta": {"accusation", "relevant_articles", "term_of_imprisonment": {"imprisonment", "life_imprisonment",
-//! "death_penalty"}}}`. Which one a line is shows in its `meta`. 0 months mean exemption or no custodial term. What a
-//! source leaves out stays unknown; nothing is guessed. A line that cannot be read is an error with file, line and
-//! field, never skipped.
+//! "death_penalty"}}}`; a line with `meta` is of the second kind. 0 months mean exemption or no custodial term. What a source
+//! leaves out stays unknown: nothing is guessed. A line that cannot be read is refused by file, line and field, never skipped.
 
 use std::path::Path;
 

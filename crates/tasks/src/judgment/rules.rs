@@ -120,8 +120,8 @@ impl Rule for StatedArticle {
     }
 }
 
-/// `judgment_penalty`: nearness to the stated penalty, 1 at it and 0 from a log-distance of 0.4 on; 0 unless the charges are
-/// as stated, so that no penalty pays off for a charge that was guessed.
+/// `judgment_penalty`: nearness to the stated penalty: 1 where it is met, falling to 0 at a log-distance of 0.4. It is 0 unless the
+/// charges are as stated, so that a penalty never pays for a guessed charge.
 pub struct StatedPenalty;
 
 impl StatedPenalty {

@@ -1,9 +1,9 @@
 //! The legal table: which fact puts a case into which tier of a charge, and what the article gives for that tier.
 //!
-//! The rows stand in `data/judgment/tiers.jsonl`, each with its source, its days in force, the span in which a province
-//! sets its own line, and how it was verified; `data/judgment/README.md` has the caveats. The *third* of a tier that
-//! mitigating and aggravating factors pick ([`adjusted`]) is this project's convention, not the law's: courts weigh
-//! factors by percentages and freely (法发〔2021〕21号), which no table decides.
+//! The rows stand in `data/judgment/tiers.jsonl`, each with its source, its days in force, the span in which a province sets its
+//! own line, and how it was verified; `data/judgment/README.md` has the caveats. Mitigating and aggravating factors pick a
+//! *third* of a tier ([`adjusted`]). That is this project's convention, not the law's: courts weigh factors by percentages and
+//! at their discretion (法发〔2021〕21号), which no table decides.
 
 use std::sync::OnceLock;
 

@@ -1,8 +1,8 @@
 //! `countdown`: the answer is an expression that uses each of the prompt's numbers exactly once and gives its target.
 //!
-//! It reads the prompt alone, and knows no solution: the whole numbers of the prompt are the given ones, the last of them
-//! the target; where the prompt has one list in square brackets, that is the given ones, and the target is the first
-//! number after it. An answer may end in `= target`; any other result after `=` is wrong.
+//! It reads the prompt alone and knows no solution. The last whole number of the prompt is the target, the others are given.
+//! Where the prompt has a list in square brackets, its numbers are given, and the first number after it is the target. An
+//! answer may end in `= target`; any other result after `=` is wrong.
 
 use std::path::Path;
 

@@ -1,8 +1,8 @@
 //! `dictionary`: the answer is a word of a list; in a chain, one that begins with the last character of the word before and
 //! was not used yet.
 //!
-//! It reads the prompt alone: the words used so far are those of the list that the prompt holds as whole runs of Chinese
-//! characters, in order, the last one being the word to follow.
+//! It reads the prompt alone. The words used so far are the prompt's runs of Chinese characters that stand in the list, in order;
+//! the last of them is the word to follow.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

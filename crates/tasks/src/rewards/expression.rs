@@ -1,7 +1,8 @@
 //! Arithmetic expressions, read safely and worked out exactly.
 //!
-//! Numbers, + − × ÷ and brackets; × ÷ − and full-width forms are read too. Fractions of 128-bit integers, so that 8 / 3 × 3 is 8;
-//! overflow, division by zero and deep nesting are errors. No names, no functions, no powers, no implied product.
+//! An expression has numbers, + - * / (also as × ÷ − and in full width) and brackets. Values are fractions of 128-bit integers,
+//! so 8 / 3 × 3 is 8. Overflow, division by zero and deep nesting are errors. There are no names, functions, powers or implied
+//! products.
 
 use super::quantity;
 

@@ -1,7 +1,7 @@
 //! Reading one written quantity, Chinese or Western: 三年六个月, 2万余元, １，２３４．５, 三分之二, 12.5%, 1 1/2.
 //!
-//! The whole text must be one quantity; a number somewhere in a sentence is not read. Durations become months (a day is a
-//! thirtieth). An approximate amount (余, 多) keeps its floor and the ceiling that the wording allows.
+//! The whole text must be one quantity; a number inside a sentence is not taken. Durations become months, of which a day is a
+//! thirtieth. An approximate amount (余, 多) keeps its floor and the ceiling that the wording allows.
 //!
 //! It never evaluates expressions; see `countdown` and `math`.
 
@@ -252,7 +252,7 @@ fn number_with_step(text: &str) -> Option<(f64, Option<f64>)> {
     Scan::default().run(text)
 }
 
-/// Walks over digits and powers: total collects 亿 and 万, section what stands below 万.
+/// Goes through digits and powers of ten: `total` collects 亿 and 万, `section` what is below 万.
 #[derive(Default)]
 struct Scan {
     total: f64,

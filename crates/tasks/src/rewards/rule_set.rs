@@ -1,8 +1,8 @@
 //! Weighted rules with gates.
 //!
 //! The reward is Σ weight·score / Σ weight over the rules that gave a score, or 0 when a gate's score lies below its
-//! threshold. A gate that is shut decides alone; otherwise a rule that failed or timed out leaves the completion without a reward,
-//! because the sum of the others would pay a policy for making that rule fail.
+//! threshold. A gate below its threshold decides alone. Otherwise a rule that failed or timed out leaves the completion without
+//! a reward, because the sum of the others would pay a policy for making that rule fail.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! The trial of a rule set: completions that deserve nothing, and what the set gives them.
 //!
 //! Every set that ships must give each of them at most [`CEILING`]. A task adds its own (every charge at once, the
-//! commonest answer). What passes the ceiling is what a policy would learn instead of the task.
+//! commonest answer). A policy would learn whatever earns more, instead of the task.
 //!
-//! This is not the whole of a rule's trial: agreement with people's verdicts is measured by evaluation, and what a trained policy
-//! finds is looked for in its stored rollouts.
+//! This is not the whole of a rule's trial. Evaluation measures agreement with people's verdicts, and stored rollouts show what
+//! a trained policy has found.
 
 use super::RuleSet;
 use crate::case::{Case, Completion};
@@ -46,8 +46,8 @@ pub struct Loophole {
     pub reward: f64,
 }
 
-/// The completions that no task pays for. `right` is a completion that answers the case rightly, if one is known: two answer
-/// blocks, a right answer without end and the like are made of it.
+/// The completions that no task pays for. `right` is a completion with the right answer, if one is known; from it come two answer
+/// blocks, a right answer without an end, and the like.
 pub fn degenerate(case: &Case, right: Option<&str>) -> Vec<Degenerate> {
     let prompt = case.prompt_text();
     let mut attacks = vec![
