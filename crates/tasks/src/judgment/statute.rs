@@ -1,15 +1,17 @@
 //! `statute`: does an answer agree with the law and with the facts? Answer-free: it reads the prompt alone.
 //!
-//! It looks for the conduct that the articles describe, for the figures that measure it and for the circumstances that
-//! weigh, by word lists (`data/judgment/elements.toml`), and asks: are the charges those that the facts indicate; does each cited
-//! article govern one of them, and none lack its article; does the penalty lie in a tier that figures and
-//! circumstances support, and in the part of it that the factors pick; does every figure of the reasoning stand in the facts.
+//! By word lists (`data/judgment/elements.toml`) it looks for the conduct that the articles describe, for the figures that
+//! measure it and for the circumstances that weigh. Then it asks four questions:
+//!
+//! * Are the charges those that the facts indicate?
+//! * Does each cited article govern one of the charges, and does each charge have its article?
+//! * Does the penalty lie in a tier that figures and circumstances support, and in the part of it that the factors pick?
+//! * Does every figure of the reasoning stand in the facts?
 //!
 //! **Its limits.** Its word lists and the generator's wordings come from the same hands, so on built-in cases it is as good as
 //! an oracle (it agreed with 2,000 of 2,000 held-out cases, and with 1,970 of 2,000 in unseen wordings), and a gain that it
 //! brings there says little about real cases. On 148 held-out cases of CAIL2018 it abstained on 103 and indicated the stated
-//! charges in 11 of the other 45. [`trial`] measures this on any cases; show it beside every result of the `answer_free` arm.
-//! It takes facts at their word and cannot tell what was proved.
+//! charges in 11 of the other 45. It takes facts at their word and cannot tell what was proved.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
@@ -19,10 +21,9 @@ use serde::Deserialize;
 
 use super::article::Article;
 use super::charge::canonical_charge;
-use super::grade::{Record, f1, read};
+use super::grade::{f1, read};
 use super::table::{self, Tier};
 use super::wordings::Unit;
-use crate::case::{Case, Completion};
 use crate::rewards::{Evidence, Reads, Rule, Verdict, answer};
 
 #[derive(Deserialize)]
@@ -227,52 +228,10 @@ fn invents_figures(evidence: &Evidence) -> bool {
     figures(think).iter().any(|figure| !known.iter().any(|k| k.value == figure.value && k.unit == figure.unit))
 }
 
-/// How far the rule agrees with what documents state.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Trial {
-    /// Cases tried.
-    pub cases: usize,
-    /// Cases on which it abstained.
-    pub abstained: usize,
-    /// Of the others: cases whose stated charges are those it indicates.
-    pub charges_agree: usize,
-    /// Of those: cases whose stated penalty is known.
-    pub penalties_known: usize,
-    /// Of these: cases whose stated penalty lies in the part of the tier that it picks.
-    pub penalties_agree: usize,
-}
-
-/// Tries the rule against the answers that documents state: the rule is on trial too. Reads the hidden record, so it is for
-/// evaluation only.
-pub fn trial(cases: &[Case]) -> Trial {
-    let mut trial = Trial { cases: cases.len(), ..Trial::default() };
-    for case in cases {
-        let Ok(record) = serde_json::from_value::<Record>(case.record.clone()) else { continue };
-        let reading = read_facts(&record.facts);
-        if reading.charges.is_empty() {
-            trial.abstained += 1;
-            continue;
-        }
-        if !reading.charges.keys().eq(record.charges.iter().collect::<BTreeSet<_>>()) {
-            continue;
-        }
-        trial.charges_agree += 1;
-        let Some(stated) = &case.answer else { continue };
-        let text = format!("<think></think><answer>{stated}</answer>");
-        let completion = Completion::finished(&text);
-        let Ok((_, penalty)) = read(&completion) else { continue };
-        trial.penalties_known += 1;
-        let tiers: Vec<&Tier> = reading.charges.values().flatten().filter_map(|id| table::tier(id)).collect();
-        if tiers.len() == reading.charges.len() && table::case_range(&tiers, &reading.factors).1.contains(penalty) {
-            trial.penalties_agree += 1;
-        }
-    }
-    trial
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::case::Completion;
 
     const THEFT: &str = "案情：2024年8月，被告人徐某趁夜从仓库盗走韩某钢材，价值22万元。徐某此前欠债5000元。徐某归案后如实供述。\n裁判：";
 

@@ -1,5 +1,8 @@
 //! The task as a whole: splits, demonstrations, rewards, degenerate answers, real records.
 
+mod degenerate;
+mod trial;
+
 use std::collections::HashSet;
 
 use super::grade::Record;
@@ -125,10 +128,10 @@ fn texts_are_short_enough_to_train_on() {
 
 #[test]
 fn the_answer_free_rule_on_trial() {
-    let seen = statute::trial(&cases(Split::Heldout, 500));
+    let seen = trial::trial(&cases(Split::Heldout, 500));
     assert_eq!((seen.abstained, seen.charges_agree, seen.penalties_agree), (0, 500, 500));
     // Unseen wordings: its word lists were written with them in view too, yet it is no oracle there by construction.
-    let unseen = statute::trial(&cases(Split::HeldoutUnseen, 500));
+    let unseen = trial::trial(&cases(Split::HeldoutUnseen, 500));
     assert!(unseen.charges_agree >= 400, "{unseen:?}");
 }
 

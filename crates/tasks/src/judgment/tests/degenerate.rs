@@ -1,12 +1,10 @@
-//! Degenerate answers: what a policy writes that has found a hole in its reward.
-//!
-//! Every rule set that ships must give each of them a low mean reward over cases, and the grader a low accuracy. A rule's
-//! trial, `eval` and the tests below all use this one suite.
+//! Degenerate answers: what a policy writes once it has found a hole in its reward. Every rule set that ships must give each of
+//! them a low mean reward over cases, and the grader a low accuracy.
 
-use super::article::Article;
-use super::table;
-use super::wordings::bank;
 use crate::case::{Case, Completion};
+use crate::judgment::article::Article;
+use crate::judgment::table;
+use crate::judgment::wordings::bank;
 use crate::rewards::RuleSet;
 
 /// A degenerate completion of a prompt.
@@ -52,8 +50,8 @@ pub fn suite(prompt: &str) -> Vec<Degenerate> {
     ]
 }
 
-/// Mean reward of each degenerate answer over cases, by name; cases without a reward (abstentions) are left out of the mean.
-/// `None` where no case gave one.
+/// The mean reward of each degenerate answer over cases, by name. Cases without a reward (abstentions) are left out of the mean,
+/// which is `None` where no case gave one.
 pub fn mean_rewards(rules: &RuleSet, cases: &[Case]) -> Vec<(&'static str, Option<f64>)> {
     let mut sums: Vec<(&'static str, f64, usize)> = Vec::new();
     for case in cases {
