@@ -193,7 +193,7 @@ fn wrong_recipes_end_in_one_message() {
         (
             "steps = 2",
             "turns = 3\nrules = \"answer_free\"",
-            "r.toml:28: stages[1].rules: an episode of several turns is rewarded by the task's environment, and no rule is asked\nhint: leave them out, or set `turns = 1`",
+            "r.toml:28: stages[1].rules: an episode of several turns is rewarded by the task's environment, not by rules\nhint: leave them out, or set `turns = 1`",
         ),
         ("steps = 2", "lora_r = 8", "r.toml:27: stages[1].lora_r: unknown key\nhint: here it is called \"lora_rank\""),
         (

@@ -1,11 +1,11 @@
-//! From the rewards of one prompt's completions to advantages: how much better each was than its group.
+//! Advantages: how much better the reward of each completion is than those of its group, the completions of one prompt.
 //!
-//! Pure functions over `f64`; nothing here knows tokens, losses or models. A completion without a reward (a rule
-//! abstained or failed) is absent from its group, never zero. Groups whose rewards are all equal teach nothing; they get
-//! zeros and the caller counts them with [`Census`].
+//! The functions here are pure, over `f64`; they know no tokens, losses or models. A completion without a reward (a rule
+//! abstained or failed) is absent from its group, never zero. Groups whose rewards are all equal teach nothing; their advantages are
+//! zero, and the caller counts them with [`Census`].
 //!
-//! It departs from the papers in one place: the small constant beside the standard deviation is 1e-4, as in TRL, so that
-//! groups with nearly equal rewards are not blown up.
+//! It departs from the papers in one place: the constant that is added to the standard deviation is 1e-4, as in TRL, so that
+//! groups with nearly equal rewards do not get huge advantages.
 //!
 //! Read next: [`tasks::rewards`], where rewards come from.
 
@@ -17,16 +17,16 @@ use crate::tally::Figures;
 /// Added to a standard deviation before dividing by it, in units of reward.
 const STD_FLOOR: f64 = 1e-4;
 
-/// What an advantage is measured against, and in what unit.
+/// The baseline that an advantage is relative to, and its unit.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Estimator {
     #[default]
-    /// GRPO: reward less the group's mean, over the group's standard deviation.
+    /// GRPO: the reward minus the group's mean, divided by the group's standard deviation.
     GroupStd,
-    /// Dr. GRPO: reward less the group's mean.
+    /// Dr. GRPO: the reward minus the group's mean.
     GroupMean,
-    /// RLOO: reward less the mean of the group's others.
+    /// RLOO: the reward minus the mean of the other rewards of the group.
     LeaveOneOut,
 }
 
@@ -39,20 +39,20 @@ pub enum GroupError {
         "a group has {found} reward(s); an advantage is relative to others\nhint: set completions_per_prompt to at least 2"
     )]
     TooSmall {
-        /// How many there were.
+        /// The number of rewards.
         found: usize,
     },
     /// A reward that is infinite or not a number.
     #[error("reward {index} of a group is {value}")]
     NotFinite {
-        /// Its place in the group.
+        /// Its index in the group.
         index: usize,
         /// Its value.
         value: f64,
     },
 }
 
-/// Group-relative advantages: each reward less its group's mean, over its group's standard deviation.
+/// Group-relative advantages: each reward minus its group's mean, divided by its group's standard deviation.
 ///
 /// # Shapes and units
 /// * `rewards`: `[G]`, one per completion of a single prompt; dimensionless. Abstentions are absent, not zero.
@@ -60,10 +60,10 @@ pub enum GroupError {
 ///
 /// # Errors
 /// [`GroupError::TooSmall`] for fewer than two rewards: there is no group to be relative to.
-/// [`GroupError::NotFinite`] for a reward that is no number.
+/// [`GroupError::NotFinite`] for a reward that is infinite or not a number.
 ///
 /// # Source
-/// Shao et al. 2024, arXiv 2402.03300; the standard deviation is the sample's (over G − 1), and 1e-4 is added to it.
+/// Shao et al. 2024, arXiv 2402.03300, section 4.1.2. The standard deviation divides by G − 1, and 1e-4 is added to it.
 /// Without the division it is Dr. GRPO (Liu et al. 2025, arXiv 2503.20783): [`group_mean`].
 pub fn group_std(rewards: &[f64]) -> Result<Vec<f64>, GroupError> {
     let centred = group_mean(rewards)?;
@@ -74,7 +74,7 @@ pub fn group_std(rewards: &[f64]) -> Result<Vec<f64>, GroupError> {
     Ok(centred.into_iter().map(|advantage| advantage / unit).collect())
 }
 
-/// Dr. GRPO's advantages: each reward less its group's mean.
+/// Dr. GRPO's advantages: each reward minus its group's mean.
 ///
 /// # Shapes and units
 /// * `rewards`: `[G]`, one per completion of a single prompt; in units of reward. Abstentions are absent, not zero.
@@ -89,14 +89,14 @@ pub fn group_std(rewards: &[f64]) -> Result<Vec<f64>, GroupError> {
 pub fn group_mean(rewards: &[f64]) -> Result<Vec<f64>, GroupError> {
     check(rewards)?;
     if !is_informative(rewards) {
-        // A mean of equal numbers need not round to that number.
+        // Rounding can make the mean of equal numbers differ from them.
         return Ok(vec![0.0; rewards.len()]);
     }
     let mean = mean(rewards);
     Ok(rewards.iter().map(|reward| reward - mean).collect())
 }
 
-/// RLOO's advantages: each reward less the mean of the other completions' rewards, an unbiased baseline.
+/// RLOO's advantages: each reward minus the mean of the other completions' rewards, which is an unbiased baseline.
 ///
 /// # Shapes and units
 /// * `rewards`: `[G]`, one per completion of a single prompt; in units of reward. Abstentions are absent, not zero.
@@ -115,8 +115,8 @@ pub fn leave_one_out(rewards: &[f64]) -> Result<Vec<f64>, GroupError> {
 /// Advantages of a group in which some completions have no reward.
 ///
 /// # Shapes and units
-/// * `rewards`: `[G]`; `None` where the rules gave none.
-/// * returns `[G]`; `None` at the same places. The others are relative to those with a reward only.
+/// * `rewards`: `[G]`; `None` for a completion without a reward.
+/// * returns `[G]`; `None` at the same indices. The other advantages are relative to the completions with a reward.
 ///
 /// # Errors
 /// As [`group_std`], counting the rewards that exist.
@@ -131,14 +131,15 @@ pub fn of_group(rewards: &[Option<f64>], estimator: Estimator) -> Result<Vec<Opt
     Ok(rewards.iter().map(|reward| reward.and_then(|_| advantages.next())).collect())
 }
 
-/// Whether a group can teach anything: at least two rewards, not all equal.
+/// Whether a group can teach anything: it has at least two rewards, and they are not all equal.
 pub fn is_informative(rewards: &[f64]) -> bool {
     rewards.iter().any(|reward| *reward != rewards[0])
 }
 
-/// Counts what became of groups; dynamic sampling draws more prompts until enough of them are informative.
+/// Counts groups by their rewards. Dynamic sampling draws further prompts until enough groups are informative.
 ///
-/// Source of dynamic sampling: Yu et al. 2025 (DAPO), arXiv 2503.14476, equation 11.
+/// # Source
+/// Yu et al. 2025 (dynamic sampling in DAPO), arXiv 2503.14476, equation 11.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Census {
     /// Groups with rewards that differ.
@@ -152,7 +153,7 @@ pub struct Census {
 }
 
 impl Census {
-    /// Counts a group; returns whether it is informative, that is, whether dynamic sampling keeps it.
+    /// Counts a group and returns whether it is informative. Other groups are not trained on.
     pub fn count(&mut self, rewards: &[Option<f64>]) -> bool {
         let present: Vec<f64> = rewards.iter().flatten().copied().collect();
         let informative = present.len() >= 2 && is_informative(&present);
@@ -165,7 +166,7 @@ impl Census {
         informative
     }
 
-    /// The counts under the names that they have in the metrics.
+    /// The counts under their names in the metrics.
     pub fn figures(&self) -> Figures {
         let Census { informative, all_equal, all_best, too_small } = *self;
         let named = [
@@ -178,12 +179,13 @@ impl Census {
     }
 }
 
-/// DAPO's soft punishment of overlong completions, to be added to the reward.
+/// DAPO's soft overlong punishment, to be added to the reward.
 ///
 /// # Shapes and units
-/// * `length_tokens`: of the completion; `max_tokens`: where sampling stops; `margin_tokens`: the stretch before
-///   `max_tokens` over which the punishment grows.
-/// * returns 0 without a margin; otherwise 0 up to `max − margin`, then falling linearly to −1 at `max`, and −1 beyond; in units of reward.
+/// * `length_tokens`: the completion's length; `max_tokens`: where sampling stops; `margin_tokens`: the number of tokens before
+///   `max_tokens` over which the penalty grows.
+/// * returns 0 without a margin. Otherwise it is 0 up to `max − margin` tokens, falls linearly to −1 at `max`, and stays there; in units
+///   of reward.
 ///
 /// # Panics
 /// When `margin_tokens` is greater than `max_tokens`.
@@ -256,7 +258,7 @@ mod tests {
             for (rewards, expected) in golden.rewards.iter().zip(&case.advantages) {
                 let found = of_group(rewards, estimator).unwrap();
                 assert!(found.iter().zip(rewards).all(|(a, r)| a.is_some() == r.is_some()));
-                // TRL writes 0 where a reward is missing.
+                // TRL writes 0 for a missing reward.
                 close(&found.into_iter().map(|a| a.unwrap_or(0.0)).collect::<Vec<_>>(), expected);
                 checked += 1;
             }
@@ -266,7 +268,7 @@ mod tests {
 
     #[test]
     fn equal_rewards_give_exact_zeros() {
-        // Three times 0.1 sums to more than 0.3: the mean is not 0.1.
+        // Three times 0.1 adds up to more than 0.3, so the mean is not 0.1.
         for estimate in [group_std, group_mean, leave_one_out] {
             assert_eq!(estimate(&[0.1, 0.1, 0.1]).unwrap(), [0.0; 3]);
         }
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn overlong_is_punished_along_a_line() {
+    fn the_overlong_penalty_is_linear_over_the_margin() {
         assert_eq!(overlong_penalty(80, 100, 20), 0.0);
         assert_eq!(overlong_penalty(85, 100, 20), -0.25);
         assert_eq!(overlong_penalty(100, 100, 20), -1.0);

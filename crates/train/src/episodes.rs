@@ -1,8 +1,8 @@
-//! Episodes of several turns: a model and an environment speak in turn, and the environment says who held out.
+//! Episodes of several turns: the policy and an environment take turns, and the environment gives the reward at the end.
 //!
-//! An episode is token ids end to end: what the model said is kept as it was sampled, end token included, and what the
-//! environment replies is encoded once and put behind it, marked as given, so that it is never trained. All open episodes take a turn
-//! together. Every turn reads its whole prefix again; the cache is not kept between turns.
+//! An episode is token ids end to end. The policy's tokens are kept as they were sampled, end tokens included. The environment's replies
+//! are encoded once, appended and marked as given, so that they are never trained on. All open episodes take a turn together. Every turn
+//! prefills everything before it; the cache is not kept between turns.
 //!
 //! Read next: [`tasks::environment`].
 
@@ -14,35 +14,36 @@ use serde::Serialize;
 
 use crate::error::TrainError;
 use crate::prompting::Prompting;
-use crate::rollout::{Asked, Group, Plan, Rollout, ask};
+use crate::rollout::{EncodedPrompt, Group, Plan, Rollout, sample_encoded};
 use crate::stats::wilson;
 use tasks::environment::{Environment, Reply};
 use tasks::rewards::{Judged, Verdict};
 use tasks::{Case, Prompt, Task};
 
-/// The verdict's name under which a game's worth is stored, where others have a rule's.
+/// The name of the verdict that holds an episode's reward, where other rollouts have the name of a rule.
 pub const GAME: &str = "game";
-/// Room for what an environment says between two turns, in tokens.
+/// Tokens that are reserved for the environment's reply between two turns.
 pub(crate) const REPLY_TOKENS: usize = 32;
 
-/// How a model did in games.
+/// The result of evaluating a model on episodes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Games {
-    /// Share of games with the full reward.
+pub struct EpisodeEvaluation {
+    /// Share of episodes with the full reward.
     pub won: f64,
     /// The lower end of its 95 % Wilson interval.
     pub low: f64,
     /// The upper end.
     pub high: f64,
-    /// Games.
+    /// Number of episodes.
     pub n: usize,
-    /// Games whose last completion did not end.
+    /// Episodes whose last completion did not end.
     pub unfinished: usize,
-    /// Turns asked for in each.
+    /// The largest number of turns of an episode.
     pub turns: usize,
-    /// Mean reward: for a game of turns, the share of them that held.
+    /// Mean reward. In the idiom chain the reward is the share of turns without a fault.
     pub mean_reward: f64,
-    /// Why games ended, with how many did, the most frequent first; games lost on the same turn for the same fault count together.
+    /// Why episodes ended, each with its number of episodes, the most frequent first. Episodes that end on the same turn for the same reason
+    /// count together.
     pub endings: Vec<(String, usize)>,
 }
 
@@ -52,22 +53,24 @@ struct Episode {
     /// Which of the case's episodes it is.
     sample: usize,
     environment: Box<dyn Environment>,
-    /// All that was said after the prompt.
+    /// Everything after the prompt.
     rollout: Rollout,
-    /// What the environment said last, and the policy has not answered yet.
-    asked: String,
-    /// Turns that were taken.
+    /// The environment's last reply, while the policy's next turn is not sampled yet.
+    reply: String,
+    /// Turns that the policy has taken.
     turn: usize,
-    /// The reward, and why it ended.
+    /// The reward, and why it ended; none while it is open.
     ended: Option<(f64, String)>,
 }
 
-/// Plays `plan.samples` games of `turns` for every case; a group for each case, and what its games were worth. All open games take a turn
-/// together; in the first, a case's games share its prompt.
+/// Samples `plan.samples` episodes of at most `turns` turns for every case. All open episodes take a turn together. In the first turn the
+/// episodes of a case share its prompt.
+///
+/// Returns one group per case, with the reward of each of its episodes.
 ///
 /// # Errors
-/// A task without games, a prompt that cannot be encoded, a game too long for the model.
-pub fn games<T: Real>(
+/// A task without episodes, a prompt that cannot be encoded, or an episode that may exceed the model's context.
+pub fn sample_episodes<T: Real>(
     queue: &Queue,
     model: &mut Model<T>,
     prompting: &Prompting,
@@ -76,21 +79,21 @@ pub fn games<T: Real>(
     turns: usize,
     plan: &Plan,
 ) -> Result<Vec<(Group, Vec<Judged>)>, TrainError> {
-    let begin = |case: &Case, sample: usize| {
+    let environment = |case: &Case, sample: usize| {
         task.game(case, turns, plan.key.word(&case.id).number(sample as u64)).ok_or_else(|| {
-            let hint = "idiom_chain has games; leave the turns out for one answer a case";
-            TrainError::stage("games", format!("{} has no games", task.name()), hint)
+            let problem = format!("the task \"{}\" has no episodes of several turns", task.name());
+            TrainError::stage("episodes", problem, "idiom_chain has; leave the turns out for one completion a case")
         })
     };
-    let mut asked = Vec::with_capacity(cases.len());
+    let mut first = Vec::with_capacity(cases.len());
     for case in cases {
-        let prompt = prompting.prompt(&Prompt::Text(begin(case, 0)?.prompt()))?;
-        asked.push(Asked { id: case.id.clone(), prompt });
+        let tokens = prompting.prompt(&Prompt::Text(environment(case, 0)?.prompt()))?;
+        first.push(EncodedPrompt { id: case.id.clone(), tokens });
     }
     let (mut prompts, mut episodes) = (Vec::with_capacity(cases.len()), Vec::with_capacity(cases.len() * plan.samples));
-    for group in ask(queue, model, prompting, asked, plan)? {
+    for group in sample_encoded(queue, model, prompting, first, plan)? {
         for (sample, rollout) in group.rollouts.into_iter().enumerate() {
-            episodes.push(Episode::begin(group.case, sample, begin(&cases[group.case], sample)?, rollout));
+            episodes.push(Episode::begin(group.case, sample, environment(&cases[group.case], sample)?, rollout));
         }
         prompts.push(group.prompt);
     }
@@ -100,30 +103,30 @@ pub fn games<T: Real>(
             break;
         }
         let given: Vec<Vec<u32>> =
-            open.iter().map(|episode| prompting.tokenizer.encode_user(&episode.asked).to_vec()).collect();
-        let asked = open.iter().zip(&given).map(|(episode, given)| Asked {
+            open.iter().map(|episode| prompting.tokenizer.encode_user(&episode.reply).to_vec()).collect();
+        let next = open.iter().zip(&given).map(|(episode, given)| EncodedPrompt {
             id: format!("{}/{}", cases[episode.case].id, episode.sample),
-            prompt: [&prompts[episode.case], &episode.rollout.tokens[..], given].concat(),
+            tokens: [&prompts[episode.case], &episode.rollout.tokens[..], given].concat(),
         });
         let plan = Plan { samples: 1, key: plan.key.word("turn").number(turn), ..plan.clone() };
-        let said = ask(queue, model, prompting, asked.collect(), &plan)?;
-        for ((episode, given), mut group) in open.iter_mut().zip(given).zip(said) {
-            episode.go_on(given, group.rollouts.remove(0));
+        let groups = sample_encoded(queue, model, prompting, next.collect(), &plan)?;
+        for ((episode, given), mut group) in open.iter_mut().zip(given).zip(groups) {
+            episode.take_turn(given, group.rollouts.remove(0));
         }
     }
     let mut episodes = episodes.into_iter();
     let group = |(case, prompt)| {
-        let (rollouts, judged) = episodes.by_ref().take(plan.samples).map(Episode::end).unzip();
+        let (rollouts, judged) = episodes.by_ref().take(plan.samples).map(Episode::finish).unzip();
         (Group { case, prompt, rollouts }, judged)
     };
     Ok(prompts.into_iter().enumerate().map(group).collect())
 }
 
-/// Plays one game of `turns` for every case, greedily, and counts.
+/// Evaluates a model on one greedy episode of at most `turns` turns for every case.
 ///
 /// # Errors
-/// As [`games`].
-pub fn play<T: Real>(
+/// As [`sample_episodes`].
+pub fn evaluate_episodes<T: Real>(
     queue: &Queue,
     model: &mut Model<T>,
     prompting: &Prompting,
@@ -132,14 +135,14 @@ pub fn play<T: Real>(
     turns: usize,
     max_new_tokens: usize,
     key: Key,
-) -> Result<Games, TrainError> {
+) -> Result<EpisodeEvaluation, TrainError> {
     let plan = Plan { samples: 1, sampling: Sampling::greedy(), max_new_tokens, key };
     let (mut rewards, mut endings) = (Vec::new(), std::collections::BTreeMap::<String, usize>::new());
     let mut unfinished = 0;
-    for (group, judged) in games(queue, model, prompting, task, cases, turns, &plan)? {
+    for (group, judged) in sample_episodes(queue, model, prompting, task, cases, turns, &plan)? {
         unfinished += usize::from(!group.rollouts[0].finished);
         let (_, verdict) = &judged[0].verdicts[0];
-        rewards.push(judged[0].reward.expect("a game has a worth"));
+        rewards.push(judged[0].reward.expect("an episode has a reward"));
         *endings.entry(verdict.reason().to_string()).or_default() += 1;
     }
     let won = rewards.iter().filter(|&&reward| reward == 1.0).count();
@@ -147,7 +150,7 @@ pub fn play<T: Real>(
     let interval = wilson(won, n);
     let mut endings: Vec<(String, usize)> = endings.into_iter().collect();
     endings.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    Ok(Games {
+    Ok(EpisodeEvaluation {
         won: won as f64 / n.max(1) as f64,
         low: interval.low,
         high: interval.high,
@@ -162,29 +165,29 @@ pub fn play<T: Real>(
 impl Episode {
     /// An episode after its first turn.
     fn begin(case: usize, sample: usize, environment: Box<dyn Environment>, rollout: Rollout) -> Episode {
-        let mut episode = Episode { case, sample, environment, rollout, asked: String::new(), turn: 1, ended: None };
+        let mut episode = Episode { case, sample, environment, rollout, reply: String::new(), turn: 1, ended: None };
         let reply = episode.environment.reply(&episode.rollout.completion());
-        episode.hear(reply);
+        episode.receive(reply);
         episode
     }
 
-    /// A further turn: what the environment asked, as tokens, and what was said to it.
-    fn go_on(&mut self, given: Vec<u32>, said: Rollout) {
+    /// Appends a further turn: the environment's last reply as tokens, and the policy's completion of it.
+    fn take_turn(&mut self, given: Vec<u32>, completion: Rollout) {
         self.turn += 1;
-        let reply = self.environment.reply(&said.completion());
-        self.rollout.go_on(given, &std::mem::take(&mut self.asked), said);
-        self.hear(reply);
+        let reply = self.environment.reply(&completion.completion());
+        self.rollout.append_turn(given, &std::mem::take(&mut self.reply), completion);
+        self.receive(reply);
     }
 
-    fn hear(&mut self, reply: Reply) {
+    fn receive(&mut self, reply: Reply) {
         match reply {
-            Reply::Say(text) => self.asked = text,
+            Reply::Say(text) => self.reply = text,
             Reply::Done { reward, ending } => self.ended = Some((reward, ending)),
         }
     }
 
-    /// All that was said, and what it was worth.
-    fn end(self) -> (Rollout, Judged) {
+    /// The rollout of an episode that is over, and its reward.
+    fn finish(self) -> (Rollout, Judged) {
         let (reward, ending) = self.ended.expect("every episode ends");
         let reason = format!("turn {}: {ending}", self.turn);
         let verdicts = vec![(GAME.to_string(), Verdict::score(reward, reason))];

@@ -1,8 +1,8 @@
-//! Saying something once: in the ledger, where the report finds it, and to whoever watches.
+//! Notices: events that the user must hear of. A notice is shown once and written to the ledger, where the report finds it.
 //!
-//! A notice is an event that must not be silent: texts left out, a baseline that could not be measured. What happens step by step is
-//! counted in the metrics instead ([`crate::tally`]). A notice written by a stage that was killed before its next checkpoint is dropped
-//! with the rest of its work and written again; one that stands is never written twice.
+//! Examples are texts that were left out and a baseline that could not be measured. What happens in single steps is counted in the metrics
+//! instead ([`crate::tally`]). If a stage is killed before its next checkpoint, its notices are dropped with the rest of its work and
+//! written again when it runs again. A notice that is in the ledger is never written twice.
 //!
 //! Read next: [`store::Ledger::record_notice`].
 
@@ -11,10 +11,13 @@ use store::{Notice, Run};
 use crate::error::TrainError;
 use crate::trainer::{Observer, Trainer};
 
-/// Writes a notice and says it.
+/// Shows a notice and writes it to the ledger.
+///
+/// * `kind`: the word by which the report groups notices.
+/// * `count`: how many things the notice is about.
 ///
 /// # Errors
-/// The ledger's.
+/// The ledger cannot be written.
 pub(crate) fn notice(
     run: &Run,
     observer: &mut dyn Observer,
@@ -29,10 +32,10 @@ pub(crate) fn notice(
 }
 
 impl Trainer<'_> {
-    /// Writes a notice of this stage and says it.
+    /// Shows a notice of this stage and writes it to the ledger.
     ///
     /// # Errors
-    /// The ledger's.
+    /// The ledger cannot be written.
     pub(crate) fn notice(&mut self, kind: &str, count: u64, text: String) -> Result<(), TrainError> {
         notice(self.run, self.observer, kind, Some(self.stage), count, text)
     }

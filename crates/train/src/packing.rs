@@ -158,12 +158,12 @@ pub fn packed_groups<'a>(
         let mut tokens = PolicyTokens::default();
         let continuations = groups[packed.prompts].iter().flat_map(|(_, continuations)| continuations);
         for (place, Continuation { rollout, advantage, weight }) in packed.completions.iter().zip(continuations) {
-            let (start, end) = (tokens.weight.len(), tokens.weight.len() + rollout.said_tokens());
+            let (start, end) = (tokens.weight.len(), tokens.weight.len() + rollout.sampled_tokens());
             tokens.weight.resize(end, *weight);
             tokens.advantage.resize(end, *advantage);
-            for said in rollout.said() {
-                tokens.logprobs_sampler.extend_from_slice(&rollout.logprobs[said.clone()]);
-                sampled[place.start + said.start..place.start + said.end].fill(true);
+            for range in rollout.sampled() {
+                tokens.logprobs_sampler.extend_from_slice(&rollout.logprobs[range.clone()]);
+                sampled[place.start + range.start..place.start + range.end].fill(true);
             }
             tokens.completions.push(start..end);
         }
@@ -227,9 +227,9 @@ mod tests {
         assert_eq!(tokens.weight, [0.5, 0.5, 0.25, 0.125, 0.125, 0.125]);
         assert_eq!(packed_groups(groups(), 10).len(), 2, "a group is never cut");
 
-        let mut game = a.clone();
-        game.go_on(vec![30, 31], " given ", c.clone());
-        let [packed] = packed_groups([(&[1, 2][..], vec![of(&game, 1.0, 0.5)])], 99).try_into().ok().expect("one");
+        let mut episode = a.clone();
+        episode.append_turn(vec![30, 31], " given ", c.clone());
+        let [packed] = packed_groups([(&[1, 2][..], vec![of(&episode, 1.0, 0.5)])], 99).try_into().ok().expect("one");
         assert_eq!(packed.batch.tokens(), [1, 2, 10, 11, 30, 31, 20, 21, 22]);
         assert_eq!(
             packed.sampled,

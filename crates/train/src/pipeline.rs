@@ -1,11 +1,11 @@
-//! The pipeline: a recipe's stages, run in order, each ending in a row of the ladder.
+//! The pipeline: runs a recipe's stages in order. Each ends in a row of the ladder.
 //!
-//! 1. Open the run; go on from its last checkpoint if there is one.
-//! 2. Weights of every model come from its source, or from the last finished stage that made them.
-//! 3. Trainer each stage; export its model; measure it on the held-out cases; record the row; commit.
+//! 1. Open the run, and resume from its last checkpoint if there is one.
+//! 2. Load the weights of every model, from its source or from the last finished stage that trained it.
+//! 3. Run each stage, export its model, measure it on the held-out cases, record the row, and commit.
 //!
-//! The commit after the row is what makes a stage done. A run killed anywhere before it does the stage's last steps, export and
-//! measurement again, to the same bits.
+//! The commit after the row makes a stage done. A run that is killed before it repeats the stage's last steps, its export and its
+//! measurement, to the same bits.
 //!
 //! Read next: [`crate::trainer`], the loop inside a stage.
 
@@ -46,10 +46,10 @@ pub struct Finished {
     pub rows: Vec<StageRow>,
 }
 
-/// Runs a recipe to its end. What [`check::check`] refuses should have been refused before.
+/// Runs a recipe to its end. The recipe must have passed [`check::check`].
 ///
 /// # Errors
-/// Whatever a stage meets; [`TrainError::Interrupted`] when `stop` was raised. The same call goes on.
+/// The first error of a stage; [`TrainError::Interrupted`] when `stop` was set. The same call resumes the run.
 pub fn run<T: Real>(
     queue: &Queue,
     recipe: &Recipe,
@@ -64,7 +64,7 @@ pub fn run<T: Real>(
 /// Runs a part of a recipe.
 ///
 /// # Errors
-/// As [`run`]; [`TrainError::Extent`], before anything is done, where the part cannot be run.
+/// As [`run`]; [`TrainError::Refused`], before any work is done, if the part cannot be run.
 pub fn run_part<T: Real>(
     queue: &Queue,
     recipe: &Recipe,
@@ -154,7 +154,7 @@ fn export_tokenizer(trainer: &Trainer, prompting: &Prompting) -> Result<(), Trai
     Ok(())
 }
 
-/// Says so when a run goes on by other instructions than it began with.
+/// Notes that a run resumes on another instruction path than it began on.
 fn same_path(queue: &Queue, run: &Run, committed: &Committed, observer: &mut dyn Observer) -> Result<(), TrainError> {
     let (now, before) = (queue.isa().name(), committed.state()["isa"].as_str().unwrap_or_default());
     if now == before {
@@ -164,12 +164,12 @@ fn same_path(queue: &Queue, run: &Run, committed: &Committed, observer: &mut dyn
     notice(run, observer, "other_instructions", Some(committed.stage()), 1, text)
 }
 
-/// What that many seconds cost; none where the recipe does not say what an hour costs.
+/// The cost of some seconds, in the user's currency; none if the recipe does not name the cost of an hour.
 fn cost(settings: &Settings, seconds: f64) -> Option<f64> {
     (settings.cost_per_hour > 0.0).then(|| seconds / 3600.0 * settings.cost_per_hour)
 }
 
-/// The cases behind every row; the same for all of them.
+/// The held-out cases behind every row of the ladder.
 struct Heldout {
     cases: Vec<Case>,
     unseen: Vec<Case>,
@@ -188,7 +188,7 @@ impl Heldout {
     }
 }
 
-/// Export, measurement and the ladder's row; `evaluation` is the stage's own, where it made one.
+/// Exports and measures the stage's model and records the ladder's row; `evaluation` is the stage's own measurement, if it made one.
 fn finish<T: Real>(
     stage: &Outline,
     trainer: &mut Trainer,
@@ -211,11 +211,11 @@ fn finish<T: Real>(
     let mut extra = serde_json::Map::new();
     if let Some(evaluation) = &measured {
         let mut figures = json!(evaluation);
-        // The report gives calibration a place of its own.
+        // The report shows calibration separately.
         let calibration = figures.as_object_mut().and_then(|figures| figures.remove("calibration"));
         extra.insert("evaluation".into(), figures);
         extra.insert("calibration".into(), calibration.unwrap_or_default());
-        // Rows are paired by greedy answers; one of several samples would stand for nothing that the row shows.
+        // Rows are compared by their greedy answers. With several samples, the first one alone is not what the row shows.
         if evaluation.k == 1 {
             let correct: String = evaluation.correct.iter().map(|&right| if right { '1' } else { '0' }).collect();
             extra.insert("correct".into(), correct.into());
@@ -262,7 +262,8 @@ fn measure<T: Real>(trainer: &Trainer, model: &mut Model<T>, cases: &[Case]) -> 
     evaluate(trainer.queue, model, &prompting, trainer.task, cases, 1, most, key).map(Some)
 }
 
-/// Records which weights these were made from: the model's last ones, and its teacher's. The tokenizer's records are behind them too.
+/// Records in the ledger which weights these were made from: the model's previous ones, its teacher's and its data set's, and the records
+/// of the tokenizer stage.
 fn lineage(trainer: &Trainer, stage: &Outline, digest: &str) -> Result<(), TrainError> {
     let ledger = trainer.run.ledger();
     let rows = ledger.stages()?;

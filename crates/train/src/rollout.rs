@@ -1,7 +1,10 @@
-//! Sampling completions of cases, and grading them.
+//! Samples completions of cases.
 //!
 //! A rollout is token ids end to end. Its random numbers are keyed by (seed, stage, step, record, sample, position), so it
-//! does not depend on which others were sampled beside it. A record that is asked twice at once draws other numbers the second time.
+//! does not depend on which others are sampled in the same batch. A record that occurs twice in a batch gets other random numbers the
+//! second time.
+//!
+//! Read next: [`crate::episodes`], for rollouts of several turns.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,20 +21,20 @@ use tasks::{Case, Completion};
 /// Sequences sampled at a time.
 pub(crate) const SEQUENCES: usize = 256;
 
-/// One sampled completion, or all that was said in a game.
+/// One sampled completion, or all turns of an episode.
 #[derive(Clone, Debug)]
 pub struct Rollout {
     /// Token ids, the end token included.
     pub tokens: Vec<u32>,
-    /// The tokens among them that an environment said, in order: they are read and never trained.
+    /// Ranges of `tokens` that came from an environment, in order. The policy attends to them and is never trained on them.
     pub given: Vec<Range<usize>>,
-    /// Log-probability of each under the sampler, in nats; 0 where it was given.
+    /// `[len]` log-probability of each token under the sampler, in nats; 0 for given tokens.
     pub logprobs: Vec<f32>,
-    /// Mean entropy of the distributions drawn from, in nats.
+    /// Mean entropy of the distributions of the sampled tokens, in nats.
     pub entropy: f32,
     /// The text without the end token.
     pub text: String,
-    /// Whether the end token came.
+    /// Whether the last turn ended with an end token.
     pub finished: bool,
 }
 
@@ -50,40 +53,40 @@ impl Rollout {
         }
     }
 
-    /// How many of its tokens the model said.
-    pub fn said_tokens(&self) -> usize {
+    /// The number of tokens that the policy sampled.
+    pub fn sampled_tokens(&self) -> usize {
         self.tokens.len() - self.given.iter().map(ExactSizeIterator::len).sum::<usize>()
     }
 
-    /// The tokens that the model said, in order.
-    pub fn said(&self) -> impl Iterator<Item = Range<usize>> {
+    /// The ranges of `tokens` that the policy sampled, in order.
+    pub fn sampled(&self) -> impl Iterator<Item = Range<usize>> {
         let starts = std::iter::once(0).chain(self.given.iter().map(|given| given.end));
         let ends = self.given.iter().map(|given| given.start).chain([self.tokens.len()]);
         starts.zip(ends).map(|(start, end)| start..end)
     }
 
-    /// Whether each of its tokens was given.
+    /// `[len]`, whether each token came from an environment.
     pub fn given_mask(&self) -> Vec<bool> {
         let mut mask = vec![false; self.tokens.len()];
         self.given.iter().for_each(|given| mask[given.clone()].fill(true));
         mask
     }
 
-    /// Puts behind it what an environment gave and the model then said.
-    pub(crate) fn go_on(&mut self, given: Vec<u32>, text: &str, then: Rollout) {
-        let (before, after) = (self.said_tokens() as f32, then.said_tokens() as f32);
-        self.entropy = (self.entropy * before + then.entropy * after) / (before + after).max(1.0);
+    /// Appends the environment's reply, as `given` tokens and as `text`, and the policy's next turn.
+    pub(crate) fn append_turn(&mut self, given: Vec<u32>, text: &str, turn: Rollout) {
+        let (before, after) = (self.sampled_tokens() as f32, turn.sampled_tokens() as f32);
+        self.entropy = (self.entropy * before + turn.entropy * after) / (before + after).max(1.0);
         self.given.push(self.tokens.len()..self.tokens.len() + given.len());
         self.logprobs.resize(self.tokens.len() + given.len(), 0.0);
         self.tokens.extend(given);
-        self.tokens.extend(then.tokens);
-        self.logprobs.extend(then.logprobs);
+        self.tokens.extend(turn.tokens);
+        self.logprobs.extend(turn.logprobs);
         self.text += text;
-        self.text += &then.text;
-        self.finished = then.finished;
+        self.text += &turn.text;
+        self.finished = turn.finished;
     }
 
-    /// As a rule sees it.
+    /// The completion as rules receive it.
     pub fn completion(&self) -> Completion<'_> {
         Completion { text: &self.text, finished: self.finished, tokens: self.tokens.len() }
     }
@@ -95,22 +98,23 @@ pub struct Group {
     pub case: usize,
     /// The prompt's token ids.
     pub prompt: Vec<u32>,
-    /// Its completions.
+    /// The prompt's completions.
     pub rollouts: Vec<Rollout>,
 }
 
 impl Group {
-    /// Floating-point operations of sampling it: the prompt once, every token that was said, and in a game all that came before each further turn.
+    /// Floating-point operations of sampling the group: the prompt once, every sampled token, and in an episode the prefill of each further
+    /// turn.
     pub fn sampling_flops(&self, config: &Config) -> f64 {
-        let (prompt, made) = (self.prompt.len(), self.rollouts.iter().map(Rollout::said_tokens).sum::<usize>());
-        let own = self.rollouts.iter().map(|rollout| rollout.said_tokens() * (prompt + rollout.tokens.len() / 2));
-        let again = self.rollouts.iter().flat_map(|rollout| &rollout.given).map(|given| prompt + given.end);
-        let (mut tokens, mut pairs) = (prompt + made, prompt * prompt / 2 + own.sum::<usize>());
-        for length in again {
+        let (prompt, sampled) = (self.prompt.len(), self.rollouts.iter().map(Rollout::sampled_tokens).sum::<usize>());
+        let own = self.rollouts.iter().map(|rollout| rollout.sampled_tokens() * (prompt + rollout.tokens.len() / 2));
+        let prefills = self.rollouts.iter().flat_map(|rollout| &rollout.given).map(|given| prompt + given.end);
+        let (mut tokens, mut pairs) = (prompt + sampled, prompt * prompt / 2 + own.sum::<usize>());
+        for length in prefills {
             tokens += length;
             pairs += length * length / 2;
         }
-        config.forward_flops(tokens, made, pairs)
+        config.forward_flops(tokens, sampled, pairs)
     }
 }
 
@@ -123,14 +127,14 @@ pub struct Plan {
     pub sampling: Sampling,
     /// Longest completion, in tokens.
     pub max_new_tokens: usize,
-    /// Narrowed by each record's id.
+    /// Key of the random numbers; each record's id is added to it.
     pub key: Key,
 }
 
-/// Samples completions of every case, in order. Cases whose prompt leaves no room for a completion are refused.
+/// Samples completions of every case, in order; one group per case.
 ///
 /// # Errors
-/// A prompt that cannot be encoded, or is too long for the model.
+/// A prompt that cannot be encoded, or whose completion may exceed the model's context.
 pub fn sample<T: Real>(
     queue: &Queue,
     model: &mut Model<T>,
@@ -138,30 +142,31 @@ pub fn sample<T: Real>(
     cases: &[Case],
     plan: &Plan,
 ) -> Result<Vec<Group>, TrainError> {
-    let asked = |case: &Case| Ok(Asked { id: case.id.clone(), prompt: prompting.prompt(&case.prompt)? });
-    ask(queue, model, prompting, cases.iter().map(asked).collect::<Result<_, TrainError>>()?, plan)
+    let encode = |case: &Case| Ok(EncodedPrompt { id: case.id.clone(), tokens: prompting.prompt(&case.prompt)? });
+    let prompts = cases.iter().map(encode).collect::<Result<_, TrainError>>()?;
+    sample_encoded(queue, model, prompting, prompts, plan)
 }
 
-/// A prompt that is tokens already.
-pub struct Asked {
-    /// Narrows the plan's key.
+/// A prompt's token ids, and the record that they are of.
+pub struct EncodedPrompt {
+    /// The record's id; it is added to the plan's key.
     pub id: String,
     /// Token ids.
-    pub prompt: Vec<u32>,
+    pub tokens: Vec<u32>,
 }
 
-/// As [`sample`], for prompts that are tokens already.
+/// As [`sample`], for prompts that are encoded already.
 ///
 /// # Errors
-/// A prompt too long for the model.
-pub fn ask<T: Real>(
+/// A prompt whose completion may exceed the model's context.
+pub fn sample_encoded<T: Real>(
     queue: &Queue,
     model: &mut Model<T>,
     prompting: &Prompting,
-    asked: Vec<Asked>,
+    prompts: Vec<EncodedPrompt>,
     plan: &Plan,
 ) -> Result<Vec<Group>, TrainError> {
-    let longest = asked.iter().map(|asked| asked.prompt.len()).max().unwrap_or(0);
+    let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
     let context = longest + plan.max_new_tokens;
     let limit = model.config().max_position_embeddings;
     if context > limit {
@@ -170,13 +175,13 @@ pub fn ask<T: Real>(
         return Err(TrainError::stage("sampling", problem, "shorten the prompts or lower max_new_tokens"));
     }
     model.reserve_context(queue, context);
-    let sequences = SEQUENCES.min(asked.len() * plan.samples).max(1);
+    let sequences = SEQUENCES.min(prompts.len() * plan.samples).max(1);
     let mut scheduler = Scheduler::new(queue, model.config(), Limits::for_sequences(sequences, context));
-    let requests = asked
+    let requests = prompts
         .iter()
-        .zip(keys(&asked, plan.key))
-        .map(|(asked, key)| Request {
-            prompt: asked.prompt.clone(),
+        .zip(keys(&prompts, plan.key))
+        .map(|(prompt, key)| Request {
+            prompt: prompt.tokens.clone(),
             samples: plan.samples,
             sampling: plan.sampling.clone(),
             max_new_tokens: plan.max_new_tokens,
@@ -186,21 +191,21 @@ pub fn ask<T: Real>(
         })
         .collect();
     let completions = generate(queue, model, &mut scheduler, requests, &mut |_, _, _| Flow::Continue);
-    let groups = completions.into_iter().zip(asked).enumerate().map(|(case, (completions, asked))| Group {
+    let groups = completions.into_iter().zip(prompts).enumerate().map(|(case, (completions, prompt))| Group {
         case,
-        prompt: asked.prompt,
+        prompt: prompt.tokens,
         rollouts: completions.into_iter().map(|generated| Rollout::of(prompting, generated)).collect(),
     });
     Ok(groups.collect())
 }
 
-/// A key for each prompt, by its record's id, and by the number of times that it came before.
-fn keys(asked: &[Asked], key: Key) -> impl Iterator<Item = Key> {
+/// The key of each prompt: from its record's id, and from how often the record occurred before it.
+fn keys(prompts: &[EncodedPrompt], key: Key) -> impl Iterator<Item = Key> {
     let mut seen: HashMap<&str, u64> = HashMap::new();
-    asked.iter().map(move |asked| {
-        let times = seen.entry(&asked.id).or_default();
+    prompts.iter().map(move |prompt| {
+        let times = seen.entry(&prompt.id).or_default();
         *times += 1;
-        if *times == 1 { key.word(&asked.id) } else { key.word(&asked.id).word("again").number(*times) }
+        if *times == 1 { key.word(&prompt.id) } else { key.word(&prompt.id).word("again").number(*times) }
     })
 }
 
@@ -209,14 +214,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_case_that_stands_twice_draws_other_numbers() {
+    fn a_record_that_occurs_twice_draws_other_numbers() {
         let key = Key::new(1);
         let bits = |ids: &[&str]| -> Vec<u64> {
-            let asked: Vec<Asked> = ids.iter().map(|id| Asked { id: id.to_string(), prompt: vec![0] }).collect();
-            keys(&asked, key).map(|key| key.bits(0)).collect()
+            let prompt = |id: &&str| EncodedPrompt { id: id.to_string(), tokens: vec![0] };
+            let prompts: Vec<EncodedPrompt> = ids.iter().map(prompt).collect();
+            keys(&prompts, key).map(|key| key.bits(0)).collect()
         };
         let mut all = bits(&["a", "b", "a", "a"]);
-        assert_eq!(all[..2], bits(&["a", "b"]), "the first time is that of the record alone");
+        assert_eq!(all[..2], bits(&["a", "b"]), "the first occurrence depends on the record alone");
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 4);

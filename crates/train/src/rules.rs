@@ -1,4 +1,4 @@
-//! Rules of a stage: which they are, and keeping what they said.
+//! The rules of a stage, and the rows that store their verdicts.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use tasks::refusal::Refusal;
 use tasks::rewards::{Judged, RuleConfig, RuleSet, Verdict};
 use tasks::{Case, Task};
 
-/// An arm of the task, or rules by name with their keys.
+/// The rules of a stage: an arm of the task, or a list of rules by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Rules {
@@ -28,7 +28,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// The rule set.
+    /// Builds the rules; relative paths in them start from `folder`.
     ///
     /// # Errors
     /// An arm that the task does not have, a rule that cannot be built.
@@ -40,10 +40,10 @@ impl Rules {
     }
 }
 
-/// A rollout with what was said of it, as the store keeps it.
+/// A rollout with its verdicts, reward and advantage, as the store keeps it.
 pub(crate) type Row = store::Rollout;
 
-/// The rows of a judged group.
+/// The rows of a group after its completions were judged; each list has one entry per completion.
 pub(crate) fn rows(
     case: &Case,
     group: &Group,

@@ -1,7 +1,7 @@
-//! What a model writes to the same few prompts as it learns, kept for people to read.
+//! Snapshots: a policy's completions of the same few prompts at several steps of its training, stored for people to read.
 //!
-//! A few times in a stage the first prompts of its cases are answered, always with the likeliest token, and judged as the stage judges: by its
-//! rules, or token by token by its teacher. Nothing is learned from these completions; they are metered like all others and stored under
+//! A few times in a stage, the first prompts of its cases are completed greedily. The completions are scored as the stage scores its own:
+//! by its rules, or token by token by its teacher. Nothing is trained on them. They are metered like all other completions and stored under
 //! the stage's name with [`SUFFIX`].
 //!
 //! Read next: `ferule`'s report, which shows them.
@@ -21,43 +21,43 @@ use crate::trainer::Trainer;
 use tasks::Case;
 use tasks::rewards::{Judged, RuleSet};
 
-/// After the stage's name, where its snapshots are stored.
+/// Appended to a stage's name, it is the name under which the stage's snapshots are stored.
 pub const SUFFIX: &str = ".watched";
-/// Looks between a stage's beginning and its end.
-const LOOKS: u64 = 5;
-/// Packed tokens that a teacher reads at a time.
+/// Intervals between the snapshots of a stage.
+const INTERVALS: u64 = 5;
+/// Packed tokens in one forward pass of a teacher.
 const TOKENS_PER_BATCH: usize = 4096;
 
-/// The prompts that a stage watches.
+/// The snapshots of a stage: their prompts, and when they are taken.
 pub(crate) struct Snapshots<'a> {
     cases: &'a [Case],
     steps: u64,
     max_new_tokens: usize,
 }
 
-/// Who judges the completions of a snapshot.
+/// What scores the completions of a snapshot.
 pub(crate) enum Judge<'a, T: Real> {
     Rules(&'a RuleSet),
     Teacher(&'a mut dyn Teacher<T>),
 }
 
 impl<'a> Snapshots<'a> {
-    /// Watches the first `prompts` of a stage's cases.
+    /// Snapshots of the first `prompts` of a stage's cases.
     pub(crate) fn new(cases: &'a [Case], prompts: usize, steps: u64, max_new_tokens: usize) -> Snapshots<'a> {
         Snapshots { cases: &cases[..cases.len().min(prompts)], steps, max_new_tokens }
     }
 
-    /// Whether to look after `done` steps: at the beginning, at the end, and a few times between.
+    /// Whether to take a snapshot after `done` steps: at the beginning, at the end, and a few times between.
     pub(crate) fn is_due(&self, done: u64) -> bool {
-        let is_time = done == self.steps || done.is_multiple_of(self.steps.div_ceil(LOOKS));
+        let is_time = done == self.steps || done.is_multiple_of(self.steps.div_ceil(INTERVALS));
         is_time && !self.cases.is_empty()
     }
 
-    /// Lets the model answer, has the answers judged, and stores them under `done` steps.
+    /// Samples completions of the prompts, scores them, and stores them under `done` steps.
     ///
     /// # Errors
-    /// As sampling and the store.
-    pub(crate) fn look<T: Real>(
+    /// As [`sample`], [`Teacher::logprobs`] and the store.
+    pub(crate) fn take<T: Real>(
         &self,
         trainer: &mut Trainer,
         model: &mut Model<T>,
@@ -77,13 +77,13 @@ impl<'a> Snapshots<'a> {
         let rules = match judge {
             Judge::Rules(rules) => Some(rules),
             Judge::Teacher(teacher) => {
-                logprobs = agreement(trainer.queue, teacher, &groups)?;
+                logprobs = teacher_logprobs(trainer.queue, teacher, &groups)?;
                 None
             }
         };
         if rules.is_some_and(RuleSet::reads_answers) {
-            let read = self.cases.iter().filter(|case| case.answer.is_some());
-            let ids: Vec<&str> = read.map(|case| case.id.as_str()).collect();
+            let answered = self.cases.iter().filter(|case| case.answer.is_some());
+            let ids: Vec<&str> = answered.map(|case| case.id.as_str()).collect();
             trainer.run.ledger().meter_answers(trainer.stage, &ids)?;
         }
         for group in &groups {
@@ -101,7 +101,7 @@ impl<'a> Snapshots<'a> {
 }
 
 /// The teacher's log-probability of every token of each group's completion, in nats.
-fn agreement<T: Real>(
+fn teacher_logprobs<T: Real>(
     queue: &Queue,
     teacher: &mut dyn Teacher<T>,
     groups: &[Group],

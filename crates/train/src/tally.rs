@@ -1,7 +1,6 @@
-//! What became of a step's completions, counted for its metrics.
+//! Counts of a step's completions, for its metrics: how many were cut short, and how many have no reward and why.
 //!
-//! The report adds the counts up over a stage, and names each: nothing that was cut short, left without a reward or left out may be
-//! silent. A mean over nothing is absent, never 0.
+//! The report adds the counts up over a stage and names each, so that nothing is left out silently. A mean over nothing is absent, never 0.
 //!
 //! Read next: [`crate::advantage::Census`], which counts groups.
 
@@ -9,10 +8,10 @@ use tasks::rewards::{Judged, NoReward};
 
 use crate::rollout::Rollout;
 
-/// Named figures of a step; none where the step has no such figure.
+/// Named figures of a step. A figure is none if the step does not have it.
 pub type Figures = Vec<(String, Option<f64>)>;
 
-/// The completions of a step.
+/// Counts and sums over the completions of a step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Tally {
     completions: usize,
@@ -27,11 +26,11 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Counts one completion. `reward` is what it is worth to its stage, which may be less than its rules gave.
+    /// Counts one completion. `reward` is its reward in the stage, which may be less than that of the rules.
     pub(crate) fn count(&mut self, rollout: &Rollout, judged: &Judged, reward: Option<f64>) {
         self.completions += 1;
         self.unfinished += usize::from(!rollout.finished);
-        self.tokens += rollout.said_tokens();
+        self.tokens += rollout.sampled_tokens();
         self.entropy += f64::from(rollout.entropy);
         self.reward += reward.unwrap_or(0.0);
         self.rewarded += usize::from(reward.is_some());
@@ -43,12 +42,12 @@ impl Tally {
         }
     }
 
-    /// How many completions were counted.
+    /// The number of completions that were counted.
     pub(crate) fn completions(&self) -> usize {
         self.completions
     }
 
-    /// Counts and means of completions that nobody judged.
+    /// The counts and means that do not depend on rewards; `sampling_entropy` is in nats.
     pub(crate) fn lengths(&self) -> Figures {
         let mean = |sum: f64| (self.completions > 0).then(|| sum / self.completions as f64);
         vec![
@@ -60,7 +59,7 @@ impl Tally {
         ]
     }
 
-    /// The mean reward, and how many completions have none, by cause.
+    /// The mean reward, and the number of completions without one, by cause.
     pub(crate) fn rewards(&self) -> Figures {
         let without = self.abstained + self.failed + self.timed_out;
         vec![

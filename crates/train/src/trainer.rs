@@ -1,8 +1,8 @@
-//! What a stage is given to work with, and the loop that every training stage runs.
+//! The trainer: what a stage works with, and the loop that every training stage runs.
 //!
-//! [`Trainer::train`] knows steps, learning rates, metrics, checkpoints and stopping, and no algorithm; a stage's code is the closure that
-//! makes one step's batches and signals. A checkpoint holds the weights that learn, their moments, the step and the meters; everything else
-//! of a step is a function of the recipe, so that a run that was killed goes on bit for bit.
+//! [`Trainer::train`] knows steps, learning rates, metrics, checkpoints and stopping, and no algorithm. A stage gives it a closure that
+//! makes the batches and signals of one step. A checkpoint holds the trained weights, their moments, the step and the meters. Everything
+//! else of a step is a function of the recipe, so a run that was killed resumes to the same bits.
 //!
 //! Read next: [`crate::stages::sft`], then [`crate::pipeline`], which calls the stages in order.
 
@@ -29,22 +29,22 @@ use crate::teacher::local::LocalTeacher;
 use crate::teacher::{self, Teacher};
 use tasks::{Case, Task};
 
-/// What a stage has spent; kept across restarts.
+/// What a stage has used so far. It is kept in checkpoints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Meters {
-    /// Completions sampled.
+    /// Completions that were sampled.
     pub rollouts: u64,
-    /// Tokens a teacher generated or judged.
+    /// Tokens that a teacher sampled or scored.
     pub teacher_tokens: u64,
     /// Packed tokens that were trained on.
     pub train_tokens: u64,
-    /// Floating-point operations: training, sampling, teachers.
+    /// Floating-point operations of training, sampling and teachers.
     pub flops: f64,
     /// Wall-clock time.
     pub seconds: f64,
 }
 
-/// One step as a person sees it.
+/// One step as an [`Observer`] sees it.
 pub struct StepView<'a> {
     /// The stage's name.
     pub stage: &'a str,
@@ -52,7 +52,7 @@ pub struct StepView<'a> {
     pub step: u64,
     /// Steps in all.
     pub steps: u64,
-    /// The step's metrics; none where the step has no such figure.
+    /// The step's metrics. A figure is none if the step does not have it.
     pub metrics: &'a [(String, Option<f64>)],
     /// A sample rollout, now and then.
     pub sample: Option<&'a str>,
@@ -60,25 +60,25 @@ pub struct StepView<'a> {
     pub seconds: f64,
 }
 
-/// Who watches: a terminal, a log, nobody.
+/// Shows the progress of a run: on a terminal, in a log, or nowhere.
 pub trait Observer {
-    /// A stage begins, or goes on from a step.
+    /// A stage begins, or resumes after `from_step` steps.
     fn stage(&mut self, name: &str, from_step: u64);
     /// A step is done.
     fn step(&mut self, view: &StepView);
-    /// Something to be said once.
+    /// A notice to show once.
     fn notice(&mut self, text: &str);
     /// A stage is done, with its row of the ladder.
     fn finished(&mut self, row: &store::StageRow);
 }
 
-/// The step that a stage's closure ends with.
+/// The result of one step of a stage.
 pub struct StepOutcome {
-    /// What the learner reported; none where the step made no update.
+    /// The learner's report; none if the step made no update.
     pub report: Option<StepReport>,
     /// Further figures for the metrics.
     pub metrics: Figures,
-    /// A sample to show.
+    /// A sampled completion to show.
     pub sample: Option<String>,
 }
 
@@ -88,9 +88,9 @@ impl From<StepReport> for StepOutcome {
     }
 }
 
-/// One stage at work.
+/// What a stage works with while it runs.
 pub struct Trainer<'a> {
-    /// Where work runs.
+    /// The device queue.
     pub queue: &'a Queue,
     /// The recipe without its stages.
     pub settings: &'a Settings,
@@ -102,38 +102,39 @@ pub struct Trainer<'a> {
     pub run: &'a Run,
     /// The task.
     pub task: &'a dyn Task,
-    /// The tokenizer and template; none before the tokenizer stage of random models.
+    /// The tokenizer and template; none while the tokenizer is not trained yet.
     pub prompting: Option<Arc<Prompting>>,
-    /// The stage's place in the recipe.
+    /// The stage's index in the recipe.
     pub index: u64,
     /// The stage's name.
     pub stage: &'a str,
     /// Key of the stage's random numbers.
     pub key: Key,
-    /// What it has spent.
+    /// What it has used so far.
     pub meters: Meters,
-    /// A stage's own place in its data, kept in checkpoints: documents read, for example.
+    /// The stage's own position in its data, kept in checkpoints; for example the number of documents read.
     pub cursor: u64,
-    /// Every model's weights; a stage takes out what it trains and puts it back.
+    /// Every model's weights by name. A stage takes out the model that it trains and puts it back.
     pub models: &'a mut BTreeMap<String, Arena>,
-    /// Who watches.
+    /// Shows the progress.
     pub observer: &'a mut dyn Observer,
-    /// Raised when the user asks to stop.
+    /// Set when the user asks to stop.
     pub stop: &'a AtomicBool,
-    /// Where to go on from, when this stage was interrupted.
+    /// The checkpoint to resume from, if this stage was interrupted.
     pub resume: Option<&'a Committed>,
 }
 
-/// State of a checkpoint, beside the weights.
+/// What a checkpoint holds besides weights and moments.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct State {
-    /// Whether the stage is done: then the next one begins.
+    /// Whether the stage is done, so that the next one begins.
     pub finished: bool,
     pub meters: Meters,
     pub cursor: u64,
     pub optimizer_steps: u32,
+    /// The best validation accuracy so far.
     pub best: Option<f64>,
-    /// The instruction path; bits are equal within one.
+    /// The instruction path. Runs are equal bit for bit only on the same path.
     pub isa: String,
 }
 
@@ -152,15 +153,15 @@ impl Trainer<'_> {
         })
     }
 
-    /// The weights of a model that is only read.
+    /// The weights of a model that the stage does not train.
     ///
     /// # Panics
-    /// For an unknown name: reading the recipe refuses those.
+    /// For a name that is not in the recipe. Validation refuses such a recipe.
     pub fn weights(&self, model: &str) -> &Arena {
         self.models.get(model).unwrap_or_else(|| panic!("no model \"{model}\""))
     }
 
-    /// The teacher that a model is.
+    /// Opens a model as a teacher.
     ///
     /// # Errors
     /// As [`teacher::open`].
@@ -168,7 +169,7 @@ impl Trainer<'_> {
         teacher::open(self.queue, self.weights(model))
     }
 
-    /// The teacher that a model is, in this process; `layers` for hidden states of every layer.
+    /// Opens a model as a teacher in this process; with `layers` it keeps the hidden states of every layer.
     pub fn local_teacher<T: Real>(&self, model: &str, layers: bool) -> LocalTeacher<T> {
         match layers {
             true => LocalTeacher::with_layers(self.queue, self.weights(model)),
@@ -176,21 +177,22 @@ impl Trainer<'_> {
         }
     }
 
-    /// Notes the records that the stage learns from otherwise than as labels or answers, so that the weights they touched can be found.
+    /// Records in the ledger which records the stage learns from, other than labels and answers. So the weights that a record influenced can
+    /// be found.
     ///
-    /// * `role`: as what: "prompt", "sample", "document".
+    /// * `role`: what the records are used as: "prompt", "sample" or "document".
     pub(crate) fn note_uses<'c>(&self, role: &str, ids: impl Iterator<Item = &'c String>) -> Result<(), TrainError> {
         let note = |id: &String| RecordUse { record_id: id.clone(), stage: self.stage.into(), role: role.into() };
         Ok(self.run.ledger().record_uses(&ids.map(note).collect::<Vec<_>>())?)
     }
 
-    /// Runs `steps` training steps of a model: the loop of every recipe.
+    /// Runs `steps` training steps of a model. Every training stage runs this loop.
     ///
-    /// `step` makes a step's gradients and ends with [`Learner::update`] at the rate it is given. `validate`, when present, is asked
-    /// now and then for an accuracy; the weights with the best one are kept at the end.
+    /// * `step`: accumulates the gradients of one step and calls [`Learner::update`] with the learning rate that it is given.
+    /// * `validate`: measures an accuracy every few steps. The model gets the weights with the best accuracy at the end.
     ///
     /// # Errors
-    /// What the step or the store met; [`TrainError::Interrupted`] after a checkpoint, when the user asked to stop.
+    /// An error of the step or the store; [`TrainError::Interrupted`], after a checkpoint, when the user asked to stop.
     pub fn train<T: Real>(
         &mut self,
         model: &str,
@@ -248,6 +250,7 @@ impl Trainer<'_> {
         Ok(())
     }
 
+    /// Logs a training step.
     fn log(&mut self, done: u64, steps: u64, rate: f32, outcome: &StepOutcome, seconds: f64) -> Result<(), TrainError> {
         let report = outcome.report.as_ref();
         let (tokens, targets) = report.map_or((0, 0), |report| (report.tokens, report.targets));
@@ -264,7 +267,7 @@ impl Trainer<'_> {
         self.finish_step(done, steps, metrics, outcome.sample.as_deref(), seconds)
     }
 
-    /// Logs a step of any stage, counts its seconds and shows it.
+    /// Logs and shows a step of any stage, and adds its seconds to the meters.
     pub(crate) fn finish_step(
         &mut self,
         step: u64,
@@ -312,15 +315,15 @@ impl Trainer<'_> {
 
     pub(crate) fn read_state(&self, committed: &Committed) -> Result<State, TrainError> {
         serde_json::from_value(committed.state().clone()).map_err(|error| {
-            let hint = "the checkpoint was written by another version; begin a new run with --name";
-            TrainError::stage(self.stage, format!("its checkpoint cannot be understood: {error}"), hint)
+            let hint = "another version has written it; begin a new run with --name";
+            TrainError::stage(self.stage, format!("its checkpoint cannot be read: {error}"), hint)
         })
     }
 
-    /// Steps already done of a stage whose every step ends with a commit; its meters are restored.
+    /// Resumes a stage that commits every step: restores its meters and returns the steps that are done.
     ///
     /// # Errors
-    /// A checkpoint that cannot be understood.
+    /// The checkpoint cannot be read.
     pub(crate) fn resume_between_steps(&mut self) -> Result<u64, TrainError> {
         let Some(committed) = self.resume.take() else { return Ok(0) };
         let state = self.read_state(committed)?;
@@ -329,7 +332,7 @@ impl Trainer<'_> {
         Ok(committed.step())
     }
 
-    /// Commits a step of such a stage.
+    /// Commits a step of a stage that commits every step and trains no weights.
     pub(crate) fn commit_step(&self, step: u64) -> Result<(), TrainError> {
         let state = self.state(false, 0, None);
         let stage = self.stage.to_string();
@@ -363,28 +366,28 @@ impl Trainer<'_> {
     }
 }
 
-/// Asks for an accuracy now and then.
+/// Measures an accuracy every few steps of a training stage.
 pub struct Validation<'a, T: Real> {
     /// Steps between two measurements.
     pub every_steps: u64,
-    /// Measures the weights as they are.
+    /// Measures the current weights.
     pub measure: Measure<'a, T>,
 }
 
-/// How a validation measures.
+/// The function of a [`Validation`].
 pub type Measure<'a, T> = Box<dyn FnMut(&mut Trainer, &mut Learner<T>) -> Result<Validated, TrainError> + 'a>;
 
-/// What a validation finds.
+/// The result of one validation.
 pub struct Validated {
-    /// The share of cases that are right, or of games that were won.
+    /// The share of cases that are right, or of episodes with the full reward.
     pub accuracy: f64,
-    /// Completions sampled for it.
+    /// Completions that were sampled for it.
     pub completions: usize,
-    /// Those that did not end.
+    /// Those of them that did not end.
     pub unfinished: usize,
 }
 
-/// Elements that are copied between host and device at a time: a second copy of all of them would be as large as a model.
+/// Elements that are copied between host and device at a time, since a second copy of all of them would be as large as a model.
 const COPIED_AT_ONCE: usize = 1 << 20;
 
 fn to_bytes(values: &Buffer<f32>) -> Vec<u8> {
@@ -397,7 +400,7 @@ fn to_bytes(values: &Buffer<f32>) -> Vec<u8> {
 }
 
 /// # Panics
-/// When the lengths differ: the recipe that wrote the checkpoint is the one that reads it.
+/// When the lengths differ. They cannot, since a checkpoint is resumed with the recipe that wrote it.
 fn from_bytes(bytes: &[u8], values: &mut Buffer<f32>) {
     assert_eq!(bytes.len(), 4 * values.len(), "a checkpoint of another shape");
     let value = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("four bytes"));

@@ -1,4 +1,5 @@
-//! "Without labels" is said only where nothing was read: what reinforcement learning meters as answers read.
+//! A run is reported as "without labels" only if it used no label and no answer. This tests what reinforcement learning meters as answers
+//! read.
 
 mod toy;
 
@@ -13,8 +14,8 @@ use toy::{SecondLetter, Stopper};
 use train::pipeline::run;
 use train::recipe::Recipe;
 
-/// Labels and answers of a short reinforcement learning from random weights, validated on 7 cases.
-fn read(folder: &Path, task: &dyn Task) -> (u64, u64) {
+/// The labels and answers that a short GRPO stage meters. It starts from random weights and is validated on 7 cases.
+fn labels_and_answers(folder: &Path, task: &dyn Task) -> (u64, u64) {
     let text = format!(
         r#"
 dtype = "f32"
@@ -50,14 +51,14 @@ validation_cases = 7
     let (queue, stop) = (Queue::cpu(1, Isa::available()[0]), AtomicBool::new(false));
     let mut observer = Stopper { steps: 0, stop_at: None, stop: &stop };
     let runs = Runs::open(folder.join("runs"));
-    let rows = run::<f32>(&queue, &recipe, task, &runs, &mut observer, &stop).expect("the road is walked").rows;
+    let rows = run::<f32>(&queue, &recipe, task, &runs, &mut observer, &stop).expect("the pipeline runs").rows;
     let row = rows.last().expect("a row");
     (row.labels, row.answers_read)
 }
 
 #[test]
-fn a_task_whose_cases_have_no_answer_costs_none_and_validation_on_answers_costs_them() {
+fn cases_without_an_answer_cost_none_and_validation_on_answers_costs_them() {
     let folder = tempfile::tempdir().expect("a folder");
-    assert_eq!(read(folder.path(), &Countdown::default()), (0, 0));
-    assert_eq!(read(folder.path(), &SecondLetter), (0, 7));
+    assert_eq!(labels_and_answers(folder.path(), &Countdown::default()), (0, 0));
+    assert_eq!(labels_and_answers(folder.path(), &SecondLetter), (0, 7));
 }

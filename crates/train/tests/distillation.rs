@@ -1,4 +1,4 @@
-//! Every way of learning from a teacher, as a recipe: each is walked, teaches, and goes on to the same bits when interrupted.
+//! Every way of learning from a teacher, as a recipe: each runs, teaches, and ends in the same bits when it is interrupted and resumed.
 
 mod toy;
 
@@ -48,7 +48,7 @@ max_new_tokens = 4
 top_k = 12
 "#;
 
-/// The name of a student, and what its `distill` stage says beside the usual.
+/// The name of each student, and the keys of its `distill` stage beside the common ones.
 const WAYS: &[(&str, &str)] = &[
     ("hard", "hard_weight = 1.0"),
     ("forward", "teacher = \"teacher\"\nsoft_weight = 1.0"),
@@ -76,10 +76,10 @@ fn ways() -> String {
              epochs = {epochs}\ncheckpoint_every_steps = 4\n{keys}\n"
         );
     }
-    // The student speaks and the teacher listens; then the student learns at its own prefixes, without the teacher.
-    text += "[[stages]]\nkind = \"sample\"\nname = \"listened\"\nmodel = \"hard\"\nteacher = \"teacher\"\ncases = 200\n\
+    // The student samples and the teacher scores. Then the student learns at its own prefixes, without the teacher.
+    text += "[[stages]]\nkind = \"sample\"\nname = \"scored\"\nmodel = \"hard\"\nteacher = \"teacher\"\ncases = 200\n\
              max_new_tokens = 4\ntop_k = 12\nsoft_temperature = 2.0\n\
-             [[stages]]\nkind = \"distill\"\nname = \"listening\"\nmodel = \"hard\"\ndata = \"listened\"\nsoft_weight = 1.0\n\
+             [[stages]]\nkind = \"distill\"\nname = \"from-scored\"\nmodel = \"hard\"\ndata = \"scored\"\nsoft_weight = 1.0\n\
              temperature = 2.0\nepochs = 1\n\
              [[stages]]\nkind = \"dialogue\"\nmodel = \"green\"\nteacher = \"teacher\"\nobjective = \"policy_gradient\"\n\
              steps = 60\nmax_new_tokens = 4\nlearning_rate = 1e-3\ncheckpoint_every_steps = 3\n";
@@ -99,16 +99,16 @@ fn go(text: &str, folder: &Path, threads: usize, stop_at: Option<usize>) -> (Res
 #[test]
 fn every_way_teaches_and_an_interrupted_run_ends_in_the_same_bits() {
     let whole = tempfile::tempdir().expect("a folder");
-    let rows = go(&ways(), whole.path(), 2, None).0.expect("the road is walked");
+    let rows = go(&ways(), whole.path(), 2, None).0.expect("the pipeline runs");
     let row = |stage: &str| rows.iter().find(|row| row.stage == stage).expect("a row");
     let accuracy = |stage: &str| row(stage).accuracy.expect("an accuracy");
     assert!(accuracy("sft-teacher") > 0.8, "the teacher reached {}", accuracy("sft-teacher"));
     for (name, keys) in WAYS {
         let reached = accuracy(&format!("distill-{name}"));
-        // The green one learned for three epochs only, so that its dialogue has something to do.
+        // The green one is trained for three epochs only, so that on-policy distillation has something left to teach it.
         assert!(reached > if *name == "green" { 0.1 } else { 0.6 }, "{name} reached {reached}");
-        let heard = row(&format!("distill-{name}")).teacher_tokens;
-        assert_eq!(heard > 0, keys.contains("teacher"), "{name} read {heard} tokens by the teacher");
+        let teacher_tokens = row(&format!("distill-{name}")).teacher_tokens;
+        assert_eq!(teacher_tokens > 0, keys.contains("teacher"), "{name}: the teacher scored {teacher_tokens} tokens");
     }
     let view = Runs::open(whole.path().join("runs")).view("toy").expect("a run");
     let metrics = |stage: &str, name: &str| -> Vec<f64> {
@@ -119,10 +119,10 @@ fn every_way_teaches_and_an_interrupted_run_ends_in_the_same_bits() {
     let closeness = metrics("dialogue-green", "closeness");
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     assert!(mean(&closeness[45..]) > mean(&closeness[..15]), "closeness went {closeness:?}");
-    // What was left behind: the exported model has no projection, and what was kept says so itself.
+    // The exported model has no projection, and the stored data set holds the teacher's labels.
     let exported = lm::checkpoint::open(&view.model("distill-hidden").unwrap()).unwrap();
     lm::checkpoint::check(exported.config(), exported.tensors()).expect("only the model's own tensors");
-    let kept = view.rollouts("listened", 1).unwrap();
+    let kept = view.rollouts("scored", 1).unwrap();
     assert!(kept.iter().all(|row| row.logprobs_teacher.is_some() && row.soft.as_ref().is_some_and(|s| s.k == 12)));
 
     let broken = tempfile::tempdir().expect("a folder");

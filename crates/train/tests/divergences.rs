@@ -1,17 +1,17 @@
-//! GKD's divergences against TRL's own values and gradients; `bench/peers/rl_losses.py` writes the expectations.
+//! Tests the divergences and their gradients against those of TRL's GKD. `bench/peers/rl_losses.py` writes the expected values.
 
 use kernels::ops::head::{Divergence, divergence_rows, sparse_forward_kl_rows};
 use kernels::{Buffer, Isa, Queue, View, ViewMut};
 use serde_json::Value;
 
-/// Relative to the largest of the expected values: the project's bound against peers.
+/// The largest allowed error, as a share of the largest expected value. It is the project's bound against peers.
 const TOLERANCE: f32 = 1e-4;
 
 fn golden() -> Value {
     serde_json::from_str(include_str!("golden/divergences.json")).expect("JSON")
 }
 
-/// A table as one list, with its rows and columns.
+/// A table's values as one list, with the numbers of its rows and columns.
 fn table(value: &Value) -> (Vec<f32>, usize, usize) {
     let rows = value.as_array().expect("rows");
     let flat: Vec<f32> = rows.iter().flat_map(list).collect();
@@ -30,7 +30,7 @@ fn assert_near(found: &[f32], expected: &[f32], what: &str) {
     assert!(worst <= TOLERANCE * scale, "{what}: off by {worst} of {scale}");
 }
 
-/// Every case on every instruction path: `run` fills values and gradients.
+/// Checks every case on every instruction path. `run` computes values and gradients.
 fn check(cases: &Value, run: impl Fn(&Queue, &Value, f32, View<f32>, ViewMut<f32>, ViewMut<f32>)) {
     let cases = cases.as_array().expect("cases");
     assert!(cases.len() >= 4);
@@ -61,7 +61,7 @@ fn divergences_are_those_of_trl() {
         let kind = match case["beta"].as_f64().expect("a number") {
             0.0 => Divergence::ForwardKl,
             1.0 => Divergence::ReverseKl,
-            // TRL's mixture is of beta teacher and 1 - beta student, as ours.
+            // TRL's mixture is beta parts teacher and 1 - beta parts student, like ours.
             beta => Divergence::Jsd { beta: beta as f32 },
         };
         let (student, teacher) = (queue.upload(&student), queue.upload(&teacher));

@@ -1,4 +1,4 @@
-//! Games of several turns: what the model is asked in each turn, and how games are counted.
+//! Episodes of several turns: the prompt of each turn, the log-probabilities that are trained, and how results are counted.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -12,33 +12,33 @@ use lm::{Arena, Config, Model, Role};
 use tasks::environment::{Environment, Reply};
 use tasks::rewards::RuleSet;
 use tasks::{Case, Completion, Grade, Prompt, Split, Task, TaskError};
-use train::episodes::{games, play};
+use train::episodes::{evaluate_episodes, sample_episodes};
 use train::error::TrainError;
 use train::packing::{Continuation, packed_groups};
 use train::prompting::{Prompting, plain_sampling};
-use train::rollout::{Asked, Plan, ask};
+use train::rollout::{EncodedPrompt, Plan, sample_encoded};
 use train::teacher::local::LocalTeacher;
 
 const NEW_TOKENS: usize = 6;
 
-/// Replies with a digit of its own until the turns are used up, and keeps what it was told.
+/// Replies with the number of the turn until the turns are used up, and keeps the completions that it receives.
 struct Recorder {
-    first: String,
+    prompt: String,
     turns: usize,
-    told: Arc<Mutex<Vec<String>>>,
+    completions: Arc<Mutex<Vec<String>>>,
     turn: usize,
 }
 
 impl Environment for Recorder {
     fn prompt(&self) -> String {
-        self.first.clone()
+        self.prompt.clone()
     }
     fn reply(&mut self, completion: &Completion) -> Reply {
-        self.told.lock().unwrap().push(completion.text.to_string());
+        self.completions.lock().unwrap().push(completion.text.to_string());
         self.turn += 1;
         match self.turn == self.turns {
-            true if self.first == "a" => Reply::Done { reward: 1.0, ending: "held".into() },
-            true => Reply::Done { reward: 0.5, ending: "fell".into() },
+            true if self.prompt == "a" => Reply::Done { reward: 1.0, ending: "won".into() },
+            true => Reply::Done { reward: 0.5, ending: "lost".into() },
             false => Reply::Say(format!("{}?", self.turn)),
         }
     }
@@ -69,11 +69,11 @@ impl Task for Recording {
         None
     }
     fn grade(&self, _: &Case, _: &Completion) -> Grade {
-        unreachable!("games are scored by their environment")
+        unreachable!("the environment scores episodes")
     }
     fn game(&self, case: &Case, turns: usize, _: Key) -> Option<Box<dyn Environment>> {
         (case.id != "c").then(|| {
-            Box::new(Recorder { first: case.prompt_text(), turns, told: self.0.clone(), turn: 0 })
+            Box::new(Recorder { prompt: case.prompt_text(), turns, completions: self.0.clone(), turn: 0 })
                 as Box<dyn Environment>
         })
     }
@@ -103,71 +103,74 @@ fn weights(prompting: &Prompting) -> Arena {
 }
 
 #[test]
-fn every_turn_sees_what_both_said_before_it() {
+fn the_prompt_of_a_turn_is_everything_before_it() {
     let (queue, prompting) = (Queue::cpu(1, Isa::available()[0]), prompting());
     let mut model = model(&queue, &prompting);
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let task = Recording(told.clone());
+    let completions = Arc::new(Mutex::new(Vec::new()));
+    let task = Recording(completions.clone());
     let cases = task.cases(Split::Heldout, 1, 0).unwrap();
-    let counted = play(&queue, &mut model, &prompting, &task, &cases, 3, NEW_TOKENS, Key::new(1)).unwrap();
-    assert_eq!((counted.n, counted.won, counted.mean_reward), (1, 1.0, 1.0));
-    assert_eq!(counted.endings, [("turn 3: held".to_string(), 1)]);
+    let result = evaluate_episodes(&queue, &mut model, &prompting, &task, &cases, 3, NEW_TOKENS, Key::new(1)).unwrap();
+    assert_eq!((result.n, result.won, result.mean_reward), (1, 1.0, 1.0));
+    assert_eq!(result.endings, [("turn 3: won".to_string(), 1)]);
 
     let plan = Plan { samples: 1, sampling: Sampling::greedy(), max_new_tokens: NEW_TOKENS, key: Key::new(2) };
     let mut tokens = prompting.prompt(&cases[0].prompt).unwrap();
     let mut expected = Vec::new();
     for turn in 1..=3 {
-        let asked = vec![Asked { id: "x".into(), prompt: tokens.clone() }];
-        let said = ask(&queue, &mut model, &prompting, asked, &plan).unwrap().remove(0).rollouts.remove(0);
-        tokens.extend(&said.tokens);
+        let prompts = vec![EncodedPrompt { id: "x".into(), tokens: tokens.clone() }];
+        let mut groups = sample_encoded(&queue, &mut model, &prompting, prompts, &plan).unwrap();
+        let rollout = groups.remove(0).rollouts.remove(0);
+        tokens.extend(&rollout.tokens);
         tokens.extend(prompting.tokenizer.encode_user(&format!("{turn}?")));
-        expected.push(said.text);
+        expected.push(rollout.text);
     }
-    let told = told.lock().unwrap();
-    assert_eq!(*told, expected);
-    assert!(told[0] != told[1] || told[1] != told[2], "the model says the same whatever it reads: {told:?}");
+    let found = completions.lock().unwrap();
+    assert_eq!(*found, expected);
+    assert!(found[0] != found[1] || found[1] != found[2], "the completion does not depend on the prompt: {found:?}");
 }
 
 #[test]
-fn what_was_said_in_a_game_is_what_a_trainer_reads() {
+fn the_trainer_computes_the_log_probabilities_of_every_turn_as_they_were_sampled() {
     let (queue, prompting) = (Queue::cpu(2, Isa::available()[0]), prompting());
     let task = Recording(Arc::default());
     let cases = task.cases(Split::Heldout, 2, 0).unwrap();
     let plan = Plan { samples: 3, sampling: plain_sampling(1.0), max_new_tokens: NEW_TOKENS, key: Key::new(3) };
-    let played = games(&queue, &mut model(&queue, &prompting), &prompting, &task, &cases, 3, &plan).unwrap();
-    let given = [prompting.tokenizer.encode_user("1?"), prompting.tokenizer.encode_user("2?")];
-    for ((group, judged), worth) in played.iter().zip([1.0, 0.5]) {
+    let mut model = model(&queue, &prompting);
+    let episodes = sample_episodes(&queue, &mut model, &prompting, &task, &cases, 3, &plan).unwrap();
+    let replies = [prompting.tokenizer.encode_user("1?"), prompting.tokenizer.encode_user("2?")];
+    for ((group, judged), reward) in episodes.iter().zip([1.0, 0.5]) {
         assert_eq!((group.rollouts.len(), judged.len()), (3, 3));
-        assert!(judged.iter().all(|judged| judged.reward == Some(worth)));
+        assert!(judged.iter().all(|judged| judged.reward == Some(reward)));
         for rollout in &group.rollouts {
-            let heard: Vec<&[u32]> = rollout.given.iter().map(|given| &rollout.tokens[given.clone()]).collect();
-            assert_eq!(heard, given);
-            assert_eq!(rollout.said_tokens(), rollout.said().map(|said| said.len()).sum::<usize>());
+            let given: Vec<&[u32]> = rollout.given.iter().map(|given| &rollout.tokens[given.clone()]).collect();
+            assert_eq!(given, replies);
+            assert_eq!(rollout.sampled_tokens(), rollout.sampled().map(|sampled| sampled.len()).sum::<usize>());
         }
     }
-    let (first, second) = (&played[0].0.rollouts[0], &played[0].0.rollouts[1]);
-    assert_ne!(first.tokens, second.tokens, "two games of one case draw other numbers");
+    let (first, second) = (&episodes[0].0.rollouts[0], &episodes[0].0.rollouts[1]);
+    assert_ne!(first.tokens, second.tokens, "two episodes of one case draw other numbers");
 
-    let continuations = played.iter().map(|(group, _)| {
+    let continuations = episodes.iter().map(|(group, _)| {
         let of = |rollout| Continuation { rollout, advantage: 1.0, weight: 1.0 };
         (group.prompt.as_slice(), group.rollouts.iter().map(of).collect())
     });
     let [packed] = packed_groups(continuations, 4096).try_into().ok().expect("one micro-batch");
     let targets = Targets::of(&packed.batch, |t| packed.sampled[t]);
-    let mut reader = LocalTeacher::<f32>::new(&queue, &weights(&prompting));
-    let read = reader.logprobs(&queue, &packed.batch, &targets, 1.0);
-    assert_eq!(read, packed.tokens.logprobs_sampler, "sampler and trainer, over every turn");
+    let mut trainer = LocalTeacher::<f32>::new(&queue, &weights(&prompting));
+    let computed = trainer.logprobs(&queue, &packed.batch, &targets, 1.0);
+    assert_eq!(computed, packed.tokens.logprobs_sampler, "sampler and trainer, over every turn");
 }
 
 #[test]
-fn games_are_counted_and_tasks_without_them_named() {
+fn episodes_are_counted_and_a_task_without_them_is_refused() {
     let (queue, prompting) = (Queue::cpu(1, Isa::available()[0]), prompting());
     let mut model = model(&queue, &prompting);
     let task = Recording(Arc::default());
     let cases = task.cases(Split::Heldout, 3, 0).unwrap();
-    let mut played = |cases: &[Case]| play(&queue, &mut model, &prompting, &task, cases, 2, NEW_TOKENS, Key::new(1));
-    let two = played(&cases[..2]).unwrap();
+    let mut evaluated =
+        |cases: &[Case]| evaluate_episodes(&queue, &mut model, &prompting, &task, cases, 2, NEW_TOKENS, Key::new(1));
+    let two = evaluated(&cases[..2]).unwrap();
     assert_eq!((two.won, two.mean_reward, two.endings.len()), (0.5, 0.75, 2));
-    let error: TrainError = played(&cases).unwrap_err();
-    assert!(error.to_string().contains("recording has no games"), "{error}");
+    let error: TrainError = evaluated(&cases).unwrap_err();
+    assert!(error.to_string().contains("the task \"recording\" has no episodes"), "{error}");
 }

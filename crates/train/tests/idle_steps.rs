@@ -32,7 +32,7 @@ model = "m"
 demonstrations = 10
 epochs = 1
 
-# Every completion has this reward, however often others are asked.
+# Every completion has the same reward, also those of further prompts.
 [[stages]]
 kind = "grpo"
 model = "m"
@@ -55,8 +55,7 @@ fn groups_of_equal_rewards_change_nothing() {
     let mut observer = Stopper { steps: 0, stop_at: None, stop: &stop };
     let queue = Queue::cpu(2, Isa::available()[0]);
     let runs = Runs::open(folder.path().join("runs"));
-    let rows =
-        run::<f32>(&queue, &recipe, &SecondLetter, &runs, &mut observer, &stop).expect("the road is walked").rows;
+    let rows = run::<f32>(&queue, &recipe, &SecondLetter, &runs, &mut observer, &stop).expect("the pipeline runs").rows;
     assert!(rows[1].digest.is_some() && rows[1].digest == rows[2].digest, "the weights are those before");
     let metrics = runs.view("toy").expect("a run").metrics().expect("metrics");
     let steps: Vec<_> = metrics.iter().filter(|step| step.stage == "grpo-m").collect();

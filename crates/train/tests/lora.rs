@@ -15,7 +15,7 @@ fn queue(threads: usize) -> Queue {
     Queue::cpu(threads, Isa::available()[0])
 }
 
-/// Grouped queries, with Qwen3's norms of heads or Qwen2's biases.
+/// A small model of a family: grouped queries, with Qwen3's query and key norms or Qwen2's biases.
 fn base(family: &str) -> Arena {
     let json = serde_json::json!({
         "architectures": [family], "model_type": family.to_lowercase().replace("forcausallm", ""),
@@ -34,7 +34,7 @@ fn batch() -> (Batch, Vec<f32>) {
     (batch, vec![0.0, 0.0, 0.0, 0.3, 0.2, 0.1, 0.4, 0.0, 0.0, 0.25, 0.5, 0.125])
 }
 
-/// A learner whose adapters are not at their beginning, where `B` is zero.
+/// A learner whose adapters have moved from their initial values, where `B` is zero.
 fn adapted<T: Real>(queue: &Queue, base: &Arena, keep: Keep) -> Learner<T> {
     let key = Key::new(7);
     let mut learner = Learner::with_adapters(queue, base.clone(), LORA, key, Hyperparameters::default(), keep);
@@ -53,7 +53,7 @@ fn accumulated<T: Real>(queue: &Queue, mut learner: Learner<T>) -> Learner<T> {
 }
 
 #[test]
-fn gradients_of_a_pair_are_those_of_the_merged_matrix() {
+fn gradients_of_an_adapter_follow_from_those_of_the_merged_matrix() {
     for family in ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"] {
         let (queue, base) = (queue(2), base(family));
         let merged = adapted::<f32>(&queue, &base, Keep::Everything).into_weights(&queue);
@@ -90,7 +90,7 @@ fn gradients_of_a_pair_are_those_of_the_merged_matrix() {
 }
 
 #[test]
-fn the_merged_matrix_is_the_sum_and_what_is_trained_is_what_is_left_behind() {
+fn the_merged_matrix_is_the_sum_and_has_the_same_loss() {
     let (queue, base) = (queue(2), base("Qwen2ForCausalLM"));
     let learner = adapted::<f32>(&queue, &base, Keep::Everything);
     let (pairs, scale) = (learner.trained().clone(), LORA.alpha / LORA.rank as f32);

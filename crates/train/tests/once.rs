@@ -1,4 +1,4 @@
-//! Nothing of a policy's step is computed twice: what was sampled is what is trained, and only that.
+//! A policy step computes nothing twice: the sampler's log-probabilities are used as they are, and only sampled tokens are trained.
 
 use std::path::Path;
 
@@ -47,7 +47,7 @@ fn groups<T: Real>(queue: &Queue, learner: &mut Learner<T>, prompting: &Promptin
     sample(queue, &mut learner.model, prompting, &cases, &plan).expect("short prompts")
 }
 
-/// The gradient of a step and its report; `on_policy` takes the sampler's word for the log-probabilities.
+/// The gradient of a step and its report. With `on_policy`, the log-probabilities are the sampler's; otherwise they are computed again.
 fn step<T: Real>(queue: &Queue, groups: &[Group], vocabulary: usize, on_policy: bool) -> (Vec<u32>, StepReport) {
     let mut learner = learner::<T>(queue, vocabulary);
     let continuations = groups.iter().map(|group| {
@@ -68,9 +68,9 @@ fn check<T: Real>(isa: Isa) {
     let groups = groups(&queue, &mut learner::<T>(&queue, vocabulary), &prompting);
     let what = format!("{}, {}", isa.name(), T::DTYPE.name());
 
-    let (taken, report) = step::<T>(&queue, &groups, vocabulary, true);
-    let (computed, report_computed) = step::<T>(&queue, &groups, vocabulary, false);
-    assert!(taken == computed, "{what}: another gradient from log-probabilities that were computed again");
+    let (gradient, report) = step::<T>(&queue, &groups, vocabulary, true);
+    let (gradient_computed, report_computed) = step::<T>(&queue, &groups, vocabulary, false);
+    assert!(gradient == gradient_computed, "{what}: another gradient from log-probabilities that were computed again");
     assert_eq!(report, report_computed, "{what}");
     assert_eq!(report.rows.figure("clipped"), Some(0.0), "{what}: every ratio is 1");
 
@@ -78,7 +78,11 @@ fn check<T: Real>(isa: Isa) {
     assert_eq!(report.targets, made, "{what}: the head runs on sampled tokens only");
     let shared: usize = groups.iter().map(|group| group.prompt.len() - 1).sum();
     let completions = groups.iter().map(|group| group.rollouts.len()).sum::<usize>();
-    assert_eq!(report.tokens, shared + completions + made, "{what}: a prompt is there once, its last token for each");
+    assert_eq!(
+        report.tokens,
+        shared + completions + made,
+        "{what}: a prompt is packed once, its last token once per completion"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The whole road on a toy task in seconds: it learns, and what is interrupted goes on to the same bits.
+//! A whole pipeline on a toy task in seconds: it learns, and a run that is interrupted and resumed ends in the same bits.
 
 mod toy;
 
@@ -100,7 +100,7 @@ validate_every_steps = 2
 validation_cases = 20
 checkpoint_every_steps = 2
 
-# Without a rate nothing changes: the copy must still be what SFT made, whatever became of the teacher since.
+# With a learning rate of 0 nothing changes. The copy must have the weights of SFT although the teacher was trained further since.
 [[stages]]
 kind = "dialogue"
 model = "twin"
@@ -172,15 +172,15 @@ fn notices(folder: &Path) -> Vec<store::Notice> {
 fn reward_rises_and_an_interrupted_run_ends_in_the_same_bits() {
     let whole = tempfile::tempdir().expect("a folder");
     let (rows, steps) = go(whole.path(), 2, None);
-    let rows = rows.expect("the road is walked");
+    let rows = rows.expect("the pipeline runs");
     let accuracy =
         |stage: &str| rows.iter().find(|row| row.stage == stage).and_then(|row| row.accuracy).expect("a row");
     let (before, after, student) = (accuracy("sft-teacher"), accuracy("grpo-teacher"), accuracy("dialogue-student"));
     let digest = |stage: &str| rows.iter().find(|row| row.stage == stage).and_then(|row| row.digest.clone());
     assert_eq!(digest("dialogue-twin"), digest("sft-teacher"), "a copy is what the stage made");
-    let won = |step: usize| metrics(whole.path()).into_iter().filter(|m| m.stage == "game").nth(step);
-    let (first, last) = (won(0).unwrap().get("reward").unwrap(), won(11).unwrap().get("reward").unwrap());
-    assert!(last > first, "what games were worth went from {first} to {last}");
+    let episodes = |step: usize| metrics(whole.path()).into_iter().filter(|m| m.stage == "game").nth(step);
+    let (first, last) = (episodes(0).unwrap().get("reward").unwrap(), episodes(11).unwrap().get("reward").unwrap());
+    assert!(last > first, "the reward of episodes went from {first} to {last}");
     let drawn = &rows.iter().find(|row| row.stage == "eval-twin").expect("a row");
     let pass_at_k = drawn.extra["evaluation"]["pass_at_k"].as_f64().expect("samples were drawn");
     assert_eq!((drawn.n, drawn.rollouts, &drawn.digest), (100, 800, &None));
@@ -212,13 +212,13 @@ fn reward_rises_and_an_interrupted_run_ends_in_the_same_bits() {
 }
 
 #[test]
-fn parts_of_a_road_make_the_whole_and_what_is_done_again_ends_in_the_same_bits() {
+fn parts_of_a_pipeline_make_the_whole_and_a_repeated_part_ends_in_the_same_bits() {
     let folder = tempfile::tempdir().expect("a folder");
     let only = |names: &[&str]| Extent { only: names.iter().map(|name| name.to_string()).collect(), from: None };
     let from = |name: &str| Extent { from: Some(name.into()), only: Vec::new() };
-    let refused = |extent: &Extent, told: &str| {
+    let refused = |extent: &Extent, message: &str| {
         let error = go_part(folder.path(), extent).expect_err("it cannot be done").to_string();
-        assert!(error.contains(told), "{error}");
+        assert!(error.contains(message), "{error}");
     };
     refused(&only(&["sft-teacher"]), "\"tokenizer\" comes before \"sft-teacher\" and is not done");
     refused(&from("sft-teacher"), "no run at");

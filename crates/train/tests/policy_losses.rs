@@ -1,4 +1,4 @@
-//! The policy-gradient family against TRL's own losses and gradients; `bench/peers/rl_losses.py` writes the expectations.
+//! Tests the policy-gradient losses and their gradients against TRL's own. `bench/peers/rl_losses.py` writes the expected values.
 
 use serde_json::Value;
 use train::policy::{Aggregate, PolicyLoss, PolicyTokens, Ratio, coefficients};

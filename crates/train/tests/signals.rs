@@ -1,4 +1,4 @@
-//! The columns of a step against each other, against formulas in f64, and against central differences of their own loss.
+//! Tests the signals of a step against each other, against formulas in f64, and against central differences of their own loss.
 
 use std::path::Path;
 
@@ -43,8 +43,8 @@ fn learner(queue: &Queue, master: &Arena) -> Learner<f32> {
     Learner::new(queue, master.clone(), Hyperparameters::default(), Keep::Everything)
 }
 
-/// Loss and gradient of one batch.
-fn graded(queue: &Queue, master: &Arena, batch: &Batch, signals: &Signals<f32>) -> (f64, Vec<f32>) {
+/// The loss and the gradient of one batch.
+fn loss_and_gradient(queue: &Queue, master: &Arena, batch: &Batch, signals: &Signals<f32>) -> (f64, Vec<f32>) {
     let mut learner = learner(queue, master);
     learner.accumulate(queue, batch, signals);
     let gradient = learner.gradient().values().to_host();
@@ -58,7 +58,7 @@ fn close(what: &str, a: &[f32], b: &[f32], tolerance: f64) {
     assert!(distance <= tolerance * size, "{what}: {distance:e} apart, of {size:e}");
 }
 
-/// The gradient along some directions against central differences of the loss.
+/// Compares the gradient along some directions with central differences of the loss.
 #[track_caller]
 fn agrees_with_central_differences(what: &str, master: &Arena, loss: impl Fn(&Arena) -> f64, gradient: &[f32]) {
     for direction in 0..4 {
@@ -115,8 +115,8 @@ fn soft_labels_of_the_whole_vocabulary_are_the_whole_divergence() {
             soft: Some(SoftSignal { labels, weight: weight.clone() }),
             ..Signals::none(batch.len(), temperature)
         };
-        let (loss, gradient) = graded(&queue, &student, &batch, &kept);
-        let (expected, expected_gradient) = graded(&queue, &student, &batch, &whole);
+        let (loss, gradient) = loss_and_gradient(&queue, &student, &batch, &kept);
+        let (expected, expected_gradient) = loss_and_gradient(&queue, &student, &batch, &whole);
         assert!(expected > 0.1 && (loss - expected).abs() < 1e-5 * expected, "{loss} against {expected}");
         close("gradient", &gradient, &expected_gradient, 1e-4);
     }
@@ -128,7 +128,7 @@ fn few_soft_labels_are_a_divergence_over_the_tokens_and_one_bucket() {
     let (batch, weight) = batch();
     let (temperature, k) = (1.5, 5);
     let targets = Targets::of(&batch, |t| weight[t] != 0.0);
-    // Every log-probability of both, by token id.
+    // The log-probability of every token of the vocabulary, in the order of token ids.
     let all = |weights: &Arena| {
         let mut model = LocalTeacher::<f32>::new(&queue, weights);
         let request = TopKRequest { k: VOCABULARY, temperature, target_temperature: None };
@@ -153,7 +153,7 @@ fn few_soft_labels_are_a_divergence_over_the_tokens_and_one_bucket() {
         targets.tokens.iter().enumerate().map(|(r, &t)| f64::from(weight[t as usize]) * row(r)).sum()
     };
     let signals = top_k(&queue, &teacher, &batch, &weight, temperature, k);
-    let (loss, gradient) = graded(&queue, &student, &batch, &signals);
+    let (loss, gradient) = loss_and_gradient(&queue, &student, &batch, &signals);
     assert!((loss - expected(&student)).abs() < 1e-5, "{loss} against {}", expected(&student));
     agrees_with_central_differences("top-k", &student, expected, &gradient);
 }
@@ -171,15 +171,15 @@ fn hidden_states_are_matched_through_one_projection() {
             hidden: Some(HiddenSignal { layer, teacher: rows, weight: weight.clone() }),
             ..Signals::none(batch.len(), 1.0)
         };
-        let (loss, gradient) = graded(&queue, &student, &batch, &signals());
-        // A random projection misses about all there is to match.
+        let (loss, gradient) = loss_and_gradient(&queue, &student, &batch, &signals());
+        // A random projection explains almost nothing of the teacher's hidden states.
         let total: f32 = weight.iter().sum();
         assert!(loss > 0.5 * f64::from(total), "{loss} of {total}");
         let projection = &gradient[gradient.len() - 24 * 16..];
         assert!(projection.iter().any(|&g| g != 0.0), "the projection learns nothing");
         let above = gradient.len() - 24 * 16 - VOCABULARY * 16;
         assert!(layer > 0 || gradient[VOCABULARY * 16..above].iter().all(|&g| g == 0.0), "layers above the tap");
-        let loss_of = |master: &Arena| graded(&queue, master, &batch, &signals()).0;
+        let loss_of = |master: &Arena| loss_and_gradient(&queue, master, &batch, &signals()).0;
         agrees_with_central_differences(&format!("hidden {layer}"), &student, loss_of, &gradient);
     }
     let own = student.clone().without_projection();
@@ -187,10 +187,10 @@ fn hidden_states_are_matched_through_one_projection() {
     assert_eq!(own.specs().len() + 1, student.specs().len());
 }
 
-/// The reward of a token is how much likelier the teacher finds it; over all tokens, weighted by the student's own probabilities, that
-/// gradient is the reverse divergence's. So the two objectives of dialogue agree.
+/// The reward of a token is `log p_teacher − log p_student`. The policy gradient over all tokens, weighted by the student's probabilities,
+/// is the gradient of the reverse KL divergence. So the two objectives of on-policy distillation agree in expectation.
 #[test]
-fn closeness_as_a_reward_is_reverse_divergence_in_expectation() {
+fn the_reward_of_the_teacher_is_reverse_kl_in_expectation() {
     let (queue, student, teacher) = (queue(), weights(16, 6), weights(24, 7));
     let prompt = [3, 1, 4];
     let mut batch = Batch::new();
@@ -212,7 +212,7 @@ fn closeness_as_a_reward_is_reverse_divergence_in_expectation() {
     };
     let policy = PolicySignal { loss: PolicyLoss::default(), tokens, sampled, on_policy: true };
     let (_, by_reward) =
-        graded(&queue, &student, &batch, &Signals { rows: Some(&policy), ..Signals::none(batch.len(), 1.0) });
+        loss_and_gradient(&queue, &student, &batch, &Signals { rows: Some(&policy), ..Signals::none(batch.len(), 1.0) });
 
     let mut one = Batch::new();
     one.push(&[3, 1, 4, 0], None);
@@ -220,7 +220,7 @@ fn closeness_as_a_reward_is_reverse_divergence_in_expectation() {
     let (model, activations) = local.forward(&queue, &one);
     let labels = SoftLabels::Teacher { model, activations, divergence: Divergence::ReverseKl };
     let soft = Some(SoftSignal { labels, weight: vec![0.0, 0.0, 0.0, 1.0] });
-    let (_, by_divergence) = graded(&queue, &student, &one, &Signals { soft, ..Signals::none(4, 1.0) });
+    let (_, by_divergence) = loss_and_gradient(&queue, &student, &one, &Signals { soft, ..Signals::none(4, 1.0) });
     close("gradient", &by_reward, &by_divergence, 1e-4);
 }
 

@@ -1,4 +1,5 @@
-//! Pretraining on the user's texts, from random weights and from a folder: held-out cases kept out, resumed to the same bits.
+//! Pretraining on the user's texts, from random weights and from a folder: held-out cases are left out, and a resumed run ends in the same
+//! bits.
 
 mod toy;
 
@@ -61,15 +62,15 @@ context = 32
 checkpoint_every_steps = 2
 "#;
 
-/// Keeps what was said and the losses, and may stop at a step.
-struct Listener<'a> {
-    said: Vec<String>,
+/// Keeps the notices and the losses, and may stop at a step.
+struct Recorder<'a> {
+    notices: Vec<String>,
     losses: Vec<f64>,
     stop_at: Option<usize>,
     stop: &'a AtomicBool,
 }
 
-impl Observer for Listener<'_> {
+impl Observer for Recorder<'_> {
     fn stage(&mut self, _: &str, _: u64) {}
     fn step(&mut self, view: &StepView) {
         self.losses.extend(view.metrics.iter().filter(|(name, _)| name == "loss").filter_map(|(_, loss)| *loss));
@@ -78,19 +79,19 @@ impl Observer for Listener<'_> {
         }
     }
     fn notice(&mut self, text: &str) {
-        self.said.push(text.to_string());
+        self.notices.push(text.to_string());
     }
     fn finished(&mut self, _: &StageRow) {}
 }
 
-/// A trainer's end, what was said, and the losses.
+/// The end of a run, its notices, and its losses.
 struct Ended {
     end: Result<(PathBuf, Vec<StageRow>), TrainError>,
-    said: String,
+    notices: String,
     losses: Vec<f64>,
 }
 
-/// Texts in capitals; only the toy's cases are in small letters.
+/// Writes texts in capital letters. Only the toy's cases are in small letters.
 fn corpus(folder: &Path) {
     let corpus = folder.join("corpus/sub");
     std::fs::create_dir_all(&corpus).unwrap();
@@ -108,30 +109,30 @@ fn go(folder: &Path, name: &str, recipe: &str, stop_at: Option<usize>) -> Ended 
     let queue = Queue::cpu(2, Isa::choose().unwrap());
     let stop = AtomicBool::new(false);
     let runs = Runs::open(folder.join("runs"));
-    let mut listener = Listener { said: Vec::new(), losses: Vec::new(), stop_at, stop: &stop };
-    let finished = run::<f32>(&queue, &recipe, &SecondLetter, &runs, &mut listener, &stop);
+    let mut recorder = Recorder { notices: Vec::new(), losses: Vec::new(), stop_at, stop: &stop };
+    let finished = run::<f32>(&queue, &recipe, &SecondLetter, &runs, &mut recorder, &stop);
     let end = finished.map(|finished| (finished.folder, finished.rows));
-    Ended { end, said: listener.said.join("\n"), losses: listener.losses }
+    Ended { end, notices: recorder.notices.join("\n"), losses: recorder.losses }
 }
 
 fn base(folder: &Path, name: &str, vocabulary: &str) -> (String, Ended) {
-    let walked = go(folder, name, &FIRST.replace("VOCABULARY", vocabulary), None);
-    let (run, _) = walked.end.as_ref().unwrap();
-    (run.join("models/pretrain-base").display().to_string(), walked)
+    let ended = go(folder, name, &FIRST.replace("VOCABULARY", vocabulary), None);
+    let (run, _) = ended.end.as_ref().unwrap();
+    (run.join("models/pretrain-base").display().to_string(), ended)
 }
 
 #[test]
-fn a_model_goes_on_learning_from_texts() {
+fn pretraining_continues_on_further_texts() {
     let folder = tempfile::tempdir().unwrap();
     corpus(folder.path());
     let (base, first) = base(folder.path(), "first", "280");
     assert!(
-        first.said.contains("1 texts;") && first.said.contains("left out: 1 that hold a held-out case"),
+        first.notices.contains("1 texts;") && first.notices.contains("left out: 1 that hold a held-out case"),
         "{}",
-        first.said
+        first.notices
     );
-    assert!(first.said.contains("0 blank; 1 files of other kinds"), "{}", first.said);
-    assert!(first.said.contains("tokenizer: 1 texts;"), "{}", first.said);
+    assert!(first.notices.contains("0 blank; 1 files of other kinds"), "{}", first.notices);
+    assert!(first.notices.contains("tokenizer: 1 texts;"), "{}", first.notices);
     let tokenizer = Tokenizer::open_folder(Path::new(&base)).unwrap();
     assert!(tokenizer.encode_user("ARTICLE").len() < 7, "the texts were not counted");
     let (begun, ended) = (first.losses[0], *first.losses.last().unwrap());
@@ -139,7 +140,7 @@ fn a_model_goes_on_learning_from_texts() {
 
     let recipe = SECOND.replace("BASE", &base);
     let whole = go(folder.path(), "whole", &recipe, None);
-    assert!(whole.said.contains("2 texts;") && whole.said.contains("1 blank"), "{}", whole.said);
+    assert!(whole.notices.contains("2 texts;") && whole.notices.contains("1 blank"), "{}", whole.notices);
     assert!((whole.losses[0] - ended).abs() < 0.5, "it starts where the first ended: {:?}", whole.losses);
     let (_, rows) = whole.end.unwrap();
 

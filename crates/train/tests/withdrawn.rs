@@ -1,4 +1,4 @@
-//! A withdrawn record: the run equals, digest for digest, one that never saw it, whatever kind of stage would have met it.
+//! A run without a withdrawn record equals, digest for digest, a run that never had it, whatever kind of stage would have used it.
 
 mod toy;
 
@@ -94,7 +94,7 @@ prompts_per_step = 8
 max_new_tokens = 8
 "#;
 
-/// Pairs of letters, of which the second is the answer; without the prompt `left_out`.
+/// Writes the cases and the recipe. A prompt is a pair of letters, and the answer is the second. The prompt `left_out` is left out.
 fn prepare(folder: &Path, left_out: Option<&str>) -> Recipe {
     let letters = || "abcdefgh".chars();
     let pairs = letters().flat_map(|a| letters().map(move |b| (format!("{a}{b}"), b)));
@@ -134,23 +134,23 @@ fn a_run_without_a_withdrawn_record_never_saw_it() {
     let [seen, withdrawn, never] = std::array::from_fn(|_| tempfile::tempdir().expect("a folder"));
     let recipe = prepare(seen.path(), None);
     let task = registry::build(&recipe.settings.task, &recipe.settings.folder).expect("the task");
-    // One that every stage would meet, and one that decides accuracies.
+    // One record that every stage would use, and one that accuracies depend on.
     let case = |split| task.cases(split, 1, recipe.settings.seed).expect("cases").remove(0);
     for case in [case(Split::Train), case(Split::Heldout)] {
         let folder = withdrawn.path();
         let _ = std::fs::remove_dir_all(folder.join("runs"));
         Runs::open(folder.join("runs")).withdraw(&case.id, "asked by the person").expect("a writable folder");
-        let rows = go(folder, &prepare(folder, None), None).expect("the road is walked");
+        let rows = go(folder, &prepare(folder, None), None).expect("the pipeline runs");
         let touched = |folder: &Path| Runs::open(folder.join("runs")).touched_by(&case.id).expect("readable runs");
         assert!(touched(folder).is_empty());
 
         let folder = never.path();
         let _ = std::fs::remove_dir_all(folder.join("runs"));
-        let rows_never = go(folder, &prepare(folder, Some(&case.prompt_text())), None).expect("the road is walked");
+        let rows_never = go(folder, &prepare(folder, Some(&case.prompt_text())), None).expect("the pipeline runs");
         assert_eq!(comparable(&rows), comparable(&rows_never));
 
         let folder = seen.path();
-        let rows_seen = go(folder, &recipe, None).expect("the road is walked");
+        let rows_seen = go(folder, &recipe, None).expect("the pipeline runs");
         let found: BTreeSet<String> = touched(folder).into_iter().map(|(_, digest)| digest).collect();
         if case.id == task.cases(Split::Train, 1, recipe.settings.seed).expect("cases")[0].id {
             let digests = digests(&rows_seen);
@@ -164,7 +164,7 @@ fn a_run_without_a_withdrawn_record_never_saw_it() {
 }
 
 #[test]
-fn a_run_that_began_before_the_withdrawal_does_not_go_on() {
+fn a_run_that_began_before_the_withdrawal_does_not_resume() {
     let folder = tempfile::tempdir().expect("a folder");
     let recipe = prepare(folder.path(), None);
     let task = registry::build(&recipe.settings.task, &recipe.settings.folder).expect("the task");

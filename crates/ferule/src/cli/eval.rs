@@ -7,7 +7,7 @@ use kernels::{Real, bf16};
 use lm::{Model, Role};
 use tasks::judgment::honest::HONEST_WORDS;
 use tasks::{Split, registry};
-use train::episodes::{Games, play};
+use train::episodes::{EpisodeEvaluation, evaluate_episodes};
 use train::evaluate::{Calibration, Evaluation, Ungraded, evaluate, gradable};
 use train::prompting::Prompting;
 
@@ -72,10 +72,11 @@ fn measure<T: Real>(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let mut output = Output::stdout();
     if let Some(turns) = arguments.turns {
-        let games = play(&queue, &mut model, &prompting, &*task, &cases, turns, arguments.max_new_tokens, key)?;
+        let result =
+            evaluate_episodes(&queue, &mut model, &prompting, &*task, &cases, turns, arguments.max_new_tokens, key)?;
         match arguments.json {
-            true => output.json_line(&games)?,
-            false => output.text(&games_text(&games))?,
+            true => output.json_line(&result)?,
+            false => output.text(&episodes_text(&result))?,
         }
         return output.flush();
     }
@@ -110,17 +111,17 @@ fn table(task: &str, own: Option<toml::Table>) -> toml::Table {
     table
 }
 
-fn games_text(games: &Games) -> String {
+fn episodes_text(result: &EpisodeEvaluation) -> String {
     let mut text = format!(
         "{} ({} to {}) of {} games of {} turns won, mean reward {:.3}\n",
-        percent(games.won),
-        percent(games.low),
-        percent(games.high),
-        games.n,
-        games.turns,
-        games.mean_reward
+        percent(result.won),
+        percent(result.low),
+        percent(result.high),
+        result.n,
+        result.turns,
+        result.mean_reward
     );
-    for (ending, count) in &games.endings {
+    for (ending, count) in &result.endings {
         text += &format!("  {count:5}  {ending}\n");
     }
     text

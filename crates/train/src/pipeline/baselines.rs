@@ -1,9 +1,9 @@
-//! Cheap baselines above every ladder: the constant answer, a linear model over characters, the nearest cases' answer, and the base model with a few
-//! examples.
+//! Measures the cheap baselines of every ladder: the constant answer, a linear model over characters, the vote of the nearest cases, and
+//! the base model with a few examples in its prompt.
 //!
-//! The first three see the same demonstrations' answers as fine-tuning may. The last is the model before any label has moved its weights: as it was
-//! given, or pretrained; a few demonstrations stand in its prompt. All are graded by the same strict grader on the same held-out cases. A ladder
-//! whose models do not beat them has learned nothing worth its compute.
+//! The first three learn from the answers of the training cases that fine-tuning may use. The last is the model before any label has changed
+//! its weights, given or pretrained. All are graded by the same strict grader on the same held-out cases as the models. A model that does
+//! not beat them has not paid for its compute.
 
 use std::time::Instant;
 
@@ -21,20 +21,19 @@ use crate::evaluate::mean_parts;
 use crate::prompting::{EXAMPLE_END, Prompting};
 use crate::recipe::resolved::Recipe;
 use crate::recipe::settings::Settings;
-use crate::rollout::{Asked, Group, Plan, ask};
+use crate::rollout::{EncodedPrompt, Group, Plan, sample_encoded};
 use crate::stats::wilson;
 use tasks::{Case, Completion, Grade, Prompt, Task, first_written};
 
 /// Neighbours that vote.
 const NEIGHBOURS: usize = 5;
-/// Their longest n-gram, in characters.
+/// The longest n-gram of their features, in characters.
 const NEIGHBOUR_NGRAM: usize = 3;
 
-/// Measures the baselines and records them. Says whether it could: a task that shows no answer has none, which is no surprise where none was
-/// asked for.
+/// Measures the first three baselines and records them. Returns false if the recipe wants them and the task shows no answer to learn from.
 ///
 /// # Errors
-/// The task's or the ledger's.
+/// The task's cases cannot be read, or the ledger cannot be written.
 pub(super) fn record(settings: &Settings, task: &dyn Task, heldout: &Heldout, run: &Run) -> Result<bool, TrainError> {
     let labels = settings.eval.baseline_demonstrations;
     let demonstrated = first_written(task, labels, settings.seed, |case| task.bare_answer(case))?;
@@ -65,20 +64,22 @@ pub(super) fn record(settings: &Settings, task: &dyn Task, heldout: &Heldout, ru
     Ok(true)
 }
 
-/// Of the neighbours' answers, the one that is right for most of them, by the task's own grading and weighted by nearness; the nearest
-/// of equals. Answers as wholes seldom repeat, so that counting equal ones would elect the nearest.
+/// The neighbours' vote. Each neighbour proposes its own answer, and the votes for an answer are the cosines of the neighbours for whose
+/// case the task grades it as right. On a tie the nearest proposer wins. Counting equal answers would not do: answers of several parts are
+/// rarely equal as a whole.
 fn voted<'a>(task: &dyn Task, demonstrated: &'a [(Case, String)], near: &[(usize, f32)]) -> &'a str {
     let support = |answer: &str| {
         let right = |index: usize| task.grade(&demonstrated[index].0, &Completion::finished(answer)).correct;
         near.iter().filter(|(index, _)| right(*index)).map(|(_, cosine)| cosine).sum::<f32>()
     };
     let answers = near.iter().map(|(index, _)| demonstrated[*index].1.as_str());
-    // `max_by` takes the last of equals: the nearest comes last.
+    // `max_by` takes the last of equal ones, so the nearest comes last.
     let supported = answers.rev().map(|answer| (support(answer), answer)).max_by(|a, b| a.0.total_cmp(&b.0));
     supported.map_or("", |(_, answer)| answer)
 }
 
-/// The place of the first stage that tunes, and the base model that it tunes; none where that still has random weights, or none is wanted.
+/// The index of the first stage that tunes a model, and that model. None if the model has random weights there, or if the recipe wants no
+/// few-shot baseline.
 pub(super) fn base(recipe: &Recipe) -> Option<(usize, &str)> {
     let place = recipe.stages.iter().position(|stage| stage.stage.tunes())?;
     let model = recipe.outlines[place].model()?;
@@ -87,11 +88,11 @@ pub(super) fn base(recipe: &Recipe) -> Option<(usize, &str)> {
     (recipe.settings.eval.few_shot_examples > 0 && (pretrained || !random)).then_some((place, model))
 }
 
-/// Measures the base model with as many examples in its prompt as are asked for and fit, unless that stands in the ledger. Says whether it stands there
-/// now: where not one example fits, it does not.
+/// Measures the base model with as many examples in its prompt as the recipe wants and as fit the context, unless the ledger holds the
+/// result already. Returns whether the ledger holds it now; it does not if not one example fits.
 ///
 /// # Errors
-/// The task's, the tokenizer's or the ledger's.
+/// The task's cases cannot be read, a prompt cannot be encoded, or the ledger cannot be written.
 pub(super) fn few_shot<T: Real>(
     queue: &Queue,
     settings: &Settings,
@@ -107,13 +108,14 @@ pub(super) fn few_shot<T: Real>(
     let written = |case: &Case| task.demonstration(case).or_else(|| task.bare_answer(case));
     let mut examples = first_written(task, settings.eval.few_shot_examples, settings.seed, written)?;
     let room = weights.config().max_position_embeddings.saturating_sub(settings.eval.max_new_tokens);
-    let asked = loop {
+    let prompts = loop {
         let shown: Vec<(&Prompt, &str)> =
             examples.iter().map(|(case, answer)| (&case.prompt, answer.as_str())).collect();
-        let asked = |case: &Case| Ok(Asked { id: case.id.clone(), prompt: prompting.few_shot(&shown, &case.prompt)? });
-        let asked = heldout.cases.iter().map(asked).collect::<Result<Vec<Asked>, TrainError>>()?;
-        if examples.is_empty() || asked.iter().all(|asked| asked.prompt.len() <= room) {
-            break asked;
+        let encode =
+            |case: &Case| Ok(EncodedPrompt { id: case.id.clone(), tokens: prompting.few_shot(&shown, &case.prompt)? });
+        let prompts = heldout.cases.iter().map(encode).collect::<Result<Vec<EncodedPrompt>, TrainError>>()?;
+        if examples.is_empty() || prompts.iter().all(|prompt| prompt.tokens.len() <= room) {
+            break prompts;
         }
         examples.pop();
     };
@@ -124,8 +126,8 @@ pub(super) fn few_shot<T: Real>(
     let max_new_tokens = settings.eval.max_new_tokens;
     let plan = Plan { samples: 1, sampling: Sampling::greedy(), max_new_tokens, key };
     let mut model = Model::<T>::new(queue, weights, Role::Inference);
-    let mut groups = ask(queue, &mut model, prompting, asked, &plan)?;
-    // A model that goes on to a next example has ended its own.
+    let mut groups = sample_encoded(queue, &mut model, prompting, prompts, &plan)?;
+    // A completion that goes on to a further example has ended its own answer.
     for rollout in groups.iter_mut().flat_map(|group| &mut group.rollouts) {
         if let Some(end) = rollout.text.find(EXAMPLE_END) {
             rollout.text.truncate(end);

@@ -1,7 +1,7 @@
-//! Which stages of a pipeline run: all of them, some, or those from a stage on once more.
+//! Which stages of a pipeline run: all of them, some of them, or again all from a given stage on.
 //!
-//! A run's stages are done in the recipe's order, since each may rest on those before it. So `only` may name the next stages and not ones
-//! beyond a gap; stages that are done already are left as they are. `from` first takes the run back to where a stage begins.
+//! Stages run in the recipe's order, since each may depend on those before it. So `only` can name the next stages, but it cannot skip one.
+//! Stages that are done already are left as they are. `from` first takes the run back to the beginning of a stage.
 
 use store::{Runs, StageEnd};
 
@@ -13,9 +13,9 @@ use tasks::suggest;
 /// Which stages to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// Do this stage and those after it again, from the weights before it.
+    /// Run this stage and those after it again, from the weights before it.
     pub from: Option<String>,
-    /// Trainer these stages and no other; empty for all.
+    /// Run these stages and no others; empty for all.
     pub only: Vec<String>,
 }
 
@@ -25,8 +25,8 @@ impl Extent {
         self.only.is_empty() || self.only.iter().any(|name| name == stage)
     }
 
-    /// Refuses names that no stage has, and stages that would run before what comes before them; `first` is the first stage that
-    /// is not done.
+    /// Refuses names that no stage has, and stages with an earlier stage that is neither done nor run; `first` is the first stage that is
+    /// not done.
     pub(super) fn check(&self, recipe: &Recipe, first: usize) -> Result<(), TrainError> {
         let names = || recipe.stages.iter().map(|stage| stage.name.as_str());
         for name in self.only.iter().chain(&self.from) {
@@ -53,15 +53,15 @@ impl Extent {
         }
     }
 
-    /// Where `from` lies in the recipe.
+    /// The index of the stage that `from` names.
     fn first(&self, recipe: &Recipe) -> Option<usize> {
         recipe.stages.iter().position(|stage| Some(&stage.name) == self.from.as_ref())
     }
 
-    /// Takes the run back, where `from` asks for it.
+    /// Takes the run back to the stage that `from` names, if any.
     ///
     /// # Errors
-    /// [`TrainError::Extent`], before anything is done, for stages that cannot be run as asked; otherwise as the store fails.
+    /// [`TrainError::Refused`], before any work is done, if the stages cannot be run; otherwise an error of the store.
     pub fn rewind(&self, recipe: &Recipe, runs: &Runs) -> Result<(), TrainError> {
         let is_new = !runs.names()?.contains(&recipe.settings.name);
         self.check(recipe, if is_new { 0 } else { recipe.stages.len() })?;
@@ -79,7 +79,7 @@ impl Extent {
     }
 }
 
-/// Whether a stage before `first` rests on a model's first weights.
+/// Whether a stage before `first` depends on a model's first weights.
 fn needs(recipe: &Recipe, first: usize, model: &str) -> bool {
     let before = &recipe.outlines[..first];
     let brings_tokenizer = recipe.settings.models.get(model).is_some_and(|source| source.path().is_some())

@@ -1,6 +1,6 @@
-//! Measuring a model as it stands: before anything has trained it, on more cases, or with several samples of each (pass@k, maj@k).
+//! Evaluates a model without changing it: before any training, on more cases, or with several samples of each (pass@k, maj@k).
 //!
-//! Every training stage ends in a greedy measurement of its own, so most recipes need no such stage.
+//! The pipeline evaluates the model of every training stage greedily, so most recipes need no such stage.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -23,13 +23,13 @@ use tasks::Split;
 /// Keys of an `eval` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Eval {
-    /// The model that is measured.
+    /// The model that is evaluated.
     pub model: String,
     /// Held-out cases; by default those behind every row of the ladder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub cases: Option<usize>,
-    /// Samples of each case: 1 is greedy, more are drawn at temperature 1 and give pass@k and maj@k.
+    /// Samples of each case. One is greedy; more are sampled at temperature 1 and give pass@k and maj@k.
     #[serde(default = "greedy")]
     #[schemars(range(min = 1))]
     pub samples: usize,
@@ -42,7 +42,7 @@ fn greedy() -> usize {
 impl Stage for Eval {
     const KIND: &'static str = "eval";
     const SUMMARY: &'static str =
-        "Measures a model and changes nothing, with pass@k and maj@k where it is sampled several times.";
+        "Evaluates a model and changes nothing; with several samples of each case it gives pass@k and maj@k.";
     const TUNES: bool = false;
 
     fn roles(&self) -> Roles {
@@ -59,7 +59,7 @@ impl Stage for Eval {
         Estimate { steps: 0, work, bytes }
     }
 
-    /// Nothing of a measurement is kept when the user stops it.
+    /// An evaluation that the user stops starts again from its beginning.
     fn run<T: Real>(&self, trainer: &mut Trainer) -> Result<Outcome, TrainError> {
         let own = self.cases.map(|n| trainer.task.cases(Split::Heldout, n, trainer.settings.seed)).transpose()?;
         let own = own.map(|cases| gradable(trainer.task, cases).0);

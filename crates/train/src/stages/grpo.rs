@@ -1,17 +1,17 @@
 //! Reinforcement learning by rules: GRPO and its family.
 //!
-//! A step samples a group of completions for each of a few prompts, lets the rules judge them, takes each reward relative to its
-//! group, and ascends the clipped policy gradient. Departures from the paper (arXiv 2402.03300), all by keys of the recipe:
+//! A step samples a group of completions for each of a few prompts, scores them by the rules, turns rewards into advantages within each
+//! group, and takes a step along the clipped policy gradient. It departs from the paper (arXiv 2402.03300) in these points:
 //!
-//! 1. Sampler and trainer are the same weights and kernels in one process, so the ratio of the first update is exactly 1.
-//! 2. `estimator`, `aggregate`, `ratio`, `epsilon_high` make Dr. GRPO, DAPO, GSPO and RLOO of it (see [`crate::policy`]).
-//! 3. A group whose rewards are all equal teaches nothing: it is counted and left out; `dynamic_sampling` draws further
-//!    prompts in its place. A step without any other group makes no update (`updates` is 0): neither weights nor moments change, where
-//!    an update by a gradient of zeros would go on along the last steps' moments, and shrink them.
-//! 4. A completion without a reward (a rule abstained or failed) leaves its group; it is counted, never scored 0.
-//! 5. The best weights by a validation split are kept, since reward goes on rising after accuracy has turned.
-//! 6. With `turns` the completion is a game: the task's environment answers, and says in the end what the game was worth.
-//! 7. Completions of a group share their prompt's rows in training as in sampling.
+//! 1. Sampler and trainer use the same weights and kernels in one process, so the ratio of the first update is exactly 1.
+//! 2. The keys `estimator`, `aggregate`, `ratio` and `epsilon_high` make it Dr. GRPO, DAPO, GSPO or RLOO (see [`crate::policy`]).
+//! 3. A group whose rewards are all equal teaches nothing, so it is counted and left out. With `dynamic_sampling`, further prompts are
+//!    drawn in its place. A step in which no group is left makes no update (`updates` is 0), and neither weights nor moments change. An
+//!    update with a gradient of zeros would move the weights along the moments of earlier steps.
+//! 4. A completion without a reward (a rule abstained or failed) is left out of its group; it is counted, never scored 0.
+//! 5. The weights with the best validation accuracy are kept, since the reward can go on rising while the accuracy falls.
+//! 6. With `turns` a rollout is an episode of several turns. The task's environment replies to each turn and gives the reward at the end.
+//! 7. Completions of a group share their prompt's rows, in training as in sampling.
 
 use kernels::Real;
 use kernels::rng::Key;
@@ -21,7 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::advantage::{self, Census, Estimator, overlong_penalty};
-use crate::episodes::{REPLY_TOKENS, games, play};
+use crate::episodes::{REPLY_TOKENS, evaluate_episodes, sample_episodes};
 use crate::error::TrainError;
 use crate::packing::{Continuation, PackedGroups, packed_groups};
 use crate::policy::{Aggregate, PolicyLoss, PolicySignal, Ratio};
@@ -51,11 +51,11 @@ pub struct Grpo {
     #[serde(default = "steps")]
     #[schemars(range(min = 1))]
     pub steps: u64,
-    /// Cases whose prompts are drawn from.
+    /// Cases of the training split whose prompts are used.
     #[serde(default = "cases")]
     #[schemars(range(min = 1))]
     pub cases: usize,
-    /// Prompts a step.
+    /// Prompts per step.
     #[serde(default = "prompts_per_step")]
     #[schemars(range(min = 1))]
     pub prompts_per_step: usize,
@@ -63,7 +63,7 @@ pub struct Grpo {
     #[serde(default = "completions_per_prompt")]
     #[schemars(range(min = 2), extend("hint" = "a reward is relative to its group; set it to 4 or more"))]
     pub completions_per_prompt: usize,
-    /// Longest completion, in tokens; in a game, of each turn.
+    /// Longest completion, in tokens; in an episode of several turns, the longest turn.
     #[serde(default = "max_new_tokens")]
     #[schemars(range(min = 1))]
     pub max_new_tokens: usize,
@@ -71,8 +71,8 @@ pub struct Grpo {
     #[serde(default = "one")]
     #[schemars(extend("exclusiveMinimum" = 0, "hint" = "1 leaves the logits as they are"))]
     pub temperature: f32,
-    /// Turns of a game with the task's environment, whose reward takes the rules' place; with 1, the default, a completion is judged by the
-    /// rules.
+    /// Turns of an episode. With 1, the default, the rules score each completion. With more, the task's environment replies to each turn and
+    /// gives the reward.
     #[serde(default = "one_turn")]
     #[schemars(range(min = 1))]
     pub turns: usize,
@@ -82,35 +82,35 @@ pub struct Grpo {
     /// How rewards become advantages.
     #[serde(default)]
     pub estimator: Estimator,
-    /// How token losses make one number.
+    /// How the losses of tokens are averaged into one.
     #[serde(default)]
     pub aggregate: Aggregate,
-    /// What the ratio is taken over.
+    /// Whether the ratio of policy to sampler is taken over tokens or over sequences.
     #[serde(default)]
     pub ratio: Ratio,
-    /// Clip of the ratio below.
+    /// The ratio is clipped below at `1 − epsilon_low`.
     #[serde(default = "epsilon")]
     #[schemars(range(min = 0.0))]
     pub epsilon_low: f32,
-    /// Clip of the ratio above.
+    /// The ratio is clipped above at `1 + epsilon_high`.
     #[serde(default = "epsilon")]
     #[schemars(range(min = 0.0))]
     pub epsilon_high: f32,
-    /// Weight of the divergence from the weights the stage began with.
+    /// Weight of the KL divergence from the reference, the weights with which the stage began.
     #[serde(default)]
     #[schemars(range(min = 0.0))]
     pub kl_coefficient: f32,
-    /// Updates on each batch of rollouts; after the first, ratios move and clipping acts.
+    /// Updates on each batch of rollouts. From the second on, ratios differ from 1 and are clipped.
     #[serde(default = "once")]
     #[schemars(range(min = 1))]
     pub updates_per_batch: u64,
-    /// Draw further prompts in place of groups whose rewards are all equal, up to three times as many.
+    /// Whether to draw further prompts in place of groups whose rewards are all equal, at most twice in a step.
     #[serde(default)]
     pub dynamic_sampling: bool,
-    /// Completions this near to `max_new_tokens` lose reward, in a straight line down to −1 (DAPO); 0 for none.
+    /// Tokens before `max_new_tokens` over which a completion loses reward, in a straight line down to −1 (DAPO); 0 for none.
     #[serde(default)]
     pub overlong_margin_tokens: usize,
-    /// Leave completions that never ended out of the loss (DAPO).
+    /// Whether to leave completions that did not end out of the loss (DAPO).
     #[serde(default)]
     pub mask_truncated: bool,
     /// Steps between two validations; 0 for none.
@@ -119,7 +119,7 @@ pub struct Grpo {
     /// Validation cases.
     #[serde(default = "validation_cases")]
     pub validation_cases: usize,
-    /// Prompts whose answers are kept a few times in the stage, for people to read; 0 for none. Games are kept with the rollouts alone.
+    /// Prompts whose completions are stored a few times in the stage, for people to read; 0 for none. Episodes of several turns are not.
     #[serde(default = "watched_prompts")]
     pub watched_prompts: usize,
     /// How steps are taken.
@@ -164,7 +164,7 @@ fn watched_prompts() -> usize {
     2
 }
 
-/// A group after judgement.
+/// A group with its verdicts, rewards and advantages.
 struct JudgedGroup {
     group: Group,
     judged: Vec<Judged>,
@@ -187,7 +187,7 @@ impl Stage for Grpo {
 
     fn validate(&self, place: &Place) -> Result<(), Refusal> {
         if self.turns > 1 && self.rules != Rules::default() {
-            let problem = "an episode of several turns is rewarded by the task's environment, and no rule is asked";
+            let problem = "an episode of several turns is rewarded by the task's environment, not by rules";
             return Err(place.refuse("rules", problem, "leave them out, or set `turns = 1`"));
         }
         if self.turns > 1 && self.overlong_margin_tokens > 0 {
@@ -226,7 +226,7 @@ impl Stage for Grpo {
         let turn = lengths.completion(self.max_new_tokens);
         let mut work = Work::default();
         work.sample(config, groups, samples, prompt, turn);
-        // Every further turn reads all before it again.
+        // Every further turn prefills everything before it.
         for before in 1..self.turns {
             let before = prompt + before as f64 * (turn + REPLY_TOKENS as f64);
             let episodes = groups * samples as f64;
@@ -265,13 +265,13 @@ impl Stage for Grpo {
             self.steps,
             |trainer, learner, step, rate| {
                 if let Some(rules) = rules.as_ref().filter(|_| snapshots.is_due(step)) {
-                    snapshots.look(trainer, &mut learner.model, &prompting, step, Judge::Rules(rules))?;
+                    snapshots.take(trainer, &mut learner.model, &prompting, step, Judge::Rules(rules))?;
                 }
                 let groups = collect(self, trainer, learner, &prompting, rules.as_ref(), &cases, step)?;
                 let report = learn(self, trainer, learner, &groups.kept, reference.as_mut(), rate);
                 trainer.run.write_rollouts(trainer.stage, step + 1, &groups.rows)?;
                 if let Some(rules) = rules.as_ref().filter(|_| step + 1 == self.steps && snapshots.is_due(self.steps)) {
-                    snapshots.look(trainer, &mut learner.model, &prompting, self.steps, Judge::Rules(rules))?;
+                    snapshots.take(trainer, &mut learner.model, &prompting, self.steps, Judge::Rules(rules))?;
                 }
                 let updates = report.as_ref().map_or(0, |_| self.updates_per_batch);
                 let metrics = [groups.metrics, vec![("updates".into(), Some(updates as f64))]].concat();
@@ -284,7 +284,7 @@ impl Stage for Grpo {
 }
 
 impl Grpo {
-    /// Greedy accuracy on the validation split, or the share of games won there. The answers it reads are metered like any other; a case without one costs nothing.
+    /// Greedy accuracy on the validation split or, with `turns`, the share of episodes with the full reward.
     fn validation<'a, T: Real>(&'a self, trainer: &mut Trainer) -> Result<Option<Validation<'a, T>>, TrainError> {
         let (every_steps, cases) = (self.validate_every_steps, self.validation_cases);
         if self.turns == 1 || every_steps == 0 || cases == 0 {
@@ -295,13 +295,15 @@ impl Grpo {
         let measure = move |trainer: &mut Trainer, learner: &mut Learner<T>| {
             let key = trainer.key.word("validation");
             let (model, turns) = (&mut learner.model, self.turns);
-            play(trainer.queue, model, &prompting, trainer.task, &cases, turns, self.max_new_tokens, key)
-                .map(|games| Validated { accuracy: games.won, completions: games.n, unfinished: games.unfinished })
+            let (queue, task) = (trainer.queue, trainer.task);
+            evaluate_episodes(queue, model, &prompting, task, &cases, turns, self.max_new_tokens, key)
+                .map(|found| Validated { accuracy: found.won, completions: found.n, unfinished: found.unfinished })
         };
         Ok(Some(Validation { every_steps, measure: Box::new(measure) }))
     }
 }
 
+/// The rollouts of a step.
 struct Collected {
     kept: Vec<JudgedGroup>,
     rows: Vec<rules::Row>,
@@ -309,7 +311,7 @@ struct Collected {
     sample: Option<String>,
 }
 
-/// Samples, judges and compares groups until there are enough.
+/// Samples groups and scores them, until there are enough informative ones or the attempts are used up.
 fn collect<T: Real>(
     stage: &Grpo,
     trainer: &mut Trainer,
@@ -333,7 +335,7 @@ fn collect<T: Real>(
             break;
         }
         let chosen: Vec<Case> = next_prompts(trainer, cases, wanted);
-        // A small pool gives a later attempt the same prompts again: its draws must be others.
+        // A later attempt may get the same prompts again, and must not draw the same completions.
         let key = if attempt == 0 { plan.key } else { plan.key.word("attempt").number(attempt) };
         let plan = Plan { key, ..plan.clone() };
         let model = &mut learner.model;
@@ -345,7 +347,7 @@ fn collect<T: Real>(
                     (group, judged)
                 })
                 .collect(),
-            None => games(trainer.queue, model, prompting, trainer.task, &chosen, stage.turns, &plan)?,
+            None => sample_episodes(trainer.queue, model, prompting, trainer.task, &chosen, stage.turns, &plan)?,
         };
         trainer.note_uses("prompt", chosen.iter().map(|case| &case.id))?;
         if rules.is_some_and(RuleSet::reads_answers) {
@@ -377,7 +379,7 @@ fn collect<T: Real>(
     Ok(Collected { kept, rows, metrics, sample })
 }
 
-/// What the rules said, less what too great a length costs.
+/// The rules' rewards, with the penalty for overlong completions added.
 fn rewards(stage: &Grpo, group: &Group, judged: &[Judged]) -> Vec<Option<f64>> {
     let margin = stage.overlong_margin_tokens;
     let penalty = |rollout: &Rollout| overlong_penalty(rollout.tokens.len(), stage.max_new_tokens, margin);
@@ -385,14 +387,14 @@ fn rewards(stage: &Grpo, group: &Group, judged: &[Judged]) -> Vec<Option<f64>> {
     judged.iter().zip(&group.rollouts).map(of).collect()
 }
 
-/// A group's first completion with its reward and the rules' reasons, for a person to read.
+/// A group's first completion with its reward and the rules' reasons, to show to the user.
 fn shown(group: &JudgedGroup) -> String {
     let reward = group.rewards[0].map_or("no reward".into(), |reward| format!("reward {reward:.2}"));
     let reasons: Vec<&str> = group.judged[0].verdicts.iter().map(|(_, verdict)| verdict.reason()).collect();
     format!("{} ({reward}: {})", group.group.rollouts[0].text, reasons.join("; "))
 }
 
-/// The next prompts of the stage's endless pass through its cases, each pass in an order of its own.
+/// The next cases in the stage's order: pass after pass over all cases, each pass shuffled by a key of its own.
 fn next_prompts(trainer: &mut Trainer, cases: &[Case], count: usize) -> Vec<Case> {
     let mut chosen = Vec::with_capacity(count);
     while chosen.len() < count {
@@ -412,7 +414,7 @@ fn judge(rules: &RuleSet, case: &Case, group: &Group) -> Vec<Judged> {
     group.rollouts.iter().map(|rollout| rules.judge(&prompt, answer, &rollout.completion())).collect()
 }
 
-/// One or more updates on the groups of a step, reported as one; none where no group is left.
+/// Takes one or more updates on the groups of a step and reports them as one; none if there is no group.
 fn learn<T: Real>(
     stage: &Grpo,
     trainer: &mut Trainer,
@@ -448,16 +450,16 @@ fn learn<T: Real>(
     StepReport::of_updates(&reports)
 }
 
-/// The step's groups, packed, with the advantages and weights of their tokens.
+/// The step's groups, packed into micro-batches, with the advantages and weights of their tokens.
 fn micro_batches(stage: &Grpo, groups: &[JudgedGroup]) -> Vec<(Batch, PolicySignal)> {
     let trains = |group: &JudgedGroup, i: usize| {
         group.advantages[i].is_some() && (group.group.rollouts[i].finished || !stage.mask_truncated)
     };
-    // Masked completions count in the mean over completions, as completions without a token.
+    // A masked completion counts in the mean over completions, with a length of 0.
     let lengths: Vec<usize> = groups
         .iter()
         .flat_map(|group| (0..group.rewards.len()).map(move |i| (group, i)))
-        .map(|(group, i)| if trains(group, i) { group.group.rollouts[i].said_tokens() } else { 0 })
+        .map(|(group, i)| if trains(group, i) { group.group.rollouts[i].sampled_tokens() } else { 0 })
         .collect();
     let mut weights = stage.aggregate.token_weights(&lengths, stage.turns * stage.max_new_tokens).into_iter();
     let loss = PolicyLoss {

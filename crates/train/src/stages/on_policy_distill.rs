@@ -1,13 +1,16 @@
-//! On-policy distillation: the student completes prompts, and the teacher scores every token of it (the dialogue of the R1 road).
+//! On-policy distillation: the student completes prompts, and the teacher scores every token of the completions. Its older name is
+//! *dialogue*.
 //!
-//! Two objectives (arXiv 2306.13649, 2306.08543):
+//! There are two objectives:
 //!
-//! * `divergence`: the student's distribution is drawn to the teacher's at the student's own prefixes; reverse KL by default.
-//! * `policy_gradient`: each sampled token is rewarded by how much likelier the teacher finds it than the student,
-//!   `log p_teacher − log p_student`, clipped to ±`reward_clip`; no distribution but the sampled token's probability is read, so a
-//!   teacher behind an endpoint would do.
+//! * `divergence`: minimises a divergence from the teacher's distribution at the student's own prefixes, reverse KL by default (GKD, arXiv
+//!   2306.13649; MiniLLM, arXiv 2306.08543).
+//! * `policy_gradient`: rewards each sampled token with `log p_teacher − log p_student`, clipped to ±`reward_clip`. The teacher gives the
+//!   log-probability of the sampled token only, so a teacher behind an endpoint is enough.
 //!
-//! 1. No answer and no label is read.
+//! How it departs from the papers, and what it shares with other stages:
+//!
+//! 1. All completions are the student's own; there is no mixture with a fixed data set. No answer and no label is read.
 //! 2. Completions of a prompt share its rows, as in `grpo.rs`.
 //! 3. A step's loss is the mean over its sampled tokens.
 
@@ -34,7 +37,7 @@ use crate::trainer::{StepOutcome, Trainer};
 use tasks::rewards::Judged;
 use tasks::{Case, Split};
 
-/// How the teacher's judgement reaches the student.
+/// How the student learns from the teacher's scores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {
@@ -56,11 +59,11 @@ pub struct OnPolicyDistill {
     #[serde(default = "steps")]
     #[schemars(range(min = 1))]
     pub steps: u64,
-    /// Cases whose prompts are drawn from.
+    /// Cases of the training split whose prompts are used.
     #[serde(default = "cases")]
     #[schemars(range(min = 1))]
     pub cases: usize,
-    /// Prompts a step.
+    /// Prompts per step.
     #[serde(default = "prompts_per_step")]
     #[schemars(range(min = 1))]
     pub prompts_per_step: usize,
@@ -72,31 +75,31 @@ pub struct OnPolicyDistill {
     #[serde(default = "max_new_tokens")]
     #[schemars(range(min = 1))]
     pub max_new_tokens: usize,
-    /// Divides the student's logits in sampling, and both sides' in the divergence.
+    /// Divides the student's logits in sampling, and the logits of student and teacher in the divergence.
     #[serde(default = "one")]
     #[schemars(extend("exclusiveMinimum" = 0, "hint" = "1 leaves the logits as they are"))]
     pub temperature: f32,
-    /// How the teacher's judgement reaches the student.
+    /// Whether the student minimises a divergence from the teacher or is rewarded by it.
     #[serde(default)]
     pub objective: Objective,
-    /// Which divergence.
+    /// The divergence of `objective = "divergence"`.
     #[serde(default = "reverse")]
     pub divergence: DivergenceName,
     /// The teacher's share of the mixture in `jsd`.
     #[serde(default = "half")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub jsd_beta: f32,
-    /// Largest reward or penalty of a token under `policy_gradient`, in nats.
+    /// Largest absolute reward of a token under `policy_gradient`, in nats.
     #[serde(default = "reward_clip")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub reward_clip: f32,
-    /// Steps between two validations; 0, the default, for none: then no answer is read.
+    /// Steps between two validations; 0, the default, for none, so that no answer is read.
     #[serde(default)]
     pub validate_every_steps: u64,
     /// Validation cases.
     #[serde(default = "validation_cases")]
     pub validation_cases: usize,
-    /// Prompts whose answers are kept a few times in the stage, for people to read; 0 for none.
+    /// Prompts whose completions are stored a few times in the stage, for people to read; 0 for none.
     #[serde(default = "watched_prompts")]
     pub watched_prompts: usize,
     /// How steps are taken.
@@ -142,7 +145,7 @@ impl Stage for OnPolicyDistill {
     const KIND: &'static str = "on_policy_distill";
     const ALIASES: &'static [&'static str] = &["dialogue"];
     const SUMMARY: &'static str =
-        "On-policy distillation: the student completes prompts, and the teacher scores every token of it.";
+        "On-policy distillation: the student completes prompts, and the teacher scores every token of the completions.";
 
     fn roles(&self) -> Roles {
         Roles { teacher: Some(self.teacher.clone()), ..Roles::trains(&self.model) }
@@ -195,7 +198,7 @@ impl Stage for OnPolicyDistill {
             self.steps,
             |trainer, learner, step, rate| {
                 if snapshots.is_due(step) {
-                    snapshots.look(trainer, &mut learner.model, &prompting, step, Judge::Teacher(teacher.as_mut()))?;
+                    snapshots.take(trainer, &mut learner.model, &prompting, step, Judge::Teacher(teacher.as_mut()))?;
                 }
                 let first = step as usize * self.prompts_per_step;
                 let chosen: Vec<Case> =
@@ -209,14 +212,15 @@ impl Stage for OnPolicyDistill {
                 let groups = sample(trainer.queue, &mut learner.model, &prompting, &chosen, &plan)?;
                 trainer.note_uses("prompt", chosen.iter().map(|case| &case.id))?;
                 let shown = groups.first().map(|group| group.rollouts[0].text.clone());
-                let made: usize = groups.iter().flat_map(|group| &group.rollouts).map(|r| r.tokens.len()).sum();
+                let sampled_tokens: usize =
+                    groups.iter().flat_map(|group| &group.rollouts).map(|rollout| rollout.tokens.len()).sum();
                 let mut tally = Tally::default();
                 for rollout in groups.iter().flat_map(|group| &group.rollouts) {
                     tally.count(rollout, &Judged::default(), None);
                 }
-                let weight = 1.0 / made.max(1) as f32;
-                let mut closeness = 0.0;
-                for packed in packed_groups(spoken(&groups, weight), self.optimisation.tokens_per_micro_batch) {
+                let weight = 1.0 / sampled_tokens.max(1) as f32;
+                let mut rewards = 0.0;
+                for packed in packed_groups(continuations(&groups, weight), self.optimisation.tokens_per_micro_batch) {
                     let PackedGroups { batch, sampled, mut tokens } = packed;
                     trainer.meters.teacher_tokens += batch.len() as u64;
                     trainer.meters.flops +=
@@ -238,7 +242,7 @@ impl Stage for OnPolicyDistill {
                     for (r, logprob) in logprobs.iter().enumerate() {
                         let reward = (logprob - tokens.logprobs_sampler[r]).clamp(-self.reward_clip, self.reward_clip);
                         tokens.advantage[r] = reward;
-                        closeness += f64::from(reward);
+                        rewards += f64::from(reward);
                     }
                     let policy = PolicySignal { loss: PolicyLoss::default(), tokens, sampled, on_policy: true };
                     learner.accumulate(trainer.queue, &batch, &Signals { rows: Some(&policy), ..none });
@@ -246,7 +250,7 @@ impl Stage for OnPolicyDistill {
                 trainer.meters.rollouts += tally.completions() as u64;
                 let report = learner.update(trainer.queue, rate);
                 if step + 1 == self.steps && snapshots.is_due(self.steps) {
-                    snapshots.look(
+                    snapshots.take(
                         trainer,
                         &mut learner.model,
                         &prompting,
@@ -255,11 +259,12 @@ impl Stage for OnPolicyDistill {
                     )?;
                 }
                 trainer.meters.flops += learner.flops(&report);
-                let agreement = match self.objective {
+                let mean_reward = (sampled_tokens > 0).then(|| rewards / sampled_tokens as f64);
+                let closeness = match self.objective {
                     Objective::Divergence => ("divergence".to_string(), Some(report.divergence)),
-                    Objective::PolicyGradient => ("closeness".to_string(), (made > 0).then(|| closeness / made as f64)),
+                    Objective::PolicyGradient => ("closeness".to_string(), mean_reward),
                 };
-                let metrics = [vec![agreement], tally.lengths()].concat();
+                let metrics = [vec![closeness], tally.lengths()].concat();
                 Ok(StepOutcome { report: Some(report), metrics, sample: shown })
             },
             validation,
@@ -268,8 +273,8 @@ impl Stage for OnPolicyDistill {
     }
 }
 
-/// The groups as the packer takes them; advantages are filled in when the teacher has spoken.
-fn spoken(groups: &[Group], weight: f32) -> impl Iterator<Item = (&[u32], Vec<Continuation<'_>>)> {
+/// The groups for [`packed_groups`]. Their advantages are filled in after the teacher has scored the tokens.
+fn continuations(groups: &[Group], weight: f32) -> impl Iterator<Item = (&[u32], Vec<Continuation<'_>>)> {
     groups.iter().map(move |group| {
         let continuation = |rollout| Continuation { rollout, advantage: 0.0, weight };
         (group.prompt.as_slice(), group.rollouts.iter().map(continuation).collect())

@@ -1,12 +1,13 @@
-//! A teacher's completions, kept as a data set: rejection sampling where the rules may reject.
+//! Samples a model's completions and keeps them as a data set. With rules it is rejection sampling.
 //!
-//! 1. Completions are graded by the same rules as reinforcement learning's; with `min_reward` those below are kept out of the
-//!    data set, and what the rules read is metered.
+//! 1. With `min_reward`, completions are scored by the same rules as in reinforcement learning, and those of a lower reward are left out of
+//!    the data set. The answers that the rules read are metered.
 //! 2. Nothing is chosen by the case's hidden record.
-//! 3. The data set is the stage's rollout files: token ids, log-probabilities and verdicts, with the rejected ones in them, marked by
-//!    having no advantage. With `top_k` it is a teacher's artefact ([`crate::teacher::artefact`]): the teacher's most likely tokens at every
-//!    token, and the rest of its mass. The teacher is the model that speaks or, with `teacher`, another one that listens; so a student's own
-//!    words can be kept with its teacher's judgement of them.
+//! 3. The data set is the stage's rollout files: token ids, log-probabilities and verdicts. The completions that were left out are in them
+//!    too; they have no advantage.
+//! 4. With `top_k` the data set is a teacher's artefact ([`crate::teacher::artefact`]): it holds the teacher's most likely tokens at every
+//!    position and the probability of the rest. The teacher is the model that samples or, with `teacher`, another model that scores the
+//!    completions. So a student's own completions can be stored with its teacher's distributions.
 
 use std::collections::HashMap;
 
@@ -37,38 +38,38 @@ pub(crate) const CASES_PER_STEP: usize = 250;
 /// Keys of a `sample` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sample {
-    /// The model that speaks.
+    /// The model that is sampled from.
     pub model: String,
-    /// Cases of the training split.
+    /// Cases of the training split whose prompts are completed.
     #[serde(default = "cases")]
     #[schemars(range(min = 1))]
     pub cases: usize,
-    /// Completions of each.
+    /// Completions of each prompt.
     #[serde(default = "one")]
     #[schemars(range(min = 1))]
     pub samples: usize,
     /// Divides the logits; 0 takes the most likely token.
-    #[serde(default = "hot")]
+    #[serde(default = "temperature")]
     #[schemars(range(min = 0.0), extend("hint" = "0 takes the most likely token, 1 samples"))]
     pub temperature: f32,
     /// Longest completion, in tokens.
     #[serde(default = "max_new_tokens")]
     #[schemars(range(min = 1))]
     pub max_new_tokens: usize,
-    /// Keep completions with at least this reward; by default all that ended, unjudged.
+    /// The least reward of a completion that is kept; without it, all completions that ended are kept and no rule scores them.
     #[serde(default)]
     pub min_reward: Option<f64>,
     /// The rules behind `min_reward`.
     #[serde(default)]
     pub rules: Rules,
-    /// Most likely tokens kept at every token as soft labels; 0 for none.
+    /// The number of most likely tokens that are stored at every position as soft labels; 0 for none.
     #[serde(default)]
     pub top_k: usize,
     /// Divides the logits behind the soft labels.
-    #[serde(default = "hot")]
+    #[serde(default = "temperature")]
     #[schemars(extend("exclusiveMinimum" = 0, "hint" = "1 leaves the logits as they are"))]
     pub soft_temperature: f32,
-    /// Whose soft labels; the speaking model's own by default.
+    /// The model that gives the soft labels; by default the one that is sampled from.
     #[serde(default)]
     pub teacher: Option<String>,
 }
@@ -79,7 +80,7 @@ fn cases() -> usize {
 fn one() -> usize {
     1
 }
-fn hot() -> f32 {
+fn temperature() -> f32 {
     1.0
 }
 fn max_new_tokens() -> usize {
@@ -88,8 +89,7 @@ fn max_new_tokens() -> usize {
 
 impl Stage for Sample {
     const KIND: &'static str = "sample";
-    const SUMMARY: &'static str =
-        "Keeps a model's completions as a data set, with soft labels and a rule's choice if asked to.";
+    const SUMMARY: &'static str = "Samples a model's completions and keeps them as a data set, with soft labels and selection by rules if you like.";
 
     fn roles(&self) -> Roles {
         let makes = Made::DataSet { cases: self.cases, samples: self.samples, max_new_tokens: self.max_new_tokens };
@@ -103,7 +103,7 @@ impl Stage for Sample {
 
     fn validate(&self, place: &Place) -> Result<(), Refusal> {
         if self.teacher.is_some() && self.top_k == 0 {
-            let problem = "the teacher is asked for none of its likely tokens";
+            let problem = "a teacher gives soft labels, and `top_k` is 0";
             return Err(place.refuse("teacher", problem, "set `top_k = 16`, or leave the teacher out"));
         }
         Ok(())
@@ -143,7 +143,7 @@ impl Stage for Sample {
         let rules = self.min_reward.map(|_| self.rules.build(trainer.task, &trainer.settings.folder)).transpose()?;
         let cases = trainer.task.cases(Split::Train, self.cases, trainer.settings.seed)?;
         let mut model = Model::<T>::new(trainer.queue, trainer.weights(&self.model), Role::Inference);
-        let mut listener = match self.top_k {
+        let mut teacher = match self.top_k {
             0 => None,
             _ => Some(trainer.teacher::<T>(self.teacher.as_deref().unwrap_or(&self.model))?),
         };
@@ -164,10 +164,10 @@ impl Stage for Sample {
                 let ids: Vec<&str> = chunk.iter().map(|case| case.id.as_str()).collect();
                 trainer.run.ledger().meter_answers(trainer.stage, &ids)?;
             }
-            let annotation = listener.as_mut().map(|listener| {
+            let annotation = teacher.as_mut().map(|teacher| {
                 let target_temperature = self.teacher.is_some().then_some(plan.sampling.logprob_temperature());
                 let request = TopKRequest { k: self.top_k, temperature: self.soft_temperature, target_temperature };
-                annotate(trainer.queue, listener.as_mut(), &groups, request)
+                annotate(trainer.queue, teacher.as_mut(), &groups, request)
             });
             let annotation = annotation.transpose()?;
             let (mut rows, mut tally) = (Vec::new(), Tally::default());
@@ -190,15 +190,15 @@ impl Stage for Sample {
                     .map(|(rollout, reward)| self.keeps(rollout.finished, *reward).then_some(1.0))
                     .collect();
                 rows.extend(rules::rows(case, group, &judged, &rewards, &kept));
-                let made: usize = group.rollouts.iter().map(|rollout| rollout.tokens.len()).sum();
-                trainer.meters.teacher_tokens += if self.teacher.is_none() { made as u64 } else { 0 };
+                let sampled: usize = group.rollouts.iter().map(|rollout| rollout.tokens.len()).sum();
+                trainer.meters.teacher_tokens += if self.teacher.is_none() { sampled as u64 } else { 0 };
                 trainer.meters.flops += group.sampling_flops(model.config());
             }
             if let Some(annotation) = annotation {
-                // Tokens that the teacher has made itself are its tokens already.
+                // Tokens that the teacher has sampled itself are counted above.
                 trainer.meters.teacher_tokens += if self.teacher.is_some() { annotation.tokens as u64 } else { 0 };
                 trainer.meters.flops += annotation.flops;
-                put(&mut rows, annotation);
+                attach_labels(&mut rows, annotation);
             }
             trainer.meters.rollouts += rows.len() as u64;
             let kept = rows.iter().filter(|row| row.advantage.is_some()).count();
@@ -226,13 +226,14 @@ impl Stage for Sample {
 }
 
 impl Sample {
+    /// Whether a completion is kept in the data set.
     fn keeps(&self, finished: bool, reward: Option<f64>) -> bool {
         finished && self.min_reward.is_none_or(|least| reward.is_some_and(|reward| reward >= least))
     }
 }
 
-/// Puts a teacher's labels beside the completions they speak of; both are in the order of the groups.
-fn put(rows: &mut [store::Rollout], annotation: Annotation) {
+/// Adds a teacher's labels to the rows of the completions that they label; both are in the order of the groups.
+fn attach_labels(rows: &mut [store::Rollout], annotation: Annotation) {
     let mut logprobs = annotation.logprobs.into_iter();
     for (row, labels) in rows.iter_mut().zip(annotation.labels) {
         row.soft = Some(labels);
@@ -240,17 +241,17 @@ fn put(rows: &mut [store::Rollout], annotation: Annotation) {
     }
 }
 
-/// The kept completions of a `sample` stage, each with its case, in order.
+/// The completions in the data set of a `sample` stage, each with its case, in order.
 ///
 /// # Errors
-/// Files that cannot be read; a data set without completions.
+/// Files that cannot be read, or a data set without completions.
 ///
 /// # Panics
-/// For a stage that makes no data set: validation refuses it.
+/// For a stage that makes no data set. Validation refuses such a recipe.
 pub(crate) fn data_set(trainer: &Trainer, name: &str) -> Result<Vec<(Case, store::Rollout)>, TrainError> {
     let sampled = trainer.stages.iter().find(|stage| stage.name == name);
     let Some(Made::DataSet { cases, .. }) = sampled.and_then(|stage| stage.roles.makes.clone()) else {
-        panic!("validation lets no stage learn from \"{name}\", which makes no data set");
+        panic!("\"{name}\" makes no data set, and validation should have refused it");
     };
     let cases = trainer.task.cases(Split::Train, cases, trainer.settings.seed)?;
     let by_id: HashMap<&str, &Case> = cases.iter().map(|case| (case.id.as_str(), case)).collect();

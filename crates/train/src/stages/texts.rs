@@ -1,4 +1,4 @@
-//! The user's texts as stages read them: without those that were withdrawn or hold a held-out case, and with a word on what was left out.
+//! The user's texts for training. Texts that were withdrawn or that hold a held-out case are left out, and a notice counts them.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -9,14 +9,14 @@ use crate::trainer::Trainer;
 use tasks::data::held_out::HeldOut;
 use tasks::data::texts::{self, Text};
 
-/// The texts of files and folders that may be trained on, by id.
+/// The texts of files and folders that may be trained on, in the order of their ids.
 ///
 /// # Errors
-/// As [`texts::read`]; texts of which each holds a held-out case; one that was withdrawn since the run began.
+/// As [`texts::read`]; no text without a held-out case; a text that was withdrawn since the run began.
 pub(super) fn kept(paths: &[PathBuf], trainer: &mut Trainer) -> Result<Vec<Text>, TrainError> {
     let mut found = texts::read(paths)?;
     let withdrawn: HashSet<String> = trainer.run.ledger().withdrawn()?.into_iter().collect();
-    let met = found.texts.len();
+    let before = found.texts.len();
     found.texts.retain(|text| !withdrawn.contains(&text.id));
     if let Some(text) = found.texts.iter().find(|text| trainer.run.withdrawn_since().contains(&text.id)) {
         return Err(tasks::withdrawn(&text.id).into());
@@ -30,7 +30,7 @@ pub(super) fn kept(paths: &[PathBuf], trainer: &mut Trainer) -> Result<Vec<Text>
         return Err(TrainError::stage(trainer.stage, "every text holds a held-out case", hint));
     }
     trainer.note_uses("document", kept.iter().map(|text| &text.id))?;
-    let (held_out, withdrawn) = (all - kept.len(), met - all);
+    let (held_out, withdrawn) = (all - kept.len(), before - all);
     let left_out = held_out + withdrawn + found.repeated + found.blank + found.passed_over;
     let text = format!(
         "{}: {} texts; left out: {held_out} that hold a held-out case, {withdrawn} withdrawn, {} repeated, {} blank; {} files of other kinds",

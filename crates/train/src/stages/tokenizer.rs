@@ -1,7 +1,7 @@
-//! Training the tokenizer of models that start from random weights.
+//! Trains the tokenizer of models that start from random weights.
 //!
-//! A byte-level BPE, deterministic, on documents of the task's corpus, the user's texts and prompts of the training split; the answer's markup
-//! (`<think>`, `<answer>` and their ends) are tokens of their own, as in models that were made to reason.
+//! It is a byte-level BPE, trained deterministically on documents of the task's corpus, the user's texts, and prompts of the training
+//! split. The markup of an answer (`<think>`, `<answer>` and their closing tags) has tokens of its own, as in reasoning models.
 
 use std::path::Path;
 use std::time::Instant;
@@ -24,20 +24,20 @@ use tasks::paths::Paths;
 /// Keys of a `tokenizer` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenizerStage {
-    /// Tokens in all.
+    /// Tokens in the vocabulary.
     #[serde(default = "vocab_size")]
     #[schemars(range(min = 1))]
     pub vocab_size: usize,
-    /// Files and folders of `.txt`, `.md` and `.jsonl` with `text` that are counted too.
+    /// Files and folders of `.txt`, `.md` and `.jsonl` with `text` to train on too.
     #[serde(default)]
     pub texts: Paths,
-    /// Documents of the task's corpus that are counted.
+    /// Documents of the task's corpus to train on.
     #[serde(default = "documents")]
     pub documents: u64,
-    /// Prompts of the training split that are counted; their answers are not read.
+    /// Prompts of the training split to train on; their answers are not read.
     #[serde(default = "prompts")]
     pub prompts: usize,
-    /// Longest token in bytes: short ones keep a template's phrases from becoming tokens.
+    /// Longest token, in bytes. A low limit keeps the phrases of a template from becoming tokens.
     #[serde(default = "longest")]
     #[schemars(range(min = 1))]
     pub longest_token_bytes: usize,
@@ -88,10 +88,10 @@ impl Stage for TokenizerStage {
 }
 
 impl TokenizerStage {
-    /// The prompting that the stage makes of some texts; `name` is for messages.
+    /// Trains a tokenizer on some texts and makes a prompting of it; `name` is the recipe's, for messages.
     ///
     /// # Errors
-    /// Texts too poor for the vocabulary.
+    /// Texts that are too few for the vocabulary.
     pub(crate) fn prompting<'t>(
         &self,
         name: &str,

@@ -1,4 +1,4 @@
-//! Measuring a policy on the validation split while it learns.
+//! Evaluates a policy on the validation split during its training.
 
 use kernels::Real;
 use tasks::Split;
@@ -7,11 +7,11 @@ use crate::error::TrainError;
 use crate::evaluate::{Ungraded, evaluate, gradable};
 use crate::trainer::{Trainer, Validated, Validation};
 
-/// Greedy accuracy on the first validation cases every few steps; none where either count is 0. The answers it reads are metered like any
-/// other; a case without one costs nothing.
+/// A validation that evaluates greedily on the first `cases` validation cases; none if `every_steps` or `cases` is 0. The answers that it
+/// reads are metered like all others.
 ///
 /// # Errors
-/// The task's and the ledger's.
+/// The task has no validation cases, or the ledger cannot be written.
 pub(super) fn greedy<'a, T: Real>(
     every_steps: u64,
     cases: usize,

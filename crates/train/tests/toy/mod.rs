@@ -1,9 +1,9 @@
-//! A toy task that a tiny model learns in seconds, and what tests of whole roads need beside it.
+//! A toy task that a tiny model learns in seconds, and what tests of whole pipelines share.
 //!
-//! The prompt is two letters, the answer the second one. Demonstrations teach the format with little practice; reinforcement
-//! learning has to find the rule.
+//! The prompt is two letters, and the answer is the second one. A few demonstrations teach the format; reinforcement learning has to find
+//! the rule.
 
-// Every test file uses its own part of this.
+// Every test file uses a part of this.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
@@ -74,7 +74,7 @@ impl Task for SecondLetter {
     }
 }
 
-/// Asks the same again until an answer is wrong.
+/// An environment that repeats the prompt until an answer is wrong.
 struct Again {
     prompt: String,
     right: String,
@@ -121,7 +121,7 @@ pub fn without_clock(mut step: StepMetrics) -> StepMetrics {
     step
 }
 
-/// What must be equal between two runs: everything but the clock.
+/// The part of the rows that must be equal between two runs: everything but time and cost.
 pub fn comparable(rows: &[StageRow]) -> Vec<serde_json::Value> {
     let of = |row: &StageRow| {
         let mut row = serde_json::to_value(row).expect("a row is JSON");
