@@ -11,6 +11,7 @@
 
 mod baselines;
 mod extent;
+mod heldout;
 mod weights;
 
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use store::{Committed, Run, Runs, StageRow};
 
 use crate::check;
 use crate::error::TrainError;
-use crate::evaluate::{Evaluation, Ungraded, evaluate, gradable};
+use crate::evaluate::{Evaluation, Ungraded, evaluate};
 use crate::notices::notice;
 use crate::prompting::Prompting;
 use crate::recipe::outline::{Outline, behind};
@@ -33,9 +34,10 @@ use crate::recipe::resolved::Recipe;
 use crate::recipe::settings::Settings;
 use crate::trainer::{Meters, Observer, Trainer};
 use tasks::withheld::Withheld;
-use tasks::{Case, Split, Task};
+use tasks::{Case, Task};
 
 pub use extent::Extent;
+use heldout::Heldout;
 
 /// A finished pipeline.
 #[derive(Debug)]
@@ -167,25 +169,6 @@ fn same_path(queue: &Queue, run: &Run, committed: &Committed, observer: &mut dyn
 /// The cost of some seconds, in the user's currency; none if the recipe does not name the cost of an hour.
 fn cost(settings: &Settings, seconds: f64) -> Option<f64> {
     (settings.cost_per_hour > 0.0).then(|| seconds / 3600.0 * settings.cost_per_hour)
-}
-
-/// The held-out cases behind every row of the ladder.
-struct Heldout {
-    cases: Vec<Case>,
-    unseen: Vec<Case>,
-}
-
-impl Heldout {
-    /// The cases, and which are left out since they cannot be graded.
-    fn of(settings: &Settings, task: &dyn Task) -> Result<(Heldout, Vec<Ungraded>), TrainError> {
-        let (cases, ungraded) = gradable(task, task.cases(Split::Heldout, settings.eval.cases, settings.seed)?);
-        let unseen = match settings.eval.unseen_cases {
-            0 => Vec::new(),
-            n => task.cases(Split::HeldoutUnseen, n, settings.seed)?,
-        };
-        let (unseen, ungraded_unseen) = gradable(task, unseen);
-        Ok((Heldout { cases, unseen }, [ungraded, ungraded_unseen].into_iter().flatten().collect()))
-    }
 }
 
 /// Exports and measures the stage's model and records the ladder's row; `evaluation` is the stage's own measurement, if it made one.

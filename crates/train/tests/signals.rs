@@ -13,7 +13,7 @@ use train::policy::{PolicyLoss, PolicySignal, PolicyTokens};
 use train::preference::{CompletionRows, PairLoss, PairLossType, PairSignal};
 use train::step::{HiddenSignal, Learner, Signals, SoftLabels, SoftSignal, StepReport};
 use train::teacher::local::LocalTeacher;
-use train::teacher::{Teacher, TopK, TopKRequest};
+use train::teacher::{TopK, TopKRequest};
 
 const VOCABULARY: usize = 23;
 
@@ -90,7 +90,7 @@ fn top_k(
     let targets = Targets::of(batch, |t| weight[t] != 0.0);
     let request = TopKRequest { k, temperature, target_temperature: None };
     let mut teacher = LocalTeacher::<f32>::new(queue, teacher);
-    let TopK { ids: top, logprobs: top_logprobs, .. } = teacher.top_k(queue, batch, &targets, request).unwrap();
+    let TopK { ids: top, logprobs: top_logprobs, .. } = teacher.top_k(queue, batch, &targets, request);
     let mut ids: Vec<u32> = (0..batch.len()).flat_map(|_| 0..k as u32).collect();
     let mut logprobs = vec![f32::NEG_INFINITY; ids.len()];
     for (r, &t) in targets.tokens.iter().enumerate() {
@@ -132,7 +132,7 @@ fn few_soft_labels_are_a_divergence_over_the_tokens_and_one_bucket() {
     let all = |weights: &Arena| {
         let mut model = LocalTeacher::<f32>::new(&queue, weights);
         let request = TopKRequest { k: VOCABULARY, temperature, target_temperature: None };
-        let TopK { ids, logprobs, .. } = model.top_k(&queue, &batch, &targets, request).unwrap();
+        let TopK { ids, logprobs, .. } = model.top_k(&queue, &batch, &targets, request);
         let mut by_id = vec![0.0f64; ids.len()];
         for (i, (&id, &logprob)) in ids.iter().zip(&logprobs).enumerate() {
             by_id[i / VOCABULARY * VOCABULARY + id as usize] = f64::from(logprob);
@@ -211,8 +211,12 @@ fn the_reward_of_the_teacher_is_reverse_kl_in_expectation() {
         weight: log_q.iter().map(|q| q.exp()).collect(),
     };
     let policy = PolicySignal { loss: PolicyLoss::default(), tokens, sampled, on_policy: true };
-    let (_, by_reward) =
-        loss_and_gradient(&queue, &student, &batch, &Signals { rows: Some(&policy), ..Signals::none(batch.len(), 1.0) });
+    let (_, by_reward) = loss_and_gradient(
+        &queue,
+        &student,
+        &batch,
+        &Signals { rows: Some(&policy), ..Signals::none(batch.len(), 1.0) },
+    );
 
     let mut one = Batch::new();
     one.push(&[3, 1, 4, 0], None);

@@ -14,7 +14,7 @@ use lm::{Arena, Model, Role};
 use serde_json::json;
 use store::{BaselineRow, Run};
 
-use super::Heldout;
+use super::heldout::Heldout;
 use crate::baselines::{CONSTANT, FEW_SHOT, NEAREST, NGRAMS, Neighbours, NgramModel, NgramSettings, commonest};
 use crate::error::TrainError;
 use crate::evaluate::mean_parts;

@@ -12,7 +12,8 @@ use lm::Batch;
 use lm::head::Targets;
 use store::SoftLabels;
 
-use super::{Teacher, TopK, TopKRequest};
+use super::Teacher;
+use super::top_k::{TopK, TopKRequest};
 use crate::error::TrainError;
 use crate::packing::{Sequence, micro_batches};
 use crate::rollout::Group;

@@ -5,8 +5,7 @@ use lm::forward::forward;
 use lm::head::{self, HeadBuffers, Targets};
 use lm::{Activations, Arena, Batch, Keep, Model, Role};
 
-use super::{Teacher, TopK, TopKRequest};
-use crate::error::TrainError;
+use super::top_k::{TopK, TopKRequest};
 
 /// A model with the buffers of its forward pass.
 pub struct LocalTeacher<T: Real> {
@@ -65,40 +64,15 @@ impl<T: Real> LocalTeacher<T> {
         let hidden = self.activations.hidden(self.model.config());
         head::statistics(queue, &self.model, hidden, targets, temperature, &mut self.head).logprob
     }
-}
 
-impl<T: Real> Teacher<T> for LocalTeacher<T> {
-    fn logprobs(
-        &mut self,
-        queue: &Queue,
-        batch: &Batch,
-        targets: &Targets,
-        temperature: f32,
-    ) -> Result<Vec<f32>, TrainError> {
-        Ok(LocalTeacher::logprobs(self, queue, batch, targets, temperature))
-    }
-
-    fn top_k(
-        &mut self,
-        queue: &Queue,
-        batch: &Batch,
-        targets: &Targets,
-        request: TopKRequest,
-    ) -> Result<TopK, TrainError> {
+    /// The most likely tokens at some tokens of a batch, and the log-probabilities of those tokens where they are asked for.
+    pub fn top_k(&mut self, queue: &Queue, batch: &Batch, targets: &Targets, request: TopKRequest) -> TopK {
         self.forward(queue, batch);
         let target_logprobs =
             request.target_temperature.map(|temperature| self.target_logprobs(queue, targets, temperature));
         let hidden = self.activations.hidden(self.model.config());
         let (k, temperature) = (request.k.min(self.model.config().vocab_size), request.temperature);
         let (ids, logprobs) = head::top_k(queue, &self.model, hidden, targets, temperature, k, &mut self.head);
-        Ok(TopK { k, ids, logprobs, target_logprobs })
-    }
-
-    fn flops(&self, batch: &Batch, targets: usize) -> f64 {
-        self.model.config().forward_flops(batch.len(), targets, batch.attention_pairs())
-    }
-
-    fn local(&mut self) -> Option<&mut LocalTeacher<T>> {
-        Some(self)
+        TopK { k, ids, logprobs, target_logprobs }
     }
 }

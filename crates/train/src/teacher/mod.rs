@@ -13,6 +13,7 @@
 
 pub mod artefact;
 pub mod local;
+pub mod top_k;
 
 use kernels::{Queue, Real};
 use lm::head::Targets;
@@ -20,6 +21,7 @@ use lm::{Arena, Batch};
 
 use crate::error::TrainError;
 use local::LocalTeacher;
+pub use top_k::{TopK, TopKRequest};
 
 /// A teacher of any kind. Log-probabilities are in nats; `R` is the number of targets.
 pub trait Teacher<T: Real> {
@@ -60,34 +62,40 @@ pub trait Teacher<T: Real> {
     }
 }
 
-/// What [`Teacher::top_k`] returns about each target.
-#[derive(Clone, Copy, Debug)]
-pub struct TopKRequest {
-    /// How many of the most likely tokens.
-    pub k: usize,
-    /// Divides the logits behind their log-probabilities.
-    pub temperature: f32,
-    /// Also returns the log-probability of the target itself, at this temperature; needed if another model sampled the target.
-    pub target_temperature: Option<f32>,
-}
-
-/// A teacher's most likely tokens. `R` is the number of targets.
-#[derive(Clone, Debug)]
-pub struct TopK {
-    /// Tokens per target: as many as requested, or the whole vocabulary if that is smaller.
-    pub k: usize,
-    /// `[R, k]` token ids at each target, most likely first.
-    pub ids: Vec<u32>,
-    /// `[R, k]` their log-probabilities, in nats.
-    pub logprobs: Vec<f32>,
-    /// `[R]` log-probabilities of the targets themselves, in nats, if requested.
-    pub target_logprobs: Option<Vec<f32>>,
-}
-
 /// Opens a model of the recipe as a teacher. All models are local today.
 ///
 /// # Errors
 /// The teacher cannot be reached.
 pub fn open<T: Real>(queue: &Queue, weights: &Arena) -> Result<Box<dyn Teacher<T>>, TrainError> {
     Ok(Box::new(LocalTeacher::new(queue, weights)))
+}
+
+impl<T: Real> Teacher<T> for LocalTeacher<T> {
+    fn logprobs(
+        &mut self,
+        queue: &Queue,
+        batch: &Batch,
+        targets: &Targets,
+        temperature: f32,
+    ) -> Result<Vec<f32>, TrainError> {
+        Ok(LocalTeacher::logprobs(self, queue, batch, targets, temperature))
+    }
+
+    fn top_k(
+        &mut self,
+        queue: &Queue,
+        batch: &Batch,
+        targets: &Targets,
+        request: TopKRequest,
+    ) -> Result<TopK, TrainError> {
+        Ok(LocalTeacher::top_k(self, queue, batch, targets, request))
+    }
+
+    fn flops(&self, batch: &Batch, targets: usize) -> f64 {
+        self.model.config().forward_flops(batch.len(), targets, batch.attention_pairs())
+    }
+
+    fn local(&mut self) -> Option<&mut LocalTeacher<T>> {
+        Some(self)
+    }
 }
