@@ -19,12 +19,15 @@ use crate::task::{Configured, Task};
 const TASKS: &[Entry] =
     &[Entry::of::<Judgment>(), Entry::of::<IdiomChain>(), Entry::of::<Countdown>(), Entry::of::<Jsonl>()];
 
+/// Builds a task from its table; relative paths start at the folder.
+type Build = fn(Table, &Path) -> Result<Box<dyn Task>, Refusal>;
+
 struct Entry {
     name: &'static str,
     arms: &'static [&'static str],
     summary: &'static str,
     keys: fn() -> Vec<KeyDoc>,
-    build: fn(Table, &Path) -> Result<Box<dyn Task>, Refusal>,
+    build: Build,
     question: fn(Table, &str) -> Result<String, Refusal>,
 }
 

@@ -55,12 +55,15 @@ const FOREIGN_NAMES: &[(&str, &str)] = &[
     ("language_consistency", "language"),
 ];
 
+/// Builds a rule from its keys; relative paths start at the folder.
+type Build = fn(Table, &Path) -> Result<Arc<dyn Rule>, Refusal>;
+
 struct Entry {
     name: &'static str,
     reads: Reads,
     summary: &'static str,
     keys: fn() -> Vec<KeyDoc>,
-    build: fn(Table, &Path) -> Result<Arc<dyn Rule>, Refusal>,
+    build: Build,
 }
 
 impl Entry {
