@@ -1,4 +1,4 @@
-//! Times products at the shapes of real models, as a share of the machine's peak. `bench/peers/gemm` adds the `gemm` crate.
+//! Times products at the shapes of real models, as a share of the machine's peak. `crates/kernels/benches/peer` adds the `gemm` crate.
 //!
 //! `cargo bench -p kernels --bench products [-- FILTER]`; `FERULE_ISA` picks the instruction path, `FERULE_THREADS` the
 //! threads (1 by default). Each figure is the best of many short runs.

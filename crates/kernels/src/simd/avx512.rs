@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Simd};
+use super::vector::{Kernel, Simd};
 use crate::device::Isa;
 use crate::dtype::bf16;
 

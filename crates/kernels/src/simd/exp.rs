@@ -1,6 +1,6 @@
 //! The exponential function on vectors.
 
-use super::Simd;
+use super::vector::Simd;
 
 /// Results below the smallest normal number, 2⁻¹²⁶, are zero: ln 2⁻¹²⁶, rounded up.
 const UNDERFLOW: f32 = -87.336_54;

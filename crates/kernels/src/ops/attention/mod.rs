@@ -31,7 +31,9 @@
 //! heads); Kwon et al. 2023, arXiv 2309.06180 (pages). Read next: `segments.rs`, `paged.rs`, then `cpu/forward.rs`.
 
 mod cpu;
+mod limits;
 mod paged;
+mod runs;
 mod segments;
 
 #[cfg(test)]
@@ -39,25 +41,19 @@ pub(crate) mod reference;
 #[cfg(test)]
 mod tests;
 
+pub use limits::{KEY_BLOCK, MAX_HEAD_DIM};
 pub use paged::{PagedCache, PagedRow, attention_paged, cache_copy_page, cache_write};
 pub use segments::Segment;
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::check::expect;
 use crate::{DType, Isa, Queue, Real, Scratch, View, ViewMut};
 use cpu::backward::{Differentiate, Passes, scratch_elements};
-use cpu::forward::{Attend, Attention, FillPage, heads_together};
+use cpu::forward::{Attention, FillPage};
 use cpu::{Pages, Rows, RowsMut};
+use runs::{attend, push_runs};
 use segments::{PagePlan, check_segments, first_positions, trees};
-
-/// Positions in one block of the online softmax, and in one page of a cache. Every device keeps to it: it decides in what order
-/// numbers are added, and what a page table means.
-pub const KEY_BLOCK: usize = 64;
-
-/// The longest head. Queries and outputs of a few rows are kept on the stack, which bounds it.
-pub const MAX_HEAD_DIM: usize = 256;
 
 /// Attends within each sequence of a packed batch.
 ///
@@ -110,42 +106,6 @@ pub fn attention_forward<T: Real>(
     let (out, lse) = (RowsMut::of(&out), RowsMut::of(&lse));
     let attention = Attention { q: Rows::of(q), out, lse: Some(lse), positions: &positions, pages, group, scale };
     attend::<T>(queue, &attention, &runs);
-}
-
-/// Rows of one sequence that go to one task: for one kv head, or for several if the rows are few.
-struct Run<'a> {
-    rows: Range<usize>,
-    table: &'a [u32],
-}
-
-/// Most rows of a run: few enough that a single long sequence keeps all threads busy.
-const RUN: usize = 96;
-
-fn push_runs<'a>(runs: &mut Vec<Run<'a>>, rows: Range<usize>, table: &'a [u32]) {
-    for start in rows.clone().step_by(RUN) {
-        runs.push(Run { rows: start..rows.end.min(start + RUN), table });
-    }
-}
-
-/// Attends for runs of rows over pages of T. [`attention_forward`] and [`attention_paged`] both end here.
-fn attend<T: Real>(queue: &Queue, attention: &Attention, runs: &[Run]) {
-    assert!(attention.scale > 0.0, "attention: a scale of {}", attention.scale);
-    let kv_heads = attention.pages.kv_heads;
-    // About eight tasks for each thread, so that no thread waits long for another.
-    let fair = (runs.len() * kv_heads).div_ceil(8 * queue.threads()).min(kv_heads);
-    let mut tasks = Vec::with_capacity(runs.len());
-    for run in runs {
-        let most = heads_together(run.rows.len() * attention.group).min(fair);
-        tasks.extend((0..kv_heads).step_by(most).map(|head| (run, head..kv_heads.min(head + most))));
-    }
-    queue.parallel(tasks.len(), |task| {
-        let (Run { rows, table }, kv_heads) = tasks[task].clone();
-        let rows = rows.clone();
-        match T::DTYPE {
-            DType::Bf16 => queue.isa().run(Attend::<true> { of: attention, rows, kv_heads, table }),
-            _ => queue.isa().run_without_pairs(Attend::<false> { of: attention, rows, kv_heads, table }),
-        }
-    });
 }
 
 /// Gradient of [`attention_forward`].

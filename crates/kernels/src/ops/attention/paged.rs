@@ -23,7 +23,8 @@ use std::ops::Range;
 
 use super::cpu::forward::Attention;
 use super::cpu::{Pages, Rows, RowsMut, padded};
-use super::{KEY_BLOCK, MAX_HEAD_DIM, Run, attend, push_runs};
+use super::limits::{KEY_BLOCK, MAX_HEAD_DIM};
+use super::runs::{Run, attend, push_runs};
 use crate::check::{expect, expect_below};
 use crate::view::area;
 use crate::{Buffer, Device, Queue, Real, View, ViewMut};

@@ -16,7 +16,7 @@
 
 use std::ops::Range;
 
-use super::KEY_BLOCK;
+use super::limits::KEY_BLOCK;
 
 /// Consecutive rows of the packed batch that continue one sequence.
 ///

@@ -24,7 +24,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::super::{KEY_BLOCK, MAX_HEAD_DIM};
+use super::super::limits::{KEY_BLOCK, MAX_HEAD_DIM};
 use super::{MAX_LANES, Pages, Rows, RowsMut, add_product, padded, product, transpose};
 use crate::bf16;
 use crate::simd::{Kernel, Simd, exp};

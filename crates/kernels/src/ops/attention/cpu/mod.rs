@@ -14,7 +14,7 @@
 pub(super) mod backward;
 pub(super) mod forward;
 
-use super::KEY_BLOCK;
+use super::limits::KEY_BLOCK;
 use crate::simd::{Simd, prefetch};
 use crate::view::area;
 use crate::{DType, Real, View, ViewMut, bf16};

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::super::super::split::{load, row_mut, store};
 use super::super::cpu::{Row, add_softmax, sum_softmax};
-use super::Divergence;
+use super::kind::Divergence;
 use crate::simd::{Kernel, Simd, exp};
 use crate::{View, ViewMut};
 

@@ -8,6 +8,7 @@
 //! Source: Agarwal et al. 2023, arXiv 2306.13649. Read next: `ops/head/top_k.rs`.
 
 mod cpu;
+mod kind;
 
 use super::super::split::{by_rows, row_mut};
 use super::cpu::Row;
@@ -15,19 +16,7 @@ use crate::check::{expect, expect_below};
 use crate::{Queue, View, ViewMut};
 use cpu::{Dense, Sparse};
 
-/// Which divergence of the student from the teacher.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Divergence {
-    /// Σ p ln(p/q): mass where the teacher has it.
-    ForwardKl,
-    /// Σ q ln(q/p): mass only where the teacher has it.
-    ReverseKl,
-    /// Between the two; `beta` is the teacher's share of the mixture, strictly between 0 and 1.
-    Jsd {
-        /// The teacher's share of the mixture.
-        beta: f32,
-    },
-}
+pub use kind::Divergence;
 
 /// Divergence of each row, and its weighted gradient.
 ///

@@ -1,6 +1,6 @@
 //! Times the `gemm` crate in f32 at the shapes that `cargo bench -p kernels --bench products` prints, beside its figures.
 //!
-//! `cargo bench -p kernels --bench products | cargo run --release --manifest-path bench/peers/gemm/Cargo.toml [THREADS]`
+//! `cargo bench -p kernels --bench products | cargo run --release --manifest-path crates/kernels/benches/peer/Cargo.toml [THREADS]`
 
 use std::time::Instant;
 
