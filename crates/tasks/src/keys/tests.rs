@@ -169,11 +169,11 @@ fn numbers_out_of_their_range_are_refused() {
         ("gate = 2", "gate: 2 is above 1\nhint: it takes true or false or number > 0 and ≤ 1; true is the default"),
         ("columns.count = 5", "columns.count: 5 is above 4\nhint: it takes integer ≤ 4; -1 is the default"),
     ] {
-        let refusal = check_ranges::<Keys>(&table(written)).expect_err(written);
+        let refusal = check(&schema_of::<Keys>(), &table(written)).expect_err(written);
         assert_eq!(refusal.to_string(), expected);
     }
     for written in ["epochs = 1", "temperature = 1e-9", "most = 9", "share = 0.5", "epochs = \"x\"", "other = 0"] {
-        assert_eq!(check_ranges::<Keys>(&table(written)), Ok(()), "{written}");
+        assert_eq!(check(&schema_of::<Keys>(), &table(written)), Ok(()), "{written}");
     }
 }
 

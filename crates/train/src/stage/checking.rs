@@ -37,8 +37,8 @@ impl Checking<'_> {
     /// # Errors
     /// As [`Task::cases`] and [`Prompting::prompt`].
     pub fn longest_prompt(&self, split: Split, n: usize) -> Result<usize, TrainError> {
-        let cases = self.cases(split, n)?;
         let Some(prompting) = self.prompting else { return Ok(0) };
+        let cases = self.cases(split, n)?;
         let lengths = cases.iter().map(|case| Ok(prompting.prompt(&case.prompt)?.len()));
         Ok(lengths.collect::<Result<Vec<usize>, TrainError>>()?.into_iter().max().unwrap_or(0))
     }
@@ -74,8 +74,11 @@ impl Checking<'_> {
                 false => settings.refuse_at("task", refusal),
             }
         })?;
+        if !set.reads_answers() {
+            return Ok(());
+        }
         let cases = self.cases(Split::Train, cases)?;
-        if set.reads_answers() && cases.iter().all(|case| case.answer.is_none()) {
+        if cases.iter().all(|case| case.answer.is_none()) {
             let hint = "give the cases an `answer`, or use rules that read the prompt alone";
             let problem = "they read the known answer, and no training case has one";
             return Err(self.place.refuse("rules", problem, hint).into());
