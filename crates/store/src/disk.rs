@@ -176,6 +176,26 @@ pub fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), Sto
     disk.sync(folder).map_err(|e| StoreError::io("sync", folder, e))
 }
 
+/// Makes a small file that only its owner can read, whole or not at all. A file that is there already stays as it is.
+///
+/// # Errors
+/// As [`write_whole`].
+pub fn make_private(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || {
+        // A temporary file has the rights 0600 from its first byte.
+        let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        match file.persist_noclobber(path) {
+            Err(e) if e.error.kind() != io::ErrorKind::AlreadyExists => Err(e.error),
+            _ => Ok(()),
+        }
+    };
+    write().map_err(|e| StoreError::io("write", path, e))?;
+    RealDisk.sync(folder).map_err(|e| StoreError::io("sync", folder, e))
+}
+
 /// What every temporary name begins with. A killed process leaves such files and folders; opening the run removes them.
 pub const TEMPORARY: &str = ".tmp-";
 

@@ -51,6 +51,28 @@ pub enum StoreError {
         pid: Option<u32>,
     },
 
+    /// Another server serves from this data folder.
+    #[error(
+        "the data folder is in use by {} (lock: {})\nhint: stop that server, or give this one another folder with --data",
+        match pid { Some(pid) => format!("process {pid}"), None => "another process".to_owned() },
+        path.display()
+    )]
+    FolderLocked {
+        /// The lock file.
+        path: PathBuf,
+        /// The holder, where the lock file names it.
+        pid: Option<u32>,
+    },
+
+    /// What was asked for makes no sense in the present state; nothing was changed.
+    #[error("{problem}\nhint: {hint}")]
+    NotPossible {
+        /// What is in the way.
+        problem: String,
+        /// What to do instead.
+        hint: &'static str,
+    },
+
     /// The run exists and was made by a different recipe.
     #[error(
         "run `{name}` was made by another recipe; {} differ{}:\n{}hint: start it under another name with --name, or put the old values back ({})",
@@ -201,6 +223,11 @@ impl StoreError {
         } else {
             StoreError::Io { action, path, source }
         }
+    }
+
+    /// Says that something cannot be done, and what can.
+    pub fn not_possible(problem: impl Into<String>, hint: &'static str) -> Self {
+        StoreError::NotPossible { problem: problem.into(), hint }
     }
 
     /// Wraps an SQLite error; a full disk is an error of its own.

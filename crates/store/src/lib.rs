@@ -12,6 +12,8 @@
 //! | `rollouts/<stage>/step-000120.parquet` | every completion of a step with its verdicts         | [`rollouts`]        |
 //! | `models/<stage>/`                   | exported models, whatever their format                  | the caller          |
 //!
+//! What outlives runs lies in a [`data_folder`].
+//!
 //! # The commit point
 //!
 //! A step counts from the moment at which the folder of a checkpoint behind it is renamed, and from no other. The manifest in that folder
@@ -22,13 +24,14 @@
 //! # What this crate never does
 //!
 //! It does not know models, tensors or algorithms: a checkpoint is a list of named bytes and a JSON value. It never
-//! trains, samples, prints or exits. All SQL is in [`ledger`].
+//! trains, samples, prints or exits. All SQL is in [`ledger`] and [`data_folder`].
 //!
 //! Read next: [`run`] (how a run is opened and what is dropped), then [`checkpoint`].
 #![forbid(unsafe_code)]
 
 pub mod changes;
 pub mod checkpoint;
+pub mod data_folder;
 pub mod digest;
 pub mod disk;
 pub mod error;
@@ -47,6 +50,7 @@ mod withdrawals;
 mod writer;
 
 pub use checkpoint::{Blob, Checkpoint, Committed, StageEnd};
+pub use data_folder::DataFolder;
 pub use digest::ModelDigest;
 pub use error::StoreError;
 pub use ledger::Ledger;

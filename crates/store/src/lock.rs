@@ -1,4 +1,4 @@
-//! One process to a run: an advisory lock on the file `lock`, which also names its holder.
+//! One process to a folder: an advisory lock on the file `lock`, which also names its holder. Runs and data folders have one.
 //!
 //! The system lets go of the lock when the process ends, however it ends, so there is never a stale one to remove. Only the
 //! lock counts: neither the file's content nor its existence does.
@@ -14,7 +14,7 @@ use crate::error::StoreError;
 
 /// A held lock; dropping it lets go.
 #[derive(Debug)]
-pub struct RunLock {
+pub struct FolderLock {
     _file: File,
 }
 
@@ -22,7 +22,7 @@ pub struct RunLock {
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 
-impl RunLock {
+impl FolderLock {
     /// Takes the lock at `folder/lock` for the run `name`.
     ///
     /// # Errors
@@ -30,8 +30,11 @@ impl RunLock {
     pub fn take(folder: &Path, name: &str) -> Result<Self, StoreError> {
         let path = lock_path(folder);
         let fail = |e| StoreError::io("lock", &path, e);
-        let mut file =
-            OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path).map_err(fail)?;
+        let mut options = OpenOptions::new();
+        options.create(true).read(true).write(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&path).map_err(fail)?;
         for attempt in 0.. {
             match file.try_lock() {
                 Ok(()) => break,
@@ -47,7 +50,7 @@ impl RunLock {
         file.set_len(0).map_err(fail)?;
         file.rewind().map_err(fail)?;
         writeln!(file, "{}", std::process::id()).map_err(fail)?;
-        Ok(RunLock { _file: file })
+        Ok(FolderLock { _file: file })
     }
 }
 
@@ -71,12 +74,12 @@ mod tests {
     fn a_second_taker_is_told_who_holds_it() {
         let folder = tempfile::tempdir().unwrap();
         assert!(!is_locked(folder.path()));
-        let held = RunLock::take(folder.path(), "road").unwrap();
+        let held = FolderLock::take(folder.path(), "road").unwrap();
         assert!(is_locked(folder.path()));
-        let error = RunLock::take(folder.path(), "road").unwrap_err();
+        let error = FolderLock::take(folder.path(), "road").unwrap_err();
         assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
         drop(held);
         assert!(!is_locked(folder.path()));
-        RunLock::take(folder.path(), "road").unwrap();
+        FolderLock::take(folder.path(), "road").unwrap();
     }
 }

@@ -13,7 +13,7 @@ use crate::checkpoint::{self, StageEnd};
 use crate::disk::write_whole;
 use crate::error::StoreError;
 use crate::layout::{CHECKPOINTS, RECIPE};
-use crate::lock::RunLock;
+use crate::lock::FolderLock;
 use crate::runs::Runs;
 use crate::{names, recipe};
 
@@ -39,7 +39,7 @@ impl Runs {
         if !path.is_file() {
             return Err(StoreError::NoSuchRun { path: folder, known: self.names()? });
         }
-        let _lock = RunLock::take(&folder, name)?;
+        let _lock = FolderLock::take(&folder, name)?;
         let stored = fs::read_to_string(&path).map_err(|e| StoreError::io("read", &path, e))?;
         let mut changes = differences(&recipe::parse(&stored, &path)?, &recipe::parse(resolved_recipe, &path)?);
         changes.retain(|change| !free(&change.key));

@@ -17,7 +17,7 @@ use crate::error::StoreError;
 use crate::layout::{METRICS, MODELS, ROLLOUTS, model_path, rollout_path};
 use crate::ledger::Ledger;
 use crate::ledger::rows::{Notice, RolloutFile};
-use crate::lock::RunLock;
+use crate::lock::FolderLock;
 use crate::metrics::{MetricsFile, StepMetrics};
 use crate::names;
 use crate::rollouts::{self, Rollout};
@@ -37,7 +37,7 @@ pub struct Run {
     resumed: Option<Committed>,
     notices: Vec<Notice>,
     withdrawn_since: BTreeSet<String>,
-    _lock: RunLock,
+    _lock: FolderLock,
 }
 
 struct Uncommitted {

@@ -13,6 +13,7 @@ pub mod divergence;
 pub mod episodes;
 pub mod error;
 pub mod evaluate;
+pub mod flywheel;
 mod notices;
 pub mod packing;
 pub mod pipeline;

@@ -72,6 +72,11 @@ fn wilson_of(share: f64, n: f64) -> Interval {
 /// # Source
 /// Efron and Tibshirani 1993, chapter 13 (percentile interval).
 pub fn paired_bootstrap(strata: &[Vec<(f64, f64)>], resamples: usize, key: Key) -> Interval {
+    paired_bootstrap_at(strata, resamples, 0.025, key)
+}
+
+/// As [`paired_bootstrap`], with an interval that leaves a share `tail` of the resamples out at each end.
+pub fn paired_bootstrap_at(strata: &[Vec<(f64, f64)>], resamples: usize, tail: f64, key: Key) -> Interval {
     let items: usize = strata.iter().map(Vec::len).sum();
     assert!(items > 0 && resamples > 0, "{items} pairs, {resamples} resamples: nothing to draw from");
     let differences: Vec<Vec<f64>> = strata.iter().map(|pairs| pairs.iter().map(|(a, b)| b - a).collect()).collect();
@@ -88,7 +93,7 @@ pub fn paired_bootstrap(strata: &[Vec<(f64, f64)>], resamples: usize, key: Key) 
         })
         .collect();
     means.sort_unstable_by(f64::total_cmp);
-    Interval { value, low: percentile(&means, 0.025), high: percentile(&means, 0.975) }
+    Interval { value, low: percentile(&means, tail), high: percentile(&means, 1.0 - tail) }
 }
 
 /// The mean of some cases' scores, with a percentile bootstrap interval over the cases.

@@ -7,7 +7,7 @@
 //! A ledger of an older format is converted to today's when it is opened for writing. Opened for reading it is not changed, and
 //! its rows appear in today's form.
 //!
-//! This is the only module of Ferule with SQL. It keeps accuracies and intervals, and computes none.
+//! Only this module and [`crate::data_folder`] have SQL. It keeps accuracies and intervals, and computes none.
 //!
 //! Read next: [`rows`] for what is kept, [`meters`] for what was paid, [`lineage`] for which model came from which.
 
@@ -357,11 +357,11 @@ impl Ledger {
 }
 
 /// SQLite's integers are signed; no count of ours reaches 2^63.
-fn signed(value: u64) -> i64 {
+pub(crate) fn signed(value: u64) -> i64 {
     i64::try_from(value).expect("a count below 2^63")
 }
 
-fn unsigned(row: &Row, index: impl rusqlite::RowIndex) -> rusqlite::Result<u64> {
+pub(crate) fn unsigned(row: &Row, index: impl rusqlite::RowIndex) -> rusqlite::Result<u64> {
     row.get::<_, i64>(index).map(|v| v.max(0) as u64)
 }
 

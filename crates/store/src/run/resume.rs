@@ -26,7 +26,7 @@ use crate::error::StoreError;
 use crate::layout::{CHECKPOINTS, LEDGER, METRICS, MODELS, RECIPE, ROLLOUTS, rollout_path};
 use crate::ledger::Ledger;
 use crate::ledger::rows::{Notice, Opening};
-use crate::lock::RunLock;
+use crate::lock::FolderLock;
 use crate::metrics::MetricsFile;
 use crate::writer::Writer;
 use crate::{recipe, withdrawals};
@@ -44,7 +44,7 @@ impl Run {
         let folder = runs.join(name);
         let parsed = recipe::parse(resolved_recipe, &folder.join(RECIPE))?;
         disk.create_dir_all(&folder).map_err(|e| StoreError::io("make", &folder, e))?;
-        let lock = RunLock::take(&folder, name)?;
+        let lock = FolderLock::take(&folder, name)?;
         settle_recipe(&**disk, &folder, name, resolved_recipe, &parsed)?;
         disk.sync(runs).map_err(|e| StoreError::io("sync", runs, e))?;
         let checkpoints = folder.join(CHECKPOINTS);

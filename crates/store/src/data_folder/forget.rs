@@ -1,0 +1,145 @@
+//! Forgetting a record or a person: the text goes, a mark stays.
+//!
+//! The rows are deleted, the freed pages overwritten, the write-ahead log emptied and the file rewritten. What stays is a tombstone, a keyed hash by which the
+//! record is recognised if it comes again, and the ids by which turns refer to it. Files outside the ledger are the caller's: [`Forgotten`] says
+//! which turns to look at.
+
+use rusqlite::params;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{DataFolder, Fault, audit, now_ms};
+use crate::error::StoreError;
+
+/// What to forget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forget {
+    /// A completion's id, an item or a found label, with all that is kept of what was asked.
+    Record(String),
+    /// Everything that was asked under this name. What others asked in the same words stays.
+    User(String),
+}
+
+/// What was forgotten, and what it touched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Forgotten {
+    /// The items.
+    pub items: Vec<String>,
+    /// Completions that are gone.
+    pub requests: u64,
+    /// Verdicts that are gone.
+    pub verdicts: u64,
+    /// Turns that learned from one of them or were judged on it.
+    pub turns: Vec<i64>,
+    /// Models that those turns made, and all that were made from them. They are flagged.
+    pub models: Vec<String>,
+}
+
+impl DataFolder {
+    /// The marks by which a record is recognised after it was forgotten.
+    pub(super) fn tombstones_of(&self, item: &str, user: Option<&str>) -> Vec<String> {
+        let of_user = user.map(|user| self.mark("forgotten user", user));
+        std::iter::once(self.mark("forgotten item", item))
+            .chain(of_user)
+            .map(|mark| mark.to_hex().to_string())
+            .collect()
+    }
+
+    /// Forgets. A name that nothing is known of is marked too, so that it is never collected.
+    ///
+    /// # Errors
+    /// [`StoreError::NotPossible`] for a record that is not there; [`StoreError::Ledger`].
+    pub fn forget(&self, person: &str, what: &Forget) -> Result<Forgotten, StoreError> {
+        let forgotten = self.change(|t| {
+            let list = |sql: &str, of: &str| t.prepare(sql)?.query_map([of], |row| row.get(0))?.collect::<Result<Vec<String>, _>>();
+            let (of_requests, id) = match what {
+                Forget::User(user) => ("user = ?1", user),
+                Forget::Record(id) => ("item IN (SELECT item FROM requests WHERE id = ?1 OR item = ?1)", id),
+            };
+            let requests = list(&format!("SELECT id FROM requests WHERE {of_requests}"), id)?;
+            let mut items = list(&format!("SELECT DISTINCT item FROM requests WHERE {of_requests} ORDER BY item"), id)?;
+            let now = now_ms();
+            let bury = |mark: &str| t.execute("INSERT OR IGNORE INTO tombstones (mark, at_ms) VALUES (?1, ?2)", params![mark, now]);
+            match what {
+                Forget::User(user) => {
+                    bury(&self.tombstones_of("", Some(user))[1])?;
+                }
+                Forget::Record(_) => {
+                    let found = list("SELECT item FROM found_labels WHERE item = ?1 OR document = ?1", id)?;
+                    for item in found {
+                        t.execute("DELETE FROM found_labels WHERE item = ?1", [&item])?;
+                        if !items.contains(&item) {
+                            items.push(item);
+                        }
+                    }
+                    t.execute("DELETE FROM documents WHERE id NOT IN (SELECT document FROM found_labels WHERE document IS NOT NULL)", [])?;
+                    for item in &items {
+                        bury(&self.tombstones_of(item, None)[0])?;
+                    }
+                    if items.is_empty() {
+                        let hint = "a record is a completion's id, an item of `ferule review export`, or a document; a person is --user ID";
+                        return Err(Fault::NotPossible(format!("no record {id}"), hint));
+                    }
+                }
+            }
+            let mut forgotten = Forgotten { items, requests: requests.len() as u64, ..Forgotten::default() };
+            for request in &requests {
+                t.execute("DELETE FROM feedback WHERE request = ?1", [request])?;
+                forgotten.verdicts += t.execute("DELETE FROM verdicts WHERE request = ?1", [request])? as u64;
+                t.execute("DELETE FROM review_items WHERE request = ?1", [request])?;
+                t.execute("DELETE FROM requests WHERE id = ?1", [request])?;
+            }
+            // What others asked in the same words stays, and waits for review with their completion.
+            for item in &forgotten.items {
+                let sql = "INSERT OR IGNORE INTO review_items (item, request, gate, added_ms)
+                           SELECT item, id, ?2, at_ms FROM requests WHERE item = ?1 ORDER BY at_ms, id LIMIT 1";
+                t.execute(sql, params![item, self.is_of_gate(item)])?;
+            }
+            touched(t, &mut forgotten)?;
+            let detail = json!({ "items": forgotten.items, "turns": forgotten.turns, "models": forgotten.models });
+            audit::add(t, person, "forget", if matches!(what, Forget::User(_)) { "a user" } else { "a record" }, detail)?;
+            Ok(forgotten)
+        })?;
+        // secure_delete has overwritten the freed pages; old versions of pages may still stand in the log.
+        self.read(|c| {
+            c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+            c.execute_batch("VACUUM")?;
+            c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        })?;
+        Ok(forgotten)
+    }
+}
+
+/// Finds the turns and models that forgotten items went into, and flags the models.
+fn touched(t: &rusqlite::Transaction, forgotten: &mut Forgotten) -> rusqlite::Result<()> {
+    let (mut turns, mut models) = (std::collections::BTreeSet::new(), Vec::new());
+    for item in &forgotten.items {
+        let mut of_item = t.prepare_cached("SELECT turn FROM turn_records WHERE item = ?1")?;
+        turns.extend(of_item.query_map([item], |row| row.get::<_, i64>(0))?.collect::<Result<Vec<_>, _>>()?);
+    }
+    // A model passes what it learned on to those that were made from it. A turn that was only judged on a record taught nothing.
+    let taught = "SELECT t.candidate, t.incumbent, EXISTS (SELECT 1 FROM turn_records r WHERE r.turn = t.id AND r.role <> 'gate' AND r.item = ?2)
+                  FROM turns t WHERE t.id = ?1 AND t.candidate IS NOT NULL";
+    let all = t
+        .prepare("SELECT id FROM turns ORDER BY id")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<Vec<i64>, _>>()?;
+    for turn in all {
+        for item in &forgotten.items {
+            let mut rows = t.prepare_cached(taught)?;
+            let mut rows = rows.query(params![turn, item])?;
+            if let Some(row) = rows.next()? {
+                let (candidate, incumbent): (String, String) = (row.get(0)?, row.get(1)?);
+                if (row.get::<_, bool>(2)? || models.contains(&incumbent)) && !models.contains(&candidate) {
+                    models.push(candidate);
+                }
+            }
+        }
+    }
+    for model in &models {
+        t.execute("UPDATE models SET flag = 'learned from a forgotten record' WHERE id = ?1", [model])?;
+    }
+    forgotten.turns = turns.into_iter().collect();
+    forgotten.models = models;
+    Ok(())
+}

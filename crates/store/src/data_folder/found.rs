@@ -1,0 +1,72 @@
+//! Documents, and the labels that were found in them. They are metered apart from what experts signed.
+
+use rusqlite::params;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{DataFolder, audit, now_ms};
+use crate::error::StoreError;
+
+/// A label that a document holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FoundLabel {
+    /// Its item: the id of what it asks.
+    pub item: String,
+    /// The document; none for a row of a table.
+    pub document: Option<String>,
+    /// What is asked.
+    pub prompt: String,
+    /// What is right.
+    pub answer: String,
+}
+
+impl DataFolder {
+    /// Keeps documents (id, digest) of one source with the labels found in them. What is known, or was forgotten, is passed over.
+    /// Returns how many labels are new.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`], [`StoreError::DiskFull`].
+    pub fn add_found(
+        &self,
+        source: &str,
+        documents: &[(String, String)],
+        labels: &[FoundLabel],
+    ) -> Result<u64, StoreError> {
+        self.write(|t| {
+            let now = now_ms();
+            let mut document =
+                t.prepare("INSERT OR IGNORE INTO documents (id, source, digest, added_ms) VALUES (?1, ?2, ?3, ?4)")?;
+            for (id, digest) in documents {
+                document.execute(params![id, source, digest, now])?;
+            }
+            let mut insert = t.prepare(
+                "INSERT OR IGNORE INTO found_labels (item, document, prompt, answer, added_ms) SELECT ?1, ?2, ?3, ?4, ?5
+                 WHERE NOT EXISTS (SELECT 1 FROM tombstones WHERE mark = ?6)",
+            )?;
+            let mut added = 0;
+            for label in labels {
+                let mark = &self.tombstones_of(&label.item, None)[0];
+                added +=
+                    insert.execute(params![label.item, label.document, label.prompt, label.answer, now, mark])? as u64;
+            }
+            audit::add(t, "operator", "found", source, json!({ "documents": documents.len(), "labels": added }))?;
+            Ok(added)
+        })
+    }
+
+    /// The found labels of a moment, in milliseconds since 1970 UTC, by item. What was forgotten since is gone.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn found_at(&self, at_ms: i64) -> Result<Vec<FoundLabel>, StoreError> {
+        self.read(|c| {
+            c.prepare_cached(
+                "SELECT item, document, prompt, answer FROM found_labels WHERE added_ms <= ?1 ORDER BY item",
+            )?
+            .query_map([at_ms], |row| {
+                Ok(FoundLabel { item: row.get(0)?, document: row.get(1)?, prompt: row.get(2)?, answer: row.get(3)? })
+            })?
+            .collect()
+        })
+    }
+}

@@ -1,0 +1,273 @@
+//! What waits for a person, in which order, and what people said.
+//!
+//! The order decides what a label is worth. Of the items that train, those that a client did not like come first, then those of which the model
+//! was least sure, then the oldest. Items of the gate come in the order of their ids, which says nothing about them; after every four of the
+//! others there is one. So the gate is not biased by the order.
+
+use rusqlite::{OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{DataFolder, Fault, audit, now_ms};
+use crate::error::StoreError;
+
+/// After how many items that train one of the gate is shown.
+const GATE_EVERY: usize = 4;
+
+/// What a person decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// The completion is right as it is.
+    Accept,
+    /// It is wrong, and this is right.
+    Correct,
+    /// It is wrong.
+    Reject,
+    /// The person cannot tell.
+    Skip,
+}
+
+impl Decision {
+    fn word(self) -> &'static str {
+        match self {
+            Decision::Accept => "accept",
+            Decision::Correct => "correct",
+            Decision::Reject => "reject",
+            Decision::Skip => "skip",
+        }
+    }
+
+    fn of(word: &str) -> Decision {
+        match word {
+            "accept" => Decision::Accept,
+            "correct" => Decision::Correct,
+            "reject" => Decision::Reject,
+            _ => Decision::Skip,
+        }
+    }
+}
+
+/// An item that waits for a person.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Waiting {
+    /// The item.
+    pub item: String,
+    /// The completion that is judged.
+    pub request: String,
+    /// The messages, as a JSON list.
+    pub messages: String,
+    /// What was answered.
+    pub completion: String,
+    /// Why it is here: "gate", "thumb_down", "unsure", "traffic".
+    pub reason: &'static str,
+    /// Whether it is kept for the gate.
+    pub gate: bool,
+    /// How sure the model was.
+    pub confidence: Option<f64>,
+    /// The digest of the model that answered.
+    pub model: String,
+    /// What the client said should have been answered.
+    pub client_correction: Option<String>,
+}
+
+/// A verdict to be signed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Submission {
+    /// The item.
+    pub item: String,
+    /// What was decided.
+    pub decision: Decision,
+    /// What is right, where the decision is [`Decision::Correct`].
+    #[serde(default)]
+    pub correction: Option<String>,
+    /// How long the person looked at it, in seconds.
+    #[serde(default)]
+    pub seconds: f64,
+}
+
+/// A signed verdict that was not revoked.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Signed {
+    /// Its number.
+    pub id: i64,
+    /// The item.
+    pub item: String,
+    /// Whether the item is kept for the gate.
+    pub gate: bool,
+    /// The completion that was judged.
+    pub request: String,
+    /// The messages, as a JSON list.
+    pub messages: String,
+    /// What was answered.
+    pub completion: String,
+    /// Who signed.
+    pub reviewer: String,
+    /// What was decided.
+    pub decision: Decision,
+    /// What is right, where it was corrected.
+    pub correction: Option<String>,
+    /// Seconds that it took.
+    pub seconds: f64,
+    /// When, in milliseconds since 1970 UTC.
+    pub at_ms: i64,
+}
+
+impl Signed {
+    /// The answer that the person signed as right; none where it was only rejected.
+    pub fn right_answer(&self) -> Option<&str> {
+        match self.decision {
+            Decision::Accept => Some(&self.completion),
+            Decision::Correct => self.correction.as_deref(),
+            Decision::Reject | Decision::Skip => None,
+        }
+    }
+}
+
+const WAITING: &str = "
+    SELECT i.item, i.request, i.gate, r.messages, r.completion, r.confidence, r.model, f.thumb, f.correction
+    FROM review_items i JOIN requests r ON r.id = i.request LEFT JOIN feedback f ON f.request = i.request
+    WHERE NOT EXISTS (SELECT 1 FROM verdicts v WHERE v.item = i.item AND v.revoked_ms IS NULL
+                      AND (v.decision <> 'skip' OR v.reviewer = ?1))";
+
+impl DataFolder {
+    /// The items that wait for `reviewer`, in order, at most `limit` of them. What he or she skipped is not among them.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn queue(&self, reviewer: &str, limit: usize) -> Result<Vec<Waiting>, StoreError> {
+        let select = |order: &str| {
+            let sql = format!("{WAITING} {order} LIMIT ?2");
+            self.read(|c| {
+                c.prepare_cached(&sql)?
+                    .query_map(params![reviewer, limit as i64], waiting)?
+                    .collect::<Result<Vec<_>, _>>()
+            })
+        };
+        let training = select(
+            "AND NOT i.gate ORDER BY (f.thumb = 'down') IS NOT TRUE, r.confidence IS NULL, r.confidence, i.added_ms, i.item",
+        )?;
+        let mut gate = select("AND i.gate ORDER BY i.item")?.into_iter();
+        let mut queue = Vec::with_capacity(limit.min(1024));
+        for (place, item) in training.into_iter().enumerate() {
+            queue.push(item);
+            if (place + 1) % GATE_EVERY == 0 {
+                queue.extend(gate.next());
+            }
+        }
+        queue.extend(gate);
+        queue.truncate(limit);
+        Ok(queue)
+    }
+
+    /// Signs a verdict. An item has one that counts; a second person's is refused until the first is revoked. Returns its number.
+    ///
+    /// # Errors
+    /// [`StoreError::NotPossible`] for an unknown item, one that has a verdict, a correction that is missing or has no place, and seconds that
+    /// are no time; [`StoreError::Ledger`].
+    pub fn submit(&self, reviewer: &str, submission: &Submission) -> Result<i64, StoreError> {
+        let Submission { item, decision, correction, seconds } = submission;
+        let correction = correction.as_deref().map(str::trim).filter(|text| !text.is_empty());
+        self.change(|t| {
+            if (*decision == Decision::Correct) != correction.is_some() {
+                let problem = format!("the verdict \"{}\" {}", decision.word(), if correction.is_some() { "takes no correction" } else { "needs a correction" });
+                return Err(Fault::NotPossible(problem, "give a correction with the decision \"correct\" and with no other"));
+            }
+            if !(seconds.is_finite() && *seconds >= 0.0) {
+                return Err(Fault::NotPossible(format!("{seconds} seconds"), "give the seconds that it took, 0 or more"));
+            }
+            let sql = "SELECT request FROM review_items WHERE item = ?1";
+            let Some(request) = t.query_row(sql, [item], |row| row.get::<_, String>(0)).optional()? else {
+                return Err(Fault::NotPossible(format!("no item {item} waits for review"), "`ferule review queue` lists those that do"));
+            };
+            let sql = "SELECT reviewer FROM verdicts WHERE item = ?1 AND revoked_ms IS NULL AND decision <> 'skip'";
+            if let Some(who) = t.query_row(sql, [item], |row| row.get::<_, String>(0)).optional()? {
+                let problem = format!("{item} was judged by {who} already");
+                return Err(Fault::NotPossible(problem, "revoke that verdict first, with `ferule review revoke`"));
+            }
+            t.execute(
+                "INSERT INTO verdicts (item, request, reviewer, decision, correction, seconds, at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![item, request, reviewer, decision.word(), correction, seconds, now_ms()],
+            )?;
+            let id = t.last_insert_rowid();
+            audit::add(t, reviewer, "verdict", &id.to_string(), json!({ "item": item, "decision": decision }))?;
+            Ok(id)
+        })
+    }
+
+    /// Takes a verdict back. It stays in the ledger as revoked, and its item waits again.
+    ///
+    /// # Errors
+    /// [`StoreError::NotPossible`] for a number that is no verdict or was revoked; [`StoreError::Ledger`].
+    pub fn revoke(&self, person: &str, verdict: i64) -> Result<(), StoreError> {
+        self.change(|t| {
+            let sql = "UPDATE verdicts SET revoked_ms = ?2 WHERE id = ?1 AND revoked_ms IS NULL";
+            if t.execute(sql, params![verdict, now_ms()])? == 0 {
+                let hint = "`ferule review export` lists the verdicts that count, with their numbers";
+                return Err(Fault::NotPossible(format!("no verdict {verdict} counts"), hint));
+            }
+            Ok(audit::add(t, person, "verdict_revoked", &verdict.to_string(), json!({}))?)
+        })
+    }
+
+    /// The verdicts that count, in the order in which they were signed; those that skip are left out.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn verdicts(&self) -> Result<Vec<Signed>, StoreError> {
+        self.verdicts_at(i64::MAX)
+    }
+
+    /// As [`Self::verdicts`], as they were at a moment, in milliseconds since 1970 UTC. What was forgotten since is gone.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn verdicts_at(&self, at_ms: i64) -> Result<Vec<Signed>, StoreError> {
+        let sql = format!(
+            "{SIGNED} WHERE v.at_ms <= ?1 AND (v.revoked_ms IS NULL OR v.revoked_ms > ?1) AND v.decision <> 'skip' ORDER BY v.id"
+        );
+        self.read(|c| c.prepare_cached(&sql)?.query_map([at_ms], signed)?.collect())
+    }
+}
+
+const SIGNED: &str =
+    "SELECT v.*, i.gate, r.messages, r.completion FROM verdicts v JOIN review_items i ON i.item = v.item
+                      JOIN requests r ON r.id = v.request";
+
+fn signed(row: &Row) -> rusqlite::Result<Signed> {
+    Ok(Signed {
+        id: row.get("id")?,
+        item: row.get("item")?,
+        gate: row.get("gate")?,
+        request: row.get("request")?,
+        messages: row.get("messages")?,
+        completion: row.get("completion")?,
+        reviewer: row.get("reviewer")?,
+        decision: Decision::of(&row.get::<_, String>("decision")?),
+        correction: row.get("correction")?,
+        seconds: row.get("seconds")?,
+        at_ms: row.get("at_ms")?,
+    })
+}
+
+fn waiting(row: &Row) -> rusqlite::Result<Waiting> {
+    let (gate, confidence): (bool, Option<f64>) = (row.get("gate")?, row.get("confidence")?);
+    let thumb: Option<String> = row.get("thumb")?;
+    let reason = match (gate, thumb.as_deref(), confidence) {
+        (true, _, _) => "gate",
+        (false, Some("down"), _) => "thumb_down",
+        (false, _, Some(_)) => "unsure",
+        (false, _, None) => "traffic",
+    };
+    Ok(Waiting {
+        item: row.get("item")?,
+        request: row.get("request")?,
+        messages: row.get("messages")?,
+        completion: row.get("completion")?,
+        reason,
+        gate,
+        confidence,
+        model: row.get("model")?,
+        client_correction: row.get("correction")?,
+    })
+}
