@@ -12,6 +12,7 @@ use kernels::rng::Key;
 use kernels::{Queue, Real};
 use lm::Model;
 use lm::generate::Sampling;
+use lm::tokenizer::Tokenizer;
 use serde::Serialize;
 
 use crate::error::TrainError;
@@ -221,17 +222,21 @@ fn votes(grades: &[Grade]) -> Vec<(Option<&str>, bool)> {
     grades.iter().map(|grade| (grade.answer_key.as_deref(), grade.correct)).collect()
 }
 
-/// The probability that the model gives its answer after its own reasoning: the product over the tokens after `<answer>`, or over the
-/// whole completion if it has no such tag.
 fn confidence(prompting: &Prompting, rollout: &Rollout) -> f64 {
+    answer_probability(&prompting.tokenizer, &rollout.tokens, &rollout.logprobs)
+}
+
+/// The probability that a model gives its answer after its own reasoning: the product over the tokens after `<answer>`, or over the whole
+/// completion if it has no such tag.
+pub fn answer_probability(tokenizer: &Tokenizer, tokens: &[u32], logprobs: &[f32]) -> f64 {
     const MARK: &str = "<answer>";
-    let whole = rollout.tokens.len();
-    let start = if rollout.text.contains(MARK) {
+    let whole = tokens.len();
+    let start = if tokenizer.decode(tokens, false).contains(MARK) {
         let lengths: Vec<usize> = (0..whole).collect();
         // Whether a prefix of this length contains the mark: false up to some length, then true.
-        lengths.partition_point(|&length| !prompting.tokenizer.decode(&rollout.tokens[..length], false).contains(MARK))
+        lengths.partition_point(|&length| !tokenizer.decode(&tokens[..length], false).contains(MARK))
     } else {
         0
     };
-    rollout.logprobs[start.min(whole)..].iter().map(|&logprob| f64::from(logprob)).sum::<f64>().exp()
+    logprobs[start.min(whole)..].iter().map(|&logprob| f64::from(logprob)).sum::<f64>().exp()
 }

@@ -38,6 +38,7 @@ use tasks::{Case, Task};
 
 pub use extent::Extent;
 use heldout::Heldout;
+pub use weights::digest_of;
 
 /// A finished pipeline.
 #[derive(Debug)]

@@ -328,7 +328,7 @@ struct Texts<'a> {
 
 struct RunningText<'a> {
     decoder: lm::tokenizer::DecodeStream<'a>,
-    stops: StopStrings<'a>,
+    stops: StopStrings,
     text: String,
 }
 

@@ -7,31 +7,40 @@
 //! To add a command: a file beside these, and a line in [`Command`] and in [`run()`].
 
 mod asking;
+mod audit;
 mod bench;
 mod chat;
 mod compare;
 mod convert;
+mod data_argument;
 mod doctor;
 mod dry_run;
 mod eval;
 mod explain;
-mod generate;
+mod flywheel;
+mod forget;
+pub mod generate;
 mod grade;
 mod init;
 mod input_lines;
+mod interrupt;
 mod ladder;
+mod lineage;
 mod ls;
 mod machine;
-mod model_argument;
+pub mod model_argument;
 mod output;
+mod person;
 mod progress;
+mod promote;
 mod pull;
 mod report;
 mod run;
 mod run_model;
 mod score;
 mod seeds;
-mod stop_strings;
+mod serve;
+pub mod stop_strings;
 mod table;
 mod task;
 mod withdraw;
@@ -75,6 +84,22 @@ enum Command {
     Init(init::Arguments),
     /// Take records out of every run to come, and name the weights they touched
     Withdraw(withdraw::Arguments),
+    /// Answer on an HTTP API that OpenAI's clients speak; collect, review
+    Serve(serve::Arguments),
+    /// Who may sign verdicts and promote models
+    Person(person::Arguments),
+    /// Turn signed verdicts into a better model: train, compare, promote
+    Flywheel(flywheel::Arguments),
+    /// Put a model into service
+    Promote(promote::PromoteArguments),
+    /// Put the model before the present one back into service
+    Rollback(promote::RollbackArguments),
+    /// From a model to the labels, documents and people behind it, and back
+    Lineage(lineage::Arguments),
+    /// Remove a record's or a person's text, and name the models that learned from it
+    Forget(forget::Arguments),
+    /// Who did what in the data folder, and whether the list is whole
+    Audit(audit::Arguments),
     /// Log-probabilities of texts or token ids, read as JSON lines
     Score(score::Arguments),
     /// Continue prompts and conversations, read as JSON lines
@@ -117,6 +142,14 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Grade(arguments) => grade::run(arguments),
         Command::Init(arguments) => init::run(arguments),
         Command::Withdraw(arguments) => withdraw::run(arguments),
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Person(arguments) => person::run(arguments),
+        Command::Flywheel(arguments) => flywheel::run(arguments),
+        Command::Promote(arguments) => promote::promote(arguments),
+        Command::Rollback(arguments) => promote::rollback(arguments),
+        Command::Lineage(arguments) => lineage::run(arguments),
+        Command::Forget(arguments) => forget::run(arguments),
+        Command::Audit(arguments) => audit::run(arguments),
         Command::Score(arguments) => score::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Chat(arguments) => chat::run(arguments),

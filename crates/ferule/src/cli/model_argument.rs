@@ -64,6 +64,8 @@ impl ComputeArguments {
 /// A model on disk with everything around it, before its weights are read.
 pub struct OpenModel {
     pub name: String,
+    /// Where it lies; none for a repository of the cache.
+    pub path: Option<PathBuf>,
     pub checkpoint: Checkpoint,
     /// The task of the run that made it.
     pub task: Option<toml::Table>,
@@ -85,7 +87,8 @@ impl ModelArguments {
             true => ComputeDType::F32,
             false => ComputeDType::Bf16,
         });
-        Ok(OpenModel { name: self.model.display().to_string(), checkpoint, task, dtype, queue })
+        let place = path.exists().then(|| path.clone());
+        Ok(OpenModel { name: self.model.display().to_string(), path: place, checkpoint, task, dtype, queue })
     }
 }
 

@@ -1,8 +1,6 @@
 //! `ferule run RECIPE`: runs the whole pipeline, or resumes it; with `--seeds`, once for each of several seeds.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use kernels::{Isa, Queue, Real, bf16};
@@ -15,6 +13,7 @@ use train::pipeline::{Extent, Finished, run_part};
 use train::recipe::Recipe;
 
 use super::dry_run;
+use super::interrupt::stopped_by_signal;
 use super::ladder;
 use super::machine;
 use super::model_argument::pulled;
@@ -181,17 +180,4 @@ fn go<T: Real>(
         });
     }
     Ok(finished)
-}
-
-/// A flag that Ctrl-C and a termination signal raise. A second signal ends the process: the run's files survive that too.
-fn stopped_by_signal() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let raised = stop.clone();
-    ctrlc::set_handler(move || {
-        if raised.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nfinishing the step and saving; once more to stop at once");
-    })?;
-    Ok(stop)
 }

@@ -5,16 +5,16 @@
 
 /// A stream of text cut at the first stop string.
 #[derive(Clone, Debug)]
-pub struct StopStrings<'a> {
-    stops: &'a [String],
+pub struct StopStrings {
+    stops: Vec<String>,
     held: String,
     stopped: bool,
 }
 
-impl<'a> StopStrings<'a> {
+impl StopStrings {
     /// Watches for `stops`; empty ones never match.
-    pub fn new(stops: &'a [String]) -> Self {
-        Self { stops, held: String::new(), stopped: false }
+    pub fn new(stops: &[String]) -> Self {
+        Self { stops: stops.to_vec(), held: String::new(), stopped: false }
     }
 
     /// Takes more text and returns what may be shown.

@@ -3,6 +3,7 @@
 // Every test file uses its own part of this.
 #![allow(dead_code)]
 
+pub mod http;
 pub mod recipe;
 
 use std::io::Write;

@@ -14,7 +14,7 @@
 //!
 //! Source: Yu et al. 2022, Orca (OSDI 22); Kwon et al. 2023, arXiv 2309.06180.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use kernels::gemm::{Epilogue, matmul};
 use kernels::ops::head::{head_statistics, top_k_rows};
@@ -135,7 +135,9 @@ pub struct Scheduler<T: Real> {
     scratch: Scratch,
     gathered: Buffer<T>,
     logits: Buffer<f32>,
-    requests: Vec<Option<(Request, usize)>>,
+    /// The requests that have completions to come, with how many.
+    requests: BTreeMap<usize, (Request, usize)>,
+    submitted: usize,
     waiting: VecDeque<Sequence>,
     running: Vec<Sequence>,
     admitted: u64,
@@ -156,7 +158,8 @@ impl<T: Real> Scheduler<T> {
             scratch: Scratch::new(queue.device()),
             gathered: Buffer::zeros(queue.device(), block * config.hidden_size),
             logits: Buffer::zeros(queue.device(), block * config.vocab_size),
-            requests: Vec::new(),
+            requests: BTreeMap::new(),
+            submitted: 0,
             waiting: VecDeque::new(),
             running: Vec::new(),
             admitted: 0,
@@ -194,7 +197,8 @@ impl<T: Real> Scheduler<T> {
         assert!(!request.prompt.is_empty() && request.samples > 0 && request.max_new_tokens > 0, "an empty request");
         let most = request.prompt.len() + request.max_new_tokens;
         assert!(most <= self.capacity_tokens(), "{most} tokens in a cache of {}", self.capacity_tokens());
-        let index = self.requests.len();
+        let index = self.submitted;
+        self.submitted += 1;
         // A group larger than the batch runs as several, and each has a prefill of its own.
         for samples in (0..request.samples).collect::<Vec<_>>().chunks(self.limits.sequences) {
             self.waiting.push_back(Sequence {
@@ -208,7 +212,7 @@ impl<T: Real> Scheduler<T> {
             });
         }
         let samples = request.samples;
-        self.requests.push(Some((request, samples)));
+        self.requests.insert(index, (request, samples));
         index
     }
 
@@ -324,7 +328,7 @@ impl<T: Real> Scheduler<T> {
     }
 
     fn request(&self, sequence: &Sequence) -> &Request {
-        &self.requests[sequence.request].as_ref().expect("a request lives as long as its sequences").0
+        &self.requests.get(&sequence.request).expect("a request lives as long as its sequences").0
     }
 
     /// Draws a token for every sequence that is ready.
@@ -366,8 +370,7 @@ impl<T: Real> Scheduler<T> {
         let mut finished: Vec<(usize, Finish)> = Vec::new();
         for (&(index, _), token) in ready.iter().zip(tokens) {
             let sequence = &mut self.running[index];
-            let request =
-                &self.requests[sequence.request].as_ref().expect("a request lives as long as its sequences").0;
+            let request = &self.requests.get(&sequence.request).expect("a request lives as long as its sequences").0;
             let flow = watch(sequence.request, sequence.samples[0], &token);
             sequence.tokens.push(token.id);
             let stop = request.stop_tokens.contains(&token.id);
@@ -386,13 +389,11 @@ impl<T: Real> Scheduler<T> {
         for (index, finish) in finished {
             let mut sequence = self.running.swap_remove(index);
             self.cache.release(&mut sequence.table);
-            let entry = &mut self.requests[sequence.request];
-            let left = entry.as_mut().map_or(0, |(_, left)| {
+            if let Some((_, left)) = self.requests.get_mut(&sequence.request) {
                 *left -= 1;
-                *left
-            });
-            if left == 0 {
-                *entry = None;
+                if *left == 0 {
+                    self.requests.remove(&sequence.request);
+                }
             }
             completions.push(Completion {
                 request: sequence.request,
@@ -462,7 +463,7 @@ pub fn generate<T: Real>(
     watch: &mut dyn FnMut(usize, usize, &Token) -> Flow,
 ) -> Vec<Vec<Completion>> {
     let shapes: Vec<usize> = requests.iter().map(|request| request.samples).collect();
-    let first = scheduler.requests.len();
+    let first = scheduler.submitted;
     for request in requests {
         scheduler.submit(request);
     }

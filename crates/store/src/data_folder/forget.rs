@@ -45,6 +45,23 @@ impl DataFolder {
             .collect()
     }
 
+    /// The turns that learned from what would be forgotten or were judged on it, so that their files can be erased first.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn turns_touched_by(&self, what: &Forget) -> Result<Vec<i64>, StoreError> {
+        let (of_items, id) = match what {
+            Forget::User(user) => ("SELECT item FROM requests WHERE user = ?1", user),
+            Forget::Record(id) => (
+                "SELECT item FROM requests WHERE id = ?1 OR item = ?1
+                 UNION SELECT item FROM found_labels WHERE item = ?1 OR document = ?1",
+                id,
+            ),
+        };
+        let sql = format!("SELECT DISTINCT turn FROM turn_records WHERE item IN ({of_items}) ORDER BY turn");
+        self.read(|c| c.prepare(&sql)?.query_map([id], |row| row.get(0))?.collect())
+    }
+
     /// Forgets. A name that nothing is known of is marked too, so that it is never collected.
     ///
     /// # Errors

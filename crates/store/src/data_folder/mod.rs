@@ -131,6 +131,31 @@ impl DataFolder {
         &self.folder
     }
 
+    /// Makes a folder inside for its owner alone, and those above it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn private_subfolder(&self, folder: &Path) -> Result<(), StoreError> {
+        private_folder(folder)
+    }
+
+    /// The folder of a turn.
+    pub fn turn_folder(&self, turn: i64) -> PathBuf {
+        self.folder.join("turns").join(format!("{turn:04}"))
+    }
+
+    /// A path as the ledger keeps it: from the folder where it lies inside, so that the folder may be moved, and whole otherwise.
+    pub fn relative(&self, path: &Path) -> String {
+        let whole = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let folder = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
+        whole.strip_prefix(folder).unwrap_or(&whole).to_string_lossy().into_owned()
+    }
+
+    /// Where a path of the ledger leads.
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        self.folder.join(path)
+    }
+
     /// A hash of some text under the folder's key: nobody without the key can tell whether it is that of a text he guesses.
     pub fn mark(&self, purpose: &str, text: &str) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{DataFolder, Fault, audit, now_ms};
 use crate::error::StoreError;
+use crate::ledger::unsigned;
 
 /// After how many items that train one of the gate is shown.
 const GATE_EVERY: usize = 4;
@@ -65,10 +66,21 @@ pub struct Waiting {
     pub gate: bool,
     /// How sure the model was.
     pub confidence: Option<f64>,
+}
+
+/// What a reviewer is told of an item after the verdict.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Behind {
     /// The digest of the model that answered.
     pub model: String,
-    /// What the client said should have been answered.
+    /// How sure it was.
+    pub confidence: Option<f64>,
+    /// The client's thumb.
+    pub thumb: Option<String>,
+    /// What the client says should have been answered.
     pub client_correction: Option<String>,
+    /// Why.
+    pub client_reason: Option<String>,
 }
 
 /// A verdict to be signed.
@@ -125,7 +137,7 @@ impl Signed {
 }
 
 const WAITING: &str = "
-    SELECT i.item, i.request, i.gate, r.messages, r.completion, r.confidence, r.model, f.thumb, f.correction
+    SELECT i.item, i.request, i.gate, r.messages, r.completion, r.confidence, f.thumb
     FROM review_items i JOIN requests r ON r.id = i.request LEFT JOIN feedback f ON f.request = i.request
     WHERE NOT EXISTS (SELECT 1 FROM verdicts v WHERE v.item = i.item AND v.revoked_ms IS NULL
                       AND (v.decision <> 'skip' OR v.reviewer = ?1))";
@@ -158,6 +170,36 @@ impl DataFolder {
         queue.extend(gate);
         queue.truncate(limit);
         Ok(queue)
+    }
+
+    /// How many items wait for `reviewer`.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn waiting_for(&self, reviewer: &str) -> Result<u64, StoreError> {
+        let sql = format!("SELECT count(*) FROM ({WAITING})");
+        self.read(|c| c.prepare_cached(&sql)?.query_row([reviewer], |row| unsigned(row, 0)))
+    }
+
+    /// What a blind verdict did not know of an item; none for an unknown one.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn behind(&self, item: &str) -> Result<Option<Behind>, StoreError> {
+        let sql = "SELECT r.model, r.confidence, f.thumb, f.correction, f.reason FROM review_items i
+                   JOIN requests r ON r.id = i.request LEFT JOIN feedback f ON f.request = i.request WHERE i.item = ?1";
+        self.read(|c| {
+            c.query_row(sql, [item], |row| {
+                Ok(Behind {
+                    model: row.get(0)?,
+                    confidence: row.get(1)?,
+                    thumb: row.get(2)?,
+                    client_correction: row.get(3)?,
+                    client_reason: row.get(4)?,
+                })
+            })
+            .optional()
+        })
     }
 
     /// Signs a verdict. An item has one that counts; a second person's is refused until the first is revoked. Returns its number.
@@ -267,7 +309,5 @@ fn waiting(row: &Row) -> rusqlite::Result<Waiting> {
         reason,
         gate,
         confidence,
-        model: row.get("model")?,
-        client_correction: row.get("correction")?,
     })
 }

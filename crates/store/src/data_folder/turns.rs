@@ -61,7 +61,7 @@ pub struct Turn {
     pub look: u64,
     /// The comparison's figures.
     pub outcome: Option<Value>,
-    /// "promoted" or "refused"; none while it is not decided.
+    /// "promoted", "refused" or "abandoned"; none while it is not decided.
     pub decision: Option<String>,
 }
 
@@ -157,6 +157,25 @@ impl DataFolder {
                 audit::add(t, person, "promote", candidate, json!({ "reason": reason }))?;
             }
             Ok(())
+        })
+    }
+
+    /// Gives up an open turn. Its verdicts are new again.
+    ///
+    /// # Errors
+    /// [`StoreError::NotPossible`] where it is not open; [`StoreError::Ledger`].
+    pub fn abandon_turn(&self, person: &str, id: i64) -> Result<(), StoreError> {
+        self.change(|t| {
+            let sql = "UPDATE turns SET decision = 'abandoned' WHERE id = ?1 AND decision IS NULL";
+            if t.execute(sql, [id])? == 0 {
+                return Err(Fault::NotPossible(
+                    format!("turn {id} is not open"),
+                    "`ferule flywheel status` lists the turns",
+                ));
+            }
+            // Nothing was learned from them: the next turn takes them as new.
+            t.execute("DELETE FROM turn_records WHERE turn = ?1", [id])?;
+            Ok(audit::add(t, person, "turn_abandoned", &id.to_string(), json!({}))?)
         })
     }
 

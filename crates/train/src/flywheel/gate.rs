@@ -87,6 +87,22 @@ pub fn reach(items: usize, discordant: f64, looks: Looks) -> Reach {
     Reach { items, smallest_difference: smallest, items_for_half: (discordant * (z / wanted).powi(2)).ceil() as usize }
 }
 
+/// McNemar's exact test: the chance of as many gains among the discordant items, or more, if gains and losses were equally likely.
+fn exact_test(pairs: &[(f64, f64)]) -> f64 {
+    let count = |of: fn(&&(f64, f64)) -> bool| pairs.iter().filter(of).count() as u64;
+    let (gains, losses) = (count(|(before, after)| after > before), count(|(before, after)| after < before));
+    match gains {
+        0 => 1.0,
+        gains => Binomial::new(0.5, gains + losses).map_or(1.0, |chance| chance.sf(gains - 1)),
+    }
+}
+
+/// Whether [`compare`] promotes, without the figures.
+pub fn promotes(pairs: &[(f64, f64)], looks: Looks, key: Key) -> bool {
+    // The bootstrap is slow, and needed only where the test rejects.
+    exact_test(pairs) <= looks.level() && compare(pairs, looks, key).promoted
+}
+
 /// Compares two models on the same items.
 ///
 /// * `pairs`: for each item, whether the incumbent and whether the candidate was right (1 or 0).
@@ -96,12 +112,7 @@ pub fn reach(items: usize, discordant: f64, looks: Looks) -> Reach {
 pub fn compare(pairs: &[(f64, f64)], looks: Looks, key: Key) -> Comparison {
     let level = looks.level();
     let interval = paired_bootstrap_at(&[pairs.to_vec()], RESAMPLES, level, key);
-    let count = |of: fn(&&(f64, f64)) -> bool| pairs.iter().filter(of).count() as u64;
-    let (gains, losses) = (count(|(before, after)| after > before), count(|(before, after)| after < before));
-    let p_value = match gains + losses {
-        0 => 1.0,
-        n => Binomial::new(0.5, n).map_or(1.0, |chance| if gains == 0 { 1.0 } else { chance.sf(gains - 1) }),
-    };
+    let p_value = exact_test(pairs);
     let mean = |of: fn(&(f64, f64)) -> f64| pairs.iter().map(of).sum::<f64>() / pairs.len() as f64;
     let spent = looks.look > looks.planned;
     let promoted = !spent && interval.low > 0.0 && p_value <= level;
@@ -181,12 +192,7 @@ mod tests {
                             _ => (1.0, 1.0),
                         })
                         .collect();
-                    let (gains, losses) =
-                        pairs.iter().fold((0, 0), |(g, l), p| (g + u64::from(p.1 > p.0), l + u64::from(p.1 < p.0)));
-                    // The bootstrap is slow; the exact test alone decides more often than both, so it bounds the share from above.
-                    gains + losses > 0
-                        && gains > 0
-                        && Binomial::new(0.5, gains + losses).unwrap().sf(gains - 1) <= LEVEL
+                    promotes(&pairs, ONE, Key::new(1))
                 })
                 .count();
             lucky as f64 / turns as f64

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use kernels::Queue;
 use kernels::rng::Key;
+use kernels::{Device, Queue};
 use lm::Arena;
-use lm::checkpoint::Storage;
 use lm::checkpoint::huggingface::{Companions, GenerationConfig, save};
+use lm::checkpoint::{Checkpoint, Storage};
 use lm::config::Config;
 use lm::tokenizer::Tokenizer;
 use store::{ModelDigest, Run};
@@ -115,6 +115,14 @@ pub(super) fn export(trainer: &Trainer, model: &str) -> Result<String, TrainErro
     save(export.folder(), companions, weights, Storage::F32)?;
     export.finish()?;
     digest(weights)
+}
+
+/// The digest of a model on disk: that of its weights in f32, as a stage's row in the ladder has it.
+///
+/// # Errors
+/// Weights that cannot be read.
+pub fn digest_of(device: Device, checkpoint: &Checkpoint) -> Result<String, TrainError> {
+    digest(&Arena::load(device, checkpoint.config(), checkpoint.tensors())?)
 }
 
 /// BLAKE3 over name, dtype, shape and little-endian bytes of the tensors in name order.

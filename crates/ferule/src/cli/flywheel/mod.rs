@@ -1,0 +1,39 @@
+//! `ferule flywheel`: trains candidates from signed verdicts, and promotes what is better than the model in service.
+//!
+//! [`turn`] makes one turn, [`replay`] makes the recorded ones again without what was forgotten, [`simulate`] asks how often the gate would promote by chance,
+//! [`status`] tells where the wheel stands.
+
+mod replay;
+mod run_turn;
+mod simulate;
+mod status;
+mod turn;
+
+/// What `ferule flywheel` is told.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Train a candidate from signed verdicts, compare it with the model in service, and promote it if it is better
+    Turn(turn::Arguments),
+    /// What waits, what was signed, what the gate can show, and the turns so far
+    Status(status::Arguments),
+    /// Make the recorded turns again without what was forgotten since
+    Replay(replay::Arguments),
+    /// How often the gate would promote a candidate that is no better, resampling a turn's outcomes
+    Simulate(simulate::Arguments),
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.command {
+        Command::Turn(arguments) => turn::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+        Command::Replay(arguments) => replay::run(arguments),
+        Command::Simulate(arguments) => simulate::run(arguments),
+    }
+}

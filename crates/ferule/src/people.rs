@@ -1,0 +1,77 @@
+//! The people who sign verdicts and promote models, and their personal tokens.
+//!
+//! A token is 256 random bits, shown once. The ledger keeps an Argon2id hash of it. Commands read a person's token from `FERULE_TOKEN`, never from the command line, where other
+//! users of the machine could see it.
+
+use anyhow::Context;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier, SaltString};
+use argon2::{Argon2, PasswordHash};
+use store::DataFolder;
+
+use crate::outcome::{WrongUse, failure};
+
+/// The variable that holds a person's token.
+const VARIABLE: &str = "FERULE_TOKEN";
+/// What every token begins with, so that one in a wrong place is recognised.
+const PREFIX: &str = "ferule_";
+
+/// A fresh token and its hash.
+///
+/// # Errors
+/// No random numbers.
+pub fn fresh_token() -> anyhow::Result<(String, String)> {
+    let mut bits = [0; 32];
+    getrandom::fill(&mut bits).context("no random numbers")?;
+    let token = format!("{PREFIX}{}", bits.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).context("no random numbers")?;
+    let salt = SaltString::encode_b64(&salt).map_err(|error| anyhow::anyhow!("cannot make a salt: {error}"))?;
+    let hash = Argon2::default()
+        .hash_password(token.as_bytes(), &salt)
+        .map_err(|error| anyhow::anyhow!("cannot hash the token: {error}"))?
+        .to_string();
+    Ok((token, hash))
+}
+
+/// Whose token this is.
+///
+/// # Errors
+/// A ledger that cannot be read.
+pub fn owner(data: &DataFolder, token: &str) -> anyhow::Result<Option<String>> {
+    // Hashing is slow on purpose; what is no token at all is not worth it.
+    if !token.starts_with(PREFIX) {
+        return Ok(None);
+    }
+    let fits = |hash: &str| {
+        PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(token.as_bytes(), &hash).is_ok())
+    };
+    Ok(data.people()?.into_iter().find(|person| fits(&person.token_hash)).map(|person| person.name))
+}
+
+/// The person whose token is in `FERULE_TOKEN`.
+///
+/// # Errors
+/// No token, or nobody's.
+pub fn signed_in(data: &DataFolder) -> anyhow::Result<String> {
+    let Ok(token) = std::env::var(VARIABLE) else {
+        let hint = format!("`ferule person add NAME` makes a token; put it into the variable {VARIABLE}");
+        return Err(WrongUse::error("a verdict needs a person who signs it", hint));
+    };
+    owner(data, token.trim())?.ok_or_else(|| {
+        failure(
+            format!("{VARIABLE} is nobody's token"),
+            "`ferule person add NAME` makes a new one; the old one is void then",
+        )
+    })
+}
+
+/// The person whose token is in `FERULE_TOKEN`, or the operator of this machine where there is none and no server serves from the data folder.
+///
+/// # Errors
+/// As [`signed_in`].
+pub fn signed_in_or_operator(data: &DataFolder) -> anyhow::Result<String> {
+    match std::env::var_os(VARIABLE).is_some() || data.is_served() {
+        true => signed_in(data),
+        false => Ok("operator".to_string()),
+    }
+}

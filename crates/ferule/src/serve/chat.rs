@@ -1,0 +1,282 @@
+//! `/v1/chat/completions`: the request as it is read, and the answer as it is written.
+//!
+//! A field that cannot be honoured is refused. Nothing that a client asks for is left out in silence.
+
+use lm::generate::Sampling;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::engine::{Answer, Shared};
+use super::problem::Problem;
+
+/// Stop strings that a request may have, as in OpenAI's API.
+const STOPS: usize = 4;
+/// Completions that a request may ask for.
+const MOST_SAMPLES: u64 = 64;
+
+/// A request's body.
+#[derive(Debug, Deserialize)]
+struct Body {
+    messages: Vec<Value>,
+    model: Option<String>,
+    max_tokens: Option<u64>,
+    max_completion_tokens: Option<u64>,
+    temperature: Option<f64>,
+    top_p: Option<f64>,
+    seed: Option<i64>,
+    stop: Option<Value>,
+    n: Option<u64>,
+    stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
+    logprobs: Option<bool>,
+    top_logprobs: Option<u64>,
+    user: Option<String>,
+    store: Option<bool>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The messages, each with `role` and a text as `content`.
+    pub messages: Vec<Value>,
+    /// The model that it names.
+    pub model: Option<String>,
+    /// Where a completion is cut, where that is said.
+    pub max_tokens: Option<usize>,
+    /// Divides the logits, where that is said.
+    pub temperature: Option<f32>,
+    /// The probability mass that is kept, where that is said.
+    pub top_p: Option<f32>,
+    /// The seed, where there is one.
+    pub seed: Option<u64>,
+    /// Texts before which a completion ends.
+    pub stops: Vec<String>,
+    /// Completions.
+    pub samples: usize,
+    /// Whether the answer comes piece by piece.
+    pub stream: bool,
+    /// Whether a stream ends with the count of tokens.
+    pub include_usage: bool,
+    /// Most likely tokens to report at each place; none where no log-probabilities are asked for.
+    pub top_logprobs: Option<usize>,
+    /// Who asks.
+    pub user: Option<String>,
+    /// Whether the exchange may be kept.
+    pub store: bool,
+}
+
+/// Fields that mean nothing to an answer, and what they may be without changing it.
+fn harmless(name: &str, value: &Value) -> bool {
+    match name {
+        "metadata" | "service_tier" | "prompt_cache_key" | "safety_identifier" => true,
+        "frequency_penalty" | "presence_penalty" => value.as_f64() == Some(0.0),
+        "logit_bias" => value.as_object().is_some_and(Map::is_empty),
+        "response_format" => value["type"] == "text",
+        "tools" | "functions" => value.as_array().is_some_and(Vec::is_empty),
+        "tool_choice" | "function_call" => value == "none",
+        "parallel_tool_calls" => true,
+        _ => false,
+    }
+}
+
+impl Asked {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// What is no JSON, has a wrong type, or asks for something that this server does not do.
+    pub fn read(body: &[u8]) -> Result<Asked, Problem> {
+        let body: Body = serde_json::from_slice(body)
+            .map_err(|error| Problem::malformed(format!("the body cannot be read: {error}")))?;
+        for (name, value) in &body.rest {
+            if !value.is_null() && !harmless(name, value) {
+                return Err(Problem::wrong(name, format!("`{name}` is not supported with this value: leave it out")));
+            }
+        }
+        let range = |name: &str, value: Option<f64>, low: f64, high: f64| match value {
+            Some(value) if !(low..=high).contains(&value) => {
+                Err(Problem::wrong(name, format!("`{name}` is from {low} to {high}, not {value}")))
+            }
+            value => Ok(value.map(|value| value as f32)),
+        };
+        let temperature = range("temperature", body.temperature, 0.0, 2.0)?;
+        let top_p = range("top_p", body.top_p, 0.0, 1.0)?;
+        if top_p == Some(0.0) {
+            return Err(Problem::wrong("top_p", "`top_p` is above 0; for the most likely token write temperature 0"));
+        }
+        let samples = body.n.unwrap_or(1);
+        if !(1..=MOST_SAMPLES).contains(&samples) {
+            return Err(Problem::wrong("n", format!("`n` is from 1 to {MOST_SAMPLES}")));
+        }
+        let max_tokens = body.max_completion_tokens.or(body.max_tokens);
+        if max_tokens == Some(0) {
+            return Err(Problem::wrong("max_tokens", "`max_tokens` is 1 or more"));
+        }
+        let (stream, logprobs) = (body.stream.unwrap_or(false), body.logprobs.unwrap_or(false));
+        if stream && logprobs {
+            return Err(Problem::wrong("logprobs", "log-probabilities are not streamed: ask without `stream`"));
+        }
+        if body.top_logprobs.is_some() && !logprobs {
+            return Err(Problem::wrong("top_logprobs", "`top_logprobs` needs `logprobs`: true"));
+        }
+        if body.top_logprobs.unwrap_or(0) > 20 {
+            return Err(Problem::wrong("top_logprobs", "`top_logprobs` is from 0 to 20"));
+        }
+        Ok(Asked {
+            messages: messages(&body.messages)?,
+            model: body.model,
+            max_tokens: max_tokens.map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
+            temperature,
+            top_p,
+            seed: body.seed.map(|seed| seed as u64),
+            stops: stops(body.stop)?,
+            samples: samples as usize,
+            stream,
+            include_usage: body.stream_options.unwrap_or_default().include_usage.unwrap_or(false),
+            top_logprobs: logprobs.then(|| body.top_logprobs.unwrap_or(0) as usize),
+            user: body.user.filter(|user| !user.is_empty()),
+            store: body.store.unwrap_or(true),
+        })
+    }
+
+    /// How tokens are drawn: as asked, or else plainly from the whole distribution.
+    pub fn sampling(&self) -> Sampling {
+        let plain = Sampling::default();
+        Sampling {
+            temperature: self.temperature.unwrap_or(plain.temperature),
+            top_p: self.top_p.unwrap_or(plain.top_p),
+            ..plain
+        }
+    }
+}
+
+/// Messages whose contents are plain texts.
+fn messages(list: &[Value]) -> Result<Vec<Value>, Problem> {
+    if list.is_empty() {
+        return Err(Problem::wrong("messages", "there is no message"));
+    }
+    list.iter()
+        .enumerate()
+        .map(|(place, message)| {
+            let wrong = |what: &str| Problem::wrong(format!("messages[{place}]"), format!("messages[{place}] {what}"));
+            let role = message["role"].as_str().ok_or_else(|| wrong("has no role"))?;
+            if !["system", "developer", "user", "assistant"].contains(&role) {
+                return Err(wrong("has a role that is not system, developer, user or assistant"));
+            }
+            let content = match &message["content"] {
+                Value::String(text) => text.clone(),
+                Value::Array(parts) => parts
+                    .iter()
+                    .map(|part| part["text"].as_str().filter(|_| part["type"] == "text"))
+                    .collect::<Option<String>>()
+                    .ok_or_else(|| wrong("has a part that is no text"))?,
+                _ => return Err(wrong("has no text as content")),
+            };
+            let role = if role == "developer" { "system" } else { role };
+            Ok(json!({ "role": role, "content": content }))
+        })
+        .collect()
+}
+
+fn stops(value: Option<Value>) -> Result<Vec<String>, Problem> {
+    let wrong = || Problem::wrong("stop", format!("`stop` is a text or a list of up to {STOPS} texts"));
+    let list = match value {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::String(text)) => vec![text],
+        Some(Value::Array(list)) if list.len() <= STOPS => {
+            list.into_iter().map(|stop| stop.as_str().map(String::from)).collect::<Option<_>>().ok_or_else(wrong)?
+        }
+        Some(_) => return Err(wrong()),
+    };
+    if list.iter().any(String::is_empty) { Err(wrong()) } else { Ok(list) }
+}
+
+/// Tokens of a prompt and of its completions.
+pub fn usage(prompt: usize, completions: usize) -> Value {
+    json!({ "prompt_tokens": prompt, "completion_tokens": completions, "total_tokens": prompt + completions })
+}
+
+/// What Ferule says of an answer beyond the API: how sure the model was, and whether a person should look.
+pub fn remarks(model: &Shared, answer: &Answer) -> Value {
+    let abstain = model.threshold.map(|threshold| answer.confidence < threshold);
+    json!({ "confidence": answer.confidence, "abstain": abstain, "model": model.digest })
+}
+
+/// A choice of an answer that comes at once.
+pub fn choice(model: &Shared, answer: &Answer, top_logprobs: Option<usize>) -> Value {
+    let logprobs = top_logprobs.map(|most| {
+        let entry = |id: u32, logprob: f32| {
+            let bytes = model.tokenizer.token_bytes(id).unwrap_or_default();
+            json!({ "token": String::from_utf8_lossy(bytes), "logprob": logprob, "bytes": bytes })
+        };
+        let content = answer.tokens.iter().map(|token| {
+            let mut of_token = entry(token.id, token.logprob);
+            of_token["top_logprobs"] = token.top.iter().take(most).map(|&(id, logprob)| entry(id, logprob)).collect();
+            of_token
+        });
+        json!({ "content": content.collect::<Vec<_>>() })
+    });
+    json!({
+        "index": answer.sample,
+        "message": { "role": "assistant", "content": answer.text, "refusal": null },
+        "logprobs": logprobs,
+        "finish_reason": answer.finish,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(body: &str) -> String {
+        Asked::read(body.as_bytes()).expect_err(body).json()["error"]["message"].as_str().unwrap().to_string()
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused() {
+        let with = |rest: &str| format!(r#"{{"messages":[{{"role":"user","content":"q"}}],{rest}}}"#);
+        for (rest, said) in [
+            (r#""tools":[{}]"#, "`tools` is not supported"),
+            (r#""presence_penalty":1"#, "`presence_penalty` is not"),
+            (r#""response_format":{"type":"json_object"}"#, "`response_format` is not"),
+            (r#""tempreature":0"#, "`tempreature` is not"),
+            (r#""temperature":-1"#, "from 0 to 2"),
+            (r#""temperature":1e999"#, "cannot be read"),
+            (r#""n":0"#, "from 1 to 64"),
+            (r#""stop":["a","b","c","d","e"]"#, "up to 4"),
+            (r#""stop":"""#, "up to 4"),
+            (r#""stream":true,"logprobs":true"#, "not streamed"),
+            (r#""max_tokens":0"#, "1 or more"),
+        ] {
+            assert!(refused(&with(rest)).contains(said), "{rest}: {}", refused(&with(rest)));
+        }
+        for (body, said) in [
+            (r#"{"messages":[]}"#, "no message"),
+            (r#"{"messages":[{"role":"user"}]}"#, "no text"),
+            (r#"{"messages":[{"role":"tool","content":"x"}]}"#, "messages[0] has a role"),
+            (r#"{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#, "no text"),
+            ("[", "cannot be read"),
+            ("{}", "missing field"),
+        ] {
+            assert!(refused(body).contains(said), "{body}: {}", refused(body));
+        }
+    }
+
+    #[test]
+    fn a_request_is_read_as_it_is_meant() {
+        let body = r#"{"model":"m","messages":[{"role":"developer","content":"s"},{"role":"user","content":[{"type":"text","text":"a"},
+            {"type":"text","text":"b"}],"name":"x"}],"stop":"END","seed":-1,"max_completion_tokens":5,"frequency_penalty":0,"store":false,
+            "user":"anna","stream":true,"stream_options":{"include_usage":true},"tools":null}"#;
+        let asked = Asked::read(body.as_bytes()).unwrap();
+        assert_eq!(asked.messages, [json!({"role":"system","content":"s"}), json!({"role":"user","content":"ab"})]);
+        assert_eq!((asked.stops, asked.seed, asked.max_tokens), (vec!["END".to_string()], Some(u64::MAX), Some(5)));
+        assert!(asked.stream && asked.include_usage && !asked.store);
+        assert_eq!(asked.user.as_deref(), Some("anna"));
+    }
+}

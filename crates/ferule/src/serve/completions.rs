@@ -1,0 +1,206 @@
+//! From a request to its answer.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+use store::data_folder::exchanges::Exchange;
+use tokio::sync::mpsc::{self, Sender, UnboundedReceiver};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::chat::{Asked, choice, remarks, usage};
+use super::engine::{Answer, Engine, Event, Job};
+use super::forward;
+use super::problem::Problem;
+use super::server::{Caller, Server, Source, collect, frame, fresh_id};
+
+/// A request on its way through the engine.
+struct Underway {
+    id: String,
+    created: u64,
+    began: Instant,
+    caller: Option<String>,
+    asked: Asked,
+    engine: Engine,
+    prompt_tokens: usize,
+    events: UnboundedReceiver<Event>,
+}
+
+/// Answers a chat completion.
+pub async fn complete(
+    State(server): State<Arc<Server>>,
+    Extension(Caller(caller)): Extension<Caller>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let asked = Asked::read(&body)?;
+    let Some(engine) = server.engine() else {
+        let Source::Upstream(upstream) = &server.source else { return Err(Problem::gone()) };
+        return forward::complete(upstream, server.clone(), caller, asked, body).await;
+    };
+    let model = engine.model();
+    if let Some(name) = asked.model.as_ref().filter(|name| **name != model.name && **name != model.digest) {
+        return Err(Problem::not_found(format!("no model {name}; this server has {}", model.name)));
+    }
+    let (of_prompt, messages) = (engine.clone(), asked.messages.clone());
+    // Templates and tokenizers are not quick with long texts.
+    let prompt =
+        tokio::task::spawn_blocking(move || of_prompt.prompt(&messages)).await.map_err(|_| Problem::gone())??;
+    if prompt.len() >= model.context {
+        return Err(Problem::too_long(prompt.len(), model.context));
+    }
+    let room = model.context - prompt.len();
+    let seed = match asked.seed {
+        Some(seed) => seed,
+        None => random_seed()?,
+    };
+    let (send, events) = mpsc::unbounded_channel();
+    let prompt_tokens = prompt.len();
+    engine.submit(Job {
+        prompt,
+        samples: asked.samples,
+        sampling: asked.sampling(),
+        max_new_tokens: asked.max_tokens.unwrap_or(room).min(room).min(server.max_tokens),
+        stops: asked.stops.clone(),
+        seed,
+        top_logprobs: asked.top_logprobs.unwrap_or(0),
+        events: send,
+    })?;
+    server.metrics.accepted(prompt_tokens);
+    let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let stream = asked.stream;
+    let underway =
+        Underway { id: fresh_id()?, created, began: Instant::now(), caller, asked, engine, prompt_tokens, events };
+    if stream { Ok(underway.stream(server)) } else { underway.at_once(&server).await }
+}
+
+fn random_seed() -> Result<u64, Problem> {
+    getrandom::u64().map_err(|error| Problem::failed(format!("no random numbers: {error}")))
+}
+
+impl Underway {
+    /// The whole answer. A client that leaves drops this, and with it the receiver, which ends the request.
+    async fn at_once(mut self, server: &Server) -> Result<Response, Problem> {
+        let mut answers: Vec<Answer> = Vec::new();
+        while answers.len() < self.asked.samples {
+            match self.events.recv().await {
+                Some(Event::Text(..)) => {}
+                Some(Event::Finished(answer)) => answers.push(*answer),
+                Some(Event::Failed(why)) => return Err(Problem::failed(why)),
+                None => return Err(Problem::gone()),
+            }
+        }
+        answers.sort_by_key(|answer| answer.sample);
+        self.keep(server, &answers[0]).await?;
+        let model = self.engine.model();
+        let tokens = answers.iter().map(|answer| answer.tokens.len()).sum();
+        server.metrics.finished(self.began, tokens);
+        let choices: Vec<Value> = answers.iter().map(|answer| choice(model, answer, self.asked.top_logprobs)).collect();
+        Ok(Json(json!({
+            "id": self.id,
+            "object": "chat.completion",
+            "created": self.created,
+            "model": model.name,
+            "choices": choices,
+            "usage": usage(self.prompt_tokens, tokens),
+            "ferule": remarks(model, &answers[0]),
+        }))
+        .into_response())
+    }
+
+    /// The answer piece by piece, as server-sent events.
+    fn stream(self, server: Arc<Server>) -> Response {
+        let (send, pieces) = mpsc::channel::<Result<Bytes, Infallible>>(64);
+        tokio::spawn(self.pump(server, send));
+        let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
+        (headers, Body::from_stream(ReceiverStream::new(pieces))).into_response()
+    }
+
+    /// Passes pieces on until the answer ends or the client leaves.
+    async fn pump(mut self, server: Arc<Server>, send: Sender<Result<Bytes, Infallible>>) {
+        let chunk = |this: &Underway, choices: Value| {
+            json!({
+                "id": this.id,
+                "object": "chat.completion.chunk",
+                "created": this.created,
+                "model": this.engine.model().name,
+                "choices": choices,
+            })
+        };
+        let piece = |sample: usize, delta: Value, finish: Value| json!([{ "index": sample, "delta": delta, "logprobs": null, "finish_reason": finish }]);
+        for sample in 0..self.asked.samples {
+            let opening = chunk(&self, piece(sample, json!({ "role": "assistant", "content": "" }), Value::Null));
+            if send.send(Ok(frame(opening))).await.is_err() {
+                return;
+            }
+        }
+        let (mut open, mut tokens) = (self.asked.samples, 0);
+        while open > 0 {
+            let event = tokio::select! {
+                event = self.events.recv() => event,
+                // The client has left: dropping the receiver ends the request.
+                () = send.closed() => return,
+            };
+            let out = match event {
+                Some(Event::Text(sample, text)) => chunk(&self, piece(sample, json!({ "content": text }), Value::Null)),
+                Some(Event::Finished(answer)) => {
+                    open -= 1;
+                    tokens += answer.tokens.len();
+                    if answer.sample == 0
+                        && let Err(problem) = self.keep(&server, &answer).await
+                    {
+                        let _ = send.send(Ok(frame(problem.json()))).await;
+                        return;
+                    }
+                    let mut last = chunk(&self, piece(answer.sample, json!({}), answer.finish.into()));
+                    last["ferule"] = remarks(self.engine.model(), &answer);
+                    last
+                }
+                Some(Event::Failed(why)) => {
+                    let _ = send.send(Ok(frame(Problem::failed(why).json()))).await;
+                    return;
+                }
+                None => {
+                    let _ = send.send(Ok(frame(Problem::gone().json()))).await;
+                    return;
+                }
+            };
+            if send.send(Ok(frame(out))).await.is_err() {
+                return;
+            }
+        }
+        server.metrics.finished(self.began, tokens);
+        if self.asked.include_usage {
+            let mut last = chunk(&self, json!([]));
+            last["usage"] = usage(self.prompt_tokens, tokens);
+            let _ = send.send(Ok(frame(last))).await;
+        }
+        let _ = send.send(Ok(frame("[DONE]"))).await;
+    }
+
+    /// Keeps the exchange, where the server collects and the client allows it.
+    async fn keep(&self, server: &Server, answer: &Answer) -> Result<(), Problem> {
+        if !self.asked.store {
+            return Ok(());
+        }
+        let model = self.engine.model();
+        let exchange = Exchange {
+            id: self.id.clone(),
+            api_key: self.caller.clone(),
+            user: self.asked.user.clone(),
+            model: model.digest.clone(),
+            messages: Value::from(self.asked.messages.clone()).to_string(),
+            completion: answer.text.clone(),
+            finish: answer.finish.to_string(),
+            latency_ms: self.began.elapsed().as_millis() as u64,
+            confidence: Some(answer.confidence),
+            abstain: model.threshold.map(|threshold| answer.confidence < threshold),
+        };
+        collect(server, exchange).await
+    }
+}

@@ -1,0 +1,112 @@
+//! What goes wrong with a request, in the form of OpenAI's API.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// A request that is not answered, and why.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    status: StatusCode,
+    kind: &'static str,
+    code: Option<&'static str>,
+    param: Option<String>,
+    message: String,
+}
+
+impl Problem {
+    fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Problem {
+        Problem { status, kind, code: None, param: None, message: message.into() }
+    }
+
+    /// A field of the request that cannot be; the message says what can.
+    pub fn wrong(param: impl Into<String>, message: impl Into<String>) -> Problem {
+        let problem = Problem::new(StatusCode::BAD_REQUEST, "invalid_request_error", message);
+        Problem { param: Some(param.into()), ..problem }
+    }
+
+    /// A body that is no request at all.
+    pub fn malformed(message: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+    }
+
+    /// A prompt beyond the context.
+    pub fn too_long(tokens: usize, context: usize) -> Problem {
+        let message = format!("the messages are {tokens} tokens long, and the context ends at {context}: shorten them");
+        Problem { code: Some("context_length_exceeded"), ..Problem::wrong("messages", message) }
+    }
+
+    /// A body beyond the limit, in bytes.
+    pub fn too_large(limit: usize) -> Problem {
+        let message = format!("the body has more than {limit} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message)
+    }
+
+    /// A body that did not come in time.
+    pub fn too_slow() -> Problem {
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "the body did not come in time")
+    }
+
+    /// No key, or a wrong one.
+    pub fn unauthorised() -> Problem {
+        let message = "send a valid key in the header `Authorization: Bearer KEY`";
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, "invalid_request_error", message);
+        Problem { code: Some("invalid_api_key"), ..problem }
+    }
+
+    /// A request that this server does not take from there.
+    pub fn forbidden(message: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::FORBIDDEN, "invalid_request_error", message)
+    }
+
+    /// Nothing there.
+    pub fn not_found(message: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "invalid_request_error", message)
+    }
+
+    /// Something that was done already, or contradicts what is there.
+    pub fn conflict(message: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::CONFLICT, "invalid_request_error", message)
+    }
+
+    /// Too many requests wait.
+    pub fn busy() -> Problem {
+        let message = "too many requests wait; try again in a second";
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+        Problem { code: Some("rate_limit_exceeded"), ..problem }
+    }
+
+    /// The server stops.
+    pub fn gone() -> Problem {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "the server is stopping")
+    }
+
+    /// The server's own fault.
+    pub fn failed(message: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
+    }
+
+    /// The endpoint behind this one failed.
+    pub fn upstream(message: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::BAD_GATEWAY, "server_error", message)
+    }
+
+    /// As a JSON object, as it stands in a body or in a stream.
+    pub fn json(&self) -> serde_json::Value {
+        json!({ "error": { "message": self.message, "type": self.kind, "param": self.param, "code": self.code } })
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.json())).into_response();
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

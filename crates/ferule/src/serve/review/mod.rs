@@ -1,0 +1,186 @@
+//! `/review`: one page on which people judge answers by keyboard, and the routes behind it.
+//!
+//! A verdict is blind: the page shows what was asked and what was answered, and only after the verdict which model it was, how sure it was, and what the client said.
+//! The page loads nothing from elsewhere and runs no code but its own; what was asked and answered is set as text.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use store::data_folder::review::{Submission, Waiting};
+use store::{DataFolder, StoreError};
+
+use super::problem::Problem;
+use super::server::Server;
+use super::sessions::{COOKIE, Session};
+use crate::people;
+
+/// The header that carries a session's second secret; a page elsewhere cannot set it.
+const CSRF: &str = "x-ferule-csrf";
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; \
+                      form-action 'self'; frame-ancestors 'none'";
+
+/// The routes.
+pub fn router() -> Router<Arc<Server>> {
+    let file =
+        |kind: &'static str, text: &'static str| get(move || async move { ([(header::CONTENT_TYPE, kind)], text) });
+    Router::new()
+        .route("/review", file("text/html; charset=utf-8", include_str!("page.html")))
+        .route("/review/page.css", file("text/css; charset=utf-8", include_str!("page.css")))
+        .route("/review/page.js", file("text/javascript; charset=utf-8", include_str!("page.js")))
+        .route("/review/login", post(login))
+        .route("/review/logout", post(logout))
+        .route("/review/session", get(session))
+        .route("/review/next", get(next))
+        .route("/review/verdict", post(verdict))
+        .route("/review/revoke", post(revoke))
+        .layer(map_response(strict))
+}
+
+/// Headers that keep a page from doing what it should not.
+async fn strict(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        ("content-security-policy", POLICY),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("cache-control", "no-store"),
+        ("cross-origin-opener-policy", "same-origin"),
+        ("x-frame-options", "DENY"),
+    ] {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn folder(server: &Server) -> Result<Arc<DataFolder>, Problem> {
+    server
+        .data
+        .clone()
+        .ok_or_else(|| Problem::not_found("this server keeps nothing to review: start it with --collect"))
+}
+
+/// Runs work on the ledger where it may block.
+async fn on_ledger<T: Send + 'static>(
+    data: Arc<DataFolder>,
+    work: impl FnOnce(&DataFolder) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::task::spawn_blocking(move || work(&data)).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(StoreError::NotPossible { problem, hint })) => Err(Problem::conflict(format!("{problem}: {hint}"))),
+        Ok(Err(error)) => Err(Problem::failed(error.to_string())),
+        Err(_) => Err(Problem::gone()),
+    }
+}
+
+/// The session of a request that changes nothing.
+fn signed_in(server: &Server, headers: &HeaderMap) -> Result<Session, Problem> {
+    server.sessions.of(headers).ok_or_else(|| Problem::forbidden("sign in first"))
+}
+
+/// The session of a request that changes something: it must also bring the second secret.
+fn from_page(server: &Server, headers: &HeaderMap) -> Result<Session, Problem> {
+    let session = signed_in(server, headers)?;
+    let given = headers.get(CSRF).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if given.is_empty() || given != session.csrf {
+        return Err(Problem::forbidden("the request does not come from the page of this session"));
+    }
+    Ok(session)
+}
+
+#[derive(Deserialize)]
+struct Login {
+    token: String,
+}
+
+/// Signs a person in by token.
+async fn login(State(server): State<Arc<Server>>, body: Bytes) -> Result<Response, Problem> {
+    let data = folder(&server)?;
+    let Login { token } = serde_json::from_slice(&body).map_err(|error| Problem::malformed(error.to_string()))?;
+    server.sessions.pause_after_failures().await;
+    let person = tokio::task::spawn_blocking(move || people::owner(&data, token.trim())).await;
+    let person = person.map_err(|_| Problem::gone())?.map_err(|error| Problem::failed(error.to_string()))?;
+    let Some(person) = person else {
+        server.sessions.failed();
+        return Err(Problem::forbidden("this is nobody's token"));
+    };
+    let session = server.sessions.begin(&person)?;
+    let cookie = format!("{COOKIE}={}; Path=/review; HttpOnly; SameSite=Strict; Max-Age=43200", session.id);
+    Ok(([(header::SET_COOKIE, cookie)], Json(shown(&session))).into_response())
+}
+
+async fn logout(State(server): State<Arc<Server>>, headers: HeaderMap) -> Result<Response, Problem> {
+    let session = from_page(&server, &headers)?;
+    server.sessions.end(&session.id);
+    let cookie = format!("{COOKIE}=; Path=/review; HttpOnly; SameSite=Strict; Max-Age=0");
+    Ok((StatusCode::OK, [(header::SET_COOKIE, cookie)], Json(json!({}))).into_response())
+}
+
+/// Who is signed in, for a page that was loaded again.
+async fn session(State(server): State<Arc<Server>>, headers: HeaderMap) -> Result<Json<Value>, Problem> {
+    Ok(Json(shown(&signed_in(&server, &headers)?)))
+}
+
+fn shown(session: &Session) -> Value {
+    json!({ "person": session.person, "csrf": session.csrf })
+}
+
+#[derive(Deserialize)]
+struct Which {
+    /// Items that the page holds already.
+    #[serde(default)]
+    skip: String,
+}
+
+/// The next items, without what a blind verdict must not know.
+async fn next(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+    Query(which): Query<Which>,
+) -> Result<Json<Value>, Problem> {
+    let person = signed_in(&server, &headers)?.person;
+    let held: Vec<String> = which.skip.split(',').map(String::from).collect();
+    let (queue, left) = on_ledger(folder(&server)?, move |data| {
+        let queue = data.queue(&person, held.len() + 2)?;
+        let left = data.waiting_for(&person)?;
+        Ok((queue.into_iter().filter(|item| !held.contains(&item.item)).collect::<Vec<_>>(), left))
+    })
+    .await?;
+    let blind = |item: &Waiting| {
+        let messages: Value = serde_json::from_str(&item.messages).unwrap_or_default();
+        json!({ "item": item.item, "messages": messages, "completion": item.completion, "reason": item.reason })
+    };
+    Ok(Json(json!({ "items": queue.iter().map(blind).collect::<Vec<_>>(), "waiting": left })))
+}
+
+/// Signs a verdict, and tells what was hidden until now. It is on the disk when this answers.
+async fn verdict(State(server): State<Arc<Server>>, headers: HeaderMap, body: Bytes) -> Result<Json<Value>, Problem> {
+    let session = from_page(&server, &headers)?;
+    let submission: Submission =
+        serde_json::from_slice(&body).map_err(|error| Problem::malformed(error.to_string()))?;
+    let told = on_ledger(folder(&server)?, move |data| {
+        let verdict = data.submit(&session.person, &submission)?;
+        let behind = data.behind(&submission.item)?;
+        Ok(json!({ "verdict": verdict, "behind": behind }))
+    });
+    Ok(Json(told.await?))
+}
+
+#[derive(Deserialize)]
+struct Revoke {
+    verdict: i64,
+}
+
+async fn revoke(State(server): State<Arc<Server>>, headers: HeaderMap, body: Bytes) -> Result<Json<Value>, Problem> {
+    let session = from_page(&server, &headers)?;
+    let Revoke { verdict } = serde_json::from_slice(&body).map_err(|error| Problem::malformed(error.to_string()))?;
+    on_ledger(folder(&server)?, move |data| data.revoke(&session.person, verdict)).await?;
+    Ok(Json(json!({ "revoked": verdict })))
+}
