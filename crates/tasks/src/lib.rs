@@ -18,6 +18,7 @@ pub mod case;
 pub mod countdown;
 pub mod data;
 pub mod environment;
+pub mod extract;
 pub mod idiom_chain;
 pub mod jsonl;
 pub mod judgment;

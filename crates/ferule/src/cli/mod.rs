@@ -12,6 +12,7 @@ mod bench;
 mod chat;
 mod compare;
 mod convert;
+mod data;
 mod data_argument;
 mod doctor;
 mod dry_run;
@@ -84,6 +85,8 @@ enum Command {
     Init(init::Arguments),
     /// Take records out of every run to come, and name the weights they touched
     Withdraw(withdraw::Arguments),
+    /// Turn raw documents into labelled records
+    Data(data::Arguments),
     /// Answer on an HTTP API that OpenAI's clients speak; collect, review
     Serve(serve::Arguments),
     /// Who may sign verdicts and promote models
@@ -142,6 +145,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Grade(arguments) => grade::run(arguments),
         Command::Init(arguments) => init::run(arguments),
         Command::Withdraw(arguments) => withdraw::run(arguments),
+        Command::Data(arguments) => data::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Person(arguments) => person::run(arguments),
         Command::Flywheel(arguments) => flywheel::run(arguments),

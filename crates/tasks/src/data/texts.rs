@@ -98,9 +98,17 @@ fn is_text(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
 }
 
-fn texts_of(path: &Path) -> Result<Vec<String>, Refusal> {
+/// The text of one file, in any encoding of the module's list.
+///
+/// # Errors
+/// A file that cannot be read, or whose encoding is none of them.
+pub fn read_text(path: &Path) -> Result<String, Refusal> {
     let bytes = std::fs::read(path).map_err(|error| unreadable(path, error))?;
-    let (text, _) = decode(path, &bytes)?;
+    Ok(decode(path, &bytes)?.0)
+}
+
+fn texts_of(path: &Path) -> Result<Vec<String>, Refusal> {
+    let text = read_text(path)?;
     if !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("jsonl")) {
         return Ok(vec![text]);
     }

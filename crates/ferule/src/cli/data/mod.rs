@@ -1,0 +1,23 @@
+//! `ferule data`: raw documents and tables to labelled records.
+
+mod extract;
+
+/// What `ferule data` is told.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Read the labels that documents hold already
+    Extract(extract::Arguments),
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.command {
+        Command::Extract(arguments) => extract::run(arguments),
+    }
+}

@@ -1,0 +1,135 @@
+//! Where a judgment's facts, reasoning and verdict stand.
+
+use std::ops::Range;
+
+use serde::Serialize;
+
+/// Words that open a verdict; some courts write them otherwise, or wrongly.
+const OPENINGS: [&str; 7] = ["判决如下", "判决意见如下", "判处如下", "判決如下", "裁判如下", "判决 如下", "判决如 下"];
+/// Words behind which nothing of the verdict stands.
+const ENDINGS: [&str; 10] =
+    ["如不服", "审判长", "审 判 长", "审判员", "审 判 员", "代理审判员", "人民陪审员", "书记员", "附相关", "附："];
+/// How far a verdict may reach without any of them, in bytes.
+const LONGEST_VERDICT: usize = 12_000;
+
+/// Sections as ranges of characters, `[start, end)`; none where they were not found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Sections {
+    /// What happened, as prosecution and court tell it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub facts: Option<[usize; 2]>,
+    /// What the court made of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<[usize; 2]>,
+    /// What it decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<[usize; 2]>,
+}
+
+/// Sections as ranges of bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The facts.
+    pub facts: Option<Range<usize>>,
+    /// The reasoning.
+    pub reasoning: Option<Range<usize>>,
+    /// The verdict, without what follows on appeals.
+    pub verdict: Range<usize>,
+}
+
+/// Finds the sections; none in a text without a verdict.
+pub fn find(text: &str) -> Option<Places> {
+    let (at, opening) = OPENINGS.iter().filter_map(|opening| Some((text.rfind(opening)?, *opening))).max()?;
+    let start = at + opening.len();
+    let start = start
+        + (text[start..].len() - text[start..].trim_start_matches([':', '：', '，', ' ', '\n', '\u{3000}']).len());
+    let rest = super::head::upto(&text[start..], LONGEST_VERDICT);
+    let end = ENDINGS.iter().filter_map(|ending| rest.find(ending)).min().unwrap_or(rest.len());
+    let before = &text[..at];
+    let reasoning = before.rfind("本院认为").map(|from| {
+        // Several sentences may begin so; the reasoning begins with the first of those that stand close together.
+        let mut from = from;
+        while let Some(earlier) = before[..from].rfind("本院认为")
+            && from - earlier < 2_000
+        {
+            from = earlier;
+        }
+        from..at
+    });
+    let facts_end = reasoning.as_ref().map_or(at, |reasoning| reasoning.start);
+    let told = &text[..facts_end];
+    let facts = ["审理终结。", "审理终结"]
+        .iter()
+        .find_map(|word| told.find(word).map(|at| at + word.len()))
+        .or_else(|| told.find("经审理查明"))
+        .map(|from| from + (told[from..].len() - told[from..].trim_start().len())..told.trim_end().len())
+        .filter(|facts| facts.start < facts.end);
+    Some(Places { facts, reasoning, verdict: start..start + end })
+}
+
+impl Places {
+    /// The same in characters.
+    pub fn in_characters(&self, text: &str) -> Sections {
+        let characters = |range: &Range<usize>| {
+            let start = text[..range.start].chars().count();
+            [start, start + text[range.clone()].chars().count()]
+        };
+        Sections {
+            facts: self.facts.as_ref().map(characters),
+            reasoning: self.reasoning.as_ref().map(characters),
+            verdict: Some(characters(&self.verdict)),
+        }
+    }
+}
+
+/// What shows that a sentence concludes rather than tells.
+const CONCLUSIONS: [&str; 14] = [
+    "罪",
+    "刑事责任",
+    "量刑",
+    "判处",
+    "刑法",
+    "从轻",
+    "从重",
+    "减轻处罚",
+    "缓刑",
+    "有期徒刑",
+    "拘役",
+    "提请",
+    "依法惩处",
+    "公诉机关认为",
+];
+
+/// Facts without the sentences in which somebody draws a conclusion from them.
+pub fn without_conclusions(facts: &str) -> String {
+    facts
+        .split_inclusive(['。', '；', '\n'])
+        .filter(|s| !CONCLUSIONS.iter().any(|word| s.contains(word)))
+        .collect::<String>()
+        .trim()
+        .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_are_found_and_counted_in_characters() {
+        let text = "某法院。现已审理终结。 经审理查明，王某偷了一辆车。本院认为，王某构成盗窃罪。依照刑法，判决如下： 被告人王某犯盗窃罪。如不服本判决";
+        let places = find(text).unwrap();
+        assert_eq!(&text[places.facts.clone().unwrap()], "经审理查明，王某偷了一辆车。");
+        assert!(text[places.reasoning.clone().unwrap()].starts_with("本院认为，王某"));
+        assert_eq!(&text[places.verdict.clone()], "被告人王某犯盗窃罪。");
+        let sections = places.in_characters(text);
+        let [start, end] = sections.verdict.unwrap();
+        assert_eq!(text.chars().skip(start).take(end - start).collect::<String>(), "被告人王某犯盗窃罪。");
+        assert!(find("没有结论的文字").is_none());
+    }
+
+    #[test]
+    fn conclusions_are_cut_out_of_the_facts() {
+        let facts = "公诉机关指控，王某偷了一辆车。应当以盗窃罪追究其刑事责任。车值五千元。";
+        assert_eq!(without_conclusions(facts), "公诉机关指控，王某偷了一辆车。车值五千元。");
+    }
+}

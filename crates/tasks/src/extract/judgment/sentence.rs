@@ -1,0 +1,132 @@
+//! One sentence: 判处有期徒刑三年，缓刑五年，并处罚金五千元.
+
+use serde::Serialize;
+
+use super::amounts::{number, term};
+
+/// A sentence.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Sentence {
+    /// 有期徒刑, 拘役, 管制, 无期徒刑, 死缓, 死刑, 罚金 (a fine alone), 免予刑事处罚 or 无罪.
+    pub kind: &'static str,
+    /// The term in months, where there is one; halves occur.
+    pub months: Option<f64>,
+    /// For how long it is suspended, in months.
+    pub probation_months: Option<f64>,
+    /// The fine in yuan.
+    pub fine: Option<f64>,
+}
+
+const TERMED: [&str; 3] = ["有期徒刑", "拘役", "管制"];
+const EXEMPT: [&str; 6] = ["免予刑事处罚", "免于刑事处罚", "免除刑事处罚", "免予刑事处分", "免于刑事处分", "免除处罚"];
+
+impl Sentence {
+    /// The sentence that a part of a verdict states; none where it states none.
+    ///
+    /// # Errors
+    /// More than one, or a term that cannot be read.
+    pub fn read(text: &str) -> Result<Option<Sentence>, &'static str> {
+        let fine = fine(text);
+        let mut found: Vec<(usize, &'static str)> = Vec::new();
+        for kind in TERMED {
+            found.extend(text.match_indices(kind).map(|(at, _)| (at, kind)));
+        }
+        for (word, kind) in [("无期徒刑", "无期徒刑"), ("死刑", "死刑")] {
+            found.extend(text.match_indices(word).map(|(at, _)| (at, kind)));
+        }
+        found.extend(EXEMPT.iter().filter_map(|word| text.find(word)).min().map(|at| (at, "免予刑事处罚")));
+        found.sort_unstable();
+        let plain = |kind| Ok(Some(Sentence { kind, fine, ..Sentence::default() }));
+        let (at, kind) = match found.as_slice() {
+            // A fine beside something that cannot be read, such as 有期徒三年.
+            [] if fine.is_some() && text.contains("并处") => return Err("its term cannot be read"),
+            [] if fine.is_some() => return plain("罚金"),
+            [] => return Ok(None),
+            [only] => *only,
+            _ => return Err("it states several sentences where one is expected"),
+        };
+        let after = &text[at..];
+        match kind {
+            "死刑" => plain(if after.contains("缓期") { "死缓" } else { "死刑" }),
+            kind if TERMED.contains(&kind) => {
+                let months = term(&after[kind.len()..]).ok_or("its term cannot be read")?;
+                let (low, high) = match kind {
+                    "有期徒刑" => (6.0, 300.0),
+                    "拘役" => (1.0, 12.0),
+                    _ => (3.0, 36.0),
+                };
+                if !(low..=high).contains(&months) {
+                    return Err("its term is one that the law does not know");
+                }
+                let mut suspensions = after.match_indices("缓刑").map(|(at, _)| probation(&after[at..])).peekable();
+                let suspended = suspensions.peek().is_some() || after.contains("缓期");
+                let probation_months = suspensions.flatten().next();
+                if suspended && probation_months.is_none() {
+                    return Err("its suspension cannot be read");
+                }
+                Ok(Some(Sentence { kind, months: Some(months), probation_months, fine }))
+            }
+            kind => plain(kind),
+        }
+    }
+}
+
+/// The months of 缓刑五年 and 缓刑考验期为五年.
+fn probation(text: &str) -> Option<f64> {
+    let mut rest = text.strip_prefix("缓刑")?;
+    for word in ["考验期限", "考验期", "为", "：", ":", " "] {
+        rest = rest.strip_prefix(word).unwrap_or(rest);
+    }
+    term(rest)
+}
+
+/// The first sum behind 罚金, in yuan.
+fn fine(text: &str) -> Option<f64> {
+    text.match_indices("罚金").find_map(|(at, word)| {
+        let mut rest = text[at + word.len()..].trim_start();
+        for skipped in ["计", "共计", "合计", "人民币", "￥", "¥", "：", ":", "为", " "] {
+            rest = rest.strip_prefix(skipped).unwrap_or(rest);
+        }
+        let (sum, taken) = number(rest)?;
+        rest[taken..].trim_start().starts_with(['元', '圆']).then_some(sum)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_of_every_kind() {
+        let read = |text: &str| {
+            let s = Sentence::read(text).unwrap().unwrap();
+            (s.kind, s.months, s.probation_months, s.fine)
+        };
+        assert_eq!(
+            read("判处有期徒刑三年，缓刑五年，并处罚金人民币2万元"),
+            ("有期徒刑", Some(36.0), Some(60.0), Some(20_000.0))
+        );
+        assert_eq!(read("判处拘役三个半月"), ("拘役", Some(3.5), None, None));
+        assert_eq!(read("判处无期徒刑，剥夺政治权利终身"), ("无期徒刑", None, None, None));
+        assert_eq!(read("判处死刑，缓期二年执行"), ("死缓", None, None, None));
+        assert_eq!(read("判处死刑，剥夺政治权利终身"), ("死刑", None, None, None));
+        assert_eq!(read("单处罚金五千元"), ("罚金", None, None, Some(5000.0)));
+        assert_eq!(read("免于刑事处罚"), ("免予刑事处罚", None, None, None));
+        assert_eq!(read("判处管制一年"), ("管制", Some(12.0), None, None));
+        assert_eq!(read("判处有期徒刑一年，宣告缓刑，缓刑考验期限为二年"), ("有期徒刑", Some(12.0), Some(24.0), None));
+    }
+
+    #[test]
+    fn what_is_not_clear_is_refused() {
+        for text in [
+            "判处有期徒刑三年，有期徒刑四年",
+            "判处拘役个五月",
+            "判处有期徒刑徒刑十年",
+            "判处有期徒刑二个月",
+            "判处有期徒刑三年，缓期四年",
+        ] {
+            assert!(Sentence::read(text).is_err(), "{text}");
+        }
+        assert_eq!(Sentence::read("赔偿损失五千元"), Ok(None));
+    }
+}
