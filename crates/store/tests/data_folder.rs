@@ -39,7 +39,7 @@ fn filled(folder: &Path, n: usize) -> DataFolder {
 
 fn sign(data: &DataFolder, item: &str, decision: Decision, correction: Option<&str>) -> Result<i64, StoreError> {
     let correction = correction.map(String::from);
-    data.submit("an", &Submission { item: item.into(), decision, correction, seconds: 2.5 })
+    data.submit("an", &Submission { item: item.into(), request: None, decision, correction, seconds: 2.5 })
 }
 
 /// Whether any file of the folder holds the text.
@@ -116,6 +116,29 @@ fn a_verdict_counts_until_it_is_revoked() {
     // Who skips does not see the item again; others do.
     sign(&data, &item, Decision::Skip, None).unwrap();
     assert_eq!((data.queue("an", 9).unwrap().len(), data.queue("bo", 9).unwrap().len()), (2, 3));
+}
+
+#[test]
+fn verdicts_that_come_together_are_signed_all_or_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = filled(folder.path(), 3);
+    let queue = data.queue("an", 9).unwrap();
+    let accept = |item: &str, request: &str| Submission {
+        item: item.into(),
+        request: Some(request.into()),
+        decision: Decision::Accept,
+        correction: None,
+        seconds: 0.0,
+    };
+    let mut all: Vec<_> = queue.iter().map(|item| accept(&item.item, &item.request)).collect();
+    all[2].request = Some("chatcmpl-other".into());
+    let (at, error) = data.submit_all("an", &all).unwrap_err();
+    assert!(at == 2 && error.to_string().contains("another one now"), "{error}");
+    assert_eq!((data.verdicts().unwrap().len(), data.audit().unwrap().len()), (0, 0));
+    all[2].request = Some(queue[2].request.clone());
+    assert_eq!(data.submit_all("an", &all).unwrap(), [1, 2, 3]);
+    assert_eq!(data.submit_all("bo", &all).unwrap_err().0, 0);
+    assert_eq!(data.verify_audit().unwrap().lines, 3);
 }
 
 #[test]

@@ -36,6 +36,7 @@ mod progress;
 mod promote;
 mod pull;
 mod report;
+mod review;
 mod run;
 mod run_model;
 mod score;
@@ -91,6 +92,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Who may sign verdicts and promote models
     Person(person::Arguments),
+    /// Judge answers: sign verdicts here or in a table, beside the page of `ferule serve`
+    Review(review::Arguments),
     /// Turn signed verdicts into a better model: train, compare, promote
     Flywheel(flywheel::Arguments),
     /// Put a model into service
@@ -148,6 +151,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Data(arguments) => data::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Person(arguments) => person::run(arguments),
+        Command::Review(arguments) => review::run(arguments),
         Command::Flywheel(arguments) => flywheel::run(arguments),
         Command::Promote(arguments) => promote::promote(arguments),
         Command::Rollback(arguments) => promote::rollback(arguments),

@@ -4,7 +4,7 @@
 //! was least sure, then the oldest. Items of the gate come in the order of their ids, which says nothing about them; after every four of the
 //! others there is one. So the gate is not biased by the order.
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -30,7 +30,11 @@ pub enum Decision {
 }
 
 impl Decision {
-    fn word(self) -> &'static str {
+    /// All that there are.
+    pub const ALL: [Decision; 4] = [Decision::Accept, Decision::Correct, Decision::Reject, Decision::Skip];
+
+    /// As it is written.
+    pub fn word(self) -> &'static str {
         match self {
             Decision::Accept => "accept",
             Decision::Correct => "correct",
@@ -88,6 +92,9 @@ pub struct Behind {
 pub struct Submission {
     /// The item.
     pub item: String,
+    /// The completion that the person saw, where that is known. If the item has another one by now, the verdict is refused.
+    #[serde(default)]
+    pub request: Option<String>,
     /// What was decided.
     pub decision: Decision,
     /// What is right, where the decision is [`Decision::Correct`].
@@ -205,36 +212,28 @@ impl DataFolder {
     /// Signs a verdict. An item has one that counts; a second person's is refused until the first is revoked. Returns its number.
     ///
     /// # Errors
-    /// [`StoreError::NotPossible`] for an unknown item, one that has a verdict, a correction that is missing or has no place, and seconds that
-    /// are no time; [`StoreError::Ledger`].
+    /// [`StoreError::NotPossible`] for an unknown item, one that has a verdict or another completion than the person saw, a correction that is
+    /// missing or has no place, and seconds that are no time; [`StoreError::Ledger`].
     pub fn submit(&self, reviewer: &str, submission: &Submission) -> Result<i64, StoreError> {
-        let Submission { item, decision, correction, seconds } = submission;
-        let correction = correction.as_deref().map(str::trim).filter(|text| !text.is_empty());
-        self.change(|t| {
-            if (*decision == Decision::Correct) != correction.is_some() {
-                let problem = format!("the verdict \"{}\" {}", decision.word(), if correction.is_some() { "takes no correction" } else { "needs a correction" });
-                return Err(Fault::NotPossible(problem, "give a correction with the decision \"correct\" and with no other"));
-            }
-            if !(seconds.is_finite() && *seconds >= 0.0) {
-                return Err(Fault::NotPossible(format!("{seconds} seconds"), "give the seconds that it took, 0 or more"));
-            }
-            let sql = "SELECT request FROM review_items WHERE item = ?1";
-            let Some(request) = t.query_row(sql, [item], |row| row.get::<_, String>(0)).optional()? else {
-                return Err(Fault::NotPossible(format!("no item {item} waits for review"), "`ferule review queue` lists those that do"));
-            };
-            let sql = "SELECT reviewer FROM verdicts WHERE item = ?1 AND revoked_ms IS NULL AND decision <> 'skip'";
-            if let Some(who) = t.query_row(sql, [item], |row| row.get::<_, String>(0)).optional()? {
-                let problem = format!("{item} was judged by {who} already");
-                return Err(Fault::NotPossible(problem, "revoke that verdict first, with `ferule review revoke`"));
-            }
-            t.execute(
-                "INSERT INTO verdicts (item, request, reviewer, decision, correction, seconds, at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![item, request, reviewer, decision.word(), correction, seconds, now_ms()],
-            )?;
-            let id = t.last_insert_rowid();
-            audit::add(t, reviewer, "verdict", &id.to_string(), json!({ "item": item, "decision": decision }))?;
-            Ok(id)
-        })
+        self.change(|t| sign(t, reviewer, submission))
+    }
+
+    /// Signs all verdicts or none. Returns their numbers.
+    ///
+    /// # Errors
+    /// As [`Self::submit`], with the place in the list of the submission at which it failed.
+    pub fn submit_all(&self, reviewer: &str, submissions: &[Submission]) -> Result<Vec<i64>, (usize, StoreError)> {
+        let mut at = 0;
+        let signed = self.change(|t| {
+            let numbered = submissions.iter().enumerate();
+            numbered
+                .map(|(place, submission)| {
+                    at = place;
+                    sign(t, reviewer, submission)
+                })
+                .collect()
+        });
+        signed.map_err(|error| (at, error))
     }
 
     /// Takes a verdict back. It stays in the ledger as revoked, and its item waits again.
@@ -245,7 +244,7 @@ impl DataFolder {
         self.change(|t| {
             let sql = "UPDATE verdicts SET revoked_ms = ?2 WHERE id = ?1 AND revoked_ms IS NULL";
             if t.execute(sql, params![verdict, now_ms()])? == 0 {
-                let hint = "`ferule review export` lists the verdicts that count, with their numbers";
+                let hint = "`ferule review export --signed` lists the verdicts that count, with their numbers";
                 return Err(Fault::NotPossible(format!("no verdict {verdict} counts"), hint));
             }
             Ok(audit::add(t, person, "verdict_revoked", &verdict.to_string(), json!({}))?)
@@ -270,6 +269,40 @@ impl DataFolder {
         );
         self.read(|c| c.prepare_cached(&sql)?.query_map([at_ms], signed)?.collect())
     }
+}
+
+fn sign(t: &Transaction, reviewer: &str, submission: &Submission) -> Result<i64, Fault> {
+    let Submission { item, request: seen, decision, correction, seconds } = submission;
+    let correction = correction.as_deref().map(str::trim).filter(|text| !text.is_empty());
+    if (*decision == Decision::Correct) != correction.is_some() {
+        let fault = if correction.is_some() { "takes no correction" } else { "needs a correction" };
+        let problem = format!("the verdict \"{}\" {fault}", decision.word());
+        return Err(Fault::NotPossible(problem, "give a correction with the decision \"correct\" and with no other"));
+    }
+    if !(seconds.is_finite() && *seconds >= 0.0) {
+        return Err(Fault::NotPossible(format!("{seconds} seconds"), "give the seconds that it took, 0 or more"));
+    }
+    let sql = "SELECT request FROM review_items WHERE item = ?1";
+    let Some(request) = t.query_row(sql, [item], |row| row.get::<_, String>(0)).optional()? else {
+        let problem = format!("no item {item} waits for review");
+        return Err(Fault::NotPossible(problem, "`ferule review queue` lists those that do"));
+    };
+    if seen.as_ref().is_some_and(|seen| *seen != request) {
+        let problem = format!("the answer to {item} is another one now");
+        return Err(Fault::NotPossible(problem, "look at the item again: what was judged is gone"));
+    }
+    let sql = "SELECT reviewer FROM verdicts WHERE item = ?1 AND revoked_ms IS NULL AND decision <> 'skip'";
+    if let Some(who) = t.query_row(sql, [item], |row| row.get::<_, String>(0)).optional()? {
+        let problem = format!("{item} was judged by {who} already");
+        return Err(Fault::NotPossible(problem, "revoke that verdict first, with `ferule review revoke`"));
+    }
+    t.execute(
+        "INSERT INTO verdicts (item, request, reviewer, decision, correction, seconds, at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![item, request, reviewer, decision.word(), correction, seconds, now_ms()],
+    )?;
+    let id = t.last_insert_rowid();
+    audit::add(t, reviewer, "verdict", &id.to_string(), json!({ "item": item, "decision": decision }))?;
+    Ok(id)
 }
 
 const SIGNED: &str =

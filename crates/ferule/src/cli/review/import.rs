@@ -1,0 +1,101 @@
+//! Verdicts that were filled in in a table. The whole table is checked before any of them is signed.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use store::data_folder::review::{Decision, Submission};
+use store::{DataFolder, StoreError};
+use tasks::data::row::Row;
+use tasks::data::table::{self, Format};
+use tasks::refusal::Refusal;
+
+use super::decision::decision;
+use super::sheet;
+
+/// What came of a table.
+pub(super) struct Imported {
+    /// Verdicts.
+    pub signed: usize,
+    /// Rows without a decision.
+    pub blank: usize,
+}
+
+/// Signs what was filled in, all or nothing.
+///
+/// # Errors
+/// A table that `ferule review export` did not write; the first row that cannot be signed, with its column.
+pub(super) fn import(data: &DataFolder, person: &str, file: &Path) -> anyhow::Result<Imported> {
+    let table = table::read(file)?;
+    for (column, problem) in [
+        ("item", Some("it has no such column").filter(|_| !table.columns.iter().any(|name| name == "item"))),
+        (
+            "verdict",
+            Some("it lists verdicts that are signed").filter(|_| table.columns.iter().any(|name| name == "verdict")),
+        ),
+    ] {
+        if let Some(problem) = problem {
+            let hint = "give a table that `ferule review export` wrote without --signed";
+            return Err(Refusal::new(problem, hint).in_key(column).in_file(file).into());
+        }
+    }
+    let cell = |row: &Row, column: &str| {
+        let text = row.get(column).map(sheet::text).unwrap_or_default();
+        match table.format {
+            Format::Csv => sheet::without_guard(&text).to_string(),
+            _ => text,
+        }
+    };
+    let (mut submissions, mut places, mut first) = (Vec::new(), Vec::new(), HashMap::new());
+    for (row, place) in table.rows.iter().zip(&table.places) {
+        let refuse = |column: &str, problem: String, hint: &str| {
+            Refusal::new(problem, hint).in_key(column).in_line(file, *place)
+        };
+        let (word, correction) = (cell(row, "decision"), cell(row, "correction"));
+        let (word, correction) = (word.trim(), correction.trim());
+        if word.is_empty() && correction.is_empty() {
+            continue;
+        }
+        let item = cell(row, "item").trim().to_string();
+        if item.is_empty() {
+            return Err(refuse("item", "it is empty".into(), "leave this column as it was exported").into());
+        }
+        let decided = decision(word).map_err(|words| match word {
+            "" => refuse("decision", "it is empty, and there is a correction".into(), "write \"correct\""),
+            word => refuse("decision", format!("unknown decision {word:?}"), &words),
+        })?;
+        match (decided, correction.is_empty()) {
+            (Decision::Correct, true) => {
+                let hint = "write what should have been answered, or decide otherwise";
+                return Err(refuse("correction", "it is empty, and the decision is \"correct\"".into(), hint).into());
+            }
+            (Decision::Accept | Decision::Reject | Decision::Skip, false) => {
+                let problem = format!("the decision \"{}\" takes no correction", decided.word());
+                return Err(refuse("correction", problem, "decide \"correct\", or empty this cell").into());
+            }
+            _ => {}
+        }
+        if let Some(before) = first.insert(item.clone(), *place) {
+            let hint = "decide on it once";
+            return Err(refuse("item", format!("{item} stands in row {before} too"), hint).into());
+        }
+        let request = Some(cell(row, "request").trim().to_string()).filter(|request| !request.is_empty());
+        // Whoever corrects the answer in its own cell would otherwise sign the uncorrected one.
+        if let (Some(request), Some(_)) = (&request, row.get("answer")) {
+            let served = data.exchange(request)?.map(|exchange| exchange.completion);
+            if served.is_some_and(|served| !sheet::same(&served, &cell(row, "answer"))) {
+                let hint = "leave this column as it was exported, and write what is right into `correction`";
+                return Err(refuse("answer", "it is not what was answered".into(), hint).into());
+            }
+        }
+        let correction = Some(correction.to_string()).filter(|text| !text.is_empty());
+        submissions.push(Submission { item, request, decision: decided, correction, seconds: 0.0 });
+        places.push(*place);
+    }
+    let signed = data.submit_all(person, &submissions).map_err(|(at, error)| match error {
+        StoreError::NotPossible { problem, hint } => {
+            anyhow::Error::from(Refusal::new(problem, hint).in_key("item").in_line(file, places[at]))
+        }
+        other => other.into(),
+    })?;
+    Ok(Imported { signed: signed.len(), blank: table.rows.len() - signed.len() })
+}

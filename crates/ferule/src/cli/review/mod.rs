@@ -1,0 +1,181 @@
+//! `ferule review`: verdicts from the command line and from a table that Excel opens, beside the page that `ferule serve` shows.
+//!
+//! A verdict is blind here too: what waits is shown without the model that answered and without its confidence.
+
+mod blind;
+mod decision;
+mod export;
+mod import;
+mod sheet;
+mod visible;
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use store::DataFolder;
+use store::data_folder::review::{Decision, Submission, Waiting};
+
+use super::data_argument::DataArguments;
+use super::output::Output;
+use super::table::aligned;
+use crate::people;
+use blind::{blind, messages, question};
+use decision::decision;
+
+/// What `ferule review` is told.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Verdicts name who signed them: FERULE_TOKEN holds the token that `ferule person add NAME` wrote.
+
+    ferule review queue
+    ferule review submit 9f86d081884c7d659a2feaa0c55ad015 correct --correction \"36 months\"
+    ferule review export cases.xlsx      # fill in the columns decision and correction
+    ferule review import cases.xlsx")]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Show what waits, what is worth most first
+    Queue(QueueArguments),
+    /// Sign a verdict on an item
+    Submit(SubmitArguments),
+    /// Take a verdict back; its item waits again
+    Revoke(RevokeArguments),
+    /// Write what waits to a table in which verdicts can be filled in
+    Export(ExportArguments),
+    /// Sign the verdicts that were filled in, all or none
+    Import(ImportArguments),
+}
+
+#[derive(clap::Args)]
+struct QueueArguments {
+    /// How many items at most
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+    /// One JSON object an item
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: DataArguments,
+}
+
+#[derive(clap::Args)]
+struct SubmitArguments {
+    /// The item, as `ferule review queue` shows it
+    item: String,
+    /// accept, correct, reject or skip
+    #[arg(value_parser = decision)]
+    decision: Decision,
+    /// What should have been answered; with `correct`, and with nothing else
+    #[arg(long, value_name = "TEXT")]
+    correction: Option<String>,
+    /// How long it took, in seconds
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    seconds: f64,
+    /// One JSON object, with what a blind verdict did not know
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: DataArguments,
+}
+
+#[derive(clap::Args)]
+struct RevokeArguments {
+    /// Its number, as `ferule review export --signed` shows it
+    verdict: i64,
+    #[command(flatten)]
+    data: DataArguments,
+}
+
+#[derive(clap::Args)]
+struct ExportArguments {
+    /// The table to write: .xlsx, .csv or .jsonl
+    file: PathBuf,
+    /// Write the verdicts that count, with their numbers, in place of what waits
+    #[arg(long)]
+    signed: bool,
+    #[command(flatten)]
+    data: DataArguments,
+}
+
+#[derive(clap::Args)]
+struct ImportArguments {
+    /// A table that `ferule review export` wrote
+    file: PathBuf,
+    #[command(flatten)]
+    data: DataArguments,
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.command {
+        Command::Queue(arguments) => queue(&arguments),
+        Command::Submit(arguments) => submit(arguments),
+        Command::Revoke(RevokeArguments { verdict, data }) => {
+            let (data, person) = to_sign(&data)?;
+            data.revoke(&person, verdict)?;
+            eprintln!("revoked: {verdict}");
+            Ok(())
+        }
+        Command::Export(ExportArguments { file, signed, data }) => {
+            let data = DataFolder::open_to_read(&data.data)?;
+            match signed {
+                true => export::signed(&data, &file),
+                false => export::waiting(&data, &people::signed_in_or_operator(&data)?, &file),
+            }
+        }
+        Command::Import(ImportArguments { file, data }) => {
+            let (data, person) = to_sign(&data)?;
+            let imported = import::import(&data, &person, &file)?;
+            let mut output = Output::stdout();
+            output.text(&format!("signed {} verdicts; {} rows have no decision\n", imported.signed, imported.blank))?;
+            output.flush()
+        }
+    }
+}
+
+/// An existing data folder, open for writing, and the person who signs.
+fn to_sign(arguments: &DataArguments) -> anyhow::Result<(DataFolder, String)> {
+    // A wrong path must not make a folder.
+    let person = people::signed_in(&DataFolder::open_to_read(&arguments.data)?)?;
+    Ok((DataFolder::open(&arguments.data)?, person))
+}
+
+fn queue(arguments: &QueueArguments) -> anyhow::Result<()> {
+    let data = DataFolder::open_to_read(&arguments.data.data)?;
+    let person = people::signed_in_or_operator(&data)?;
+    let queue = data.queue(&person, arguments.limit)?;
+    let mut output = Output::stdout();
+    if arguments.json {
+        for item in &queue {
+            output.json_line(&blind(item)?)?;
+        }
+    } else {
+        let line = |item: &Waiting| -> anyhow::Result<Vec<String>> {
+            let question = question(&messages(&item.messages)?);
+            let cells = [visible::line(&question, 48), visible::line(&item.completion, 32)];
+            Ok([&[item.item.clone(), item.reason.to_string()], &cells[..]].concat())
+        };
+        let lines = queue.iter().map(line).collect::<anyhow::Result<Vec<_>>>()?;
+        output.text(&aligned(&lines, &[0, 1, 2, 3]))?;
+    }
+    output.flush()?;
+    eprintln!("{} of {} that wait", queue.len(), data.waiting_for(&person)?);
+    Ok(())
+}
+
+fn submit(arguments: SubmitArguments) -> anyhow::Result<()> {
+    let SubmitArguments { item, decision, correction, seconds, json, data } = arguments;
+    let (data, person) = to_sign(&data)?;
+    let verdict =
+        data.submit(&person, &Submission { item: item.clone(), request: None, decision, correction, seconds })?;
+    let mut output = Output::stdout();
+    match json {
+        true => output.json_line(&json!({ "verdict": verdict, "behind": data.behind(&item)? }))?,
+        false => output.text(&format!("verdict {verdict}\n"))?,
+    }
+    output.flush()
+}
