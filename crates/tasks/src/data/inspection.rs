@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::findings::Findings;
 use super::layout::{self, Layout};
-use super::table;
+use super::table::{self, Table};
 use crate::refusal::Refusal;
 
 /// What a file holds, and its cases.
@@ -24,7 +24,7 @@ pub struct Inspection {
 /// # Errors
 /// A file that cannot be read, holds no rows, or has columns of no known layout; the line where a text breaks.
 pub fn inspect(path: &Path) -> Result<Inspection, Refusal> {
-    let table = table::read(path)?;
+    let table = unwrapped(table::read(path)?);
     let layout = Layout::of(&table.columns).ok_or_else(|| {
         let problem = format!("no known layout has the columns {}", table.columns.join(", "));
         let hint = "rename them to `prompt` and `answer`, or `messages`, or `text`";
@@ -33,6 +33,22 @@ pub fn inspect(path: &Path) -> Result<Inspection, Refusal> {
     let short = layout.outputs_are_answers(&table.rows);
     let cases: Vec<Value> = table.rows.iter().map(|row| layout.case(row, short)).collect();
     Ok(Inspection { findings: Findings::of(&table, layout, &cases), cases })
+}
+
+/// A file that [`crate::extract`] wrote, as its cases; any other as it is. Documents without a case are left out.
+fn unwrapped(mut table: Table) -> Table {
+    let has = |name: &str| table.columns.iter().any(|column| column == name);
+    if !(has("status") && has("defendants") && has("case")) {
+        return table;
+    }
+    let rows = table.rows.into_iter().zip(table.places);
+    let cases = rows.filter_map(|(mut row, place)| match row.remove("case") {
+        Some(Value::Object(case)) => Some((case, place)),
+        _ => None,
+    });
+    (table.rows, table.places) = cases.unzip();
+    table.columns = table.rows.first().map(|row| row.keys().cloned().collect()).unwrap_or_default();
+    table
 }
 
 impl Inspection {

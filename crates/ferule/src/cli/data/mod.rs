@@ -1,6 +1,7 @@
 //! `ferule data`: raw documents and tables to labelled records.
 
 mod extract;
+mod import;
 
 /// What `ferule data` is told.
 #[derive(clap::Args)]
@@ -13,11 +14,14 @@ pub struct Arguments {
 enum Command {
     /// Read the labels that documents hold already
     Extract(extract::Arguments),
+    /// Keep the labels of a table in the data folder
+    Import(import::Arguments),
 }
 
 /// Runs the command.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Extract(arguments) => extract::run(arguments),
+        Command::Import(arguments) => import::run(arguments),
     }
 }

@@ -79,12 +79,15 @@ pub struct Case {
     /// Articles of the offences, from 102 on.
     pub articles: Vec<u32>,
     /// Months of the term; 0 for exemption and a fine alone.
-    pub months: f64,
+    pub months: u32,
     /// Whether it is for life.
     pub life: bool,
     /// Whether it is death, suspended or not.
     pub death: bool,
 }
+
+/// Characters below which a fact tells nothing.
+const SHORTEST_FACT: usize = 30;
 
 /// Reads a document.
 pub fn extract(text: &str) -> Extract {
@@ -109,14 +112,16 @@ fn read(text: &str) -> Result<Extract, (&'static str, Sections)> {
 fn case(facts: &str, defendant: &Defendant, articles: &[u32]) -> Option<Case> {
     let sentence = &defendant.sentence;
     let fact = sections::without_conclusions(facts);
-    if defendant.charges.is_empty() || fact.chars().count() < 30 {
+    let months = if sentence.kind == "管制" { 0.0 } else { sentence.months.unwrap_or(0.0) };
+    if defendant.charges.is_empty() || months.fract() != 0.0 || fact.chars().count() < SHORTEST_FACT {
         return None;
     }
+    let months = months as u32;
     Some(Case {
         fact,
         charges: defendant.charges.iter().map(|charged| canonical_charge(&charged.charge)).collect(),
         articles: articles.iter().copied().filter(|&article| article > 101).collect(),
-        months: if sentence.kind == "管制" { 0.0 } else { sentence.months.unwrap_or(0.0) },
+        months,
         life: sentence.kind == "无期徒刑",
         death: matches!(sentence.kind, "死刑" | "死缓"),
     })

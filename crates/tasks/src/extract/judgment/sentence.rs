@@ -1,6 +1,6 @@
 //! One sentence: 判处有期徒刑三年，缓刑五年，并处罚金五千元.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::amounts::{number, term};
 
@@ -10,11 +10,22 @@ pub struct Sentence {
     /// 有期徒刑, 拘役, 管制, 无期徒刑, 死缓, 死刑, 罚金 (a fine alone), 免予刑事处罚 or 无罪.
     pub kind: &'static str,
     /// The term in months, where there is one; halves occur.
+    #[serde(serialize_with = "plainly")]
     pub months: Option<f64>,
     /// For how long it is suspended, in months.
+    #[serde(serialize_with = "plainly")]
     pub probation_months: Option<f64>,
     /// The fine in yuan.
+    #[serde(serialize_with = "plainly")]
     pub fine: Option<f64>,
+}
+
+/// Writes 24, not 24.0; halves stay.
+fn plainly<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) if value.fract() == 0.0 => serializer.serialize_i64(*value as i64),
+        value => value.serialize(serializer),
+    }
 }
 
 const TERMED: [&str; 3] = ["有期徒刑", "拘役", "管制"];

@@ -1,0 +1,71 @@
+//! `ferule data import`: labels that lie in a table, into the data folder.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use store::DataFolder;
+use store::data_folder::found::FoundLabel;
+use tasks::data::table;
+
+use super::super::data_argument::DataArguments;
+use super::super::output::Output;
+use crate::outcome::{WrongUse, failure};
+use crate::people;
+
+/// What `ferule data import` reads.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Turns of the flywheel mix these labels with what people sign. They are counted apart: nobody signed them here.
+
+    ferule data import questions.csv --prompt text --answer category")]
+pub struct Arguments {
+    /// CSV, Excel, JSON lines, JSON or Parquet
+    file: PathBuf,
+    /// The column with what is asked
+    #[arg(long, value_name = "COLUMN", default_value = "prompt")]
+    prompt: String,
+    /// The column with what is right
+    #[arg(long, value_name = "COLUMN", default_value = "answer")]
+    answer: String,
+    #[command(flatten)]
+    data: DataArguments,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments { file, prompt, answer, data, json } = arguments;
+    let table = table::read(&file)?;
+    for (column, option) in [(&prompt, "--prompt"), (&answer, "--answer")] {
+        if !table.columns.contains(column) {
+            let problem = format!("{} has no column {column}, only {}", file.display(), table.columns.join(", "));
+            return Err(WrongUse::error(problem, format!("name the column with {option}")));
+        }
+    }
+    let data = DataFolder::open(&data.data)?;
+    people::signed_in_or_operator(&data)?;
+    let mut labels = Vec::with_capacity(table.rows.len());
+    for (row, place) in table.rows.iter().zip(&table.places) {
+        let text = |column: &str| match row.get(column) {
+            Some(Value::String(text)) if !text.trim().is_empty() => Ok(text.trim().to_string()),
+            Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(value.to_string()),
+            _ => {
+                let problem = format!("{}:{place}: {column} is empty, or no text", file.display());
+                Err(failure(problem, "fill the cell, or take the row out; nothing was imported"))
+            }
+        };
+        let (prompt, answer) = (text(&prompt)?, text(&answer)?);
+        let messages = json!([{ "role": "user", "content": prompt }]).to_string();
+        labels.push(FoundLabel { item: data.item_of(&messages), document: None, prompt, answer });
+    }
+    let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let added = data.add_found(&name, &[], &labels)?;
+    let mut output = Output::stdout();
+    match json {
+        true => output.json_line(&json!({ "rows": labels.len(), "new": added }))?,
+        false => output.text(&format!("{added} of {} labels are new\n", labels.len()))?,
+    }
+    output.flush()
+}
