@@ -7,6 +7,7 @@ use anyhow::Context;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier, SaltString};
 use argon2::{Argon2, PasswordHash};
 use store::DataFolder;
+use store::data_folder::people::Person;
 
 use crate::outcome::{WrongUse, failure};
 
@@ -37,7 +38,7 @@ pub fn fresh_token() -> anyhow::Result<(String, String)> {
 ///
 /// # Errors
 /// A ledger that cannot be read.
-pub fn owner(data: &DataFolder, token: &str) -> anyhow::Result<Option<String>> {
+pub fn owner(data: &DataFolder, token: &str) -> anyhow::Result<Option<Person>> {
     // Hashing is slow on purpose; what is no token at all is not worth it.
     if !token.starts_with(PREFIX) {
         return Ok(None);
@@ -45,7 +46,7 @@ pub fn owner(data: &DataFolder, token: &str) -> anyhow::Result<Option<String>> {
     let fits = |hash: &str| {
         PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(token.as_bytes(), &hash).is_ok())
     };
-    Ok(data.people()?.into_iter().find(|person| fits(&person.token_hash)).map(|person| person.name))
+    Ok(data.people()?.into_iter().find(|person| fits(&person.token_hash)))
 }
 
 /// The person whose token is in `FERULE_TOKEN`.
@@ -57,7 +58,7 @@ pub fn signed_in(data: &DataFolder) -> anyhow::Result<String> {
         let hint = format!("`ferule person add NAME` makes a token; put it into the variable {VARIABLE}");
         return Err(WrongUse::error("a verdict needs a person who signs it", hint));
     };
-    owner(data, token.trim())?.ok_or_else(|| {
+    owner(data, token.trim())?.map(|person| person.name).ok_or_else(|| {
         failure(
             format!("{VARIABLE} is nobody's token"),
             "`ferule person add NAME` makes a new one; the old one is void then",

@@ -1,4 +1,5 @@
-//! `ferule person` and `ferule review`: tokens, verdicts from the command line, and tables that people fill in.
+//! `ferule person` and `ferule review`: tokens, verdicts from the command line, and tables that people fill in; and who may use the page.
+//! The page itself is tried in a browser by `browser/review.py`.
 
 mod support;
 
@@ -9,6 +10,7 @@ use rust_xlsxwriter::Workbook;
 use serde_json::{Value, json};
 use store::DataFolder;
 use store::data_folder::exchanges::Exchange;
+use support::http::Server;
 use support::{Run, command, run};
 use tasks::data::table;
 
@@ -291,4 +293,52 @@ fn a_table_with_a_fault_signs_nothing() {
     folder.ferule(&["review", "submit", &item, "reject"]);
     folder.signed();
     assert!(told("signed.jsonl").contains("verdict: it lists verdicts that are signed"));
+}
+
+#[test]
+fn only_the_page_of_a_living_session_changes_anything() {
+    let folder = Folder::new();
+    let data = folder.path().join("ferule-data").to_string_lossy().into_owned();
+    let upstream = ["--upstream", "http://127.0.0.1:9/v1", "--allow-egress", "127.0.0.1"];
+    let server = Server::start(&[&upstream[..], &["--collect", "--data", &data]].concat());
+    let post = |path: &str, headers: &[&str], body: Value| server.send("POST", path, headers, &body.to_string());
+    let login = |token: &str, headers: &[&str]| post("/review/login", headers, json!({ "token": token }));
+    assert_eq!(login(&folder.token, &["Sec-Fetch-Site: cross-site"]).status, 403);
+    assert_eq!(login(&folder.token, &["Origin: http://evil.example"]).status, 403);
+    let origin = format!("Origin: http://{}", server.address);
+    let signed_in = login(&folder.token, &[&origin]);
+    assert_eq!(signed_in.status, 200, "{}", signed_in.body);
+    let cookie = signed_in.header("set-cookie").unwrap().to_string();
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+    let cookie = format!("Cookie: {}", cookie.split(';').next().unwrap());
+    let csrf = format!("x-ferule-csrf: {}", signed_in.json()["csrf"].as_str().unwrap());
+    let policy = signed_in.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; script-src 'self';") && !policy.contains("unsafe"), "{policy}");
+
+    let next = server.send("GET", "/review/next", &[&cookie], "");
+    assert!(next.status == 200 && !next.body.contains("secret-model") && !next.body.contains("4321"), "{}", next.body);
+    let item = next.json()["items"][0].clone();
+    let verdict = json!({ "item": item["item"], "request": item["request"], "decision": "accept", "seconds": 1.0 });
+    for (headers, what) in [
+        (&[][..], "no session"),
+        (&[cookie.as_str()], "no second secret"),
+        (&[cookie.as_str(), "x-ferule-csrf: 00"], "a wrong one"),
+        (&[csrf.as_str()], "no cookie"),
+        (&[cookie.as_str(), csrf.as_str(), "Sec-Fetch-Site: same-site"], "a page elsewhere"),
+    ] {
+        assert_eq!(post("/review/verdict", headers, verdict.clone()).status, 403, "{what}");
+    }
+    assert!(folder.signed().is_empty());
+    let of_another = json!({ "item": item["item"], "request": "chatcmpl-other", "decision": "accept" });
+    assert_eq!(post("/review/verdict", &[&cookie, &csrf], of_another).status, 409);
+    assert_eq!(post("/review/verdict", &[&cookie, &csrf], verdict).json()["behind"]["model"], "secret-model");
+
+    // A token that is replaced ends its sessions.
+    let token = folder.person("an");
+    assert_eq!(server.send("GET", "/review/next", &[&cookie], "").status, 403);
+    // Whoever guesses waits, and is told how long.
+    let guesses: Vec<u16> = (0..6).map(|_| login("ferule_guess", &[]).status).collect();
+    assert_eq!(guesses, [403, 403, 403, 403, 403, 429]);
+    let waits = login(&token, &[]);
+    assert!(waits.status == 429 && waits.header("retry-after").is_some(), "{}", waits.head);
 }

@@ -13,11 +13,12 @@ pub struct Problem {
     code: Option<&'static str>,
     param: Option<String>,
     message: String,
+    retry_after_s: Option<u64>,
 }
 
 impl Problem {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Problem {
-        Problem { status, kind, code: None, param: None, message: message.into() }
+        Problem { status, kind, code: None, param: None, message: message.into(), retry_after_s: None }
     }
 
     /// A field of the request that cannot be; the message says what can.
@@ -74,7 +75,14 @@ impl Problem {
     pub fn busy() -> Problem {
         let message = "too many requests wait; try again in a second";
         let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
-        Problem { code: Some("rate_limit_exceeded"), ..problem }
+        Problem { code: Some("rate_limit_exceeded"), retry_after_s: Some(1), ..problem }
+    }
+
+    /// Too many wrong tokens from one address.
+    pub fn wait(seconds: u64) -> Problem {
+        let message = format!("too many wrong tokens came from there; try again in {seconds} s");
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+        Problem { code: Some("rate_limit_exceeded"), retry_after_s: Some(seconds), ..problem }
     }
 
     /// The server stops.
@@ -101,8 +109,8 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.json())).into_response();
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

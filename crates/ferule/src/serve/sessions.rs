@@ -1,13 +1,16 @@
 //! Who is signed in at the review page.
 //!
-//! Sessions live in memory: a server that starts again asks people to sign in again. After a few wrong tokens every attempt waits longer.
+//! Sessions live in memory: a server that starts again asks people to sign in again. After a few wrong tokens an address waits, longer each time.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, header};
+use store::data_folder::people::Person;
+use subtle::ConstantTimeEq;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
 
@@ -15,8 +18,14 @@ use super::problem::Problem;
 pub const COOKIE: &str = "ferule_session";
 /// How long a session lasts.
 const LIFE: Duration = Duration::from_secs(12 * 3600);
-/// Wrong tokens in a row that cost nothing.
+/// Wrong tokens from one address that cost nothing.
 const FREE_FAILURES: u32 = 5;
+/// The longest wait of an address.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// After how long without a wrong token an address is as good as new.
+const FORGIVEN: Duration = Duration::from_secs(600);
+/// Tokens that are checked at once. Each check takes 19 MiB, so their number must not be the clients' choice.
+const CHECKS: usize = 2;
 
 /// A person who is signed in.
 #[derive(Clone, Debug)]
@@ -27,14 +36,51 @@ pub struct Session {
     pub csrf: String,
     /// The person.
     pub person: String,
+    token_hash: String,
     since: Instant,
 }
 
+impl Session {
+    /// Whether a text is the second secret.
+    pub fn is_csrf(&self, given: &str) -> bool {
+        self.csrf.as_bytes().ct_eq(given.as_bytes()).into()
+    }
+
+    /// Whether the token that began the session still is one of these people's.
+    pub fn is_of(&self, people: &[Person]) -> bool {
+        people.iter().any(|person| person.name == self.person && person.token_hash == self.token_hash)
+    }
+}
+
+/// The wrong tokens of an address.
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    count: u32,
+    last: Instant,
+}
+
+impl Failures {
+    /// Until when the address waits.
+    fn wait(&self) -> Duration {
+        match self.count.checked_sub(FREE_FAILURES) {
+            None => Duration::ZERO,
+            Some(more) => Duration::from_secs(1 << more.min(6)).min(LONGEST_WAIT).saturating_sub(self.last.elapsed()),
+        }
+    }
+}
+
 /// All who are signed in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sessions {
     open: Mutex<HashMap<String, Session>>,
-    failures: AtomicU32,
+    failures: Mutex<HashMap<IpAddr, Failures>>,
+    checks: Arc<Semaphore>,
+}
+
+impl Default for Sessions {
+    fn default() -> Sessions {
+        Sessions { open: Mutex::default(), failures: Mutex::default(), checks: Arc::new(Semaphore::new(CHECKS)) }
+    }
 }
 
 impl Sessions {
@@ -42,9 +88,9 @@ impl Sessions {
     ///
     /// # Errors
     /// No random numbers.
-    pub fn begin(&self, person: &str) -> Result<Session, Problem> {
-        self.failures.store(0, Ordering::Relaxed);
-        let session = Session { id: secret()?, csrf: secret()?, person: person.to_string(), since: Instant::now() };
+    pub fn begin(&self, person: Person) -> Result<Session, Problem> {
+        let Person { name, token_hash } = person;
+        let session = Session { id: secret()?, csrf: secret()?, person: name, token_hash, since: Instant::now() };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|_, session| session.since.elapsed() < LIFE);
         open.insert(session.id.clone(), session.clone());
@@ -66,17 +112,26 @@ impl Sessions {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
-    /// Notes a wrong token.
-    pub fn failed(&self) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
+    /// Waits for a turn to check a token.
+    ///
+    /// # Errors
+    /// An address from which too many wrong tokens came.
+    pub async fn turn(&self, from: IpAddr) -> Result<OwnedSemaphorePermit, Problem> {
+        let permit = self.checks.clone().acquire_owned().await.map_err(|_| Problem::gone())?;
+        let wait = self.failures().get(&from).map_or(Duration::ZERO, Failures::wait);
+        if wait.is_zero() { Ok(permit) } else { Err(Problem::wait(wait.as_secs() + 1)) }
     }
 
-    /// Waits after several wrong tokens, up to five seconds.
-    pub async fn pause_after_failures(&self) {
-        let failures = self.failures.load(Ordering::Relaxed).saturating_sub(FREE_FAILURES);
-        if failures > 0 {
-            tokio::time::sleep(Duration::from_millis(250 * u64::from(failures.min(20)))).await;
-        }
+    /// Notes a wrong token.
+    pub fn failed(&self, from: IpAddr) {
+        let mut failures = self.failures();
+        failures.retain(|_, failures| failures.last.elapsed() < FORGIVEN);
+        let failures = failures.entry(from).or_insert(Failures { count: 0, last: Instant::now() });
+        *failures = Failures { count: failures.count.saturating_add(1), last: Instant::now() };
+    }
+
+    fn failures(&self) -> MutexGuard<'_, HashMap<IpAddr, Failures>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,4 +139,35 @@ fn secret() -> Result<String, Problem> {
     let mut bits = [0; 32];
     getrandom::fill(&mut bits).map_err(|error| Problem::failed(format!("no random numbers: {error}")))?;
     Ok(bits.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(last: u8) -> IpAddr {
+        [192, 0, 2, last].into()
+    }
+
+    #[tokio::test]
+    async fn an_address_with_wrong_tokens_waits_and_others_do_not() {
+        let sessions = Sessions::default();
+        for _ in 0..FREE_FAILURES - 1 {
+            sessions.failed(ip(1));
+        }
+        assert!(sessions.turn(ip(1)).await.is_ok());
+        sessions.failed(ip(1));
+        assert!(sessions.turn(ip(1)).await.is_err());
+        assert!(sessions.turn(ip(2)).await.is_ok());
+        let wait = |count| Failures { count, last: Instant::now() }.wait();
+        assert!(wait(FREE_FAILURES) < wait(FREE_FAILURES + 1) && wait(u32::MAX) <= LONGEST_WAIT);
+    }
+
+    #[test]
+    fn a_session_ends_with_its_token() {
+        let person = |hash: &str| Person { name: "an".into(), token_hash: hash.into() };
+        let session = Sessions::default().begin(person("one")).unwrap();
+        assert!(session.is_of(&[person("one")]) && !session.is_of(&[person("two")]) && !session.is_of(&[]));
+        assert!(session.is_csrf(&session.csrf) && !session.is_csrf("") && !session.is_csrf(&session.id));
+    }
 }

@@ -3,12 +3,13 @@
 //! A verdict is blind: the page shows what was asked and what was answered, and only after the verdict which model it was, how sure it was, and what the client said.
 //! The page loads nothing from elsewhere and runs no code but its own; what was asked and answered is set as text.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::map_response;
+use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -41,6 +42,7 @@ pub fn router() -> Router<Arc<Server>> {
         .route("/review/next", get(next))
         .route("/review/verdict", post(verdict))
         .route("/review/revoke", post(revoke))
+        .layer(from_fn(from_here))
         .layer(map_response(strict))
 }
 
@@ -80,19 +82,42 @@ async fn on_ledger<T: Send + 'static>(
     }
 }
 
-/// The session of a request that changes nothing.
-fn signed_in(server: &Server, headers: &HeaderMap) -> Result<Session, Problem> {
-    server.sessions.of(headers).ok_or_else(|| Problem::forbidden("sign in first"))
+/// The session of a request that changes nothing. It has ended if the person's token was replaced or taken away.
+async fn signed_in(server: &Server, headers: &HeaderMap) -> Result<Session, Problem> {
+    let session = server.sessions.of(headers).ok_or_else(|| Problem::forbidden("sign in first"))?;
+    if !session.is_of(&on_ledger(folder(server)?, DataFolder::people).await?) {
+        server.sessions.end(&session.id);
+        return Err(Problem::forbidden("the token of this session is void; sign in with another one"));
+    }
+    Ok(session)
 }
 
 /// The session of a request that changes something: it must also bring the second secret.
-fn from_page(server: &Server, headers: &HeaderMap) -> Result<Session, Problem> {
-    let session = signed_in(server, headers)?;
+async fn from_page(server: &Server, headers: &HeaderMap) -> Result<Session, Problem> {
+    let session = signed_in(server, headers).await?;
     let given = headers.get(CSRF).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if given.is_empty() || given != session.csrf {
+    if !session.is_csrf(given) {
         return Err(Problem::forbidden("the request does not come from the page of this session"));
     }
     Ok(session)
+}
+
+/// Refuses what a browser sends for a page elsewhere.
+async fn from_here(request: Request, next: Next) -> Response {
+    match request.method() == Method::GET || is_from_here(request.headers()) {
+        true => next.run(request).await,
+        false => Problem::forbidden("the request comes from a page elsewhere").into_response(),
+    }
+}
+
+/// Whether the page that sent a request is this server's. A program that is no browser says nothing of pages.
+fn is_from_here(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    match (text("sec-fetch-site"), text("origin")) {
+        (Some(site), _) => site == "same-origin" || site == "none",
+        (None, Some(origin)) => origin.split_once("://").map(|(_, rest)| rest) == text("host"),
+        (None, None) => true,
+    }
 }
 
 #[derive(Deserialize)]
@@ -101,23 +126,32 @@ struct Login {
 }
 
 /// Signs a person in by token.
-async fn login(State(server): State<Arc<Server>>, body: Bytes) -> Result<Response, Problem> {
+async fn login(
+    State(server): State<Arc<Server>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: Bytes,
+) -> Result<Response, Problem> {
     let data = folder(&server)?;
     let Login { token } = serde_json::from_slice(&body).map_err(|error| Problem::malformed(error.to_string()))?;
-    server.sessions.pause_after_failures().await;
-    let person = tokio::task::spawn_blocking(move || people::owner(&data, token.trim())).await;
+    let turn = server.sessions.turn(peer.ip()).await?;
+    let check = move || {
+        // The turn ends with the check, also where the client does not wait for it.
+        let _turn = turn;
+        people::owner(&data, token.trim())
+    };
+    let person = tokio::task::spawn_blocking(check).await;
     let person = person.map_err(|_| Problem::gone())?.map_err(|error| Problem::failed(error.to_string()))?;
     let Some(person) = person else {
-        server.sessions.failed();
+        server.sessions.failed(peer.ip());
         return Err(Problem::forbidden("this is nobody's token"));
     };
-    let session = server.sessions.begin(&person)?;
+    let session = server.sessions.begin(person)?;
     let cookie = format!("{COOKIE}={}; Path=/review; HttpOnly; SameSite=Strict; Max-Age=43200", session.id);
     Ok(([(header::SET_COOKIE, cookie)], Json(shown(&session))).into_response())
 }
 
 async fn logout(State(server): State<Arc<Server>>, headers: HeaderMap) -> Result<Response, Problem> {
-    let session = from_page(&server, &headers)?;
+    let session = from_page(&server, &headers).await?;
     server.sessions.end(&session.id);
     let cookie = format!("{COOKIE}=; Path=/review; HttpOnly; SameSite=Strict; Max-Age=0");
     Ok((StatusCode::OK, [(header::SET_COOKIE, cookie)], Json(json!({}))).into_response())
@@ -125,7 +159,7 @@ async fn logout(State(server): State<Arc<Server>>, headers: HeaderMap) -> Result
 
 /// Who is signed in, for a page that was loaded again.
 async fn session(State(server): State<Arc<Server>>, headers: HeaderMap) -> Result<Json<Value>, Problem> {
-    Ok(Json(shown(&signed_in(&server, &headers)?)))
+    Ok(Json(shown(&signed_in(&server, &headers).await?)))
 }
 
 fn shown(session: &Session) -> Value {
@@ -145,7 +179,7 @@ async fn next(
     headers: HeaderMap,
     Query(which): Query<Which>,
 ) -> Result<Json<Value>, Problem> {
-    let person = signed_in(&server, &headers)?.person;
+    let person = signed_in(&server, &headers).await?.person;
     let held: Vec<String> = which.skip.split(',').map(String::from).collect();
     let (queue, left) = on_ledger(folder(&server)?, move |data| {
         let queue = data.queue(&person, held.len() + 2)?;
@@ -155,14 +189,16 @@ async fn next(
     .await?;
     let blind = |item: &Waiting| {
         let messages: Value = serde_json::from_str(&item.messages).unwrap_or_default();
-        json!({ "item": item.item, "messages": messages, "completion": item.completion, "reason": item.reason })
+        json!({
+            "item": item.item, "request": item.request, "messages": messages, "completion": item.completion, "reason": item.reason,
+        })
     };
     Ok(Json(json!({ "items": queue.iter().map(blind).collect::<Vec<_>>(), "waiting": left })))
 }
 
 /// Signs a verdict, and tells what was hidden until now. It is on the disk when this answers.
 async fn verdict(State(server): State<Arc<Server>>, headers: HeaderMap, body: Bytes) -> Result<Json<Value>, Problem> {
-    let session = from_page(&server, &headers)?;
+    let session = from_page(&server, &headers).await?;
     let submission: Submission =
         serde_json::from_slice(&body).map_err(|error| Problem::malformed(error.to_string()))?;
     let told = on_ledger(folder(&server)?, move |data| {
@@ -179,7 +215,7 @@ struct Revoke {
 }
 
 async fn revoke(State(server): State<Arc<Server>>, headers: HeaderMap, body: Bytes) -> Result<Json<Value>, Problem> {
-    let session = from_page(&server, &headers)?;
+    let session = from_page(&server, &headers).await?;
     let Revoke { verdict } = serde_json::from_slice(&body).map_err(|error| Problem::malformed(error.to_string()))?;
     on_ledger(folder(&server)?, move |data| data.revoke(&session.person, verdict)).await?;
     Ok(Json(json!({ "revoked": verdict })))
