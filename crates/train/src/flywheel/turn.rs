@@ -164,7 +164,7 @@ impl TurnFile {
 
 /// Chooses a turn's records: all new verdicts that say what is right, a draw of old ones, and the whole gate.
 ///
-/// * `used`: items that an earlier turn trained on.
+/// * `used`: items that an earlier turn taught the model.
 pub fn choose(
     keys: &FlywheelKeys,
     verdicts: &[Signed],

@@ -33,10 +33,11 @@ pub struct Prepared {
     folder: PathBuf,
 }
 
-/// The items that turns before `turn` learned as new ones.
-fn learned_before(data: &DataFolder, turn: i64) -> anyhow::Result<Vec<String>> {
+/// The items that turns before `turn` learned as new ones. What a refused candidate learned is new again: the model in service knows nothing of it.
+pub fn learned_before(data: &DataFolder, turn: i64) -> anyhow::Result<Vec<String>> {
     let mut items = Vec::new();
-    for before in data.turns()?.iter().filter(|before| before.id < turn) {
+    let promoted = |before: &&Turn| before.id < turn && before.decision.as_deref() == Some("promoted");
+    for before in data.turns()?.iter().filter(promoted) {
         let records = data.turn_records(before.id)?;
         items.extend(records.into_iter().filter(|record| record.role == RecordRole::Label).map(|record| record.item));
     }

@@ -2,12 +2,12 @@
 
 use serde_json::json;
 use store::DataFolder;
-use store::data_folder::turns::RecordRole;
 use train::flywheel::gate::{self, Looks};
 use train::flywheel::turn::FlywheelKeys;
 
 use super::super::data_argument::DataArguments;
 use super::super::output::Output;
+use super::run_turn::learned_before;
 use super::turn::discordant;
 
 /// What `ferule flywheel status` reads.
@@ -24,11 +24,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let data = DataFolder::open_to_read(&arguments.data.data)?;
     let (verdicts, turns, models) = (data.verdicts()?, data.turns()?, data.models()?);
-    let mut learned = std::collections::BTreeSet::new();
-    for turn in &turns {
-        let records = data.turn_records(turn.id)?;
-        learned.extend(records.into_iter().filter(|record| record.role == RecordRole::Label).map(|record| record.item));
-    }
+    let learned = learned_before(&data, i64::MAX)?;
     let right = |gate: bool| verdicts.iter().filter(move |v| v.gate == gate && v.right_answer().is_some());
     let new = right(false).filter(|verdict| !learned.contains(&verdict.item)).count();
     let looks = Looks { look: turns.len() as u64 + 1, planned: FlywheelKeys::default().planned_looks };
