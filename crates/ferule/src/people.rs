@@ -56,7 +56,7 @@ pub fn owner(data: &DataFolder, token: &str) -> anyhow::Result<Option<Person>> {
 pub fn signed_in(data: &DataFolder) -> anyhow::Result<String> {
     let Ok(token) = std::env::var(VARIABLE) else {
         let hint = format!("`ferule person add NAME` makes a token; put it into the variable {VARIABLE}");
-        return Err(WrongUse::error("a verdict needs a person who signs it", hint));
+        return Err(WrongUse::error("this needs a person who signs it", hint));
     };
     owner(data, token.trim())?.map(|person| person.name).ok_or_else(|| {
         failure(

@@ -72,11 +72,16 @@ impl Folder {
         self.ferule(&["review", "queue", "--json"]).json()
     }
 
-    /// The verdicts that count.
+    /// The verdicts that count, as the operator reads them while nothing is served.
     fn signed(&self) -> Vec<Value> {
+        self.signed_as("")
+    }
+
+    fn signed_as(&self, token: &str) -> Vec<Value> {
         let name = "signed.jsonl";
         let _ = fs::remove_file(self.path().join(name));
-        assert_eq!(self.ferule(&["review", "export", name, "--signed"]).code, 0);
+        let exported = self.ferule_as(token, &["review", "export", name, "--signed"]);
+        assert_eq!(exported.code, 0, "{}", exported.stderr);
         let text = fs::read_to_string(self.path().join(name)).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
@@ -328,7 +333,11 @@ fn only_the_page_of_a_living_session_changes_anything() {
     ] {
         assert_eq!(post("/review/verdict", headers, verdict.clone()).status, 403, "{what}");
     }
-    assert!(folder.signed().is_empty());
+    assert!(folder.signed_as(&folder.token).is_empty());
+    let reads = |command: &[&str]| folder.ferule_as("", &[&["review"], command].concat()).stderr;
+    assert!(
+        reads(&["queue"]).contains("FERULE_TOKEN") && reads(&["export", "x.csv", "--signed"]).contains("FERULE_TOKEN")
+    );
     let of_another = json!({ "item": item["item"], "request": "chatcmpl-other", "decision": "accept" });
     assert_eq!(post("/review/verdict", &[&cookie, &csrf], of_another).status, 409);
     assert_eq!(post("/review/verdict", &[&cookie, &csrf], verdict).json()["behind"]["model"], "secret-model");

@@ -122,9 +122,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::Export(ExportArguments { file, signed, data }) => {
             let data = DataFolder::open_to_read(&data.data)?;
+            let person = people::signed_in_or_operator(&data)?;
             match signed {
                 true => export::signed(&data, &file),
-                false => export::waiting(&data, &people::signed_in_or_operator(&data)?, &file),
+                false => export::waiting(&data, &person, &file),
             }
         }
         Command::Import(ImportArguments { file, data }) => {
