@@ -260,6 +260,62 @@ fn completions_end_at_stop_tokens_limits_and_the_callers_word() {
     assert_eq!((full.finish, full.tokens.len()), (Finish::Length, context - 100));
 }
 
+/// Runs what was submitted to its end, and returns the completions in order.
+fn to_the_end(case: &Case<f32>, scheduler: &mut Scheduler<f32>) -> Vec<Completion> {
+    let mut completions = Vec::new();
+    let mut steps = 0;
+    while !scheduler.is_idle() {
+        completions.extend(scheduler.step(&case.queue, &case.model, &mut |_, _, _| Flow::Continue));
+        steps += 1;
+        assert!(steps < 1000, "nothing moves any more");
+    }
+    completions.sort_by_key(|completion| (completion.request, completion.sample));
+    completions
+}
+
+#[test]
+fn a_cancelled_request_leaves_the_others_as_they_are() {
+    let case = Case::<f32>::new("llama", Isa::available()[0], 2);
+    // Few places, pages and rows, so that some requests wait, some are prefilled in chunks, and some are preempted.
+    for limits in [Limits { pages: 6, sequences: 4, rows: 16 }, wide()] {
+        let alone = case.run(limits, case.requests(2));
+        for (cancelled, steps) in [(0, 3), (2, 1), (2, 2), (3, 5), (4, 0), (4, 9), (1, 40)] {
+            let mut scheduler = Scheduler::new(&case.queue, case.model.config(), limits);
+            for request in case.requests(2) {
+                scheduler.submit(request);
+            }
+            let mut completions = Vec::new();
+            for _ in 0..steps {
+                completions.extend(scheduler.step(&case.queue, &case.model, &mut |_, _, _| Flow::Continue));
+            }
+            scheduler.cancel(cancelled);
+            completions.extend(to_the_end(&case, &mut scheduler));
+            completions.retain(|completion| completion.request != cancelled);
+            completions.sort_by_key(|completion| (completion.request, completion.sample));
+            let expected: Vec<Completion> =
+                alone.iter().flatten().filter(|completion| completion.request != cancelled).cloned().collect();
+            assert_eq!(completions, expected, "request {cancelled} after {steps} steps");
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_request_gives_its_place_and_its_pages_back() {
+    let case = Case::<f32>::new("llama", Isa::available()[0], 2);
+    let limits = Limits { pages: 2, sequences: 1, rows: 512 };
+    let expected = case.run(limits, vec![request(case.prompt(70), 1, 7)]).remove(0).remove(0);
+    let mut scheduler = Scheduler::new(&case.queue, case.model.config(), limits);
+    for _ in 0..3 {
+        let number = scheduler.submit(request(case.prompt(70), 1, 3));
+        scheduler.step(&case.queue, &case.model, &mut |_, _, _| Flow::Continue);
+        scheduler.cancel(number);
+        assert!(scheduler.is_idle());
+    }
+    let number = scheduler.submit(request(case.prompt(70), 1, 7));
+    assert_eq!(number, 3, "numbers rise, whatever was taken back");
+    assert_eq!(to_the_end(&case, &mut scheduler), [Completion { request: number, ..expected }]);
+}
+
 #[test]
 fn filters_that_leave_one_token_leave_the_greedy_one() {
     let case = Case::<f32>::new("qwen3", Isa::available()[0], 2);

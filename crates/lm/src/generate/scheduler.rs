@@ -183,6 +183,11 @@ impl<T: Real> Scheduler<T> {
         self.computed
     }
 
+    /// Completions that are being computed; the others wait.
+    pub fn running(&self) -> usize {
+        self.running.iter().map(|sequence| sequence.samples.len()).sum()
+    }
+
     /// Whether nothing waits or runs.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
@@ -214,6 +219,21 @@ impl<T: Real> Scheduler<T> {
         let samples = request.samples;
         self.requests.insert(index, (request, samples));
         index
+    }
+
+    /// Takes a request back: its sequences stop where they are and give their places and pages to others, whose completions do
+    /// not change. It will have no completions. A number that has no sequence any more is no error.
+    pub fn cancel(&mut self, request: usize) {
+        self.waiting.retain(|sequence| sequence.request != request);
+        let cache = &mut self.cache;
+        self.running.retain_mut(|sequence| {
+            let stays = sequence.request != request;
+            if !stays {
+                cache.release(&mut sequence.table);
+            }
+            stays
+        });
+        self.requests.remove(&request);
     }
 
     /// Runs one step, and returns the completions that finished in it.
@@ -252,8 +272,7 @@ impl<T: Real> Scheduler<T> {
 
     /// Admits waiting sequences, as long as there is a place and there are pages for their tokens.
     fn admit(&mut self) {
-        let taken: usize = self.running.iter().map(|sequence| sequence.samples.len()).sum();
-        let mut places = self.limits.sequences - taken;
+        let mut places = self.limits.sequences - self.running();
         let mut pages = self.cache.free_pages();
         while let Some(next) = self.waiting.front() {
             let needed = (next.tokens.len() + 1).div_ceil(PAGE);
