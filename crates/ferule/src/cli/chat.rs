@@ -19,7 +19,7 @@ use lm::tokenizer::Tokenizer;
 use serde_json::Value;
 
 use super::asking::Asking;
-use super::generate::{check_sampling, limits_for, stop_tokens};
+use super::generate::{check_sampling, limits_for, makers_sampling, stop_tokens};
 use super::model_argument::{ComputeDType, ModelArguments, OpenModel};
 use super::output::Output;
 use super::stop_strings::StopStrings;
@@ -76,19 +76,13 @@ fn variable(text: &str) -> Result<(String, Value), String> {
 impl Arguments {
     /// What was asked for; where nothing was, the makers' defaults.
     fn sampling(&self, open: &OpenModel) -> anyhow::Result<Sampling> {
-        let makers = open.checkpoint.generation();
-        let plain = Sampling::default();
-        let greedy = makers.do_sample == Some(false);
-        let temperature = if greedy { 0.0 } else { makers.temperature.map_or(plain.temperature, |t| t as f32) };
+        let makers = makers_sampling(open.checkpoint.generation());
         let sampling = Sampling {
-            temperature: self.temperature.unwrap_or(temperature),
-            top_k: self.top_k.or(makers.top_k.map(|k| k as usize)).unwrap_or(plain.top_k),
-            top_p: self.top_p.or(makers.top_p.map(|p| p as f32)).unwrap_or(plain.top_p),
-            min_p: self.min_p.or(makers.min_p.map(|p| p as f32)).unwrap_or(plain.min_p),
-            repetition_penalty: self
-                .repetition_penalty
-                .or(makers.repetition_penalty.map(|r| r as f32))
-                .unwrap_or(plain.repetition_penalty),
+            temperature: self.temperature.unwrap_or(makers.temperature),
+            top_k: self.top_k.unwrap_or(makers.top_k),
+            top_p: self.top_p.unwrap_or(makers.top_p),
+            min_p: self.min_p.unwrap_or(makers.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(makers.repetition_penalty),
         };
         check_sampling(&sampling)?;
         Ok(sampling)

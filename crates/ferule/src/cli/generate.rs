@@ -11,6 +11,7 @@ use std::num::NonZeroUsize;
 
 use kernels::Real;
 use kernels::rng::Key;
+use lm::checkpoint::huggingface::GenerationConfig;
 use lm::generate::{Completion, Finish, Flow, KvCache, Limits, PAGE, Request, Sampling, Scheduler, Token};
 use lm::template::{Chat, ChatTemplate};
 use lm::tokenizer::Tokenizer;
@@ -113,6 +114,19 @@ pub fn check_sampling(sampling: &Sampling) -> anyhow::Result<()> {
         return refuse("repetition-penalty", repetition_penalty, "it is above 0; 1 is off, 1.1 is usual");
     }
     Ok(())
+}
+
+/// How the model's makers advise to draw tokens; plainly where they say nothing.
+pub fn makers_sampling(makers: &GenerationConfig) -> Sampling {
+    let plain = Sampling::default();
+    let greedy = makers.do_sample == Some(false);
+    Sampling {
+        temperature: if greedy { 0.0 } else { makers.temperature.map_or(plain.temperature, |t| t as f32) },
+        top_k: makers.top_k.map_or(plain.top_k, |k| k as usize),
+        top_p: makers.top_p.map_or(plain.top_p, |p| p as f32),
+        min_p: makers.min_p.map_or(plain.min_p, |p| p as f32),
+        repetition_penalty: makers.repetition_penalty.map_or(plain.repetition_penalty, |r| r as f32),
+    }
 }
 
 #[derive(Deserialize)]

@@ -105,7 +105,15 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (source, first) = match &arguments.upstream {
         Some(url) => {
             let key = arguments.upstream_key_file.as_deref().map(read_key).transpose()?;
-            (Source::Upstream(Upstream::new(url, &arguments.allow_egress, key)?), None)
+            (
+                Source::Upstream(Upstream::new(
+                    url,
+                    &arguments.allow_egress,
+                    key,
+                    arguments.batch.get() + arguments.max_queue,
+                )?),
+                None,
+            )
         }
         None => {
             let engine = first_engine(&arguments, data.as_deref())?;
@@ -114,6 +122,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
     };
     let server = Arc::new(Server {
+        name: arguments.model.clone().unwrap_or_else(|| "ferule".into()),
         source,
         keys: keys.unwrap_or_default(),
         address: arguments.host,
@@ -125,7 +134,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         sessions: Sessions::default(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(&arguments, server, first))
+    let served = runtime.block_on(serve(&arguments, server, first));
+    // What still blocks when the time to drain is over, such as loading a model, is not waited for.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(arguments: &Arguments, server: Arc<Server>, first: Option<String>) -> anyhow::Result<()> {
@@ -137,12 +149,14 @@ async fn serve(arguments: &Arguments, server: Arc<Server>, first: Option<String>
     if let (Some(first), Some(data)) = (first, server.data.clone()) {
         tokio::spawn(watch(arguments.clone_for_watch(), server.clone(), data, first));
     }
+    // Before the address: whoever reads it may send a signal at once.
+    let end = told_to_stop()?;
     let mut output = Output::stdout();
     output.text(&format!("http://{address}\n"))?;
     output.flush()?;
     drop(output);
     let drain = Duration::from_secs(arguments.drain_seconds);
-    listener::serve(listener, router(server), arguments.max_connections.get(), drain, told_to_stop()?).await;
+    listener::serve(listener, router(server), arguments.max_connections.get(), drain, end).await;
     Ok(())
 }
 

@@ -71,21 +71,28 @@ impl Keys {
     }
 }
 
-/// Refuses a request that calls a server on this machine by a foreign name: a page elsewhere may have made a browser send it (DNS rebinding).
+/// Refuses what a page elsewhere made a browser send: a request that calls a server on this machine by a foreign name (DNS rebinding), and one whose `Origin` is another
+/// host than the one it is sent to. Programs send no `Origin`.
 ///
 /// # Errors
 /// Such a request.
-pub fn check_host(address: IpAddr, headers: &HeaderMap) -> Result<(), Problem> {
-    if !address.is_loopback() {
-        return Ok(());
-    }
-    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+pub fn check_source(address: IpAddr, headers: &HeaderMap) -> Result<(), Problem> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let host = text(header::HOST).unwrap_or_default();
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
     let local = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if local { Ok(()) } else { Err(Problem::forbidden("call this server by localhost or 127.0.0.1")) }
+    if address.is_loopback() && !local {
+        return Err(Problem::forbidden("call this server by localhost or 127.0.0.1"));
+    }
+    match text(header::ORIGIN) {
+        Some(origin) if origin.split_once("://").is_none_or(|(_, from)| !from.eq_ignore_ascii_case(host)) => {
+            Err(Problem::forbidden("pages of other hosts may not use this server"))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -126,11 +133,20 @@ mod tests {
             headers
         };
         for name in ["localhost:8080", "127.0.0.1:1", "[::1]:80", "LOCALHOST"] {
-            assert!(check_host(local, &named(name)).is_ok(), "{name}");
+            assert!(check_source(local, &named(name)).is_ok(), "{name}");
         }
         for name in ["evil.example", "127.0.0.1.evil.example:80", ""] {
-            assert!(check_host(local, &named(name)).is_err(), "{name}");
-            assert!(check_host(outside, &named(name)).is_ok(), "{name}");
+            assert!(check_source(local, &named(name)).is_err(), "{name}");
+            assert!(check_source(outside, &named(name)).is_ok(), "{name}");
+        }
+        let from = |origin: &'static str| {
+            let mut headers = named("127.0.0.1:8080");
+            headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
+            check_source(local, &headers).is_ok() && check_source(outside, &headers).is_ok()
+        };
+        assert!(from("http://127.0.0.1:8080"));
+        for origin in ["http://evil.example", "http://127.0.0.1:8081", "http://localhost:8080", "null", ""] {
+            assert!(!from(origin), "{origin}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A field that cannot be honoured is refused. Nothing that a client asks for is left out in silence.
 
-use lm::generate::Sampling;
+use lm::generate::{Sampling, Token};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -82,6 +82,7 @@ fn harmless(name: &str, value: &Value) -> bool {
         "tools" | "functions" => value.as_array().is_some_and(Vec::is_empty),
         "tool_choice" | "function_call" => value == "none",
         "parallel_tool_calls" => true,
+        "modalities" => *value == json!(["text"]),
         _ => false,
     }
 }
@@ -119,9 +120,6 @@ impl Asked {
             return Err(Problem::wrong("max_tokens", "`max_tokens` is 1 or more"));
         }
         let (stream, logprobs) = (body.stream.unwrap_or(false), body.logprobs.unwrap_or(false));
-        if stream && logprobs {
-            return Err(Problem::wrong("logprobs", "log-probabilities are not streamed: ask without `stream`"));
-        }
         if body.top_logprobs.is_some() && !logprobs {
             return Err(Problem::wrong("top_logprobs", "`top_logprobs` needs `logprobs`: true"));
         }
@@ -145,14 +143,15 @@ impl Asked {
         })
     }
 
-    /// How tokens are drawn: as asked, or else plainly from the whole distribution.
-    pub fn sampling(&self) -> Sampling {
-        let plain = Sampling::default();
-        Sampling {
-            temperature: self.temperature.unwrap_or(plain.temperature),
-            top_p: self.top_p.unwrap_or(plain.top_p),
-            ..plain
-        }
+    /// How tokens are drawn. A request that names a temperature gets the whole distribution at it, or what `top_p` leaves of it; one that names none is answered as
+    /// the model is by itself.
+    pub fn sampling(&self, by_itself: &Sampling) -> Sampling {
+        let mut sampling = match self.temperature {
+            Some(temperature) => Sampling { temperature, ..Sampling::default() },
+            None => by_itself.clone(),
+        };
+        sampling.top_p = self.top_p.unwrap_or(sampling.top_p);
+        sampling
     }
 }
 
@@ -179,7 +178,17 @@ fn messages(list: &[Value]) -> Result<Vec<Value>, Problem> {
                 _ => return Err(wrong("has no text as content")),
             };
             let role = if role == "developer" { "system" } else { role };
-            Ok(json!({ "role": role, "content": content }))
+            let mut read = json!({ "role": role, "content": content });
+            for (field, value) in message.as_object().into_iter().flatten() {
+                match field.as_str() {
+                    "role" | "content" => {}
+                    // Some templates print it.
+                    "name" if value.is_string() => read["name"] = value.clone(),
+                    _ if value.is_null() || value.as_array().is_some_and(Vec::is_empty) => {}
+                    _ => return Err(wrong(&format!("has `{field}`, which is not supported: leave it out"))),
+                }
+            }
+            Ok(read)
         })
         .collect()
 }
@@ -203,29 +212,32 @@ pub fn usage(prompt: usize, completions: usize) -> Value {
 }
 
 /// What Ferule says of an answer beyond the API: how sure the model was, and whether a person should look.
-pub fn remarks(model: &Shared, answer: &Answer) -> Value {
-    let abstain = model.threshold.map(|threshold| answer.confidence < threshold);
+pub fn remarks(model: &Shared, answer: &Answer, sampling: &Sampling) -> Value {
+    let abstain = model.abstains(answer.confidence, sampling);
     json!({ "confidence": answer.confidence, "abstain": abstain, "model": model.digest })
+}
+
+/// The log-probabilities of tokens, with the `most` likeliest at each place.
+pub fn logprobs(model: &Shared, tokens: &[Token], most: usize) -> Value {
+    let entry = |id: u32, logprob: f32| {
+        let bytes = model.tokenizer.token_bytes(id).unwrap_or_default();
+        // JSON has no infinity; this is what OpenAI's API writes for a token that cannot come.
+        json!({ "token": String::from_utf8_lossy(bytes), "logprob": logprob.max(-9999.0), "bytes": bytes })
+    };
+    let content = tokens.iter().map(|token| {
+        let mut of_token = entry(token.id, token.logprob);
+        of_token["top_logprobs"] = token.top.iter().take(most).map(|&(id, logprob)| entry(id, logprob)).collect();
+        of_token
+    });
+    json!({ "content": content.collect::<Vec<_>>(), "refusal": null })
 }
 
 /// A choice of an answer that comes at once.
 pub fn choice(model: &Shared, answer: &Answer, top_logprobs: Option<usize>) -> Value {
-    let logprobs = top_logprobs.map(|most| {
-        let entry = |id: u32, logprob: f32| {
-            let bytes = model.tokenizer.token_bytes(id).unwrap_or_default();
-            json!({ "token": String::from_utf8_lossy(bytes), "logprob": logprob, "bytes": bytes })
-        };
-        let content = answer.tokens.iter().map(|token| {
-            let mut of_token = entry(token.id, token.logprob);
-            of_token["top_logprobs"] = token.top.iter().take(most).map(|&(id, logprob)| entry(id, logprob)).collect();
-            of_token
-        });
-        json!({ "content": content.collect::<Vec<_>>() })
-    });
     json!({
         "index": answer.sample,
         "message": { "role": "assistant", "content": answer.text, "refusal": null },
-        "logprobs": logprobs,
+        "logprobs": top_logprobs.map(|most| logprobs(model, &answer.tokens, most)),
         "finish_reason": answer.finish,
     })
 }
@@ -251,7 +263,6 @@ mod tests {
             (r#""n":0"#, "from 1 to 64"),
             (r#""stop":["a","b","c","d","e"]"#, "up to 4"),
             (r#""stop":"""#, "up to 4"),
-            (r#""stream":true,"logprobs":true"#, "not streamed"),
             (r#""max_tokens":0"#, "1 or more"),
         ] {
             assert!(refused(&with(rest)).contains(said), "{rest}: {}", refused(&with(rest)));
@@ -261,6 +272,7 @@ mod tests {
             (r#"{"messages":[{"role":"user"}]}"#, "no text"),
             (r#"{"messages":[{"role":"tool","content":"x"}]}"#, "messages[0] has a role"),
             (r#"{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#, "no text"),
+            (r#"{"messages":[{"role":"assistant","content":"x","tool_calls":[{}]}]}"#, "has `tool_calls`"),
             ("[", "cannot be read"),
             ("{}", "missing field"),
         ] {
@@ -271,12 +283,20 @@ mod tests {
     #[test]
     fn a_request_is_read_as_it_is_meant() {
         let body = r#"{"model":"m","messages":[{"role":"developer","content":"s"},{"role":"user","content":[{"type":"text","text":"a"},
-            {"type":"text","text":"b"}],"name":"x"}],"stop":"END","seed":-1,"max_completion_tokens":5,"frequency_penalty":0,"store":false,
+            {"type":"text","text":"b"}],"name":"x","refusal":null}],"stop":"END","seed":-1,"max_completion_tokens":5,"frequency_penalty":0,"store":false,
             "user":"anna","stream":true,"stream_options":{"include_usage":true},"tools":null}"#;
         let asked = Asked::read(body.as_bytes()).unwrap();
-        assert_eq!(asked.messages, [json!({"role":"system","content":"s"}), json!({"role":"user","content":"ab"})]);
-        assert_eq!((asked.stops, asked.seed, asked.max_tokens), (vec!["END".to_string()], Some(u64::MAX), Some(5)));
+        assert_eq!(
+            asked.messages,
+            [json!({"role":"system","content":"s"}), json!({"role":"user","content":"ab","name":"x"})]
+        );
+        assert_eq!((asked.stops.as_slice(), asked.seed), (&["END".to_string()][..], Some(u64::MAX)));
+        assert_eq!(asked.max_tokens, Some(5));
         assert!(asked.stream && asked.include_usage && !asked.store);
         assert_eq!(asked.user.as_deref(), Some("anna"));
+        let by_itself = Sampling { temperature: 0.5, top_k: 3, repetition_penalty: 1.1, ..Sampling::default() };
+        assert_eq!(asked.sampling(&by_itself), by_itself);
+        let greedy = Asked { temperature: Some(0.0), ..asked };
+        assert_eq!(greedy.sampling(&by_itself), Sampling::greedy(), "what is greedy is greedy alone");
     }
 }

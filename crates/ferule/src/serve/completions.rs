@@ -9,13 +9,14 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use lm::generate::Sampling;
 use serde_json::{Value, json};
 use store::data_folder::exchanges::Exchange;
 use tokio::sync::mpsc::{self, Sender, UnboundedReceiver};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::chat::{Asked, choice, remarks, usage};
-use super::engine::{Answer, Engine, Event, Job};
+use super::chat::{Asked, choice, logprobs, remarks, usage};
+use super::engine::{Answer, Engine, Event, Job, Piece};
 use super::forward;
 use super::problem::Problem;
 use super::server::{Caller, Server, Source, collect, frame, fresh_id};
@@ -27,9 +28,12 @@ struct Underway {
     began: Instant,
     caller: Option<String>,
     asked: Asked,
+    sampling: Sampling,
     engine: Engine,
     prompt_tokens: usize,
     events: UnboundedReceiver<Event>,
+    /// Whether anything has come yet.
+    begun: bool,
 }
 
 /// Answers a chat completion.
@@ -43,39 +47,43 @@ pub async fn complete(
         let Source::Upstream(upstream) = &server.source else { return Err(Problem::gone()) };
         return forward::complete(upstream, server.clone(), caller, asked, body).await;
     };
+    let began = Instant::now();
     let model = engine.model();
-    if let Some(name) = asked.model.as_ref().filter(|name| **name != model.name && **name != model.digest) {
-        return Err(Problem::not_found(format!("no model {name}; this server has {}", model.name)));
+    let known = |name: &String| [&server.name, &model.name, &model.digest].contains(&name);
+    if let Some(name) = asked.model.as_ref().filter(|name| !known(name)) {
+        return Err(Problem::no_model(name, &server.name));
     }
+    // Places first: a request that is turned away should cost nothing.
+    let places = engine.reserve(asked.samples)?;
     let (of_prompt, messages) = (engine.clone(), asked.messages.clone());
     // Templates and tokenizers are not quick with long texts.
-    let prompt =
-        tokio::task::spawn_blocking(move || of_prompt.prompt(&messages)).await.map_err(|_| Problem::gone())??;
-    if prompt.len() >= model.context {
-        return Err(Problem::too_long(prompt.len(), model.context));
-    }
+    let prompt = tokio::task::spawn_blocking(move || of_prompt.prompt(&messages)).await;
+    let prompt = prompt.map_err(|_| Problem::failed("the messages could not be turned into tokens"))??;
     let room = model.context - prompt.len();
     let seed = match asked.seed {
         Some(seed) => seed,
         None => random_seed()?,
     };
+    let sampling = asked.sampling(&model.sampling);
     let (send, events) = mpsc::unbounded_channel();
     let prompt_tokens = prompt.len();
     engine.submit(Job {
         prompt,
         samples: asked.samples,
-        sampling: asked.sampling(),
+        sampling: sampling.clone(),
         max_new_tokens: asked.max_tokens.unwrap_or(room).min(room).min(server.max_tokens),
         stops: asked.stops.clone(),
         seed,
-        top_logprobs: asked.top_logprobs.unwrap_or(0),
+        top_logprobs: asked.top_logprobs,
+        places,
         events: send,
     })?;
     server.metrics.accepted(prompt_tokens);
     let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let stream = asked.stream;
+    let id = fresh_id()?;
     let underway =
-        Underway { id: fresh_id()?, created, began: Instant::now(), caller, asked, engine, prompt_tokens, events };
+        Underway { id, created, began, caller, asked, sampling, engine, prompt_tokens, events, begun: false };
     if stream { Ok(underway.stream(server)) } else { underway.at_once(&server).await }
 }
 
@@ -84,12 +92,21 @@ fn random_seed() -> Result<u64, Problem> {
 }
 
 impl Underway {
+    /// What comes next from the engine; none when it has stopped.
+    async fn next(&mut self, server: &Server) -> Option<Event> {
+        let event = self.events.recv().await;
+        if !std::mem::replace(&mut self.begun, true) {
+            server.metrics.begun(self.began);
+        }
+        event
+    }
+
     /// The whole answer. A client that leaves drops this, and with it the receiver, which ends the request.
     async fn at_once(mut self, server: &Server) -> Result<Response, Problem> {
         let mut answers: Vec<Answer> = Vec::new();
         while answers.len() < self.asked.samples {
-            match self.events.recv().await {
-                Some(Event::Text(..)) => {}
+            match self.next(server).await {
+                Some(Event::Piece(_)) => {}
                 Some(Event::Finished(answer)) => answers.push(*answer),
                 Some(Event::Failed(why)) => return Err(Problem::failed(why)),
                 None => return Err(Problem::gone()),
@@ -98,17 +115,17 @@ impl Underway {
         answers.sort_by_key(|answer| answer.sample);
         self.keep(server, &answers[0]).await?;
         let model = self.engine.model();
-        let tokens = answers.iter().map(|answer| answer.tokens.len()).sum();
+        let tokens = answers.iter().map(|answer| answer.made).sum();
         server.metrics.finished(self.began, tokens);
         let choices: Vec<Value> = answers.iter().map(|answer| choice(model, answer, self.asked.top_logprobs)).collect();
         Ok(Json(json!({
             "id": self.id,
             "object": "chat.completion",
             "created": self.created,
-            "model": model.name,
+            "model": server.name,
             "choices": choices,
             "usage": usage(self.prompt_tokens, tokens),
-            "ferule": remarks(model, &answers[0]),
+            "ferule": remarks(model, &answers[0], &self.sampling),
         }))
         .into_response())
     }
@@ -123,18 +140,16 @@ impl Underway {
 
     /// Passes pieces on until the answer ends or the client leaves.
     async fn pump(mut self, server: Arc<Server>, send: Sender<Result<Bytes, Infallible>>) {
-        let chunk = |this: &Underway, choices: Value| {
-            json!({
-                "id": this.id,
-                "object": "chat.completion.chunk",
-                "created": this.created,
-                "model": this.engine.model().name,
-                "choices": choices,
-            })
+        let (id, created, name) = (self.id.clone(), self.created, server.name.clone());
+        let chunk = |choices: Value| {
+            let object = "chat.completion.chunk";
+            json!({ "id": id, "object": object, "created": created, "model": name, "choices": choices })
         };
-        let piece = |sample: usize, delta: Value, finish: Value| json!([{ "index": sample, "delta": delta, "logprobs": null, "finish_reason": finish }]);
+        let part = |sample: usize, delta: Value, logprobs: Option<Value>, finish: Option<&str>| {
+            chunk(json!([{ "index": sample, "delta": delta, "logprobs": logprobs, "finish_reason": finish }]))
+        };
         for sample in 0..self.asked.samples {
-            let opening = chunk(&self, piece(sample, json!({ "role": "assistant", "content": "" }), Value::Null));
+            let opening = part(sample, json!({ "role": "assistant", "content": "" }), None, None);
             if send.send(Ok(frame(opening))).await.is_err() {
                 return;
             }
@@ -142,23 +157,27 @@ impl Underway {
         let (mut open, mut tokens) = (self.asked.samples, 0);
         while open > 0 {
             let event = tokio::select! {
-                event = self.events.recv() => event,
+                event = self.next(&server) => event,
                 // The client has left: dropping the receiver ends the request.
                 () = send.closed() => return,
             };
             let out = match event {
-                Some(Event::Text(sample, text)) => chunk(&self, piece(sample, json!({ "content": text }), Value::Null)),
+                Some(Event::Piece(Piece { sample, text, token })) => {
+                    let most = self.asked.top_logprobs.unwrap_or(0);
+                    let of_token = token.map(|token| logprobs(self.engine.model(), &[token], most));
+                    part(sample, json!({ "content": text }), of_token, None)
+                }
                 Some(Event::Finished(answer)) => {
                     open -= 1;
-                    tokens += answer.tokens.len();
+                    tokens += answer.made;
                     if answer.sample == 0
                         && let Err(problem) = self.keep(&server, &answer).await
                     {
                         let _ = send.send(Ok(frame(problem.json()))).await;
                         return;
                     }
-                    let mut last = chunk(&self, piece(answer.sample, json!({}), answer.finish.into()));
-                    last["ferule"] = remarks(self.engine.model(), &answer);
+                    let mut last = part(answer.sample, json!({}), None, Some(answer.finish));
+                    last["ferule"] = remarks(self.engine.model(), &answer, &self.sampling);
                     last
                 }
                 Some(Event::Failed(why)) => {
@@ -176,7 +195,7 @@ impl Underway {
         }
         server.metrics.finished(self.began, tokens);
         if self.asked.include_usage {
-            let mut last = chunk(&self, json!([]));
+            let mut last = chunk(json!([]));
             last["usage"] = usage(self.prompt_tokens, tokens);
             let _ = send.send(Ok(frame(last))).await;
         }
@@ -199,7 +218,7 @@ impl Underway {
             finish: answer.finish.to_string(),
             latency_ms: self.began.elapsed().as_millis() as u64,
             confidence: Some(answer.confidence),
-            abstain: model.threshold.map(|threshold| answer.confidence < threshold),
+            abstain: model.abstains(answer.confidence, &self.sampling),
         };
         collect(server, exchange).await
     }

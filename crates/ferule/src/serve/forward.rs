@@ -3,27 +3,36 @@
 //! The client's key stays here, and so does who asks. The upstream's id of an answer is replaced by one of this server, which cannot be guessed.
 
 use std::convert::Infallible;
-use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use axum::http::{StatusCode, header};
+use axum::http::{Response as HttpResponse, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use store::data_folder::exchanges::Exchange;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, Sender};
+use tokio::time::timeout;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::chat::Asked;
+use super::event_lines::EventLines;
 use super::problem::Problem;
 use super::server::{Server, collect, frame, fresh_id};
 use super::upstream::{MOST_BYTES, Upstream, read_whole};
 
+/// How long a stream may be silent.
+const SILENCE: Duration = Duration::from_secs(300);
+/// Fields that are between the client and this server: whether an exchange may be kept, and who asks.
+const OWN_FIELDS: [&str; 3] = ["store", "user", "safety_identifier"];
+
 /// Sends a request on and brings the answer back.
 ///
 /// # Errors
-/// An upstream that cannot be reached, sends elsewhere or answers with something that is no answer; what it refuses is passed on with its status.
+/// An upstream that cannot be reached, sends elsewhere, fails, or answers with something that is no answer. What it refuses as the client's mistake is passed on with its
+/// status.
 pub async fn complete(
     upstream: &Upstream,
     server: Arc<Server>,
@@ -31,13 +40,12 @@ pub async fn complete(
     asked: Asked,
     body: Bytes,
 ) -> Result<Response, Problem> {
+    let place = upstream.reserve()?;
     let mut body: Value = serde_json::from_slice(&body).map_err(|error| Problem::malformed(error.to_string()))?;
-    // Whether an exchange may be kept, and who asks, is between the client and this server.
     if let Some(body) = body.as_object_mut() {
-        body.remove("store");
-        body.remove("user");
+        OWN_FIELDS.iter().for_each(|field| drop(body.remove(*field)));
     }
-    let (id, began, stream) = (fresh_id()?, Instant::now(), asked.stream);
+    let (id, began) = (fresh_id()?, Instant::now());
     let name = asked.model.clone().unwrap_or_default();
     let exchange = Exchange {
         id: id.clone(),
@@ -47,33 +55,21 @@ pub async fn complete(
         messages: Value::from(asked.messages.clone()).to_string(),
         ..Exchange::default()
     };
-    let mut response = upstream.send(body.to_string()).await?;
-    let status = response.status();
-    if status.is_redirection() {
-        return Err(Problem::upstream("the upstream sends elsewhere, and redirects are not followed"));
+    let response = upstream.send(body.to_string()).await?;
+    if !response.status().is_success() {
+        return refused(response).await;
     }
-    let keep = asked.store;
-    if stream && status.is_success() {
+    server.metrics.begun(began);
+    if asked.stream {
         let (send, pieces) = mpsc::channel::<Result<Bytes, Infallible>>(64);
-        let runtime = tokio::runtime::Handle::current();
-        let reader = response.into_body().into_reader();
-        std::thread::spawn(move || pass_on(reader, exchange, began, keep, &server, &runtime, &send));
+        let passing = Passing { exchange, began, keep: asked.store, server, send, _place: place };
+        tokio::spawn(passing.run(response.into_body()));
         let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
         return Ok((headers, Body::from_stream(ReceiverStream::new(pieces))).into_response());
     }
-    let text = tokio::task::spawn_blocking(move || read_whole(response.body_mut().as_reader()));
-    let text = text.await.map_err(|_| Problem::gone())??;
+    let text = read_whole(response.into_body()).await?;
     let mut answer: Value =
         serde_json::from_slice(&text).map_err(|_| Problem::upstream("the upstream's answer is no JSON"))?;
-    if !status.is_success() {
-        let status = StatusCode::from_u16(status.as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
-        // What is wrong with this server's key is nothing that its clients can mend.
-        let hidden = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-        return match hidden {
-            true => Err(Problem::upstream("the upstream refuses this server's key")),
-            false => Ok((status, axum::Json(answer)).into_response()),
-        };
-    }
     let first = &answer["choices"][0];
     let Some(completion) = first["message"]["content"].as_str() else {
         return Err(Problem::upstream("the upstream's answer holds no text"));
@@ -84,53 +80,108 @@ pub async fn complete(
         latency_ms: began.elapsed().as_millis() as u64,
         ..exchange
     };
+    let tokens = |of: &str| answer["usage"][of].as_u64().unwrap_or(0) as usize;
+    server.metrics.accepted(tokens("prompt_tokens"));
+    server.metrics.finished(began, tokens("completion_tokens"));
     answer["id"] = id.into();
-    if keep {
+    if asked.store {
         collect(&server, kept).await?;
     }
-    server.metrics.finished(began, answer["usage"]["completion_tokens"].as_u64().unwrap_or(0) as usize);
     Ok(axum::Json(answer).into_response())
 }
 
-/// Passes a stream on, event by event. The exchange is on the disk before the end is sent.
-fn pass_on(
-    reader: impl Read,
-    mut exchange: Exchange,
+/// What a client is told when the upstream gives no answer: its own mistakes as the upstream names them, all else as a failure of the upstream.
+async fn refused(response: HttpResponse<Body>) -> Result<Response, Problem> {
+    let (status, retry) = (response.status(), response.headers().get(header::RETRY_AFTER).cloned());
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        return Err(Problem::upstream("the upstream refuses this server's key"));
+    }
+    let text = read_whole(response.into_body()).await?;
+    let said = serde_json::from_slice(&text).ok().filter(|said: &Value| said.get("error").is_some());
+    match said.filter(|_| status.is_client_error()) {
+        Some(said) => {
+            let mut response = (status, axum::Json(said)).into_response();
+            response.headers_mut().extend(retry.map(|retry| (header::RETRY_AFTER, retry)));
+            Ok(response)
+        }
+        None => Err(Problem::upstream(format!("the upstream answers with status {}", status.as_u16()))),
+    }
+}
+
+/// A stream on its way from the upstream to a client.
+struct Passing {
+    exchange: Exchange,
     began: Instant,
     keep: bool,
-    server: &Server,
-    runtime: &tokio::runtime::Handle,
-    send: &Sender<Result<Bytes, Infallible>>,
-) {
-    let mut ended = false;
-    for line in BufReader::new(reader.take(MOST_BYTES)).lines() {
-        let Ok(line) = line else { break };
-        let Some(data) = line.strip_prefix("data:").map(str::trim) else { continue };
-        if data == "[DONE]" {
-            ended = true;
-            break;
-        }
-        let Ok(mut event) = serde_json::from_str::<Value>(data) else { continue };
-        let first = &event["choices"][0];
-        if first["index"].as_u64().unwrap_or(0) == 0 {
-            exchange.completion += first["delta"]["content"].as_str().unwrap_or_default();
-            exchange.finish += first["finish_reason"].as_str().unwrap_or_default();
-        }
-        event["id"] = exchange.id.clone().into();
-        // The client has left: the upstream sees the connection close.
-        if send.blocking_send(Ok(frame(event))).is_err() {
-            return;
+    server: Arc<Server>,
+    send: Sender<Result<Bytes, Infallible>>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Why a stream ended before its end.
+enum Ended {
+    /// The client has left.
+    Left,
+    /// The upstream broke off, or sent something that is no stream of events.
+    Broken(&'static str),
+}
+
+impl Passing {
+    /// Passes a stream on, event by event. The exchange is on the disk before the end is sent.
+    async fn run(mut self, body: Body) {
+        let tokens = match self.events(body).await {
+            Ok(tokens) => tokens,
+            Err(Ended::Left) => return,
+            Err(Ended::Broken(why)) => {
+                let _ = self.send.send(Ok(frame(Problem::upstream(why).json()))).await;
+                return;
+            }
+        };
+        self.exchange.latency_ms = self.began.elapsed().as_millis() as u64;
+        self.server.metrics.finished(self.began, tokens);
+        let kept = if self.keep { collect(&self.server, self.exchange).await } else { Ok(()) };
+        let end = kept.map_or_else(|problem| frame(problem.json()), |()| frame("[DONE]"));
+        let _ = self.send.send(Ok(end)).await;
+    }
+
+    /// Passes all events but the last on; the number of tokens where the upstream told it.
+    async fn events(&mut self, body: Body) -> Result<usize, Ended> {
+        let mut pieces = body.into_data_stream();
+        let mut lines = EventLines::default();
+        let (mut bytes, mut tokens) = (0, 0);
+        loop {
+            let piece = tokio::select! {
+                piece = timeout(SILENCE, pieces.next()) => piece,
+                () = self.send.closed() => return Err(Ended::Left),
+            };
+            let piece = match piece {
+                Ok(Some(Ok(piece))) => piece,
+                Ok(_) => return Err(Ended::Broken("the upstream broke off")),
+                Err(_) => return Err(Ended::Broken("the upstream fell silent")),
+            };
+            bytes += piece.len();
+            if bytes > MOST_BYTES {
+                return Err(Ended::Broken("the upstream's answer is too long"));
+            }
+            for data in lines.push(&piece) {
+                if data == "[DONE]" {
+                    return Ok(tokens);
+                }
+                let Ok(Value::Object(mut event)) = serde_json::from_str(&data) else {
+                    return Err(Ended::Broken("the upstream's stream is no stream of answers"));
+                };
+                if event.contains_key("error") {
+                    return Err(Ended::Broken("the upstream failed while it answered"));
+                }
+                let first = event.get("choices").map_or(&Value::Null, |choices| &choices[0]);
+                if first["index"].as_u64().unwrap_or(0) == 0 {
+                    self.exchange.completion += first["delta"]["content"].as_str().unwrap_or_default();
+                    self.exchange.finish += first["finish_reason"].as_str().unwrap_or_default();
+                }
+                tokens = event.get("usage").and_then(|usage| usage["completion_tokens"].as_u64()).unwrap_or(0) as usize;
+                event.insert("id".into(), self.exchange.id.clone().into());
+                self.send.send(Ok(frame(Value::Object(event)))).await.map_err(|_| Ended::Left)?;
+            }
         }
     }
-    exchange.latency_ms = began.elapsed().as_millis() as u64;
-    server.metrics.finished(began, 0);
-    let end = match (ended, keep) {
-        (false, _) => frame(Problem::upstream("the upstream broke off").json()),
-        (true, false) => frame("[DONE]"),
-        (true, true) => match runtime.block_on(collect(server, exchange)) {
-            Ok(()) => frame("[DONE]"),
-            Err(problem) => frame(problem.json()),
-        },
-    };
-    let _ = send.blocking_send(Ok(end));
 }

@@ -1,6 +1,9 @@
 //! Connections: at most so many at once, headers in time, and an orderly end.
 
+use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -11,11 +14,16 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Sleep;
 
 /// How long the head of a request may take to come; an idle connection is closed after as long.
 const HEAD_TIME: Duration = Duration::from_secs(30);
+
+/// How long a client may take to read anything of what is sent to it.
+const WRITE_TIME: Duration = Duration::from_secs(30);
 
 /// Serves until `end` comes, then finishes what runs, for at most `drain`.
 pub async fn serve(
@@ -30,10 +38,13 @@ pub async fn serve(
     tokio::pin!(end);
     loop {
         // A place first: beyond the last one clients wait in the system's queue.
-        let Ok(place) = places.clone().acquire_owned().await else { break };
-        let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
+        let next = async {
+            let place = places.clone().acquire_owned().await.expect("nobody closes it");
+            (listener.accept().await, place)
+        };
+        let ((stream, peer), place) = tokio::select! {
+            (accepted, place) = next => match accepted {
+                Ok(accepted) => (accepted, place),
                 Err(error) => {
                     // Too many open files, most likely: they become fewer when connections end.
                     eprintln!("cannot accept a connection: {error}");
@@ -52,7 +63,7 @@ pub async fn serve(
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).half_close(false);
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(Impatient::new(stream)), service));
         tokio::spawn(async move {
             // How a client ends its connection is its own business.
             let _ = connection.await;
@@ -62,5 +73,61 @@ pub async fn serve(
     drop(listener);
     if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
         eprintln!("some requests did not end within {} s", drain.as_secs());
+    }
+}
+
+/// A connection that fails when its client has read nothing for [`WRITE_TIME`]: otherwise it would hold its place, and its answer in memory, for ever.
+struct Impatient {
+    stream: TcpStream,
+    /// Runs while something cannot be written.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl Impatient {
+    fn new(stream: TcpStream) -> Impatient {
+        Impatient { stream, patience: None }
+    }
+
+    fn unless_stalled<T>(&mut self, context: &mut Context, write: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if write.is_ready() {
+            self.patience = None;
+            return write;
+        }
+        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_TIME)));
+        patience.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Impatient {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context, buffer: &mut ReadBuf) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Impatient {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let write = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.unless_stalled(context, write)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context,
+        parts: &[IoSlice],
+    ) -> Poll<io::Result<usize>> {
+        let write = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        self.unless_stalled(context, write)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

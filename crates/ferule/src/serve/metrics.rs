@@ -17,6 +17,7 @@ pub struct Metrics {
     answers: Mutex<BTreeMap<u16, u64>>,
     prompt_tokens: AtomicU64,
     completion_tokens: AtomicU64,
+    first_piece: Durations,
     latency: Durations,
 }
 
@@ -59,6 +60,11 @@ impl Metrics {
         self.prompt_tokens.fetch_add(prompt_tokens as u64, Ordering::Relaxed);
     }
 
+    /// Measures how long the first piece of an answer took.
+    pub fn begun(&self, began: Instant) {
+        self.first_piece.note(began);
+    }
+
     /// Counts a finished answer.
     pub fn finished(&self, began: Instant, tokens: usize) {
         self.latency.note(began);
@@ -93,6 +99,8 @@ impl Metrics {
                 engine.model().digest
             );
         }
+        text +=
+            &self.first_piece.text("ferule_first_piece_seconds", "From a request to the first piece of its answer.");
         text += &self.latency.text("ferule_answer_seconds", "From a request to the end of its answer.");
         text
     }

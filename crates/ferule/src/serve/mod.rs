@@ -2,10 +2,11 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | [`engine`] | the thread that owns the model and answers all requests in one batch |
+//! | [`engine`], [`batch`] | a running model, and the thread that owns it and answers all requests in one batch |
+//! | [`form`] | how messages become a prompt |
 //! | [`chat`] | what a request may say, and how an answer looks |
 //! | [`completions`] | the handler: from a request to its answer, at once or piece by piece |
-//! | [`upstream`], [`forward`] | a black box behind the same API in place of a model |
+//! | [`upstream`], [`forward`], [`event_lines`] | a black box behind the same API in place of a model |
 //! | [`access`] | keys, and the names by which a server may be called |
 //! | [`server`] | what all handlers share |
 //! | [`listener`] | connections: how many, how slow, and how they end |
@@ -16,10 +17,13 @@
 //! It never trains, and it sends nothing anywhere but to its clients and to the upstream that was allowed.
 
 pub mod access;
+pub mod batch;
 pub mod chat;
 pub mod completions;
 pub mod engine;
+pub mod event_lines;
 pub mod feedback;
+pub mod form;
 pub mod forward;
 pub mod listener;
 pub mod metrics;
@@ -43,21 +47,23 @@ use serde_json::json;
 use problem::Problem;
 use server::{Caller, Server, Source};
 
-/// All routes.
+/// All routes. Who asks is settled before a body is read.
 pub fn router(server: Arc<Server>) -> Router {
     let api = Router::new()
         .route("/v1/chat/completions", post(completions::complete))
         .route("/v1/models", get(list_models))
         .route("/v1/feedback", post(feedback::give))
         .route("/metrics", get(show_metrics))
+        .route_layer(from_fn_with_state(server.clone(), with_body))
         .route_layer(from_fn_with_state(server.clone(), with_key));
     Router::new()
         .merge(api)
-        .merge(review::router())
-        .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
+        .merge(review::router().route_layer(from_fn_with_state(server.clone(), with_body)))
+        .route("/health", get(health))
         .fallback(|| async { Problem::not_found("there is nothing here; see /v1/models") })
+        .method_not_allowed_fallback(|| async { Problem::wrong_method() })
         .layer(DefaultBodyLimit::disable())
-        .layer(from_fn_with_state(server.clone(), within_limits))
+        .layer(from_fn_with_state(server.clone(), from_here))
         .with_state(server)
 }
 
@@ -75,24 +81,32 @@ async fn with_key(State(server): State<Arc<Server>>, mut request: Request, next:
 /// How long a body may take to come.
 const BODY_TIME: Duration = Duration::from_secs(20);
 
-/// Reads the body within its limits, refuses foreign names, and counts the answer.
-async fn within_limits(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+/// Reads the body within its limits.
+async fn with_body(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let read = async {
-        access::check_host(server.address, &parts.headers)?;
-        let whole = axum::body::to_bytes(body, server.body_bytes);
-        match tokio::time::timeout(BODY_TIME, whole).await {
-            Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(_)) => Err(Problem::too_large(server.body_bytes)),
-            Err(_) => Err(Problem::too_slow()),
-        }
-    };
-    let response = match read.await {
-        Ok(bytes) => next.run(Request::from_parts(parts, bytes.into())).await,
+    match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, server.body_bytes)).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, bytes.into())).await,
+        Ok(Err(_)) => Problem::too_large(server.body_bytes).into_response(),
+        Err(_) => Problem::too_slow().into_response(),
+    }
+}
+
+/// Refuses what a page elsewhere made a browser send, and counts the answers.
+async fn from_here(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    let response = match access::check_source(server.address, request.headers()) {
+        Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };
     server.metrics.answered(response.status().as_u16());
     response
+}
+
+/// Whether requests are answered.
+async fn health(State(server): State<Arc<Server>>) -> Response {
+    match server.engine().is_none_or(|engine| engine.is_alive()) {
+        true => Json(json!({ "status": "ok" })).into_response(),
+        false => Problem::stopped().into_response(),
+    }
 }
 
 async fn show_metrics(State(server): State<Arc<Server>>) -> Response {
@@ -105,7 +119,7 @@ async fn list_models(State(server): State<Arc<Server>>) -> Result<Response, Prob
     match (&server.source, server.engine()) {
         (Source::Upstream(upstream), _) => upstream.models().await,
         (_, Some(engine)) => {
-            let list = [model(&engine.model().name, &engine.model().digest)];
+            let list = [model(&server.name, &engine.model().digest)];
             Ok(Json(json!({ "object": "list", "data": list })).into_response())
         }
         (Source::Model(_), None) => Err(Problem::gone()),

@@ -66,6 +66,18 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, "invalid_request_error", message)
     }
 
+    /// A model that this server does not have.
+    pub fn no_model(name: &str, has: &str) -> Problem {
+        let message = format!("this server has no model {name:?}: name {has:?}, or none");
+        Problem { code: Some("model_not_found"), param: Some("model".into()), ..Problem::not_found(message) }
+    }
+
+    /// A method that a route does not know.
+    pub fn wrong_method() -> Problem {
+        let message = "this address is not for this method; see the manual of `ferule serve`";
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message)
+    }
+
     /// Something that was done already, or contradicts what is there.
     pub fn conflict(message: impl Into<String>) -> Problem {
         Problem::new(StatusCode::CONFLICT, "invalid_request_error", message)
@@ -88,6 +100,12 @@ impl Problem {
     /// The server stops.
     pub fn gone() -> Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "the server is stopping")
+    }
+
+    /// The model's thread has ended, which is a fault of this program.
+    pub fn stopped() -> Problem {
+        let message = "the model has stopped; start the server again";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)
     }
 
     /// The server's own fault.

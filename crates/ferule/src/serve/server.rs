@@ -25,6 +25,8 @@ pub enum Source {
 
 /// Everything that handlers share.
 pub struct Server {
+    /// The name under which clients ask for the model, whichever is in service.
+    pub name: String,
     /// Where answers come from.
     pub source: Source,
     /// Who may ask.

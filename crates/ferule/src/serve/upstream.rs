@@ -1,27 +1,38 @@
 //! A black box in place of a model: an endpoint that speaks the same API.
 //!
-//! The address must have been allowed by name, redirects are not followed, and no proxy is used.
+//! The address must have been allowed by name, redirects are not followed, and no proxy is used. A request whose future is dropped, because the client has left, closes its
+//! connection to the upstream.
 //!
 //! Read next: `forward.rs`, the handler.
 
-use std::io::Read;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::header;
+use axum::body::{Body, Bytes};
+use axum::http::{Request, Response as HttpResponse, Uri, header};
 use axum::response::{IntoResponse, Response};
-use ureq::Agent;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::problem::Problem;
 use crate::outcome::{WrongUse, failure};
 
-/// The most bytes of an answer that does not stream.
-pub const MOST_BYTES: u64 = 64 << 20;
+/// The most bytes of an answer.
+pub const MOST_BYTES: usize = 64 << 20;
+/// How long an answer may take to begin; one that does not stream begins when it is complete.
+const ANSWER_TIME: Duration = Duration::from_secs(600);
+const CONNECT_TIME: Duration = Duration::from_secs(10);
 
 /// An endpoint.
 pub struct Upstream {
-    agent: Agent,
+    client: Client<HttpsConnector<HttpConnector>, Body>,
     base: String,
     key: Option<String>,
+    places: Arc<Semaphore>,
 }
 
 impl Upstream {
@@ -29,11 +40,12 @@ impl Upstream {
     ///
     /// * `allowed`: the hosts to which something may be sent.
     /// * `key`: this server's own key for it.
+    /// * `places`: requests at once.
     ///
     /// # Errors
     /// No address, or one whose host was not allowed.
-    pub fn new(base: &str, allowed: &[String], key: Option<String>) -> anyhow::Result<Upstream> {
-        let uri: axum::http::Uri = base.parse().map_err(|error| {
+    pub fn new(base: &str, allowed: &[String], key: Option<String>, places: usize) -> anyhow::Result<Upstream> {
+        let uri: Uri = base.parse().map_err(|error| {
             WrongUse::error(format!("--upstream {base}: {error}"), "give an address such as http://127.0.0.1:8000/v1")
         })?;
         let host = uri.host().filter(|_| matches!(uri.scheme_str(), Some("http" | "https"))).ok_or_else(|| {
@@ -49,17 +61,24 @@ impl Upstream {
                 "write the key alone into its file",
             ));
         }
-        let config = Agent::config_builder()
-            .proxy(None)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
-            .timeout_connect(Some(Duration::from_secs(10)))
-            .timeout_recv_response(Some(Duration::from_secs(600)))
-            .build();
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIME));
+        let connector =
+            HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().wrap_connector(connector);
         let base = base.trim_end_matches('/').to_string();
         let base = if base.ends_with("/v1") { base } else { format!("{base}/v1") };
-        Ok(Upstream { agent: config.into(), base, key })
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Upstream { client, base, key, places: Arc::new(Semaphore::new(places)) })
+    }
+
+    /// A place for a request, which is held until its answer has ended.
+    ///
+    /// # Errors
+    /// 429 when all are taken.
+    pub fn reserve(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.places.clone().try_acquire_owned().map_err(|_| Problem::busy())
     }
 
     /// What the upstream answers to `/v1/models`.
@@ -67,33 +86,39 @@ impl Upstream {
     /// # Errors
     /// An upstream that cannot be reached or fails.
     pub async fn models(&self) -> Result<Response, Problem> {
-        let (agent, url, key) = (self.agent.clone(), format!("{}/models", self.base), self.key.clone());
-        let work = move || {
-            let mut request = agent.get(&url);
-            if let Some(key) = key {
-                request = request.header("authorization", format!("Bearer {key}"));
-            }
-            let mut response = request.call().map_err(|error| unreachable_now(&error))?;
-            read_whole(response.body_mut().as_reader())
-        };
-        let text = tokio::task::spawn_blocking(work).await.map_err(|_| Problem::gone())??;
+        let answer = self.ask("GET", "models", Body::empty()).await?;
+        if !answer.status().is_success() {
+            return Err(Problem::upstream(format!("the upstream answers with status {}", answer.status().as_u16())));
+        }
+        let text = read_whole(answer.into_body()).await?;
         Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
     }
 
     /// Sends a body to the endpoint's chat completions.
     ///
     /// # Errors
-    /// An upstream that cannot be reached.
-    pub async fn send(&self, body: String) -> Result<ureq::http::Response<ureq::Body>, Problem> {
-        let (agent, url, key) = (self.agent.clone(), format!("{}/chat/completions", self.base), self.key.clone());
-        let work = move || {
-            let mut request = agent.post(&url).header("content-type", "application/json");
-            if let Some(key) = key {
-                request = request.header("authorization", format!("Bearer {key}"));
+    /// An upstream that cannot be reached, does not answer in time, or sends elsewhere.
+    pub async fn send(&self, body: String) -> Result<HttpResponse<Body>, Problem> {
+        self.ask("POST", "chat/completions", body.into()).await
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: Body) -> Result<HttpResponse<Body>, Problem> {
+        let mut request = Request::builder().method(method).uri(format!("{}/{path}", self.base));
+        if method == "POST" {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(key) = &self.key {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
+        }
+        let request = request.body(body).map_err(|error| Problem::failed(error.to_string()))?;
+        match timeout(ANSWER_TIME, self.client.request(request)).await {
+            Ok(Ok(answer)) if answer.status().is_redirection() => {
+                Err(Problem::upstream("the upstream sends elsewhere, and redirects are not followed"))
             }
-            request.send(body.as_bytes()).map_err(|error| unreachable_now(&error))
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|_| Problem::gone())?
+            Ok(Ok(answer)) => Ok(answer.map(Body::new)),
+            Ok(Err(error)) => Err(Problem::upstream(format!("the upstream cannot be reached: {error}"))),
+            Err(_) => Err(Problem::upstream("the upstream does not answer")),
+        }
     }
 
     /// Its address.
@@ -102,20 +127,14 @@ impl Upstream {
     }
 }
 
-fn unreachable_now(error: &ureq::Error) -> Problem {
-    Problem::upstream(format!("the upstream cannot be reached: {error}"))
-}
-
-/// Reads an answer to its end, within a limit.
+/// Reads an answer to its end, within limits of bytes and time.
 ///
 /// # Errors
-/// One that is too long or breaks off.
-pub fn read_whole(reader: impl Read) -> Result<Vec<u8>, Problem> {
-    let mut bytes = Vec::new();
-    let read = reader.take(MOST_BYTES + 1).read_to_end(&mut bytes);
-    match read {
-        Ok(_) if bytes.len() as u64 <= MOST_BYTES => Ok(bytes),
-        Ok(_) => Err(Problem::upstream("the upstream's answer is too long")),
-        Err(error) => Err(Problem::upstream(format!("the upstream broke off: {error}"))),
+/// One that is too long, too slow, or breaks off.
+pub async fn read_whole(body: Body) -> Result<Bytes, Problem> {
+    match timeout(ANSWER_TIME, axum::body::to_bytes(body, MOST_BYTES)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => Err(Problem::upstream(format!("the upstream broke off, or its answer is too long: {error}"))),
+        Err(_) => Err(Problem::upstream("the upstream does not come to an end")),
     }
 }

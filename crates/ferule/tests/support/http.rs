@@ -40,19 +40,30 @@ impl Server {
     }
 
     /// Sends a request with headers, `Name: value` each, and reads the answer.
-    pub fn send(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
-        let mut stream = TcpStream::connect(&self.address).expect("a listening server");
-        let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-        let length = body.len();
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n",
-            self.address
-        );
-        // A server that refuses a request may close before it has read the whole of it.
-        let _ = stream.write_all(format!("{head}{body}").as_bytes());
+    pub fn send(&self, method: &str, path: &str, headers: &[&str], body: impl AsRef<[u8]>) -> Answer {
+        let mut stream = self.open(method, path, headers, body);
         let mut bytes = Vec::new();
         let _ = stream.read_to_end(&mut bytes);
         Answer::read(&bytes)
+    }
+
+    /// Sends a request; the answer is left to be read.
+    pub fn open(&self, method: &str, path: &str, headers: &[&str], body: impl AsRef<[u8]>) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).expect("a listening server");
+        let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+        let named = if headers.contains("Host: ") { String::new() } else { format!("Host: {}\r\n", self.address) };
+        let length = body.as_ref().len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\n{named}Connection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
+        );
+        // A server that refuses a request may close before it has read the whole of it.
+        let _ = stream.write_all(&[head.as_bytes(), body.as_ref()].concat());
+        stream
+    }
+
+    /// The process's id.
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// Posts JSON and expects it to be answered with 200.

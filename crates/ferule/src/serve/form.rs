@@ -1,0 +1,53 @@
+//! How messages become a prompt: by the model's chat template, or as one question where there is none.
+
+use lm::FormatError;
+use lm::template::{Chat, ChatTemplate};
+use lm::tokenizer::Tokenizer;
+use serde_json::Value;
+use tasks::registry;
+
+use super::problem::Problem;
+
+/// How messages become a prompt.
+pub enum Form {
+    /// By the model's chat template.
+    Template(Box<ChatTemplate>),
+    /// One question at a time, in the form of the task of the run that made the model, or as it is.
+    Question(Option<toml::Table>),
+}
+
+impl Form {
+    /// The token ids that messages become.
+    ///
+    /// # Errors
+    /// A template that refuses them; for a model that knows no conversation, anything but one message of the user.
+    pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Value]) -> Result<Vec<u32>, Problem> {
+        let refuse = |why: String| Problem::wrong("messages", why);
+        match self {
+            Form::Template(template) => {
+                let chat = Chat { messages, add_generation_prompt: true, ..Chat::default() };
+                template.encode(tokenizer, &chat).map_err(|error| match error {
+                    // Where the template lies on this machine is nobody's business.
+                    FormatError::Template { problem, hint, .. } => {
+                        refuse(format!("the chat template refuses the messages: {problem}; {hint}"))
+                    }
+                    other => Problem::failed(other.to_string()),
+                })
+            }
+            Form::Question(task) => {
+                let question = match messages {
+                    [only] if only["role"] == "user" => only["content"].as_str().unwrap_or_default(),
+                    _ => {
+                        let why = "this model has no chat template and knows no conversation: send one message with the role user, \
+                                   without a system message and without earlier turns";
+                        return Err(refuse(why.into()));
+                    }
+                };
+                let asked = task.as_ref().map(|task| registry::question(task, question)).transpose();
+                let asked = asked.map_err(|refusal| refuse(refusal.to_string()))?;
+                let text = asked.as_deref().unwrap_or(question);
+                Ok(tokenizer.special().bos.into_iter().chain(tokenizer.encode_user(text)).collect())
+            }
+        }
+    }
+}
