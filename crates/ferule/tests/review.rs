@@ -306,7 +306,7 @@ fn only_the_page_of_a_living_session_changes_anything() {
     let data = folder.path().join("ferule-data").to_string_lossy().into_owned();
     let upstream = ["--upstream", "http://127.0.0.1:9/v1", "--allow-egress", "127.0.0.1"];
     let server = Server::start(&[&upstream[..], &["--collect", "--data", &data]].concat());
-    let post = |path: &str, headers: &[&str], body: Value| server.send("POST", path, headers, &body.to_string());
+    let post = |path: &str, headers: &[&str], body: Value| server.send("POST", path, headers, body.to_string());
     let login = |token: &str, headers: &[&str]| post("/review/login", headers, json!({ "token": token }));
     assert_eq!(login(&folder.token, &["Sec-Fetch-Site: cross-site"]).status, 403);
     assert_eq!(login(&folder.token, &["Origin: http://evil.example"]).status, 403);

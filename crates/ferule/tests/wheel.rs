@@ -96,7 +96,7 @@ impl Wheel {
 
     /// Judges everything that waits: `answer` says what is right.
     fn review(&self, server: &Server, answer: impl Fn(&str, &Value) -> String) -> usize {
-        let login = server.send("POST", "/review/login", &[], &json!({ "token": self.token }).to_string());
+        let login = server.send("POST", "/review/login", &[], json!({ "token": self.token }).to_string());
         assert_eq!(login.status, 200, "{}", login.body);
         let cookie = format!("Cookie: {}", login.header("set-cookie").unwrap().split(';').next().unwrap());
         let csrf = format!("x-ferule-csrf: {}", login.json()["csrf"].as_str().unwrap());
@@ -172,16 +172,16 @@ fn the_wheel_turns() {
         "POST",
         "/v1/chat/completions",
         &[],
-        &json!({ "messages": [{ "role": "user", "content": "red not to be kept" }], "store": false, "max_tokens": 2 })
+        json!({ "messages": [{ "role": "user", "content": "red not to be kept" }], "store": false, "max_tokens": 2 })
             .to_string(),
     );
     assert_eq!(kept.status, 200);
     assert!(holding(&wheel.path("data"), "red not to be kept").is_empty(), "store: false keeps nothing");
     let feedback = json!({ "id": ids[0], "thumb": "down", "correction": "stop" });
     server.post("/v1/feedback", &[], &feedback);
-    assert_eq!(server.send("POST", "/v1/feedback", &[], &feedback.to_string()).status, 409, "once");
+    assert_eq!(server.send("POST", "/v1/feedback", &[], feedback.to_string()).status, 409, "once");
     let foreign = json!({ "id": "chatcmpl-0", "thumb": "up" }).to_string();
-    assert_eq!(server.send("POST", "/v1/feedback", &[], &foreign).status, 404);
+    assert_eq!(server.send("POST", "/v1/feedback", &[], foreign).status, 404);
 
     // Review, and a turn: from nothing to what the expert knows.
     assert_eq!(wheel.review(&server, |question, _| right(question).into()), 151);

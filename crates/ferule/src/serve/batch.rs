@@ -12,7 +12,7 @@ use lm::tokenizer::DecodeStream;
 use tokio::sync::mpsc::UnboundedSender;
 use train::evaluate::answer_probability;
 
-use super::engine::{Answer, Event, Job, Piece, Places, Shared};
+use super::job::{Answer, Event, Job, Piece, Places, Shared};
 use crate::cli::generate::{finish_reason, limits_for, stop_tokens};
 use crate::cli::model_argument::OpenModel;
 use crate::cli::stop_strings::StopStrings;

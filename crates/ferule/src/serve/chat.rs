@@ -6,7 +6,7 @@ use lm::generate::{Sampling, Token};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::engine::{Answer, Shared};
+use super::job::{Answer, Shared};
 use super::problem::Problem;
 
 /// Stop strings that a request may have, as in OpenAI's API.

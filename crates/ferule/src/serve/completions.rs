@@ -16,8 +16,9 @@ use tokio::sync::mpsc::{self, Sender, UnboundedReceiver};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::chat::{Asked, choice, logprobs, remarks, usage};
-use super::engine::{Answer, Engine, Event, Job, Piece};
+use super::engine::Engine;
 use super::forward;
+use super::job::{Answer, Event, Job, Piece};
 use super::problem::Problem;
 use super::server::{Caller, Server, Source, collect, frame, fresh_id};
 

@@ -2,6 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | [`job`] | a request on its way, and what is known of the model |
 //! | [`engine`], [`batch`] | a running model, and the thread that owns it and answers all requests in one batch |
 //! | [`form`] | how messages become a prompt |
 //! | [`chat`] | what a request may say, and how an answer looks |
@@ -25,6 +26,7 @@ pub mod event_lines;
 pub mod feedback;
 pub mod form;
 pub mod forward;
+pub mod job;
 pub mod listener;
 pub mod metrics;
 pub mod problem;

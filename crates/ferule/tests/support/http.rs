@@ -68,7 +68,7 @@ impl Server {
 
     /// Posts JSON and expects it to be answered with 200.
     pub fn post(&self, path: &str, headers: &[&str], body: &Value) -> Value {
-        let answer = self.send("POST", path, headers, &body.to_string());
+        let answer = self.send("POST", path, headers, body.to_string());
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
         answer.json()
     }

@@ -6,6 +6,7 @@
 //! | [`sections`] | where facts, reasoning and verdict begin and end |
 //! | [`verdict`] | the charges of the verdict, and the sentence for each and in the end |
 //! | [`sentence`] | one sentence: kind, term, suspension, fine |
+//! | [`defendant`] | what is kept of a defendant |
 //! | [`amounts`] | terms and sums of money in Chinese and Arabic numerals |
 //! | [`articles`] | the articles of the Criminal Law in the sentence that opens the verdict |
 //!
@@ -16,6 +17,7 @@
 
 pub mod amounts;
 pub mod articles;
+pub mod defendant;
 pub mod head;
 pub mod sections;
 pub mod sentence;
@@ -23,8 +25,8 @@ pub mod verdict;
 
 use serde::Serialize;
 
-pub use sections::Sections;
-pub use sentence::Sentence;
+use defendant::Defendant;
+use sections::Sections;
 
 use crate::judgment::charge::canonical_charge;
 
@@ -45,28 +47,6 @@ pub struct Extract {
     /// The document as a case to train on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub case: Option<Case>,
-}
-
-/// A defendant with what he was convicted of.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Defendant {
-    /// As published.
-    pub name: String,
-    /// Each charge with its own sentence.
-    pub charges: Vec<Charged>,
-    /// The sentence to be served.
-    #[serde(flatten)]
-    pub sentence: Sentence,
-}
-
-/// A charge with its sentence.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Charged {
-    /// As written, without 罪.
-    pub charge: String,
-    /// The sentence for it.
-    #[serde(flatten)]
-    pub sentence: Sentence,
 }
 
 /// A line of the records that the task `judgment` reads.

@@ -1,7 +1,7 @@
 //! The verdict: who was convicted of what, and the sentence for each charge and in the end.
 
+use super::defendant::{Charged, Defendant};
 use super::sentence::Sentence;
-use super::{Charged, Defendant};
 
 /// Words that show that an older sentence goes into this one; it cannot be told from the facts then.
 const MERGED: [&str; 9] = ["撤销", "前罪", "原判", "余刑", "尚未执行", "没有执行", "未执行的", "前判", "漏罪"];
