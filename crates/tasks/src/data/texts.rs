@@ -5,6 +5,7 @@
 //!
 //! Read next: [`super::held_out`], which keeps held-out cases out.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -105,6 +106,14 @@ fn is_text(path: &Path) -> bool {
 pub fn read_text(path: &Path) -> Result<String, Refusal> {
     let bytes = std::fs::read(path).map_err(|error| unreadable(path, error))?;
     Ok(decode(path, &bytes)?.0)
+}
+
+/// One line of a file in UTF-8 or GB18030; none where it is neither.
+pub fn decode_line(bytes: &[u8]) -> Option<Cow<'_, str>> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Some(Cow::Borrowed(text)),
+        Err(_) => encoding_rs::GB18030.decode_without_bom_handling_and_without_replacement(bytes),
+    }
 }
 
 fn texts_of(path: &Path) -> Result<Vec<String>, Refusal> {

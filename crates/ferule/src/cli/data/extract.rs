@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use store::disk::{Disk, RealDisk};
 use tasks::extract::judgment::{self, Extract};
 
 use super::super::output::Output;
@@ -16,8 +17,9 @@ use crate::outcome::{WrongUse, failure};
 /// What `ferule data extract` reads.
 #[derive(clap::Args)]
 #[command(after_help = "\
-IN is a file of JSON lines with `text`, and perhaps `id`, or a folder of .txt files, taken by name. OUT has a line a document, in the same order: what was found, or why the document
-was refused. It is written whole or not at all. A document that is not clear is refused, never guessed at.
+IN is a file of JSON lines with `text`, and perhaps `id`, or a folder of .txt files, taken by name; in UTF-8 or GB18030, files of a folder in UTF-16 too.
+OUT has a line a document, in the same order: what was found, or why the document was refused. It is written whole or not at all: one line of IN without
+`text` fails the command. A file in its place is replaced if this command wrote it. A document that is not clear is refused, never guessed at.
 
     ferule data extract judgment judgments.jsonl found.jsonl --json")]
 pub struct Arguments {
@@ -28,6 +30,9 @@ pub struct Arguments {
     input: PathBuf,
     /// Where the labels go
     output: PathBuf,
+    /// Replace OUT even if this command did not write it
+    #[arg(long)]
+    force: bool,
     /// Counts as one JSON object
     #[arg(long)]
     json: bool,
@@ -57,18 +62,22 @@ struct Counts {
 
 /// Runs the command.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { kind: Kind::Judgment, input, output, json } = arguments;
+    let Arguments { kind: Kind::Judgment, input, output, force, json } = arguments;
     if input.canonicalize().is_ok_and(|input| output.canonicalize().is_ok_and(|output| input == output)) {
         return Err(WrongUse::error("OUT is IN", "give the labels a file of their own"));
+    }
+    if !force && output.exists() && !is_ours(&output) {
+        let problem = format!("{} exists, and this command did not write it", output.display());
+        return Err(WrongUse::error(problem, "name another file, or add --force"));
     }
     let began = Instant::now();
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let cannot =
         |error: std::io::Error| failure(format!("{}: {error}", output.display()), "give a path that can be written");
-    let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(cannot)?;
+    let mut temporary = RealDisk.temporary(folder).map_err(cannot)?;
     let mut counts = Counts::default();
     {
-        let mut writer = BufWriter::new(temporary.as_file_mut());
+        let mut writer = BufWriter::with_capacity(1 << 20, &mut temporary);
         let mut each = |id: Option<String>, text: &str| -> anyhow::Result<()> {
             let extract = judgment::extract(text);
             counts.bytes += text.len() as u64;
@@ -85,9 +94,19 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         writer.flush().map_err(cannot)?;
     }
-    temporary.as_file().sync_all().map_err(cannot)?;
-    temporary.persist(&output).map_err(|error| cannot(error.error))?;
+    temporary.sync().map_err(cannot)?;
+    temporary.persist(&output).map_err(cannot)?;
+    RealDisk.sync(folder).map_err(cannot)?;
     tell(&counts, began.elapsed().as_secs_f64(), json)
+}
+
+/// Whether this command wrote a file: its first line says so. An empty file is nobody's.
+fn is_ours(path: &Path) -> bool {
+    let mut first = String::new();
+    let read = File::open(path).and_then(|file| BufReader::new(file).read_line(&mut first));
+    let line: Value = serde_json::from_str(&first).unwrap_or_default();
+    read.is_ok_and(|bytes| bytes == 0)
+        || matches!(line["status"].as_str(), Some("full" | "refused")) && line["defendants"].is_array()
 }
 
 /// Every document of a file of JSON lines.
@@ -98,9 +117,12 @@ fn of_lines(path: &Path, each: &mut dyn FnMut(Option<String>, &str) -> anyhow::R
             "give a file of JSON lines with `text`, or a folder of .txt files",
         )
     })?;
-    for (number, line) in (1..).zip(BufReader::with_capacity(1 << 20, file).lines()) {
+    // No byte of a longer character is a line end, in UTF-8 as in GB18030, so lines are decoded one by one.
+    for (number, bytes) in (1..).zip(BufReader::with_capacity(1 << 20, file).split(b'\n')) {
         let wrong = |problem: String, hint: &str| failure(format!("{}:{number}: {problem}", path.display()), hint);
-        let line = line.map_err(|error| wrong(format!("cannot read: {error}"), "save the file as UTF-8"))?;
+        let bytes = bytes.map_err(|error| wrong(format!("cannot read: {error}"), "give a file that can be read"))?;
+        let line = tasks::data::texts::decode_line(&bytes)
+            .ok_or_else(|| wrong("neither UTF-8 nor GB18030".to_string(), "save the file as UTF-8"))?;
         let line = line.strip_prefix('\u{feff}').unwrap_or(&line);
         if line.trim().is_empty() {
             continue;

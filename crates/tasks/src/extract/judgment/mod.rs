@@ -8,6 +8,7 @@
 //! | [`sentence`] | one sentence: kind, term, suspension, fine |
 //! | [`defendant`] | what is kept of a defendant |
 //! | [`amounts`] | terms and sums of money in Chinese and Arabic numerals |
+//! | [`charge_list`] | the list's name for a charge |
 //! | [`articles`] | the articles of the Criminal Law in the sentence that opens the verdict |
 //!
 //! What misleads a reader of such documents: older convictions in the head, the prosecutor's proposal, and statutes after the signature are full of terms and charges. So
@@ -17,6 +18,7 @@
 
 pub mod amounts;
 pub mod articles;
+pub mod charge_list;
 pub mod defendant;
 pub mod head;
 pub mod sections;
@@ -27,8 +29,6 @@ use serde::Serialize;
 
 use defendant::Defendant;
 use sections::Sections;
-
-use crate::judgment::charge::canonical_charge;
 
 /// What a document holds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -54,12 +54,12 @@ pub struct Extract {
 pub struct Case {
     /// What happened, without what anybody concluded from it.
     pub fact: String,
-    /// Charges.
-    pub charges: Vec<String>,
+    /// Charges by the names of the list.
+    pub charges: Vec<&'static str>,
     /// Articles of the offences, from 102 on.
     pub articles: Vec<u32>,
-    /// Months of the term; 0 for exemption and a fine alone.
-    pub months: u32,
+    /// Months behind bars; 0 for exemption, control and a fine alone, none for life and death.
+    pub months: Option<u32>,
     /// Whether it is for life.
     pub life: bool,
     /// Whether it is death, suspended or not.
@@ -82,27 +82,34 @@ fn read(text: &str) -> Result<Extract, (&'static str, Sections)> {
     head::check(text).map_err(|why| (why, nowhere))?;
     let places = sections::find(text).ok_or(("it holds no verdict", nowhere))?;
     let sections = places.in_characters(text);
-    let read = verdict::read(&text[places.verdict.clone()]).map_err(|why| (why, sections))?;
+    let read = verdict::read(&text[places.decided.clone()]).map_err(|why| (why, sections))?;
     let articles = articles::cited(&text[..places.verdict.start]);
     let case = places.facts.clone().and_then(|facts| case(&text[facts], &read, &articles));
     Ok(Extract { status: "full", why: None, defendants: vec![read], articles, sections, case })
 }
 
-/// The document as a case; none for an acquittal, half a month or a fact of which nothing is left.
+/// The document as a case; none for an acquittal, half a month, a charge that the list lacks or a fact of which nothing is left.
 fn case(facts: &str, defendant: &Defendant, articles: &[u32]) -> Option<Case> {
     let sentence = &defendant.sentence;
     let fact = sections::without_conclusions(facts);
     let months = if sentence.kind == "管制" { 0.0 } else { sentence.months.unwrap_or(0.0) };
-    if defendant.charges.is_empty() || months.fract() != 0.0 || fact.chars().count() < SHORTEST_FACT {
+    let mut charges: Vec<&'static str> = Vec::new();
+    for charged in &defendant.charges {
+        let entry = charge_list::entry(&charged.charge)?;
+        if !charges.contains(&entry) {
+            charges.push(entry);
+        }
+    }
+    if charges.is_empty() || months.fract() != 0.0 || fact.chars().count() < SHORTEST_FACT {
         return None;
     }
-    let months = months as u32;
+    let (life, death) = (sentence.kind == "无期徒刑", matches!(sentence.kind, "死刑" | "死缓"));
     Some(Case {
         fact,
-        charges: defendant.charges.iter().map(|charged| canonical_charge(&charged.charge)).collect(),
+        charges,
         articles: articles.iter().copied().filter(|&article| article > 101).collect(),
-        months,
-        life: sentence.kind == "无期徒刑",
-        death: matches!(sentence.kind, "死刑" | "死缓"),
+        months: (!life && !death).then_some(months as u32),
+        life,
+        death,
     })
 }

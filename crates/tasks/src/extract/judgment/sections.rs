@@ -8,7 +8,9 @@ use serde::Serialize;
 const OPENINGS: [&str; 7] = ["判决如下", "判决意见如下", "判处如下", "判決如下", "裁判如下", "判决 如下", "判决如 下"];
 /// Words behind which nothing of the verdict stands.
 const ENDINGS: [&str; 10] =
-    ["如不服", "审判长", "审 判 长", "审判员", "审 判 员", "代理审判员", "人民陪审员", "书记员", "附相关", "附："];
+    ["（此页无", "审判长", "审 判 长", "审判员", "审 判 员", "代理审判员", "人民陪审员", "书记员", "附相关", "附："];
+/// Words that tell how to appeal. They end what is decided, and still belong to the section.
+const APPEALS: &str = "如不服";
 /// How far a verdict may reach without any of them, in bytes.
 const LONGEST_VERDICT: usize = 12_000;
 
@@ -33,8 +35,10 @@ pub struct Places {
     pub facts: Option<Range<usize>>,
     /// The reasoning.
     pub reasoning: Option<Range<usize>>,
-    /// The verdict, without what follows on appeals.
+    /// The verdict up to the signature.
     pub verdict: Range<usize>,
+    /// What is decided: the verdict without what it says on appeals.
+    pub decided: Range<usize>,
 }
 
 /// Finds the sections; none in a text without a verdict.
@@ -45,17 +49,11 @@ pub fn find(text: &str) -> Option<Places> {
         + (text[start..].len() - text[start..].trim_start_matches([':', '：', '，', ' ', '\n', '\u{3000}']).len());
     let rest = super::head::upto(&text[start..], LONGEST_VERDICT);
     let end = ENDINGS.iter().filter_map(|ending| rest.find(ending)).min().unwrap_or(rest.len());
+    let verdict = start..start + rest[..end].trim_end().len();
+    let decided = start..start + rest[..end].find(APPEALS).unwrap_or(end);
     let before = &text[..at];
-    let reasoning = before.rfind("本院认为").map(|from| {
-        // Several sentences may begin so; the reasoning begins with the first of those that stand close together.
-        let mut from = from;
-        while let Some(earlier) = before[..from].rfind("本院认为")
-            && from - earlier < 2_000
-        {
-            from = earlier;
-        }
-        from..at
-    });
+    let opened = text[..start].trim_end().len();
+    let reasoning = opinion(before).map(|from| from..opened);
     let facts_end = reasoning.as_ref().map_or(at, |reasoning| reasoning.start);
     let told = &text[..facts_end];
     let facts = ["审理终结。", "审理终结"]
@@ -64,7 +62,20 @@ pub fn find(text: &str) -> Option<Places> {
         .or_else(|| told.find("经审理查明"))
         .map(|from| from + (told[from..].len() - told[from..].trim_start().len())..told.trim_end().len())
         .filter(|facts| facts.start < facts.end);
-    Some(Places { facts, reasoning, verdict: start..start + end })
+    Some(Places { facts, reasoning, verdict, decided })
+}
+
+/// Where the court's opinion begins: with the last paragraph that opens with 本院认为, or whose first words lead to it.
+fn opinion(before: &str) -> Option<usize> {
+    let opens = |at: &usize| before[..*at].chars().next_back().is_none_or(char::is_whitespace);
+    if let Some(at) = before.rmatch_indices("本院认为").map(|(at, _)| at).find(opens) {
+        return Some(at);
+    }
+    let at = before.rfind("本院认为")?;
+    let paragraph = before[..at].rfind(char::is_whitespace).map_or(0, |blank| blank + 1);
+    let paragraph = (paragraph..at).find(|&place| before.is_char_boundary(place)).unwrap_or(at);
+    // A longer one tells facts first.
+    Some(if at - paragraph < 150 { paragraph } else { at })
 }
 
 impl Places {
@@ -116,14 +127,15 @@ mod tests {
 
     #[test]
     fn sections_are_found_and_counted_in_characters() {
-        let text = "某法院。现已审理终结。 经审理查明，王某偷了一辆车。本院认为，王某构成盗窃罪。依照刑法，判决如下： 被告人王某犯盗窃罪。如不服本判决";
+        let text = "某法院。现已审理终结。 经审理查明，王某偷了一辆车。 本院认为，王某构成盗窃罪。依照刑法，判决如下： 被告人王某犯盗窃罪。如不服本判决，可上诉。 审判长李某";
         let places = find(text).unwrap();
         assert_eq!(&text[places.facts.clone().unwrap()], "经审理查明，王某偷了一辆车。");
-        assert!(text[places.reasoning.clone().unwrap()].starts_with("本院认为，王某"));
-        assert_eq!(&text[places.verdict.clone()], "被告人王某犯盗窃罪。");
+        assert_eq!(&text[places.reasoning.clone().unwrap()], "本院认为，王某构成盗窃罪。依照刑法，判决如下：");
+        assert_eq!(&text[places.decided.clone()], "被告人王某犯盗窃罪。");
+        assert_eq!(&text[places.verdict.clone()], "被告人王某犯盗窃罪。如不服本判决，可上诉。");
         let sections = places.in_characters(text);
         let [start, end] = sections.verdict.unwrap();
-        assert_eq!(text.chars().skip(start).take(end - start).collect::<String>(), "被告人王某犯盗窃罪。");
+        assert_eq!(text.chars().skip(start).take(end - start).collect::<String>(), text[places.verdict]);
         assert!(find("没有结论的文字").is_none());
     }
 

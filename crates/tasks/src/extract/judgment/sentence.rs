@@ -29,6 +29,8 @@ fn plainly<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S
 }
 
 const TERMED: [&str; 3] = ["有期徒刑", "拘役", "管制"];
+/// The smallest fine that courts impose, on minors (法释〔2000〕45号, article 2); a smaller one is a slip of the pen.
+const LEAST_FINE: f64 = 500.0;
 const EXEMPT: [&str; 6] = ["免予刑事处罚", "免于刑事处罚", "免除刑事处罚", "免予刑事处分", "免于刑事处分", "免除处罚"];
 
 impl Sentence {
@@ -37,7 +39,7 @@ impl Sentence {
     /// # Errors
     /// More than one, or a term that cannot be read.
     pub fn read(text: &str) -> Result<Option<Sentence>, &'static str> {
-        let fine = fine(text);
+        let fine = fine(text)?;
         let mut found: Vec<(usize, &'static str)> = Vec::new();
         for kind in TERMED {
             found.extend(text.match_indices(kind).map(|(at, _)| (at, kind)));
@@ -91,16 +93,28 @@ fn probation(text: &str) -> Option<f64> {
     term(rest)
 }
 
-/// The first sum behind 罚金, in yuan.
-fn fine(text: &str) -> Option<f64> {
-    text.match_indices("罚金").find_map(|(at, word)| {
-        let mut rest = text[at + word.len()..].trim_start();
-        for skipped in ["计", "共计", "合计", "人民币", "￥", "¥", "：", ":", "为", " "] {
+/// The first sum behind 罚金, in yuan; none where no 罚金 states one.
+///
+/// # Errors
+/// A sum that cannot be read.
+fn fine(text: &str) -> Result<Option<f64>, &'static str> {
+    for (at, word) in text.match_indices("罚金") {
+        let stated = text[at + word.len()..].trim_start();
+        let mut rest = stated;
+        for skipped in ["计", "共计", "合计", "（人民币）", "人民币", "人民", "￥", "¥", "：", ":", "为", "元", " "]
+        {
             rest = rest.strip_prefix(skipped).unwrap_or(rest);
         }
-        let (sum, taken) = number(rest)?;
-        rest[taken..].trim_start().starts_with(['元', '圆']).then_some(sum)
-    })
+        if let Some((sum, taken)) = number(rest) {
+            let rest = rest[taken..].trim_start();
+            let ended = rest.is_empty() || rest.starts_with(['元', '圆', '。', '；', '，', '（']);
+            return if ended && sum >= LEAST_FINE { Ok(Some(sum)) } else { Err("its fine cannot be read") };
+        }
+        if stated.starts_with("人民币") {
+            return Err("its fine cannot be read");
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -121,6 +135,7 @@ mod tests {
         assert_eq!(read("判处无期徒刑，剥夺政治权利终身"), ("无期徒刑", None, None, None));
         assert_eq!(read("判处死刑，缓期二年执行"), ("死缓", None, None, None));
         assert_eq!(read("判处死刑，剥夺政治权利终身"), ("死刑", None, None, None));
+        assert_eq!(read("判处拘役一个月，罚金（人民币）5，000元"), ("拘役", Some(1.0), None, Some(5000.0)));
         assert_eq!(read("单处罚金五千元"), ("罚金", None, None, Some(5000.0)));
         assert_eq!(read("免于刑事处罚"), ("免予刑事处罚", None, None, None));
         assert_eq!(read("判处管制一年"), ("管制", Some(12.0), None, None));
@@ -135,6 +150,8 @@ mod tests {
             "判处有期徒刑徒刑十年",
             "判处有期徒刑二个月",
             "判处有期徒刑三年，缓期四年",
+            "判处有期徒刑三年，并处罚金人民币若干元",
+            "判处有期徒刑三年，并处罚金5元",
         ] {
             assert!(Sentence::read(text).is_err(), "{text}");
         }

@@ -29,7 +29,7 @@ const SUMS: [&str; 7] = ["总和刑期", "合并刑期", "刑期总和", "总刑
 /// # Errors
 /// Why it is not clear.
 pub fn read(verdict: &str) -> Result<Defendant, &'static str> {
-    let plain = without_brackets(verdict);
+    let plain = joined_lines(&without_brackets(verdict));
     let mut name: Option<String> = None;
     let mut charges: Vec<Charged> = Vec::new();
     let mut together: Option<Sentence> = None;
@@ -142,6 +142,21 @@ fn without_brackets(text: &str) -> String {
     plain
 }
 
+/// The text without the line ends that stand within a clause; those after punctuation, before an item or before 被告人 stay.
+fn joined_lines(text: &str) -> String {
+    let mut joined = String::with_capacity(text.len());
+    for line in text.split_whitespace() {
+        let ended = joined.chars().next_back().is_none_or(|c| "，。；：、,;:”…".contains(c));
+        let number = line.chars().take_while(|c| "一二三四五六七八九十0123456789".contains(*c)).count();
+        let item = number > 0 && line.chars().nth(number).is_some_and(|c| matches!(c, '、' | '.' | '．'));
+        if ended || item || line.starts_with("被告人") {
+            joined.push('\n');
+        }
+        joined.push_str(line);
+    }
+    joined
+}
+
 /// The numbered items of a verdict: 一、… 二、…
 fn items(text: &str) -> Vec<&str> {
     let mut starts = vec![0];
@@ -212,7 +227,8 @@ fn clause(text: &str, followed: bool) -> &str {
     let mut end = text.find('。').unwrap_or(text.len());
     // 判处有期徒刑三年。宣告缓刑，缓刑考验期为四年。
     let rest = text[end..].trim_start_matches(['。', ' ', '\n']);
-    if rest.starts_with("宣告缓刑") || rest.starts_with("缓刑") && !rest.starts_with("缓刑考验期") {
+    let more = ["宣告缓刑", "并处罚金", "罚金人民币"].iter().any(|word| rest.starts_with(word));
+    if more || rest.starts_with("缓刑") && !rest.starts_with("缓刑考验期") {
         let begin = text.len() - rest.len();
         end = rest.find('。').map_or(text.len(), |at| begin + at);
     }
