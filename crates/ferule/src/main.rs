@@ -9,6 +9,7 @@ mod hub;
 mod outcome;
 mod people;
 mod report;
+mod secrets;
 mod serve;
 
 fn main() -> std::process::ExitCode {

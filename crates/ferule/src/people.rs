@@ -10,6 +10,7 @@ use store::DataFolder;
 use store::data_folder::people::Person;
 
 use crate::outcome::{WrongUse, failure};
+use crate::secrets::random_hex;
 
 /// The variable that holds a person's token.
 const VARIABLE: &str = "FERULE_TOKEN";
@@ -21,9 +22,7 @@ const PREFIX: &str = "ferule_";
 /// # Errors
 /// No random numbers.
 pub fn fresh_token() -> anyhow::Result<(String, String)> {
-    let mut bits = [0; 32];
-    getrandom::fill(&mut bits).context("no random numbers")?;
-    let token = format!("{PREFIX}{}", bits.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let token = format!("{PREFIX}{}", random_hex::<32>().context("no random numbers")?);
     let mut salt = [0; 16];
     getrandom::fill(&mut salt).context("no random numbers")?;
     let salt = SaltString::encode_b64(&salt).map_err(|error| anyhow::anyhow!("cannot make a salt: {error}"))?;

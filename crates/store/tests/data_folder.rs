@@ -248,6 +248,21 @@ fn found_labels_are_kept_once_and_forgotten_with_their_document() {
 }
 
 #[test]
+fn a_found_label_of_the_gate_is_never_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = open(folder.path());
+    let label = |number: usize| {
+        let item = data.item_of(&asked(number, None).messages);
+        FoundLabel { item, document: None, prompt: format!("question {number}"), answer: "a".into() }
+    };
+    let labels: Vec<FoundLabel> = (0..200).map(label).collect();
+    assert_eq!(data.add_found("file", &[], &labels).unwrap(), 200);
+    let found = data.found_at(i64::MAX).unwrap();
+    assert!((130..185).contains(&found.len()), "four fifths of 200, not {}", found.len());
+    assert!(found.iter().all(|label| !data.is_of_gate(&label.item)));
+}
+
+#[test]
 fn the_audit_tells_every_change_and_shows_a_cut() {
     let folder = tempfile::tempdir().unwrap();
     let data = open(folder.path());

@@ -6,6 +6,7 @@ use lm::config::Shape;
 use tasks::keys::{KeyDoc, keys_of};
 use tasks::rewards::Reads;
 
+use crate::flywheel::turn::FlywheelKeys;
 use crate::recipe::keys::RecipeKeys;
 use crate::recipe::model_source::{CopyKeys, FileKeys};
 use crate::recipe::optimisation::Optimisation;
@@ -61,6 +62,11 @@ pub fn sections() -> Vec<Section> {
     let mut sections = vec![
         recipe("recipe", "The keys of the file itself.", keys_of::<RecipeKeys>()),
         recipe("eval", "`[eval]`: how the ladder's accuracies are measured.", keys_of::<EvalSettings>()),
+        recipe(
+            "flywheel",
+            "`[flywheel]` of a turn file: how a turn of the flywheel chooses and judges.",
+            keys_of::<FlywheelKeys>(),
+        ),
         recipe("path", "`[models.NAME]` of a model that comes from a file.", keys_of::<FileKeys>()),
         recipe("from", "`[models.NAME]` of a copy of what a stage made.", keys_of::<CopyKeys>()),
         recipe("shape", "`[models.NAME]` of a model with random weights.", keys_of::<Shape>()),

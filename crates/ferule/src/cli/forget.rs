@@ -38,7 +38,7 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let data = DataFolder::open(&arguments.data.data)?;
+    let data = DataFolder::open_existing(&arguments.data.data)?;
     let person = people::signed_in_or_operator(&data)?;
     let what = match (arguments.user, arguments.record) {
         (Some(user), _) => Forget::User(user),

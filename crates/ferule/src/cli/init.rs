@@ -39,6 +39,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut output = Output::stdout();
     output.json_line(&inspection.findings)?;
     output.flush()?;
+    if inspection.without_case > 0 {
+        eprintln!("warning: {} documents hold no case, and are left out", inspection.without_case);
+    }
     inspection.findings.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
     eprintln!("wrote {} and {}", recipe.display(), cases.display());
     Ok(())

@@ -41,7 +41,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             eprintln!("{name} signs with this token; it is shown once:");
             output.text(&format!("{token}\n"))?;
         }
-        Command::Remove(Named { name, data }) => DataFolder::open(&data.data)?.remove_person(&name)?,
+        Command::Remove(Named { name, data }) => DataFolder::open_existing(&data.data)?.remove_person(&name)?,
         Command::List(data) => {
             for person in DataFolder::open_to_read(&data.data)?.people()? {
                 output.text(&format!("{}\n", person.name))?;

@@ -60,7 +60,7 @@ pub fn promote(arguments: PromoteArguments) -> anyhow::Result<()> {
 
 /// Puts the model before the present one back into service.
 pub fn rollback(arguments: RollbackArguments) -> anyhow::Result<()> {
-    let data = DataFolder::open(&arguments.data.data)?;
+    let data = DataFolder::open_existing(&arguments.data.data)?;
     let person = people::signed_in_or_operator(&data)?;
     let id = data.roll_back(&person)?;
     tell(&data.model(&id)?, arguments.json)

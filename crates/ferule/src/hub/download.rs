@@ -145,7 +145,7 @@ fn verify(partial: &Path, path: &str, remote: &RemoteFile) -> anyhow::Result<()>
             count => hasher.update(&buffer[..count]),
         }
     }
-    let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = crate::secrets::hex(&hasher.finalize());
     if found != remote.etag.to_ascii_lowercase() {
         std::fs::remove_file(partial)?;
         let problem = format!("{path}: the contents have SHA-256 {found} where the hub announced {}", remote.etag);

@@ -12,6 +12,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::problem::Problem;
 use crate::outcome::{WrongUse, failure};
+use crate::secrets::hex;
 
 /// Characters below which a key could be guessed.
 const SHORTEST_KEY: usize = 16;
@@ -67,7 +68,7 @@ impl Keys {
         if !bool::from(known) {
             return Err(Problem::unauthorised());
         }
-        Ok(Some(hash.iter().map(|byte| format!("{byte:02x}")).collect()))
+        Ok(Some(hex(&hash)))
     }
 }
 

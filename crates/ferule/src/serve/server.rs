@@ -14,6 +14,7 @@ use super::metrics::Metrics;
 use super::problem::Problem;
 use super::sessions::Sessions;
 use super::upstream::Upstream;
+use crate::secrets::random_hex;
 
 /// Where answers come from.
 pub enum Source {
@@ -80,9 +81,8 @@ pub async fn collect(server: &Server, exchange: Exchange) -> Result<(), Problem>
 
 /// An id that nobody can guess.
 pub fn fresh_id() -> Result<String, Problem> {
-    let mut bits = [0; 16];
-    getrandom::fill(&mut bits).map_err(|error| Problem::failed(format!("no random numbers: {error}")))?;
-    Ok(format!("chatcmpl-{}", bits.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+    let id = random_hex::<16>().map_err(|error| Problem::failed(format!("no random numbers: {error}")))?;
+    Ok(format!("chatcmpl-{id}"))
 }
 
 /// A frame of a stream of server-sent events.

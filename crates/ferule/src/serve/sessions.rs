@@ -13,6 +13,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
+use crate::secrets::random_hex;
 
 /// The cookie's name.
 pub const COOKIE: &str = "ferule_session";
@@ -136,9 +137,7 @@ impl Sessions {
 }
 
 fn secret() -> Result<String, Problem> {
-    let mut bits = [0; 32];
-    getrandom::fill(&mut bits).map_err(|error| Problem::failed(format!("no random numbers: {error}")))?;
-    Ok(bits.iter().map(|byte| format!("{byte:02x}")).collect())
+    random_hex::<32>().map_err(|error| Problem::failed(format!("no random numbers: {error}")))
 }
 
 #[cfg(test)]

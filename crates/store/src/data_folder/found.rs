@@ -54,12 +54,13 @@ impl DataFolder {
         })
     }
 
-    /// The found labels of a moment, in milliseconds since 1970 UTC, by item. What was forgotten since is gone.
+    /// The found labels of a moment, in milliseconds since 1970 UTC, by item. What was forgotten since is gone. So is a label whose item is
+    /// kept for the gate: a person may judge it there one day, and it must not have been trained on.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
     pub fn found_at(&self, at_ms: i64) -> Result<Vec<FoundLabel>, StoreError> {
-        self.read(|c| {
+        let all: Vec<FoundLabel> = self.read(|c| {
             c.prepare_cached(
                 "SELECT item, document, prompt, answer FROM found_labels WHERE added_ms <= ?1 ORDER BY item",
             )?
@@ -67,6 +68,7 @@ impl DataFolder {
                 Ok(FoundLabel { item: row.get(0)?, document: row.get(1)?, prompt: row.get(2)?, answer: row.get(3)? })
             })?
             .collect()
-        })
+        })?;
+        Ok(all.into_iter().filter(|label| !self.is_of_gate(&label.item)).collect())
     }
 }

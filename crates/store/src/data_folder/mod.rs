@@ -73,6 +73,15 @@ impl DataFolder {
         Ok(opened)
     }
 
+    /// Opens a data folder that is there already, for writing: a wrong path must not make one.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`StoreError::NotPossible`] where there is none.
+    pub fn open_existing(folder: &Path) -> Result<DataFolder, StoreError> {
+        refuse_absent(folder)?;
+        DataFolder::open(folder)
+    }
+
     /// Holds the folder for a server, until what is returned is dropped: one server at a time serves from it.
     ///
     /// # Errors
@@ -95,13 +104,7 @@ impl DataFolder {
     /// As [`Self::open`]; [`StoreError::NotPossible`] where there is none.
     pub fn open_to_read(folder: &Path) -> Result<DataFolder, StoreError> {
         let ledger = folder.join("ledger.sqlite");
-        if !ledger.exists() {
-            let problem = format!("{} is no data folder: it holds no ledger.sqlite", folder.display());
-            return Err(StoreError::not_possible(
-                problem,
-                "name it with --data, or make one with `ferule serve … --collect`",
-            ));
-        }
+        refuse_absent(folder)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&ledger, flags).map_err(|e| StoreError::ledger(&ledger, e))?;
         let opened = DataFolder::of(folder, connection, &folder.join("key"))?;
@@ -207,6 +210,14 @@ impl DataFolder {
             Fault::NotPossible(problem, hint) => StoreError::not_possible(problem, hint),
         })
     }
+}
+
+fn refuse_absent(folder: &Path) -> Result<(), StoreError> {
+    if folder.join("ledger.sqlite").exists() {
+        return Ok(());
+    }
+    let problem = format!("{} is no data folder: it holds no ledger.sqlite", folder.display());
+    Err(StoreError::not_possible(problem, "name it with --data, or make one with `ferule serve … --collect`"))
 }
 
 /// Why a transaction was not made.

@@ -15,6 +15,8 @@ use crate::refusal::Refusal;
 pub struct Inspection {
     /// What was counted.
     pub findings: Findings,
+    /// Documents of a file that [`crate::extract`] wrote which hold no case; they are left out.
+    pub without_case: usize,
     /// One object a case, as [`crate::jsonl`] reads them; for documents and judgments the rows as they are.
     pub cases: Vec<Value>,
 }
@@ -24,7 +26,7 @@ pub struct Inspection {
 /// # Errors
 /// A file that cannot be read, holds no rows, or has columns of no known layout; the line where a text breaks.
 pub fn inspect(path: &Path) -> Result<Inspection, Refusal> {
-    let table = unwrapped(table::read(path)?);
+    let (table, without_case) = unwrapped(table::read(path)?);
     let layout = Layout::of(&table.columns).ok_or_else(|| {
         let problem = format!("no known layout has the columns {}", table.columns.join(", "));
         let hint = "rename them to `prompt` and `answer`, or `messages`, or `text`";
@@ -32,15 +34,16 @@ pub fn inspect(path: &Path) -> Result<Inspection, Refusal> {
     })?;
     let short = layout.outputs_are_answers(&table.rows);
     let cases: Vec<Value> = table.rows.iter().map(|row| layout.case(row, short)).collect();
-    Ok(Inspection { findings: Findings::of(&table, layout, &cases), cases })
+    Ok(Inspection { findings: Findings::of(&table, layout, &cases), without_case, cases })
 }
 
-/// A file that [`crate::extract`] wrote, as its cases; any other as it is. Documents without a case are left out.
-fn unwrapped(mut table: Table) -> Table {
+/// A file that [`crate::extract`] wrote, as its cases, and the number of documents without one; any other as it is.
+fn unwrapped(mut table: Table) -> (Table, usize) {
     let has = |name: &str| table.columns.iter().any(|column| column == name);
     if !(has("status") && has("defendants") && has("case")) {
-        return table;
+        return (table, 0);
     }
+    let documents = table.rows.len();
     let rows = table.rows.into_iter().zip(table.places);
     let cases = rows.filter_map(|(mut row, place)| match row.remove("case") {
         Some(Value::Object(case)) => Some((case, place)),
@@ -48,7 +51,8 @@ fn unwrapped(mut table: Table) -> Table {
     });
     (table.rows, table.places) = cases.unzip();
     table.columns = table.rows.first().map(|row| row.keys().cloned().collect()).unwrap_or_default();
-    table
+    let without_case = documents - table.rows.len();
+    (table, without_case)
 }
 
 impl Inspection {

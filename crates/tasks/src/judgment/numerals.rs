@@ -79,7 +79,8 @@ pub fn parse(text: &str) -> Option<u32> {
     Some(total + digit.unwrap_or(0)).filter(|&n| n > 0 || text == "零")
 }
 
-fn plain_digit(c: char) -> Option<char> {
+/// An ASCII or full-width digit, as ASCII.
+pub(crate) fn plain_digit(c: char) -> Option<char> {
     match c {
         '0'..='9' => Some(c),
         '０'..='９' => char::from_u32(c as u32 - '０' as u32 + '0' as u32),

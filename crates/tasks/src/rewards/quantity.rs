@@ -202,7 +202,8 @@ fn is_number_char(c: char) -> bool {
     c.is_ascii_digit() || matches!(c, '.' | ',' | '点' | '余' | '多' | ' ') || digit(c).is_some() || power(c).is_some()
 }
 
-fn digit(c: char) -> Option<f64> {
+/// The value of a Chinese digit, formal ones too.
+pub(crate) fn digit(c: char) -> Option<f64> {
     let value = match c {
         '零' | '〇' => 0,
         '一' | '壹' => 1,
@@ -219,7 +220,8 @@ fn digit(c: char) -> Option<f64> {
     Some(f64::from(value))
 }
 
-fn power(c: char) -> Option<f64> {
+/// The value of a Chinese unit of ten, formal ones too.
+pub(crate) fn power(c: char) -> Option<f64> {
     match c {
         '十' | '拾' => Some(1e1),
         '百' | '佰' => Some(1e2),

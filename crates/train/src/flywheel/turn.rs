@@ -65,6 +65,8 @@ impl Default for FlywheelKeys {
 pub struct TurnFile {
     /// What it says of the flywheel.
     pub keys: FlywheelKeys,
+    /// As it was written.
+    pub text: String,
     recipe: Table,
 }
 
@@ -105,7 +107,7 @@ impl TurnFile {
             let hint = "write at least [[stages]] with kind = \"sft\"";
             return Err(Refusal::new("there is no stage", hint).in_key("stages"));
         }
-        Ok(TurnFile { keys, recipe })
+        Ok(TurnFile { keys, text: text.to_string(), recipe })
     }
 
     /// The recipe of a turn, as TOML.
@@ -191,18 +193,25 @@ pub fn choose(
     new.into_iter().map(|verdict| record(verdict, RecordRole::Label)).chain(replay).chain(gate).collect()
 }
 
-/// Writes a turn's files into its folder and returns the recipe's path.
+/// Writes a turn's cases into its folder.
 ///
 /// # Errors
 /// A disk that cannot be written.
-pub fn write(folder: &Path, recipe: &str, dataset: &Dataset) -> Result<PathBuf, TrainError> {
+pub fn write_cases(folder: &Path, dataset: &Dataset) -> Result<(), TrainError> {
     let lines = |lines: &[String]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
-    let path = folder.join("recipe.toml");
-    for (name, text) in
-        [("train.jsonl", lines(&dataset.train)), ("gate.jsonl", lines(&dataset.gate)), ("recipe.toml", recipe.into())]
-    {
-        write_whole(&RealDisk, &folder.join(name), text.as_bytes())?;
+    for (name, cases) in [("train.jsonl", &dataset.train), ("gate.jsonl", &dataset.gate)] {
+        write_whole(&RealDisk, &folder.join(name), lines(cases).as_bytes())?;
     }
+    Ok(())
+}
+
+/// Writes a turn's recipe into its folder and returns its path.
+///
+/// # Errors
+/// A disk that cannot be written.
+pub fn write_recipe(folder: &Path, recipe: &str) -> Result<PathBuf, TrainError> {
+    let path = folder.join("recipe.toml");
+    write_whole(&RealDisk, &path, recipe.as_bytes())?;
     Ok(path)
 }
 

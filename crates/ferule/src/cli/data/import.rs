@@ -62,10 +62,15 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let added = data.add_found(&name, &[], &labels)?;
+    let gate = labels.iter().filter(|label| data.is_of_gate(&label.item)).count();
     let mut output = Output::stdout();
     match json {
-        true => output.json_line(&json!({ "rows": labels.len(), "new": added }))?,
+        true => output.json_line(&json!({ "rows": labels.len(), "new": added, "gate": gate }))?,
         false => output.text(&format!("{added} of {} labels are new\n", labels.len()))?,
     }
-    output.flush()
+    output.flush()?;
+    if gate > 0 {
+        eprintln!("{gate} of them ask what is kept for the gate, and are not trained on");
+    }
+    Ok(())
 }

@@ -36,7 +36,7 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let data = DataFolder::open(&arguments.data.data)?;
+    let data = DataFolder::open_existing(&arguments.data.data)?;
     people::signed_in_or_operator(&data)?;
     let (queue, stop) = (arguments.compute.queue()?, stopped_by_signal()?);
     let mut replayed: BTreeMap<String, ServedModel> = BTreeMap::new();

@@ -28,6 +28,8 @@ pub struct Prepared {
     pub records: Vec<TurnRecord>,
     /// The same as cases.
     pub dataset: Dataset,
+    /// Cases that fine-tuning learns from; the others are kept to choose among checkpoints.
+    pub demonstrations: usize,
     recipe: Recipe,
     task: Box<dyn Task>,
     folder: PathBuf,
@@ -75,7 +77,7 @@ pub fn prepare(
         .collect();
     let dataset = dataset(&verdicts, &found);
     data.private_subfolder(&folder)?;
-    turn::write(&folder, "", &dataset)?;
+    turn::write_cases(&folder, &dataset)?;
     let demonstrations = demonstrations(&folder)?;
     let model = data.resolve(&incumbent.path);
     let model = model.canonicalize().map_err(|error| {
@@ -83,11 +85,11 @@ pub fn prepare(
         failure(format!("the model in service is not at {}: {error}", model.display()), hint)
     })?;
     let text = file.recipe(run_model::task_of(&model).as_ref(), &model, &dataset, demonstrations);
-    let path = turn::write(&folder, &text, &dataset)?;
+    let path = turn::write_recipe(&folder, &text)?;
     let recipe = Recipe::read(&path, &[])?;
     let task = recipe.build_task()?;
     check(&recipe, &*task)?;
-    Ok(Prepared { records, dataset, recipe, task, folder })
+    Ok(Prepared { records, dataset, demonstrations, recipe, task, folder })
 }
 
 /// How many of the cases fine-tuning may learn from: one in ten is kept to choose among checkpoints.

@@ -29,7 +29,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let new = right(false).filter(|verdict| !learned.contains(&verdict.item)).count();
     let looks = Looks { look: turns.len() as u64 + 1, planned: FlywheelKeys::default().planned_looks };
     let reach = gate::reach(right(true).count(), discordant(&data)?, looks);
-    let (in_service, waiting) = (data.in_service()?, data.queue("", usize::MAX >> 1)?.len());
+    let (in_service, waiting) = (data.in_service()?, data.waiting_for("")?);
     let mut output = Output::stdout();
     if arguments.json {
         output.json_line(&json!({

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use store::DataFolder;
 use store::data_folder::service::ServedModel;
@@ -45,16 +46,15 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let data = DataFolder::open(&arguments.data.data)?;
+    let data = DataFolder::open_existing(&arguments.data.data)?;
     let person = people::signed_in_or_operator(&data)?;
     if arguments.abandon {
         return abandon(&data, &person);
     }
     let file = TurnFile::read(&arguments.file)?;
-    let text = std::fs::read_to_string(&arguments.file)?;
     let incumbent = |id: &str| data.model(id);
     let (turn, incumbent, prepared) = match data.open_turn()? {
-        Some(open) if open.recipe == text => {
+        Some(open) if open.recipe == file.text => {
             let incumbent = incumbent(&open.incumbent)?;
             let records = records(&data, &file, open.id, open.at_ms)?;
             let prepared = prepare(&data, &file, records, open.at_ms, &incumbent, data.turn_folder(open.id))?;
@@ -64,7 +64,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             let problem = format!("turn {} was begun with another turn file and is not finished", open.id);
             return Err(WrongUse::error(problem, "give that file again, or give the turn up with --abandon"));
         }
-        None => begin(&data, &person, &file, &text)?,
+        None => begin(&data, &person, &file)?,
     };
     let looks = Looks { look: turn.look, planned: file.keys.planned_looks };
     let reach = gate::reach(prepared.dataset.gate.len(), discordant(&data)?, looks);
@@ -86,6 +86,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         "turn": turn.id,
         "candidate": digest,
         "incumbent": incumbent.id,
+        "learned": Learned::of(&prepared),
         "comparison": comparison,
         "reach": reach,
         "decision": if comparison.promoted { "promoted" } else { "refused" },
@@ -103,12 +104,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 /// Chooses the records of a new turn, writes and checks its files, and notes in the ledger that it has begun.
-fn begin(
-    data: &DataFolder,
-    person: &str,
-    file: &TurnFile,
-    text: &str,
-) -> anyhow::Result<(Turn, ServedModel, Prepared)> {
+fn begin(data: &DataFolder, person: &str, file: &TurnFile) -> anyhow::Result<(Turn, ServedModel, Prepared)> {
     let Some(incumbent) = data.in_service()? else {
         let hint = "begin with `ferule serve MODEL --collect`, or put one into service with `ferule promote MODEL`";
         return Err(failure("no model is in service", hint));
@@ -129,7 +125,7 @@ fn begin(
         }
     }
     let prepared = prepare(data, file, records, at_ms, &incumbent, data.turn_folder(id))?;
-    let begun = data.begin_turn(person, at_ms, text, &incumbent.id, &prepared.records)?;
+    let begun = data.begin_turn(person, at_ms, &file.text, &incumbent.id, &prepared.records)?;
     anyhow::ensure!(begun == id, "turn {begun} was begun where {id} was expected");
     let turn =
         data.open_turn()?.ok_or_else(|| failure("the turn that was begun is gone", "give the same command again"))?;
@@ -157,15 +153,40 @@ pub fn discordant(data: &DataFolder) -> anyhow::Result<f64> {
     Ok(share.unwrap_or(gate::DISCORDANT))
 }
 
+/// What a turn learns from. Found labels are counted apart: nobody signed them here.
+#[derive(Serialize)]
+struct Learned {
+    new_verdicts: usize,
+    old_verdicts: usize,
+    found_labels: usize,
+}
+
+impl Learned {
+    fn of(prepared: &Prepared) -> Learned {
+        let count = |role, signed: bool| {
+            prepared.records.iter().filter(|record| record.role == role && record.verdict.is_some() == signed).count()
+        };
+        Learned {
+            new_verdicts: count(RecordRole::Label, true),
+            old_verdicts: count(RecordRole::Replay, true),
+            found_labels: count(RecordRole::Replay, false),
+        }
+    }
+}
+
 fn announce(turn: &Turn, incumbent: &ServedModel, prepared: &Prepared, reach: &Reach) {
-    let count = |role| prepared.records.iter().filter(|record| record.role == role).count();
+    let Learned { new_verdicts, old_verdicts, found_labels } = Learned::of(prepared);
     eprintln!(
-        "turn {}: {} new verdicts and {} old cases to learn from, against the model in service {}",
+        "turn {}: {new_verdicts} new verdicts, {old_verdicts} old ones and {found_labels} found labels, against the model in service {}",
         turn.id,
-        count(RecordRole::Label),
-        count(RecordRole::Replay),
         &incumbent.id[..incumbent.id.len().min(12)]
     );
+    let set_aside = prepared.dataset.train.len().saturating_sub(prepared.demonstrations);
+    if set_aside > 0 {
+        eprintln!(
+            "{set_aside} of them are not trained on: they are kept to choose among checkpoints, or repeat others"
+        );
+    }
     match reach.smallest_difference {
         Some(smallest) => eprintln!(
             "the gate has {} items: it finds a difference of {:.1} points or more; half of that would take {} items",

@@ -140,9 +140,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// An existing data folder, open for writing, and the person who signs.
 fn to_sign(arguments: &DataArguments) -> anyhow::Result<(DataFolder, String)> {
-    // A wrong path must not make a folder.
-    let person = people::signed_in(&DataFolder::open_to_read(&arguments.data)?)?;
-    Ok((DataFolder::open(&arguments.data)?, person))
+    let data = DataFolder::open_existing(&arguments.data)?;
+    let person = people::signed_in(&data)?;
+    Ok((data, person))
 }
 
 fn queue(arguments: &QueueArguments) -> anyhow::Result<()> {

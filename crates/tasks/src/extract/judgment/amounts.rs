@@ -1,5 +1,8 @@
 //! Terms and sums of money, in Chinese numerals (also the formal ones), Arabic ones, and mixtures: 三年六个月, 1.5万, 贰万五千.
 
+use crate::judgment::numerals::plain_digit;
+use crate::rewards::quantity::{digit, power};
+
 /// The number that begins a text, and the bytes it takes. `None` where no digit begins it.
 pub fn number(text: &str) -> Option<(f64, usize)> {
     // Sums under 万 and above it; the section since the last 万; the last digit.
@@ -14,7 +17,7 @@ pub fn number(text: &str) -> Option<(f64, usize)> {
             rest = &rest[taken..];
             continue;
         }
-        match (value_of(c), unit_of(c)) {
+        match (value_of(c), power(c)) {
             // 二五 is 25, as in years and misprints; 零五 is 5.
             (Some(value), _) => {
                 digit = Some(digit.map_or(value, |before: f64| 10.0 * before + value));
@@ -58,38 +61,12 @@ fn thousands(text: &str) -> bool {
     text.chars().take_while(|c| plain_digit(*c).is_some()).count() == 3
 }
 
-fn plain_digit(c: char) -> Option<char> {
-    match c {
-        '0'..='9' => Some(c),
-        '０'..='９' => char::from_digit(c as u32 - '０' as u32, 10),
-        _ => None,
-    }
-}
-
+/// The value of a Chinese digit, with two that only documents use.
 fn value_of(c: char) -> Option<f64> {
-    let value = match c {
-        '零' | '〇' | '○' => 0,
-        '一' | '壹' => 1,
-        '二' | '两' | '贰' | '貳' => 2,
-        '三' | '叁' => 3,
-        '四' | '肆' => 4,
-        '五' | '伍' => 5,
-        '六' | '陆' => 6,
-        '七' | '柒' => 7,
-        '八' | '捌' => 8,
-        '九' | '玖' => 9,
-        _ => return None,
-    };
-    Some(f64::from(value))
-}
-
-fn unit_of(c: char) -> Option<f64> {
     match c {
-        '十' | '拾' => Some(10.0),
-        '百' | '佰' => Some(100.0),
-        '千' | '仟' => Some(1000.0),
-        '万' | '萬' => Some(10_000.0),
-        _ => None,
+        '○' => Some(0.0),
+        '貳' => Some(2.0),
+        c => digit(c),
     }
 }
 
