@@ -1,9 +1,11 @@
 """Turns the wheel on real weights and real questions, with a scripted expert who knows the labels.
 
-    python3 bench/wheel.py target/release/ferule MODEL_FOLDER rows.csv|rows.jsonl [--turns 4] [--questions 200] [--test 300] [--draw 1]
+    python3 bench/wheel.py target/release/ferule MODEL_FOLDER rows.csv|rows.jsonl [--turns 4] [--questions 300] [--test 300] [--draw 1]
 
-The rows have `text` and `label` (or `category`). Each turn asks `--questions` new ones through the server, lets the expert judge them over HTTP, and runs `ferule flywheel turn`.
-Then `--test` rows that are never kept measure the model in service. One JSON line a turn: the gate's decision, and the accuracy on the test rows with its Wilson interval.
+The rows have `text` and `label` (or `category`); or they are what `ferule data extract judgment` wrote: then a question is the first
+`--characters` of a judgment's facts, and the answer its charge. Each turn asks `--questions` new ones through the server, lets the expert judge
+them over HTTP, and runs `ferule flywheel turn`. Then `--test` rows that are never kept measure the model in service. One JSON line a turn:
+the gate's decision and its comparison; and one for the accuracy on the test rows with its Wilson interval.
 """
 
 import argparse
@@ -14,7 +16,9 @@ import os
 import random
 import subprocess
 import tempfile
+import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 TURN = """
 dtype = "bf16"
@@ -36,7 +40,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("binary")
 parser.add_argument("model")
 parser.add_argument("rows")
-for name, default in [("turns", 4), ("questions", 200), ("test", 300), ("draw", 1), ("epochs", 4)]:
+for name, default in [("turns", 4), ("questions", 300), ("test", 300), ("draw", 1), ("epochs", 4), ("characters", 160)]:
     parser.add_argument(f"--{name}", type=int, default=default)
 parser.add_argument("--rate", default="2e-4")
 a = parser.parse_args()
@@ -44,7 +48,16 @@ a.binary, a.model = os.path.abspath(a.binary), os.path.abspath(a.model)
 
 with open(a.rows, encoding="utf-8") as file:
     rows = list(csv.DictReader(file)) if a.rows.endswith(".csv") else [json.loads(line) for line in file]
-rows = [(row["text"], row.get("label") or row["category"]) for row in rows]
+
+
+def of(row):
+    if "case" not in row and "status" not in row:
+        return row["text"], row.get("label") or row["category"]
+    case = row.get("case")
+    return (case["fact"][: a.characters], case["charges"][0]) if case and len(case["charges"]) == 1 else None
+
+
+rows = [pair for pair in map(of, rows) if pair]
 rows = list(dict(rows).items())
 random.Random(a.draw).shuffle(rows)
 test, rows = rows[: a.test], rows[a.test :]
@@ -68,9 +81,16 @@ def wilson(k, n, z=1.959964):
     return [round(middle - half, 4), round(middle + half, 4)]
 
 
+def ask_all(texts, store):
+    """The answers of sixteen clients at once."""
+    with ThreadPoolExecutor(16) as clients:
+        return list(clients.map(lambda text: ask(text, store), texts))
+
+
 def measure(turn, decision):
-    k = sum(ask(text, False) == label for text, label in test)
-    print(json.dumps({"draw": a.draw, "turn": turn, "decision": decision, "accuracy": round(k / len(test), 4), "interval": wilson(k, len(test)), "n": len(test)}), flush=True)
+    began = time.time()
+    k = sum(answer == label for answer, (_, label) in zip(ask_all([text for text, _ in test], False), test))
+    print(json.dumps({"draw": a.draw, "turn": turn, "decision": decision, "seconds": round(time.time() - began), "accuracy": round(k / len(test), 4), "interval": wilson(k, len(test)), "n": len(test)}), flush=True)
 
 
 with tempfile.TemporaryDirectory() as folder:
@@ -85,8 +105,8 @@ with tempfile.TemporaryDirectory() as folder:
         session, headers = call("/review/login", {"token": token})
         signed = {"cookie": headers["set-cookie"].split(";")[0], "x-ferule-csrf": session["csrf"]}
         for turn in range(1, a.turns + 1):
-            for text, _ in rows[(turn - 1) * a.questions : turn * a.questions]:
-                ask(text, True)
+            began = time.time()
+            ask_all([text for text, _ in rows[(turn - 1) * a.questions : turn * a.questions]], True)
             while items := call("/review/next", None, signed)[0]["items"]:
                 item = items[0]
                 label = right[item["messages"][0]["content"]]
@@ -100,7 +120,7 @@ with tempfile.TemporaryDirectory() as folder:
             decided = json.loads(done.stdout)
             while decided["decision"] == "promoted" and call("/v1/models", None)[0]["data"][0]["digest"] != decided["candidate"]:
                 pass
-            print(json.dumps({"draw": a.draw, "turn": turn, **decided["comparison"]}), flush=True)
+            print(json.dumps({"draw": a.draw, "turn": turn, "seconds": round(time.time() - began), **decided["comparison"]}), flush=True)
             measure(turn, decided["decision"])
     finally:
         server.terminate()

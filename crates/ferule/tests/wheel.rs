@@ -1,162 +1,11 @@
 //! The wheel turns: serve, collect, review, turn, gate, promote, roll back, forget, with a toy model and a scripted expert over HTTP.
-//!
-//! The expert knows that the answer is the colour's: red is stop, green is go, blue is wait. The toy begins with random weights and knows nothing.
 
 mod support;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
-use lm::checkpoint::Storage;
 use serde_json::{Value, json};
-use support::http::Server;
-use support::{Run, command, run, tiny_model_of};
-
-const TURN: &str = r#"
-dtype = "f32"
-
-[flywheel]
-planned_looks = 4
-least_gate = 10
-
-[eval]
-max_new_tokens = 6
-
-[[stages]]
-kind = "sft"
-epochs = 12
-demonstrations_per_step = 8
-learning_rate = 4e-3
-warmup_steps = 4
-"#;
-
-fn right(question: &str) -> &'static str {
-    match question.split(' ').next() {
-        Some("red") => "stop",
-        Some("green") => "go",
-        _ => "wait",
-    }
-}
-
-/// A data folder with a person, the turn file, and the toy model.
-struct Wheel {
-    folder: tempfile::TempDir,
-    token: String,
-}
-
-impl Wheel {
-    fn new() -> Wheel {
-        let folder = tempfile::tempdir().unwrap();
-        let text = "red 1 green 2 blue 3 stop go wait user assistant 4 5 6 7 8 9 0 ";
-        tiny_model_of(&folder.path().join("model"), Storage::F32, &text.repeat(9));
-        fs::write(folder.path().join("turn.toml"), TURN).unwrap();
-        let mut wheel = Wheel { folder, token: String::new() };
-        let made = wheel.ferule(&["person", "add", "an"]);
-        wheel.token = made.stdout.trim().to_string();
-        assert!(wheel.token.starts_with("ferule_"), "{}", made.stderr);
-        wheel
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn data(&self) -> String {
-        self.path("data").to_string_lossy().into_owned()
-    }
-
-    /// Runs a command on the data folder, as the person.
-    fn ferule(&self, arguments: &[&str]) -> Run {
-        self.ferule_on(&self.data(), arguments)
-    }
-
-    fn ferule_on(&self, data: &str, arguments: &[&str]) -> Run {
-        let mut command = command(&[arguments, &["--data", data]].concat());
-        command.env("FERULE_TOKEN", &self.token).current_dir(self.folder.path());
-        run(command, b"")
-    }
-
-    fn serve(&self) -> Server {
-        let model = self.path("model").to_string_lossy().into_owned();
-        Server::start(&[&model, "--collect", "--data", &self.data()])
-    }
-
-    fn turn(&self) -> Value {
-        self.ferule(&["flywheel", "turn", "turn.toml", "--json", "--quiet"]).json().remove(0)
-    }
-
-    fn status(&self) -> Value {
-        self.ferule(&["flywheel", "status", "--json"]).json().remove(0)
-    }
-
-    fn in_service(&self) -> String {
-        self.status()["in_service"]["id"].as_str().unwrap().to_string()
-    }
-
-    /// Judges everything that waits: `answer` says what is right.
-    fn review(&self, server: &Server, answer: impl Fn(&str, &Value) -> String) -> usize {
-        let login = server.send("POST", "/review/login", &[], json!({ "token": self.token }).to_string());
-        assert_eq!(login.status, 200, "{}", login.body);
-        let cookie = format!("Cookie: {}", login.header("set-cookie").unwrap().split(';').next().unwrap());
-        let csrf = format!("x-ferule-csrf: {}", login.json()["csrf"].as_str().unwrap());
-        let mut judged = 0;
-        loop {
-            let next = server.send("GET", "/review/next", &[&cookie], "").json();
-            let Some(item) = next["items"].get(0).cloned() else { return judged };
-            assert!(item.get("model").is_none() && item.get("confidence").is_none(), "a blind verdict knows neither");
-            let question = item["messages"][0]["content"].as_str().unwrap();
-            let right = answer(question, &item);
-            let mut verdict = json!({ "item": item["item"], "decision": "accept", "seconds": 1.5 });
-            if item["completion"].as_str().unwrap().trim() != right {
-                verdict["decision"] = "correct".into();
-                verdict["correction"] = right.into();
-            }
-            let told = server.post("/review/verdict", &[&cookie, &csrf], &verdict);
-            assert!(told["behind"]["model"].is_string(), "{told}");
-            judged += 1;
-        }
-    }
-}
-
-/// Waits until the server answers with the model of this digest.
-fn serves(server: &Server, digest: &str) {
-    let began = Instant::now();
-    loop {
-        let listed = server.send("GET", "/v1/models", &[], "").json();
-        if listed["data"][0]["digest"] == digest {
-            return;
-        }
-        assert!(began.elapsed() < Duration::from_secs(20), "{listed} instead of {digest}");
-        server.ask("red 1", "impatient");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// Every file below a folder that holds the text.
-fn holding(folder: &Path, text: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(holding(&path, text));
-        } else if fs::read(&path).unwrap().windows(text.len()).any(|window| window == text.as_bytes()) {
-            found.push(path);
-        }
-    }
-    found
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let (path, name) = {
-            let e = entry.unwrap();
-            (e.path(), e.file_name())
-        };
-        if path.is_dir() { copy(&path, &to.join(name)) } else { fs::copy(&path, to.join(name)).map(drop).unwrap() }
-    }
-}
+use support::wheel::{Wheel, holding, right, serves};
 
 #[test]
 fn the_wheel_turns() {
@@ -185,7 +34,7 @@ fn the_wheel_turns() {
 
     // Review, and a turn: from nothing to what the expert knows.
     assert_eq!(wheel.review(&server, |question, _| right(question).into()), 151);
-    copy(&wheel.path("data"), &wheel.path("before"));
+    let before = wheel.twin();
     let turn = wheel.turn();
     assert_eq!(turn["decision"], "promoted", "{turn}");
     assert!(turn["comparison"]["candidate_accuracy"].as_f64().unwrap() > 0.8, "{turn}");
@@ -238,9 +87,8 @@ fn the_wheel_turns() {
         assert!(wheel.status()["in_service"]["flag"].is_string());
     }
     let replayed = wheel.ferule(&["flywheel", "replay", "--json", "--quiet"]).json();
-    let before = wheel.path("before").to_string_lossy().into_owned();
-    wheel.ferule_on(&before, &["forget", "--user", "mallory", "--json"]).json();
-    let never = wheel.ferule_on(&before, &["flywheel", "turn", "turn.toml", "--json", "--quiet"]).json().remove(0);
+    before.ferule(&["forget", "--user", "mallory", "--json"]).json();
+    let never = before.turn();
     assert_eq!(replayed[0]["replayed"], never["candidate"], "{replayed:?}");
     assert_eq!(replayed[0]["replayed"] != replayed[0]["recorded"], taught);
 
@@ -261,4 +109,31 @@ fn the_wheel_turns() {
 
     server.signal("TERM");
     assert_eq!(server.ended(), Some(0));
+}
+
+/// Of two wheels that differ in a third of the verdicts alone, the gate promotes the one that was told the truth.
+#[test]
+fn a_third_of_wrong_verdicts_is_refused_and_its_true_twin_promoted() {
+    let honest = Wheel::new();
+    let colours = ["red", "green", "blue"];
+    let teach = |wheel: &Wheel, colours: &[&str], from: usize, answer: &dyn Fn(&str, &Value) -> String| {
+        let server = wheel.serve();
+        for n in 0..150 {
+            server.ask(&format!("{} {}", colours[n % colours.len()], from + n), "anna");
+        }
+        assert_eq!(wheel.review(&server, answer), 150);
+        wheel.turn()
+    };
+    let first = teach(&honest, &colours[..2], 0, &|question, _| right(question).into());
+    assert_eq!(first["decision"], "promoted", "{first}");
+    let misled = honest.twin();
+    let truth = teach(&honest, &colours, 200, &|question, _| right(question).into());
+    assert_eq!(truth["decision"], "promoted", "{truth}");
+    // Blue is taught as before, and red, which the model in service knows, is taught wrong.
+    let wrong = teach(&misled, &colours, 200, &|question, item| {
+        let harmful = question.starts_with("red") && item["reason"] != "gate";
+        (if harmful { "go" } else { right(question) }).into()
+    });
+    assert_eq!(wrong["decision"], "refused", "{wrong}");
+    assert_eq!(misled.in_service(), first["candidate"].as_str().unwrap());
 }

@@ -318,3 +318,23 @@ fn one_server_holds_it_and_files_are_private() {
         assert_eq!(entry.permissions().mode() & 0o077, 0, "{name:?} can be read by others");
     }
 }
+
+/// A folder of the first format is brought to the present one, and what a killed `forget` left to erase is erased by whoever opens it next.
+#[test]
+fn an_older_folder_is_migrated_and_an_erasure_finished() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(filled(folder.path(), 3));
+    let ledger = folder.path().join("data/ledger.sqlite");
+    let due = |c: &rusqlite::Connection| c.query_row("SELECT count(*) FROM erasures_due", [], |row| row.get::<_, u64>(0));
+    let connection = rusqlite::Connection::open(&ledger).unwrap();
+    connection.execute_batch("DROP TABLE erasures_due; PRAGMA user_version = 1;").unwrap();
+    drop(connection);
+    drop(open(folder.path()));
+    let connection = rusqlite::Connection::open(&ledger).unwrap();
+    connection.execute("INSERT INTO erasures_due (since_ms) VALUES (1)", []).unwrap();
+    assert_eq!(due(&connection).unwrap(), 1);
+    let _held_open = open(folder.path());
+    assert_eq!(due(&connection).unwrap(), 0);
+    let log = folder.path().join("data/ledger.sqlite-wal");
+    assert!(fs::metadata(log).unwrap().len() < 10_000, "only the row's own deletion is in the log");
+}

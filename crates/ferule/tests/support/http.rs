@@ -41,15 +41,24 @@ impl Server {
 
     /// Sends a request with headers, `Name: value` each, and reads the answer.
     pub fn send(&self, method: &str, path: &str, headers: &[&str], body: impl AsRef<[u8]>) -> Answer {
-        let mut stream = self.open(method, path, headers, body);
+        self.try_send(method, path, headers, body).expect("a listening server")
+    }
+
+    /// The same with a server that may be gone.
+    pub fn try_send(&self, method: &str, path: &str, headers: &[&str], body: impl AsRef<[u8]>) -> Option<Answer> {
+        let mut stream = self.try_open(method, path, headers, body)?;
         let mut bytes = Vec::new();
         let _ = stream.read_to_end(&mut bytes);
-        Answer::read(&bytes)
+        Some(Answer::read(&bytes))
     }
 
     /// Sends a request; the answer is left to be read.
     pub fn open(&self, method: &str, path: &str, headers: &[&str], body: impl AsRef<[u8]>) -> TcpStream {
-        let mut stream = TcpStream::connect(&self.address).expect("a listening server");
+        self.try_open(method, path, headers, body).expect("a listening server")
+    }
+
+    fn try_open(&self, method: &str, path: &str, headers: &[&str], body: impl AsRef<[u8]>) -> Option<TcpStream> {
+        let mut stream = TcpStream::connect(&self.address).ok()?;
         let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
         let named = if headers.contains("Host: ") { String::new() } else { format!("Host: {}\r\n", self.address) };
         let length = body.as_ref().len();
@@ -58,7 +67,7 @@ impl Server {
         );
         // A server that refuses a request may close before it has read the whole of it.
         let _ = stream.write_all(&[head.as_bytes(), body.as_ref()].concat());
-        stream
+        Some(stream)
     }
 
     /// The process's id.

@@ -5,6 +5,7 @@
 
 pub mod http;
 pub mod recipe;
+pub mod wheel;
 
 use std::io::Write;
 use std::path::Path;

@@ -115,15 +115,31 @@ impl DataFolder {
             touched(t, &mut forgotten)?;
             let detail = json!({ "items": forgotten.items, "turns": forgotten.turns, "models": forgotten.models });
             audit::add(t, person, "forget", if matches!(what, Forget::User(_)) { "a user" } else { "a record" }, detail)?;
+            t.execute("INSERT INTO erasures_due (since_ms) VALUES (?1)", [now])?;
             Ok(forgotten)
         })?;
-        // secure_delete has overwritten the freed pages; old versions of pages may still stand in the log.
-        self.read(|c| {
-            c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-            c.execute_batch("VACUUM")?;
-            c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-        })?;
+        self.finish_erasing()?;
         Ok(forgotten)
+    }
+
+    /// Erases what forgotten rows left behind: `secure_delete` has overwritten the freed pages, but old versions of pages may still stand
+    /// in the write-ahead log. A process that is killed in the middle leaves the row in `erasures_due`, and the next one to open the
+    /// folder for writing goes on.
+    pub(super) fn finish_erasing(&self) -> Result<(), StoreError> {
+        let erased = self.read(|c| {
+            if !c.query_row("SELECT EXISTS (SELECT 1 FROM erasures_due)", [], |row| row.get::<_, bool>(0))? {
+                return Ok(false);
+            }
+            // The first column says whether a reader was in the way of emptying the log.
+            let empty_log = || c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+            empty_log()?;
+            c.execute_batch("VACUUM")?;
+            Ok(!empty_log()?)
+        })?;
+        if erased {
+            self.write(|t| t.execute("DELETE FROM erasures_due", []).map(drop))?;
+        }
+        Ok(())
     }
 }
 

@@ -38,7 +38,11 @@ use crate::ledger::unsigned;
 use crate::lock::{self, FolderLock};
 
 /// The schema version that this build writes.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
+
+/// What turns each format into the next one, from format 1 on.
+const MIGRATIONS: [&str; FORMAT as usize - 1] =
+    ["CREATE TABLE erasures_due (since_ms INTEGER NOT NULL); PRAGMA user_version = 2;"];
 
 /// An open data folder. It may be used from any thread, where one call runs at a time, and from several processes.
 #[derive(Debug)]
@@ -67,9 +71,10 @@ impl DataFolder {
         let opened = DataFolder::of(folder, connection, &key)?;
         opened.write(|t| match t.query_row("PRAGMA user_version", [], |row| unsigned(row, 0))? {
             0 => t.execute_batch(include_str!("schema.sql")),
-            _ => Ok(()),
+            format => MIGRATIONS.iter().skip(format as usize - 1).try_for_each(|migration| t.execute_batch(migration)),
         })?;
         opened.check_format()?;
+        opened.finish_erasing()?;
         Ok(opened)
     }
 
