@@ -325,7 +325,7 @@ fn an_older_folder_is_migrated_and_an_erasure_finished() {
     let folder = tempfile::tempdir().unwrap();
     drop(filled(folder.path(), 3));
     let ledger = folder.path().join("data/ledger.sqlite");
-    let due = |c: &rusqlite::Connection| c.query_row("SELECT count(*) FROM erasures_due", [], |row| row.get::<_, u64>(0));
+    let due = |c: &rusqlite::Connection| c.query_row("SELECT count(*) FROM erasures_due", [], |row| row.get::<_, i64>(0));
     let connection = rusqlite::Connection::open(&ledger).unwrap();
     connection.execute_batch("DROP TABLE erasures_due; PRAGMA user_version = 1;").unwrap();
     drop(connection);
