@@ -3,34 +3,47 @@
 //! 0: done, or whoever read the output stopped reading. 1: the work failed. 2: wrong use, which is a [`WrongUse`] anywhere in
 //! the error's chain, or a recipe that was refused. A message is one `error:` line with its causes, then `hint:` lines.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::process::ExitCode;
 
+use lm::FormatError;
+use store::StoreError;
 use tasks::refusal::Refusal;
 use train::TrainError;
 
 /// The arguments make no sense together, or a value among them makes none.
-#[derive(Debug)]
-pub struct WrongUse(String);
+#[derive(Debug, thiserror::Error)]
+#[error("{problem}")]
+pub struct WrongUse {
+    problem: String,
+    hint: String,
+}
 
 impl WrongUse {
     /// The error, with what to write instead.
     pub fn error(problem: impl fmt::Display, hint: impl fmt::Display) -> anyhow::Error {
-        Self(format!("{problem}\nhint: {hint}")).into()
+        Self { problem: problem.to_string(), hint: hint.to_string() }.into()
     }
 }
 
-impl fmt::Display for WrongUse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+/// The work failed, and the user can do something about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{problem}")]
+struct Failure {
+    problem: String,
+    hint: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
-
-impl std::error::Error for WrongUse {}
 
 /// A failure with its mend.
 pub fn failure(problem: impl fmt::Display, hint: impl fmt::Display) -> anyhow::Error {
-    anyhow::anyhow!("{problem}\nhint: {hint}")
+    Failure { problem: problem.to_string(), hint: hint.to_string(), source: None }.into()
+}
+
+/// A failure with its mend, and what caused it.
+pub fn failure_because(cause: anyhow::Error, problem: impl fmt::Display, hint: impl fmt::Display) -> anyhow::Error {
+    Failure { problem: problem.to_string(), hint: hint.to_string(), source: Some(cause.into()) }.into()
 }
 
 /// Whoever read our output has closed it (`ferule … | head`): not an error, but the end.
@@ -61,23 +74,37 @@ fn is_wrong_use(cause: &(dyn std::error::Error + 'static)) -> bool {
         || cause.downcast_ref::<TrainError>().is_some_and(TrainError::is_wrong_use)
 }
 
-/// Causes joined by colons, each cause's hints moved to the end.
-fn message(error: &anyhow::Error) -> String {
-    let (mut problems, mut hints): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
-    for cause in error.chain() {
-        let text = cause.to_string();
-        let (hint_lines, problem_lines): (Vec<&str>, Vec<&str>) =
-            text.lines().partition(|line| line.starts_with("hint:"));
-        let problem = problem_lines.join("\n");
+/// A cause's problem, and its hint where it has one.
+fn told(cause: &(dyn std::error::Error + 'static)) -> (String, Option<Cow<'_, str>>) {
+    if let Some(WrongUse { hint, .. }) = cause.downcast_ref() {
+        (cause.to_string(), Some(hint.into()))
+    } else if let Some(Failure { hint, .. }) = cause.downcast_ref() {
+        (cause.to_string(), Some(hint.into()))
+    } else if let Some(refusal) = cause.downcast_ref::<Refusal>() {
+        (refusal.problem_in_place(), Some((&refusal.hint).into()))
+    } else if let Some(error) = cause.downcast_ref::<TrainError>() {
+        (error.problem(), error.hint())
+    } else if let Some(error) = cause.downcast_ref::<FormatError>() {
+        (error.to_string(), error.hint())
+    } else if let Some(error) = cause.downcast_ref::<StoreError>() {
+        (error.to_string(), error.hint())
+    } else {
+        (cause.to_string(), None)
+    }
+}
+
+/// Causes joined by colons, then their hints.
+pub fn message(error: &anyhow::Error) -> String {
+    let (mut problems, mut hints): (Vec<String>, Vec<Cow<str>>) = (Vec::new(), Vec::new());
+    for (problem, hint) in error.chain().map(told) {
         // Library errors often end with their source already.
         if !problems.last().is_some_and(|above| above.ends_with(&problem)) {
             problems.push(problem);
         }
-        hints.extend(hint_lines.into_iter().map(String::from));
+        hints.extend(hint);
     }
-    let mut lines = vec![problems.join(": ")];
-    lines.append(&mut hints);
-    lines.join("\n")
+    let hints: String = hints.iter().map(|hint| format!("\nhint: {hint}")).collect();
+    problems.join(": ") + &hints
 }
 
 #[cfg(test)]

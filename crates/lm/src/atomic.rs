@@ -58,6 +58,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::error::told;
 
     #[test]
     fn a_failed_write_leaves_the_old_file() {
@@ -65,7 +66,7 @@ mod tests {
         let path = folder.path().join("file");
         std::fs::write(&path, "old").unwrap();
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        let message = write_atomically(&path, |_| Err(full)).unwrap_err().to_string();
+        let message = told(&write_atomically(&path, |_| Err(full)).unwrap_err());
         assert!(message.contains("hint: free space on the disk"), "{message}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

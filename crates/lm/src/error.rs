@@ -1,9 +1,10 @@
 //! What can go wrong when a model is read from disk or written to it.
 //!
-//! Every message names the file and, where there is one, the field or the tensor, and ends with a `hint:` when there is
-//! something that the user can do. An error is about the world: a damaged file, an unknown architecture. A caller that
+//! Every message names the file and, where there is one, the field or the tensor. [`FormatError::hint`] says what the user
+//! can do. An error is about the world: a damaged file, an unknown architecture. A caller that
 //! breaks a documented precondition gets a panic instead.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// The families that can be read, as messages name them.
@@ -14,7 +15,7 @@ const SUPPORTED: &str = "LlamaForCausalLM (Llama 2 and 3, SmolLM2, DeepSeek-R1-D
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
     /// The operating system refused.
-    #[error("{path}: cannot {action}: {source}{}", disk_hint(source))]
+    #[error("{path}: cannot {action}: {source}")]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -24,7 +25,7 @@ pub enum FormatError {
         source: std::io::Error,
     },
     /// The bytes of a file contradict its format or each other.
-    #[error("{path}: {problem}\nhint: {hint}")]
+    #[error("{path}: {problem}")]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -34,7 +35,7 @@ pub enum FormatError {
         hint: String,
     },
     /// A field of a configuration is missing, has a wrong value, or asks for something that Ferule does not do.
-    #[error("{path}: `{field}`: {problem}\nhint: {hint}")]
+    #[error("{path}: `{field}`: {problem}")]
     Config {
         /// Where the configuration came from.
         path: PathBuf,
@@ -46,7 +47,7 @@ pub enum FormatError {
         hint: String,
     },
     /// A model of a family that Ferule does not have.
-    #[error("{path}: unknown architecture {found}\nhint: supported are {}", SUPPORTED)]
+    #[error("{path}: unknown architecture {found}")]
     UnknownArchitecture {
         /// The configuration.
         path: PathBuf,
@@ -54,10 +55,7 @@ pub enum FormatError {
         found: String,
     },
     /// A tensor that the configuration calls for is missing.
-    #[error(
-        "{path}: tensor `{name}` is missing (shape {expected:?} is needed)\n\
-         hint: the weights belong to another config.json, or a shard was not downloaded"
-    )]
+    #[error("{path}: tensor `{name}` is missing (shape {expected:?} is needed)")]
     MissingTensor {
         /// The file or folder that was searched.
         path: PathBuf,
@@ -67,10 +65,7 @@ pub enum FormatError {
         expected: Vec<usize>,
     },
     /// A tensor has another shape than the configuration calls for.
-    #[error(
-        "{path}: tensor `{name}` has shape {found:?} where the configuration calls for {expected:?}\n\
-         hint: the weights belong to another config.json"
-    )]
+    #[error("{path}: tensor `{name}` has shape {found:?} where the configuration calls for {expected:?}")]
     Shape {
         /// The file that holds the tensor.
         path: PathBuf,
@@ -82,7 +77,7 @@ pub enum FormatError {
         expected: Vec<usize>,
     },
     /// A chat template cannot render a conversation.
-    #[error("{path}: the chat template refuses the conversation: {problem}\nhint: {hint}")]
+    #[error("{path}: the chat template refuses the conversation: {problem}")]
     Template {
         /// The file that holds the template.
         path: PathBuf,
@@ -92,10 +87,7 @@ pub enum FormatError {
         hint: &'static str,
     },
     /// A weight is NaN or infinite.
-    #[error(
-        "{path}: tensor `{name}` holds {value} at element {index}\n\
-         hint: the run that wrote these weights diverged, or the file is damaged; take an earlier checkpoint"
-    )]
+    #[error("{path}: tensor `{name}` holds {value} at element {index}")]
     NotFinite {
         /// The file that holds the tensor.
         path: PathBuf,
@@ -124,14 +116,37 @@ impl FormatError {
     pub fn config(path: &Path, field: &str, problem: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Config { path: path.to_path_buf(), field: field.into(), problem: problem.into(), hint: hint.into() }
     }
+
+    /// What the user can do about it; `None` where only the operating system knows.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Io { source, .. } => disk_hint(source).map(Cow::from),
+            Self::Malformed { hint, .. } | Self::Config { hint, .. } => Some(hint.into()),
+            Self::UnknownArchitecture { .. } => Some(format!("supported are {SUPPORTED}").into()),
+            Self::MissingTensor { .. } => {
+                Some("the weights belong to another config.json, or a shard was not downloaded".into())
+            }
+            Self::Shape { .. } => Some("the weights belong to another config.json".into()),
+            Self::Template { hint, .. } => Some((*hint).into()),
+            Self::NotFinite { .. } => Some(
+                "the run that wrote these weights diverged, or the file is damaged; take an earlier checkpoint".into(),
+            ),
+        }
+    }
 }
 
-/// What to do about the refusals that a user can act on at once.
-fn disk_hint(source: &std::io::Error) -> &'static str {
+/// The error as a user meets it.
+#[cfg(test)]
+pub(crate) fn told(error: &FormatError) -> String {
+    format!("{error}\nhint: {}", error.hint().unwrap_or_default())
+}
+
+/// What to do about the refusals of the operating system that a user can act on at once.
+fn disk_hint(source: &std::io::Error) -> Option<&'static str> {
     match source.kind() {
-        std::io::ErrorKind::StorageFull => "\nhint: free space on the disk and run the command again",
-        std::io::ErrorKind::PermissionDenied => "\nhint: choose a folder that you may write to, or change its rights",
-        std::io::ErrorKind::NotFound => "\nhint: check the path for a typing error",
-        _ => "",
+        std::io::ErrorKind::StorageFull => Some("free space on the disk and run the command again"),
+        std::io::ErrorKind::PermissionDenied => Some("choose a folder that you may write to, or change its rights"),
+        std::io::ErrorKind::NotFound => Some("check the path for a typing error"),
+        _ => None,
     }
 }

@@ -1,8 +1,8 @@
-//! The one error type of this crate. Every message names its path, and ends with a `hint:` where a person can mend
-//! something.
+//! The one error type of this crate. Every message names its path, and [`StoreError::hint`] says what a person can do.
 //!
 //! Read next: [`crate::disk`], where most of them begin.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,7 @@ use crate::changes::Change;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The disk is full, or the user's share of it. What was committed before is untouched.
-    #[error(
-        "no space left while trying to {action} {}\nhint: what was committed before is whole; free some space and give the same command again, it goes on from the last checkpoint",
-        path.display()
-    )]
+    #[error("no space left while trying to {action} {}", path.display())]
     DiskFull {
         /// What was being done, as an infinitive: "write".
         action: &'static str,
@@ -38,7 +35,7 @@ pub enum StoreError {
 
     /// Another process works on this run.
     #[error(
-        "run `{name}` is in use by {}\nhint: wait for it, stop it, or start a second run under another name with --name (lock: {})",
+        "run `{name}` is in use by {} (lock: {})",
         match pid { Some(pid) => format!("process {pid}"), None => "another process".to_owned() },
         path.display()
     )]
@@ -53,7 +50,7 @@ pub enum StoreError {
 
     /// Another server serves from this data folder.
     #[error(
-        "the data folder is in use by {} (lock: {})\nhint: stop that server, or give this one another folder with --data",
+        "the data folder is in use by {} (lock: {})",
         match pid { Some(pid) => format!("process {pid}"), None => "another process".to_owned() },
         path.display()
     )]
@@ -65,7 +62,7 @@ pub enum StoreError {
     },
 
     /// What was asked for makes no sense in the present state; nothing was changed.
-    #[error("{problem}\nhint: {hint}")]
+    #[error("{problem}")]
     NotPossible {
         /// What is in the way.
         problem: String,
@@ -75,11 +72,10 @@ pub enum StoreError {
 
     /// The run exists and was made by a different recipe.
     #[error(
-        "run `{name}` was made by another recipe; {} differ{}:\n{}hint: start it under another name with --name, or put the old values back ({})",
+        "run `{name}` was made by another recipe; {} differ{}:{}",
         keys(changes.len()),
         if changes.len() == 1 { "s" } else { "" },
-        changes.iter().map(|c| format!("  {c}\n")).collect::<String>(),
-        path.display()
+        indented(changes)
     )]
     RecipeChanged {
         /// The run.
@@ -100,7 +96,7 @@ pub enum StoreError {
     },
 
     /// A name that cannot be a file name.
-    #[error("`{name}` cannot name a {what}: {why}\nhint: use letters, digits, `-`, `_` and `.`, not at the start")]
+    #[error("`{name}` cannot name a {what}: {why}")]
     BadName {
         /// "run", "stage", "blob".
         what: &'static str,
@@ -111,7 +107,7 @@ pub enum StoreError {
     },
 
     /// There is no run of that name.
-    #[error("no run at {}\nhint: {}", path.display(), known_runs(known))]
+    #[error("no run at {}", path.display())]
     NoSuchRun {
         /// Where it should be.
         path: PathBuf,
@@ -120,9 +116,7 @@ pub enum StoreError {
     },
 
     /// There is no checkpoint at the end of a stage to go back to.
-    #[error(
-        "run `{name}` holds no end of stage \"{stage}\" to go back to\nhint: let it finish that stage first, or begin a run under another name with --name"
-    )]
+    #[error("run `{name}` holds no end of stage \"{stage}\" to go back to")]
     StageEndGone {
         /// The run.
         name: String,
@@ -131,11 +125,7 @@ pub enum StoreError {
     },
 
     /// Checkpoints exist and none can be used.
-    #[error(
-        "no checkpoint in {} can be used:\n{}hint: bring a good one back, or remove that folder to begin the run anew",
-        path.display(),
-        reasons.iter().map(|r| format!("  {r}\n")).collect::<String>()
-    )]
+    #[error("no checkpoint in {} can be used:{}", path.display(), indented(reasons))]
     NoGoodCheckpoint {
         /// The folder of checkpoints.
         path: PathBuf,
@@ -144,7 +134,7 @@ pub enum StoreError {
     },
 
     /// A file does not hold what it should.
-    #[error("{} is damaged: {reason}\nhint: {hint}", path.display())]
+    #[error("{} is damaged: {reason}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -155,10 +145,7 @@ pub enum StoreError {
     },
 
     /// The run was written by a later Ferule.
-    #[error(
-        "{} has format {found}, and this Ferule reads formats up to {known}\nhint: use the Ferule that wrote it, or a later one",
-        path.display()
-    )]
+    #[error("{} has format {found}, and this Ferule reads formats up to {known}", path.display())]
     LaterFormat {
         /// The file.
         path: PathBuf,
@@ -207,7 +194,7 @@ pub enum StoreError {
     },
 
     /// The thread that writes checkpoints has panicked.
-    #[error("the checkpoint writer of {} has stopped\nhint: give the same command again, it goes on from the last checkpoint", path.display())]
+    #[error("the checkpoint writer of {} has stopped", path.display())]
     WriterGone {
         /// The folder of checkpoints.
         path: PathBuf,
@@ -215,6 +202,38 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What a person can do about it; `None` where only the system knows.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint = match self {
+            StoreError::DiskFull { .. } => {
+                "what was committed before is whole; free some space and give the same command again, it goes on from the last checkpoint"
+            }
+            StoreError::Locked { .. } => "wait for it, stop it, or start a second run under another name with --name",
+            StoreError::FolderLocked { .. } => "stop that server, or give this one another folder with --data",
+            StoreError::NotPossible { hint, .. } | StoreError::Damaged { hint, .. } => hint,
+            StoreError::RecipeChanged { path, .. } => {
+                let path = path.display();
+                let hint = format!("start it under another name with --name, or put the old values back ({path})");
+                return Some(hint.into());
+            }
+            StoreError::BadName { .. } => "use letters, digits, `-`, `_` and `.`, not at the start",
+            StoreError::NoSuchRun { known, .. } => return Some(known_runs(known).into()),
+            StoreError::StageEndGone { .. } => {
+                "let it finish that stage first, or begin a run under another name with --name"
+            }
+            StoreError::NoGoodCheckpoint { .. } => "bring a good one back, or remove that folder to begin the run anew",
+            StoreError::LaterFormat { .. } => "use the Ferule that wrote it, or a later one",
+            StoreError::WriterGone { .. } => "give the same command again, it goes on from the last checkpoint",
+            StoreError::Io { .. }
+            | StoreError::RecipeSyntax { .. }
+            | StoreError::Ledger { .. }
+            | StoreError::Parquet { .. }
+            | StoreError::DigestOrder { .. }
+            | StoreError::DigestLength { .. } => return None,
+        };
+        Some(hint.into())
+    }
+
     /// Wraps a system error; a full disk is an error of its own.
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
@@ -252,6 +271,11 @@ fn is_full(error: &io::Error) -> bool {
 
 fn keys(n: usize) -> String {
     if n == 1 { "one key".to_owned() } else { format!("{n} keys") }
+}
+
+/// Each on a line of its own, indented.
+fn indented(lines: &[impl std::fmt::Display]) -> String {
+    lines.iter().map(|line| format!("\n  {line}")).collect()
 }
 
 fn known_runs(known: &[String]) -> String {

@@ -66,5 +66,5 @@ fn a_ledger_of_a_later_format_is_refused_with_the_mend() {
         .unwrap();
     let error = Runs::open(folder.path()).view("old").err().unwrap();
     assert!(matches!(error, StoreError::LaterFormat { found: 3, known: 2, .. }), "{error}");
-    assert!(error.to_string().contains("\nhint: "), "{error}");
+    assert!(error.hint().is_some(), "{error}");
 }

@@ -135,12 +135,19 @@ impl fmt::Display for Place {
     }
 }
 
+impl Refusal {
+    /// What is wrong, behind where it stands; without the hint.
+    pub fn problem_in_place(&self) -> String {
+        match self.place.parts.is_empty() {
+            true => self.problem.clone(),
+            false => format!("{}: {}", self.place, self.problem),
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        if !self.place.parts.is_empty() {
-            write!(f, "{}: ", self.place)?;
-        }
-        write!(f, "{}\nhint: {}", self.problem, self.hint)
+        write!(f, "{}\nhint: {}", self.problem_in_place(), self.hint)
     }
 }
 

@@ -35,9 +35,7 @@ pub enum Estimator {
 #[non_exhaustive]
 pub enum GroupError {
     /// Fewer than two rewards.
-    #[error(
-        "a group has {found} reward(s); an advantage is relative to others\nhint: set completions_per_prompt to at least 2"
-    )]
+    #[error("a group has {found} reward(s), and an advantage is relative to others")]
     TooSmall {
         /// The number of rewards.
         found: usize,

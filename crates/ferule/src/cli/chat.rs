@@ -23,7 +23,7 @@ use super::generate::{check_sampling, limits_for, makers_sampling, stop_tokens};
 use super::model_argument::{ComputeDType, ModelArguments, OpenModel};
 use super::output::Output;
 use super::stop_strings::StopStrings;
-use crate::outcome::{WrongUse, failure};
+use crate::outcome::{self, WrongUse, failure};
 
 /// What `ferule chat` is told.
 #[derive(clap::Args)]
@@ -169,7 +169,7 @@ impl<T: Real> Conversation<'_, T> {
         let prompt = self.asking.ask(message, self.tokenizer)?;
         if let Err(error) = self.open.check_context(prompt.len()) {
             // The conversation outgrew the context; the user decides what to forget.
-            eprintln!("error: {error:#}, or forget the conversation with /reset");
+            eprintln!("error: {}\nhint: /reset forgets the conversation", outcome::message(&error));
             self.asking.answered(None);
             return Ok(());
         }

@@ -95,6 +95,7 @@ fn plain(error: &serde_json::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome;
 
     #[derive(serde::Deserialize, Debug)]
     struct Row {
@@ -105,7 +106,7 @@ mod tests {
     fn message(text: &str) -> String {
         let lines: Vec<_> = lines_of(text.as_bytes()).collect();
         let line = lines.into_iter().last().expect("a line").expect("valid UTF-8");
-        line.parse::<Row>("{\"tokens\": [1, 2]}").expect_err("a bad line").to_string()
+        outcome::message(&line.parse::<Row>("{\"tokens\": [1, 2]}").expect_err("a bad line"))
     }
 
     #[test]
@@ -128,7 +129,7 @@ mod tests {
     #[test]
     fn bytes_that_are_not_text_are_refused_with_their_line() {
         let lines: Vec<_> = lines_of(&b"{}\n\xff\n"[..]).collect();
-        let error = lines[1].as_ref().expect_err("not UTF-8").to_string();
+        let error = outcome::message(lines[1].as_ref().expect_err("not UTF-8"));
         assert_eq!(error, "stdin line 2: not UTF-8\nhint: convert the input, for example with iconv");
     }
 }

@@ -12,9 +12,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-
 use super::repository_id::RepositoryId;
+use crate::outcome::failure;
 
 /// The cache's root folder.
 #[derive(Clone, Debug)]
@@ -63,7 +62,7 @@ fn home() -> anyhow::Result<PathBuf> {
     folder("HF_HOME")
         .or_else(|| Some(folder("XDG_CACHE_HOME")?.join("huggingface")))
         .or_else(|| Some(folder("HOME")?.join(".cache/huggingface")))
-        .context("no place for the cache\nhint: set HF_HOME to a folder")
+        .ok_or_else(|| failure("no place for the cache", "set HF_HOME to a folder"))
 }
 
 /// The token to show to the hub: `HF_TOKEN`, or the file that other clients have left it in.

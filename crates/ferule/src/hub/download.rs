@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::cache::RepositoryCache;
 use super::client::{Client, RemoteFile, check_status};
-use crate::outcome::failure;
+use crate::outcome::{failure, failure_because};
 
 /// Tries before giving up on a connection that keeps breaking.
 const TRIES: usize = 5;
@@ -106,7 +106,7 @@ fn fill(client: &Client, url: &str, path: &str, remote: &RemoteFile, file: &mut 
     }
     bar.finish_and_clear();
     let error = last_error.unwrap_or_else(|| anyhow::anyhow!("the server keeps starting over"));
-    Err(error.context(format!("{path}: broke off {TRIES} times\nhint: run the command again to go on from there")))
+    Err(failure_because(error, format!("{path}: broke off {TRIES} times"), "run the command again to go on from there"))
 }
 
 /// Copies to the end. The outer error is ours (the disk), the inner one the connection's.

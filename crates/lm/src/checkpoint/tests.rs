@@ -2,7 +2,7 @@ use super::huggingface::{Companions, Folder, GenerationConfig};
 use super::safetensors::{self, Weights};
 use super::*;
 use crate::config::Config;
-use crate::error::FormatError;
+use crate::error::{FormatError, told};
 use crate::params::Arena;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -58,7 +58,7 @@ pub fn weights(config: &Config) -> Tensors {
 }
 
 pub fn message<T: std::fmt::Debug>(result: Result<T, FormatError>) -> String {
-    result.unwrap_err().to_string()
+    told(&result.unwrap_err())
 }
 
 #[test]

@@ -1,8 +1,9 @@
 use super::*;
+use crate::error::told;
 use crate::table::TensorRole;
 
 fn read(text: &str) -> Result<Config, String> {
-    Config::from_json(text, Path::new("config.json")).map_err(|error| error.to_string())
+    Config::from_json(text, Path::new("config.json")).map_err(|error| told(&error))
 }
 
 /// A small valid configuration with `extra` fields added or replaced.

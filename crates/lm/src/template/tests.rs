@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::told;
 use crate::tokenizer::TrainOptions;
 use serde_json::json;
 use std::time::Duration;
@@ -11,7 +12,7 @@ fn template(source: &str) -> ChatTemplate {
 fn render(source: &str, messages: &[Json]) -> Result<String, String> {
     let now = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(951_827_696));
     let chat = Chat { messages, add_generation_prompt: true, now, ..Chat::default() };
-    template(source).render(&chat).map_err(|error| error.to_string())
+    template(source).render(&chat).map_err(|error| told(&error))
 }
 
 /// Expected texts are what transformers 5.23 renders for the same template and conversation.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::told;
 use std::path::Path;
 
 const TEXT: &str =
@@ -172,7 +173,7 @@ fn damaged_files_are_refused() {
     assert!(Tokenizer::open_folder(folder.path()).unwrap_err().to_string().contains("tokenizer.json: cannot read"));
     for text in ["", "{", "{}", "[1]", r#"{"version":"1.0","model":{"type":"BPE","vocab":{},"merges":[["a","b"]]}}"#] {
         std::fs::write(&path, text).unwrap();
-        let message = Tokenizer::open_folder(folder.path()).unwrap_err().to_string();
+        let message = told(&Tokenizer::open_folder(folder.path()).unwrap_err());
         assert!(message.contains("tokenizer.json: ") && message.contains("\nhint: "), "{message}");
     }
 }
