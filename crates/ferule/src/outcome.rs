@@ -75,7 +75,7 @@ fn is_wrong_use(cause: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// A cause's problem, and its hint where it has one.
-fn told(cause: &(dyn std::error::Error + 'static)) -> (String, Option<Cow<'_, str>>) {
+fn told<'a>(cause: &'a (dyn std::error::Error + 'static)) -> (String, Option<Cow<'a, str>>) {
     if let Some(WrongUse { hint, .. }) = cause.downcast_ref() {
         (cause.to_string(), Some(hint.into()))
     } else if let Some(Failure { hint, .. }) = cause.downcast_ref() {

@@ -118,10 +118,10 @@ fn a_third_of_wrong_verdicts_is_refused_and_its_true_twin_promoted() {
     let colours = ["red", "green", "blue"];
     let teach = |wheel: &Wheel, colours: &[&str], from: usize, answer: &dyn Fn(&str, &Value) -> String| {
         let server = wheel.serve();
-        for n in 0..150 {
+        for n in 0..200 {
             server.ask(&format!("{} {}", colours[n % colours.len()], from + n), "anna");
         }
-        assert_eq!(wheel.review(&server, answer), 150);
+        assert_eq!(wheel.review(&server, answer), 200);
         wheel.turn()
     };
     let first = teach(&honest, &colours[..2], 0, &|question, _| right(question).into());

@@ -25,7 +25,8 @@ fn moment(n: usize, whole: Duration) -> Duration {
 
 /// Starts a command and kills it after a while; whether it was still alive.
 fn killed(mut command: Command, after: Duration) -> bool {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
     std::thread::sleep(after);
     let alive = child.try_wait().expect("a child").is_none();
     child.kill().expect("a child");
@@ -70,7 +71,8 @@ fn what_was_acknowledged_outlives_a_kill() {
         let told = until_killed(wheel.serve(), after, |server, told: &mut Vec<(Value, bool)>| {
             for n in 0.. {
                 let question = format!("{} {kill} {n}", ["red", "green"][n % 2]);
-                let body = json!({ "messages": [{ "role": "user", "content": question }], "temperature": 0, "max_tokens": 6 });
+                let body =
+                    json!({ "messages": [{ "role": "user", "content": question }], "temperature": 0, "max_tokens": 6 });
                 let Some((200, answer)) = post(server, "/v1/chat/completions", &[], &body) else { return };
                 told.push((answer["id"].clone(), false));
                 let thumb = json!({ "id": answer["id"], "thumb": "up" });
@@ -84,9 +86,13 @@ fn what_was_acknowledged_outlives_a_kill() {
     assert!(feedback.len() > kills(), "only {} were acknowledged", feedback.len());
     let server = wheel.serve();
     for id in &answers {
-        let (status, body) = post(&server, "/v1/feedback", &[], &json!({ "id": id, "thumb": "up" })).expect("an answer");
+        let (status, body) =
+            post(&server, "/v1/feedback", &[], &json!({ "id": id, "thumb": "up" })).expect("an answer");
         let acknowledged = feedback.contains(&id.to_string());
-        assert!(status == 409 || (status == 200 && !acknowledged), "{id}, acknowledged {acknowledged}: {status} {body}");
+        assert!(
+            status == 409 || (status == 200 && !acknowledged),
+            "{id}, acknowledged {acknowledged}: {status} {body}"
+        );
     }
     drop(server);
     assert_eq!(wheel.in_service(), before);
@@ -113,7 +119,11 @@ fn what_was_acknowledged_outlives_a_kill() {
     }
     assert!(verdicts.len() >= kills(), "only {} verdicts", verdicts.len());
     let kept = wheel.status()["verdicts"].as_u64().expect("a count") as usize;
-    assert!((verdicts.len()..=verdicts.len() + kills()).contains(&kept), "{kept} kept, {} acknowledged", verdicts.len());
+    assert!(
+        (verdicts.len()..=verdicts.len() + kills()).contains(&kept),
+        "{kept} kept, {} acknowledged",
+        verdicts.len()
+    );
     assert_eq!(wheel.in_service(), before);
     whole_audit(&wheel);
 }

@@ -260,6 +260,10 @@ fn a_found_label_of_the_gate_is_never_trained_on() {
     let found = data.found_at(i64::MAX).unwrap();
     assert!((130..185).contains(&found.len()), "four fifths of 200, not {}", found.len());
     assert!(found.iter().all(|label| !data.is_of_gate(&label.item)));
+    // A reviewer is told of it after the verdict, also where the item is of the gate.
+    data.collect(&asked(0, None)).unwrap();
+    let behind = data.behind(&labels[0].item).unwrap().unwrap();
+    assert_eq!(behind.found_label.as_deref(), Some("a"));
 }
 
 #[test]
@@ -325,7 +329,8 @@ fn an_older_folder_is_migrated_and_an_erasure_finished() {
     let folder = tempfile::tempdir().unwrap();
     drop(filled(folder.path(), 3));
     let ledger = folder.path().join("data/ledger.sqlite");
-    let due = |c: &rusqlite::Connection| c.query_row("SELECT count(*) FROM erasures_due", [], |row| row.get::<_, i64>(0));
+    let due =
+        |c: &rusqlite::Connection| c.query_row("SELECT count(*) FROM erasures_due", [], |row| row.get::<_, i64>(0));
     let connection = rusqlite::Connection::open(&ledger).unwrap();
     connection.execute_batch("DROP TABLE erasures_due; PRAGMA user_version = 1;").unwrap();
     drop(connection);

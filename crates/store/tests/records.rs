@@ -113,8 +113,8 @@ fn rows_come_back_as_they_were() {
     for key in ["stage", "kind", "model", "accuracy", "low", "high", "n", "labels", "answers_read", "rollouts"] {
         assert!(json.get(key).is_some(), "{key}");
     }
-    let error = runs.view("b").unwrap_err().to_string();
-    assert!(error.contains("runs there: a"), "{error}");
+    let error = runs.view("b").unwrap_err();
+    assert_eq!(error.hint().as_deref(), Some("runs there: a"), "{error}");
 }
 
 #[test]

@@ -85,6 +85,8 @@ pub struct Behind {
     pub client_correction: Option<String>,
     /// Why.
     pub client_reason: Option<String>,
+    /// The answer that a rule found for the same question in the user's tables or documents.
+    pub found_label: Option<String>,
 }
 
 /// A verdict to be signed.
@@ -193,8 +195,9 @@ impl DataFolder {
     /// # Errors
     /// [`StoreError::Ledger`].
     pub fn behind(&self, item: &str) -> Result<Option<Behind>, StoreError> {
-        let sql = "SELECT r.model, r.confidence, f.thumb, f.correction, f.reason FROM review_items i
-                   JOIN requests r ON r.id = i.request LEFT JOIN feedback f ON f.request = i.request WHERE i.item = ?1";
+        let sql = "SELECT r.model, r.confidence, f.thumb, f.correction, f.reason, l.answer FROM review_items i
+                   JOIN requests r ON r.id = i.request LEFT JOIN feedback f ON f.request = i.request
+                   LEFT JOIN found_labels l ON l.item = i.item WHERE i.item = ?1";
         self.read(|c| {
             c.query_row(sql, [item], |row| {
                 Ok(Behind {
@@ -203,6 +206,7 @@ impl DataFolder {
                     thumb: row.get(2)?,
                     client_correction: row.get(3)?,
                     client_reason: row.get(4)?,
+                    found_label: row.get(5)?,
                 })
             })
             .optional()

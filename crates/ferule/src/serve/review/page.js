@@ -13,7 +13,7 @@ const words = {
     blind: "Which model answered and how sure it was is shown after your verdict.", leftOut: (n) => `Characters that cannot be seen were left out here: ${n}.`,
     waiting: (n) => `${n} waiting`, reasons: { gate: "drawn at random", thumb_down: "the client did not like it", unsure: "the model may be unsure", traffic: "from the traffic" },
     roles: { system: "instructions", user: "user", assistant: "assistant" }, up: "liked it", down: "did not like it",
-    model: "Model", confidence: "Confidence", thumb: "Client", client_correction: "Client's correction", client_reason: "Client's reason", mine: "You",
+    model: "Model", confidence: "Confidence", thumb: "Client", client_correction: "Client's correction", client_reason: "Client's reason", found_label: "Found in your data", mine: "You",
   },
   zh: {
     review: "复核", logout: "退出", token: "个人令牌", signIn: "登录", loginHelp: "令牌由管理员生成：ferule person add NAME",
@@ -24,7 +24,7 @@ const words = {
     leftOut: (n) => `此处已略去 ${n} 个不可见字符。`,
     waiting: (n) => `待复核 ${n} 条`, reasons: { gate: "随机抽取", thumb_down: "用户不满意", unsure: "模型可能没有把握", traffic: "来自日常请求" },
     roles: { system: "指令", user: "用户", assistant: "模型" }, up: "满意", down: "不满意",
-    model: "模型", confidence: "置信度", thumb: "用户评价", client_correction: "用户的更正", client_reason: "用户的理由", mine: "您",
+    model: "模型", confidence: "置信度", thumb: "用户评价", client_correction: "用户的更正", client_reason: "用户的理由", found_label: "您的数据中的答案", mine: "您",
   },
 };
 // A key that is pressed twice by accident must not judge an item that nobody has seen.
@@ -208,6 +208,7 @@ function tell(decision, correction, behind) {
   add(say.thumb, say[behind.thumb]);
   add(say.client_correction, behind.client_correction);
   add(say.client_reason, behind.client_reason);
+  add(say.found_label, behind.found_label);
   $("last").hidden = false;
 }
 
