@@ -2,10 +2,10 @@
 //!
 //!     cargo run --release -p train --example countdown
 //!
-//! The sizes are cut down so that it ends in seconds; with so little training the policy solves next to nothing. Read the recipe without `SMALL` to
-//! train it as it is.
+//! `SMALL` reduces the recipe's sizes so that it ends in seconds; with so little training the policy solves almost nothing.
+//! To train at the recipe's own sizes, read it without `SMALL`.
 //!
-//! Read next: `sums.rs`, where a recipe is run, then `stage.rs`, which adds a stage of its own.
+//! Read next: `sums.rs`, where a recipe is run, then `stage.rs`, which adds a new stage.
 
 mod sums;
 
@@ -15,7 +15,7 @@ use std::path::Path;
 use store::StageRow;
 use train::recipe::Recipe;
 
-/// As after `--set` on the command line.
+/// Changes of keys, written as after `--set` on the command line.
 const SMALL: [&str; 8] = [
     "eval.cases=50",
     "models.policy.hidden_size=48",
@@ -27,7 +27,7 @@ const SMALL: [&str; 8] = [
     "stages.grpo-policy.validate_every_steps=0",
 ];
 
-/// Trains, or resumes, the run `countdown` in the folder `runs`; the rows of its ladder.
+/// Trains or resumes the run `countdown` in the folder `runs`, and returns the rows of its ladder.
 pub fn train(runs: &Path) -> Result<Vec<StageRow>, Box<dyn Error>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/countdown.toml");
     sums::run(&Recipe::read(&path, &SMALL.map(String::from))?, runs)

@@ -1,7 +1,9 @@
-//! A stage of one's own: the model imitates its own completions that the rules find right (STaR, arXiv 2203.14465; RAFT, arXiv 2304.06767).
+//! A new stage: the model imitates those of its own completions that the rules find right (STaR, arXiv 2203.14465; RAFT,
+//! arXiv 2304.06767).
 //!
-//! A recipe can name a stage once it is known to the registry: move this file to `crates/train/src/stages/`, and add a line in
-//! `crates/train/src/stages/registry.rs`. Its keys, their documentation and their defaults then appear in `ferule explain imitate`.
+//! To let recipes name the stage, move this file to `crates/train/src/stages/` and add a line in
+//! `crates/train/src/stages/registry.rs`. Its keys, their documentation and their defaults then appear in
+//! `ferule explain imitate`.
 //!
 //! Read next: `stage.rs`, which runs it.
 
@@ -38,7 +40,7 @@ pub struct Imitate {
     pub optimisation: Optimisation,
 }
 
-/// Cases whose prompts are drawn from.
+/// Cases from which prompts are drawn.
 const CASES: usize = 1000;
 
 impl Stage for Imitate {

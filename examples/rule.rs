@@ -1,9 +1,9 @@
-//! Add a rule: the answer ends in a unit. Then ask what a policy could get out of it without solving anything.
+//! Add a rule: the answer must end in a unit. Then look for rewards that a policy could get without solving anything.
 //!
 //!     cargo run --release -p train --example rule
 //!
-//! A recipe can name a rule once it is known to the registry: move the struct to `crates/tasks/src/rewards/unit.rs`, give it a struct of keys,
-//! and add a line in `crates/tasks/src/rewards/registry.rs`.
+//! To let recipes name the rule, move the struct to `crates/tasks/src/rewards/unit.rs`, give it a struct of keys, and add
+//! a line in `crates/tasks/src/rewards/registry.rs`.
 
 use std::sync::Arc;
 
@@ -24,7 +24,8 @@ impl Rule for Unit {
         "unit"
     }
 
-    /// It looks at the completion alone. `Reads::Answer` would show it the known answer, and meter each case.
+    /// It looks only at the prompt and the completion. `Reads::Answer` would also show it the known answer, and each case
+    /// would then count as an answer used.
     fn reads(&self) -> Reads {
         Reads::Prompt
     }
@@ -40,7 +41,7 @@ impl Rule for Unit {
     }
 }
 
-/// Form, value and unit, by weight.
+/// The rules on form, value and unit, with their weights.
 pub fn rules() -> RuleSet {
     let unit = Unit { units: vec!["km", "m", "cm"] };
     RuleSet::new()
@@ -49,14 +50,14 @@ pub fn rules() -> RuleSet {
         .with(Arc::new(unit), 0.2)
 }
 
-/// The reward of a text that ended by itself, and what each rule said.
+/// The reward of a completion that ended by itself, and each rule's reason.
 pub fn judged(text: &str) -> (Option<f64>, Vec<String>) {
     let judged = rules().judge("How far is it?", Some("3 km"), &Completion::finished(text));
     let reasons = judged.verdicts.iter().map(|(rule, verdict)| format!("{rule}: {}", verdict.reason()));
     (judged.reward, reasons.collect())
 }
 
-/// Completions that deserve nothing, and are paid for all the same.
+/// Degenerate completions that are rewarded although they solve nothing.
 pub fn paid_for_nothing(rules: &RuleSet) -> Vec<Loophole> {
     let case = Case {
         id: "0".into(),

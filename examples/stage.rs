@@ -1,4 +1,4 @@
-//! Add a stage: read a recipe, append a stage that is not part of Ferule, run both.
+//! Add a stage: read a recipe, append a stage that is not part of Ferule, and run all of it.
 //!
 //!     cargo run --release -p train --example stage
 //!
@@ -15,7 +15,7 @@ use store::StageRow;
 use train::recipe::Optimisation;
 use train::recipe::resolved::{Recipe, RecipeStage};
 
-/// Fine-tunes on demonstrations, then runs the stage; the rows of the ladder.
+/// Fine-tunes on demonstrations, runs the new stage, and returns the rows of the ladder.
 pub fn train(folder: &Path) -> Result<Vec<StageRow>, Box<dyn Error>> {
     let Recipe { settings, mut stages, .. } = sums::recipe(folder)?;
     let optimisation = Optimisation { learning_rate: 3e-4, ..Optimisation::default() };

@@ -1,4 +1,5 @@
-//! What the examples share: sums of two numbers up to 50, a recipe that fine-tunes a tiny model on 300 of them, and running a recipe.
+//! What the examples share: sums of two numbers up to 50, a recipe that fine-tunes a tiny model on 300 of them, and a
+//! function that runs a recipe.
 
 #![allow(dead_code, reason = "every example uses its own part")]
 
@@ -43,7 +44,7 @@ learning_rate = 3e-3
 schedule = "constant"
 "#;
 
-/// Writes cases and recipe into a folder, and reads the recipe.
+/// Writes the cases and the recipe into a folder, and reads the recipe.
 pub fn recipe(folder: &Path) -> Result<Recipe, Box<dyn Error>> {
     let mut lines = String::new();
     for (a, b) in (1..=50).flat_map(|a| (1..=50).map(move |b| (a, b))) {
@@ -61,13 +62,13 @@ pub fn recipe(folder: &Path) -> Result<Recipe, Box<dyn Error>> {
     Ok(Recipe::read(&folder.join("sums.toml"), &[])?)
 }
 
-/// Runs a recipe in the folder `runs`, or resumes it; the rows of its ladder.
+/// Runs or resumes a recipe in the folder `runs`, and returns the rows of its ladder.
 pub fn run(recipe: &Recipe, runs: &Path) -> Result<Vec<StageRow>, Box<dyn Error>> {
     let task = recipe.build_task()?;
-    // Refuses what cannot work, before anything is written.
+    // Refuses a recipe that cannot work, before anything is written.
     check::check(recipe, task.as_ref())?;
     let queue = Queue::cpu(std::thread::available_parallelism()?.get(), Isa::choose()?);
-    // Raised by another thread, it ends the run at the next step, to be resumed.
+    // If another thread sets this flag, the run stops at the next step and can be resumed.
     let stop = AtomicBool::new(false);
     Ok(pipeline::run::<bf16>(&queue, recipe, task.as_ref(), &Runs::open(runs), &mut Screen, &stop)?.rows)
 }

@@ -308,7 +308,7 @@ fn chat_answers_each_line_on_stdout() {
     let options = ["chat", "--model", &path, "--max-new-tokens", "8", "--temperature", "0", "--system", "Be brief."];
     let run = ferule(&options, "Is it flat?\n/frob\n/reset\nIs it flat?\n/exit\nunread\n");
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert!(run.stderr.contains("/frob is no command"), "{}", run.stderr);
+    assert!(run.stderr.contains("/frob is not a command"), "{}", run.stderr);
     let half = run.stdout.len() / 2;
     assert_eq!(run.stdout[..half], run.stdout[half..], "after a reset the same question gets the same greedy answer");
 
@@ -320,10 +320,10 @@ fn chat_answers_each_line_on_stdout() {
     std::fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
     let without = ferule(&options, "Hello\n");
     assert_eq!(without.code, 2);
-    assert!(without.stderr.contains("has no chat template, so no system message"), "{}", without.stderr);
+    assert!(without.stderr.contains("has no chat template, so it takes no system message"), "{}", without.stderr);
     let plain = ferule(&options[..7], "the ruler\nthe ruler\n");
     assert!(
-        plain.stderr.starts_with("this model knows no conversation: every line is continued as it is"),
+        plain.stderr.starts_with("this model cannot hold a conversation: every line is continued as it is"),
         "{}",
         plain.stderr
     );

@@ -110,7 +110,7 @@ fn a_file_of_documents_becomes_labels_in_its_order() {
         assert_eq!((&row["defendants"], row.get("case")), (&json!([]), None));
     }
     let text = extract(&input, &output, &[]);
-    assert!(text.stdout.starts_with("2 of 13 documents hold a label that is clear\n"), "{}", text.stdout);
+    assert!(text.stdout.starts_with("2 of 13 documents have a clear label\n"), "{}", text.stdout);
 }
 
 #[test]

@@ -281,23 +281,23 @@ fn a_table_with_a_fault_signs_nothing() {
         ("decision: it is empty", &[(decision, ""), (correction, "x")]),
         ("item: no item ab", &[(item, "ab")]),
         ("item: it is empty", &[(item, "")]),
-        ("answer: it is not what was answered", &[(answer, "what is right")]),
+        ("answer: it differs from the answer that the model gave", &[(answer, "what is right")]),
         ("item: the answer to", &[(request, "chatcmpl-other")]),
     ] {
         let told = faulty(edits);
         assert!(told.contains(&format!("faulty.xlsx:6: {part}")), "{part}: {told}");
     }
     let twice = faulty(&[(item, &rows[0][item].1)]);
-    assert!(twice.contains("faulty.xlsx:6: item: ") && twice.contains("stands in row 2 too"), "{twice}");
+    assert!(twice.contains("faulty.xlsx:6: item: ") && twice.contains("is also in row 2"), "{twice}");
     let told = |name: &str| folder.ferule(&["review", "import", name]).stderr;
     fs::write(folder.path().join("other.csv"), "prompt,answer\n1,2\n").unwrap();
-    assert!(told("other.csv").contains("other.csv: item: it has no such column"), "{}", told("other.csv"));
+    assert!(told("other.csv").contains("other.csv: item: the table has no such column"), "{}", told("other.csv"));
     assert!(told("absent.csv").contains("absent.csv"));
     assert!(folder.ferule(&["review", "export", "cases.txt"]).stderr.contains("end the name in .xlsx, .csv or .jsonl"));
     let item = folder.queue()[0]["item"].as_str().unwrap().to_string();
     folder.ferule(&["review", "submit", &item, "reject"]);
     folder.signed();
-    assert!(told("signed.jsonl").contains("verdict: it lists verdicts that are signed"));
+    assert!(told("signed.jsonl").contains("verdict: the table lists verdicts that are already signed"));
 }
 
 #[test]

@@ -167,5 +167,5 @@ fn seeds_are_stopped_and_gone_on_with() {
     let again = ferule(folder.path(), &["run", "r.toml", "--seeds", "2", "--set", "stages.sft-teacher.epochs=400"]);
     assert_eq!(again.code, 0, "{}", again.stderr);
     assert_eq!(again.stderr.matches("sft-teacher done in").count(), 1, "the first seed was done: {}", again.stderr);
-    assert!(again.stderr.contains("sft-teacher: going on after step"), "{}", again.stderr);
+    assert!(again.stderr.contains("sft-teacher: resuming after step"), "{}", again.stderr);
 }

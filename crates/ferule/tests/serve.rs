@@ -366,7 +366,7 @@ fn keys_are_needed_everywhere_but_for_health() {
     }
     assert_eq!(server.send("GET", "/health", &[], "").status, 200);
     for (arguments, said) in [
-        (vec!["--host", "0.0.0.0"], "others could ask without a key"),
+        (vec!["--host", "0.0.0.0"], "others could use the server without a key"),
         (vec!["--upstream", "http://127.0.0.1:1"], "cannot be used with"),
         (vec!["--api-key-file", "/nonexistent"], "one key a line"),
     ] {

@@ -1,6 +1,6 @@
-//! How what a person types becomes a prompt: by the model's chat template, or, where it has none, as plain text to be continued.
+//! Turns what a person types into a prompt: with the model's chat template or, if it has none, as plain text to be continued.
 //!
-//! A model that a run made is asked in the form of its task; it knows no conversation, so each line is a prompt of its own.
+//! A model that a run made is asked in the form of its task. It cannot hold a conversation, so each line is a prompt of its own.
 
 use lm::template::{Chat, ChatTemplate};
 use lm::tokenizer::Tokenizer;
@@ -38,8 +38,11 @@ impl Asking {
             return Ok(asking);
         }
         if system.is_some() || !variables.is_empty() {
-            let problem = format!("{} has no chat template, so no system message and no variables", open.name);
-            return Err(WrongUse::error(problem, "leave out --system and --template-variable; it continues text"));
+            let problem = format!("{} has no chat template, so it takes no system message and no variables", open.name);
+            return Err(WrongUse::error(
+                problem,
+                "leave out --system and --template-variable; the model only continues text",
+            ));
         }
         Ok(Asking::Lines { task: open.task.clone() })
     }
@@ -51,7 +54,7 @@ impl Asking {
         let form =
             name.map_or("continued as it is".to_string(), |name| format!("asked in the form of the task {name}"));
         let mut notes =
-            vec![format!("this model knows no conversation: every line is {form}, without what was said before")];
+            vec![format!("this model cannot hold a conversation: every line is {form}, without the lines before it")];
         if name == Some("judgment") {
             notes.push(HONEST_WORDS.to_string());
         }

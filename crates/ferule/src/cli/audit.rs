@@ -1,4 +1,4 @@
-//! `ferule audit`: who did what, and whether the list of it is whole.
+//! `ferule audit`: who did what, and whether this list is unchanged.
 
 use serde_json::json;
 use store::DataFolder;
@@ -15,9 +15,9 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Check that no line of the audit was changed, removed or added between others
+    /// Check that no line of the audit was changed or removed, and none inserted between others
     Verify(Options),
-    /// Write the audit as JSON lines
+    /// Write the audit, one line for each action
     Show(Options),
 }
 
@@ -25,7 +25,7 @@ enum Command {
 struct Options {
     #[command(flatten)]
     data: DataArguments,
-    /// One JSON object
+    /// Write JSON: one object, or one for each line of the audit
     #[arg(long)]
     json: bool,
 }

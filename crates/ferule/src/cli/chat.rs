@@ -5,7 +5,7 @@
 //!
 //! A model with a chat template holds a conversation; one without is asked line by line ([`super::asking`]).
 //!
-//! Sampling not asked for on the command line is as the model's makers have it in `generation_config.json`.
+//! What the command line does not say about sampling is taken from the makers' `generation_config.json`.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::outcome::{self, WrongUse, failure};
 /// What `ferule chat` is told.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Reads a message a line; /reset forgets the conversation, /exit or Ctrl-D ends it. Replies go to stdout.
+Reads one message on each line; /reset forgets the conversation, /exit or Ctrl-D ends it. Replies go to stdout.
 
     ferule chat --model Qwen/Qwen3-0.6B --system 'Answer in one sentence.'
     ferule chat --model judgment          # the student of the run called judgment
@@ -54,7 +54,7 @@ pub struct Arguments {
     /// Makes tokens that occurred before less likely [default: the model's]
     #[arg(long, value_name = "R")]
     repetition_penalty: Option<f32>,
-    /// A reply is cut at this many tokens [default: the rest of the context]
+    /// The most tokens in a reply [default: the rest of the context]
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<std::num::NonZeroUsize>,
     /// Equal seeds and messages give equal replies
@@ -69,12 +69,12 @@ pub struct Arguments {
 }
 
 fn variable(text: &str) -> Result<(String, Value), String> {
-    let (name, value) = text.split_once('=').ok_or("it is NAME=JSON, such as enable_thinking=false")?;
+    let (name, value) = text.split_once('=').ok_or("write NAME=JSON, such as enable_thinking=false")?;
     Ok((name.to_string(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
 }
 
 impl Arguments {
-    /// What was asked for; where nothing was, the makers' defaults.
+    /// What the command line asks for, and the makers' defaults for the rest.
     fn sampling(&self, open: &OpenModel) -> anyhow::Result<Sampling> {
         let makers = makers_sampling(open.checkpoint.generation());
         let sampling = Sampling {
@@ -140,7 +140,7 @@ fn run_in<T: Real>(arguments: &Arguments, open: &OpenModel) -> anyhow::Result<()
             "/exit" | "/quit" => break,
             "/reset" => conversation.asking.reset(),
             command if command.starts_with('/') && !command.contains(' ') => {
-                eprintln!("{command} is no command; there are /reset and /exit");
+                eprintln!("{command} is not a command; the commands are /reset and /exit");
             }
             message => conversation.turn(message)?,
         }
@@ -242,7 +242,7 @@ impl<T: Real> Conversation<'_, T> {
     }
 }
 
-/// Ctrl-C: during a reply a wish to stop it, otherwise the end of the program.
+/// Ctrl-C: stops the reply while there is one, otherwise ends the program.
 struct Interrupt {
     replying: Arc<AtomicBool>,
     came: Arc<AtomicBool>,

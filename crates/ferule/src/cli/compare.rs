@@ -1,8 +1,8 @@
 //! `ferule compare FIRST SECOND --run RUN…`: what the second row of the ladder adds to the first, paired case by case and pooled over
 //! the seeds of several runs.
 //!
-//! A difference *appears* when every run agrees in its sign and the pooled interval holds no zero; anything else is called what
-//! it is, within the noise. Rows that did not answer the same cases are refused. Beside the accuracies stand the labels and answers behind
+//! A difference *appears* when every run agrees in its sign and the pooled interval does not include zero; otherwise it is within
+//! the noise. Rows that did not answer the same cases are refused. Beside the accuracies stand the labels and answers behind
 //! each row's model, and the teacher tokens and operations of its own stage, without the stages before it.
 
 use std::fmt::Write as _;
@@ -23,7 +23,7 @@ pub struct Arguments {
     first: String,
     /// The row that is compared with it
     second: String,
-    /// A run; give one for each seed
+    /// A run; repeat --run for several seeds
     #[arg(long = "run", value_name = "RUN", required = true)]
     names: Vec<String>,
     /// Folder of all runs

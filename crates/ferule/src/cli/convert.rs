@@ -18,10 +18,10 @@ pub struct ImportArguments {
     model: PathBuf,
     /// The Hugging Face folder to write
     folder: PathBuf,
-    /// How to store the weights [default: the source's own, f32 where its matrices differ, bf16 where they are quantised]
+    /// How to store the weights [default: as the source does; f32 if its matrices differ in dtype, bf16 if they are quantised]
     #[arg(long, value_enum)]
     dtype: Option<FolderStorage>,
-    /// Write over what is there
+    /// Overwrite what is there
     #[arg(long)]
     force: bool,
 }
@@ -34,10 +34,10 @@ pub struct ExportArguments {
     model: PathBuf,
     /// The .gguf file to write
     file: PathBuf,
-    /// How to store the matrices [default: the source's own, f32 where its matrices differ, bf16 where they are quantised]
+    /// How to store the matrices [default: as the source does; f32 if its matrices differ in dtype, bf16 if they are quantised]
     #[arg(long, value_enum)]
     dtype: Option<GgufStorage>,
-    /// Write over what is there
+    /// Overwrite what is there
     #[arg(long)]
     force: bool,
 }

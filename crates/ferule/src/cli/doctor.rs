@@ -121,7 +121,7 @@ struct Peaks {
 
 fn gpu() -> String {
     let seen = Path::new("/dev/nvidia0").exists();
-    let device = if seen { "; an NVIDIA device is there, and stays unused" } else { "" };
+    let device = if seen { "; this machine's NVIDIA device is not used" } else { "" };
     format!("no GPU support in this build{device}")
 }
 
@@ -209,7 +209,7 @@ fn advice(queue: &Queue, isa_available: &[&'static str], available: Option<u64>)
         advice
             .push("this processor has no vector path (AVX2 with FMA, AVX-512 or NEON): everything will be slow".into());
     } else if queue.isa() != Isa::Avx512Bf16 {
-        advice.push("bf16 is widened to f32 in products: it saves memory, and no arithmetic".into());
+        advice.push("bf16 is widened to f32 in matrix products: it saves memory, but no arithmetic".into());
     }
     if queue.threads() < machine::cores() {
         advice.push(format!("--threads {} leaves cores idle; there are {}", queue.threads(), machine::cores()));
@@ -218,12 +218,12 @@ fn advice(queue: &Queue, isa_available: &[&'static str], available: Option<u64>)
         advice.push("less than 2 GiB of memory is free: close other programs, or expect small models only".into());
     }
     if available.is_none() {
-        advice.push("the system does not tell how much memory is free: whether a size fits is unknown".into());
+        advice.push("the system does not say how much memory is free, so it is unknown which sizes fit".into());
     }
     if Cache::from_environment().is_err() {
         advice.push("there is no place for the cache of `ferule pull`: set HF_HOME to a folder".into());
     }
-    advice.push("a GPU is not used by this build, on any machine".into());
+    advice.push("this build does not use a GPU".into());
     advice
 }
 
@@ -248,7 +248,7 @@ fn text(report: &Report) -> String {
         report.cache.as_deref().unwrap_or("none"),
     );
     text += &format!(
-        "Estimates in bf16 at {:.0}% of the peaks: memory, and tokens a second; `-` does not fit in what is free.\n\
+        "Estimates in bf16 at {:.0}% of the peaks: memory, and tokens per second; `-` means that free memory is too small.\n\
          {:<17}{:>7}  {:>17}  {:>17}  {:>17}  {:>17}\n",
         100.0 * EFFICIENCY,
         "",
@@ -275,7 +275,7 @@ fn text(report: &Report) -> String {
     }
     text += &format!(
         "\nServing: one sequence, a cache of {SERVED_TOKENS} tokens. Training: {MICRO_BATCH} tokens at a time, AdamW in f32; LoRA of rank {}.\n\
-         RL: rollouts of 32 sequences and the step on them. `ferule bench` measures instead of estimating.\n\n",
+         RL: rollouts of 32 sequences and the training step on them. `ferule bench` measures instead of estimating.\n\n",
         LORA.rank
     );
     for line in &report.advice {

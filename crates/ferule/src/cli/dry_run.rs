@@ -35,7 +35,7 @@ fn draws(plan: &Plan, recipes: &[Recipe]) -> String {
     let [first, .., last] = recipes else { return String::new() };
     let (Cost { flops, seconds }, count) = (plan.total(), recipes.len() as f64);
     format!(
-        "All {count} seeds, one after the other: {} FLOPs, {}; above is one of them. Runs: {} to {}.\n",
+        "All {count} seeds, one after the other: {} FLOPs, {}; the table above is for one of them. Runs: {} to {}.\n",
         large(count * flops),
         duration(count * seconds),
         first.settings.name,
@@ -91,12 +91,12 @@ fn notes(plan: &Plan, queue: &Queue, dtype: &str) -> String {
     let lengths = &plan.lengths;
     let expert = match lengths.demonstration {
         Some(tokens) => format!("an expert's completion {tokens:.0}"),
-        None => "completions counted at their longest".to_string(),
+        None => "completions at their maximum length".to_string(),
     };
     let document = if lengths.document > 0.0 { format!(", a document {:.0}", lengths.document) } else { String::new() };
     let mut notes = format!(
-        "Tokens on average: a prompt {:.0}, {expert}{document}. trained, sampled, teacher: tokens.\n\
-         Time: operations over the rates above, measured now by a short probe in {dtype} on {} threads ({}); expect it within a factor of {FACTOR:.0}.\n",
+        "Tokens on average: a prompt {:.0}, {expert}{document}. The columns trained, sampled and teacher count tokens.\n\
+         Time: operations divided by the rates above, which a short probe has just measured in {dtype} on {} threads ({}); the real time should be within a factor of {FACTOR:.0}.\n",
         lengths.prompt,
         queue.threads(),
         queue.isa().name()

@@ -27,22 +27,22 @@ pub struct Arguments {
     /// heldout, heldout_unseen, validation or train
     #[arg(long, default_value = "heldout")]
     split: String,
-    /// Cases
+    /// How many cases
     #[arg(long, default_value_t = 500)]
     n: usize,
     /// Samples of each case; 1 is greedy, more give pass@k and maj@k at temperature 1
     #[arg(long, default_value_t = 1)]
     k: usize,
-    /// Play a game of so many turns from every case, where the task has games (idiom_chain)
+    /// Run a multi-turn episode of N turns from every case, if the task has an environment (idiom_chain)
     #[arg(long, value_name = "N", conflicts_with = "k")]
     turns: Option<usize>,
-    /// Longest completion in tokens
+    /// The most tokens in a completion
     #[arg(long, default_value_t = 64)]
     max_new_tokens: usize,
     /// Seed of the cases and the samples
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Write the figures as JSON to stdout
+    /// Write the figures as one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -84,7 +84,7 @@ fn measure<T: Real>(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(Ungraded { count, reason }) = ungraded {
         if cases.is_empty() {
             let hint = "a file is graded by the `rules` of the [task] with which the model was trained";
-            return Err(WrongUse::error(format!("not one of the {count} cases can be graded: {reason}"), hint));
+            return Err(WrongUse::error(format!("none of the {count} cases can be graded: {reason}"), hint));
         }
         eprintln!("{count} cases are left out: {reason}");
     }
@@ -97,7 +97,7 @@ fn measure<T: Real>(arguments: &Arguments) -> anyhow::Result<()> {
     output.flush()
 }
 
-/// The task that is asked for. A file is read and graded as the model's own run does its file: by its rules, columns and template.
+/// The task that is asked for. A file is read and graded with the rules, columns and template of the run that made the model.
 fn table(task: &str, own: Option<toml::Table>) -> toml::Table {
     let is_file = task.ends_with(".jsonl");
     let name = if is_file { "jsonl" } else { task };
@@ -113,7 +113,7 @@ fn table(task: &str, own: Option<toml::Table>) -> toml::Table {
 
 fn episodes_text(result: &EpisodeEvaluation) -> String {
     let mut text = format!(
-        "{} ({} to {}) of {} games of {} turns won, mean reward {:.3}\n",
+        "{} ({} to {}) of {} episodes of {} turns won, mean reward {:.3}\n",
         percent(result.won),
         percent(result.low),
         percent(result.high),
@@ -148,12 +148,12 @@ fn text(result: &Evaluation) -> String {
     text += &format!("calibration error  {:>5} (confidence: {})\n", percent(*ece), confidence.replace('_', " "));
     text += &match threshold {
         Some(threshold) => format!(
-            "coverage           {:>5} at {} right, answering from a confidence of {threshold:.3}\n",
+            "coverage           {:>5} at {} accuracy, answering at a confidence of {threshold:.3} or more\n",
             percent(*coverage),
             percent(*target_accuracy)
         ),
         None => format!(
-            "coverage           {:>5} at {} right: nothing is sure enough\n",
+            "coverage           {:>5} at {} accuracy: the model is never sure enough\n",
             percent(0.0),
             percent(*target_accuracy)
         ),

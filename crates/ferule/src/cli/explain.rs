@@ -12,8 +12,8 @@ use super::output::Output;
 /// What `ferule explain` reads.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A stage (sft), a task (jsonl), a rule (number), or a table of the recipe (eval, shape, optimisation); every word
-    /// with a sentence where none is given
+    /// A stage (sft), a task (jsonl), a rule (number), or a table of the recipe (eval, shape, optimisation); without a
+    /// word, all words are listed
     #[arg(value_name = "KIND|TASK|RULE|TABLE")]
     word: Option<String>,
     /// Write the whole reference as Markdown

@@ -16,22 +16,24 @@ use crate::people;
 /// What `ferule forget` reads.
 #[derive(clap::Args)]
 #[command(after_help = "\
-A record is a completion's id (chatcmpl-…), an item of `ferule review export`, or a document's id. Its text is removed from the ledger and its log, and from the cases, rollouts and
-reports of the turns that used it. The models that learned from it are named and flagged; what becomes of them is yours to decide: `ferule flywheel replay` makes them again
-without it. Weights cannot be searched for text, and copies elsewhere (exports, backups) are not reached.
+RECORD is a completion's id (chatcmpl-…), an item of `ferule review export`, or a document's id. Its text is
+removed from the ledger and its log, and from the cases, rollouts and reports of the turns that used it. The
+models that learned from it are named and flagged, and you decide what happens to them: `ferule flywheel
+replay` trains them again without the record. Text cannot be removed from weights, and copies elsewhere
+(exports, backups) stay.
 
     ferule forget chatcmpl-8c1f0e… --json
     ferule forget --user anna@example.org")]
 pub struct Arguments {
-    /// The record
+    /// The record to forget
     #[arg(required_unless_present = "user", conflicts_with = "user")]
     record: Option<String>,
-    /// Everything that this user asked, as the client's `user` names it
+    /// Forget everything that this user asked; ID is what clients sent as `user`
     #[arg(long, value_name = "ID")]
     user: Option<String>,
     #[command(flatten)]
     data: DataArguments,
-    /// One JSON object
+    /// Write one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -47,7 +49,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let touched = data.turns_touched_by(&what)?;
     if let Some(open) = data.open_turn()?.filter(|open| touched.contains(&open.id)) {
         let problem = format!("turn {} is open and learns from this record", open.id);
-        return Err(failure(problem, "let the turn finish, or give it up with `ferule flywheel turn … --abandon`"));
+        return Err(failure(problem, "let the turn finish, or abandon it with `ferule flywheel turn … --abandon`"));
     }
     // Files first: they derive from the ledger. A command that is killed in between finds the record still there when it is given again.
     for turn in touched {
@@ -76,7 +78,7 @@ fn tell(forgotten: &Forgotten, as_json: bool) -> anyhow::Result<()> {
     output.flush()
 }
 
-/// Erases the files of a turn in which the text of a record may stand: its cases, its rollouts and its report. The weights stay.
+/// Erases the files of a turn that may contain the text of a record: its cases, its rollouts and its report. The weights stay.
 fn erase_files(folder: &Path) -> anyhow::Result<()> {
     for folder in [folder.to_path_buf(), folder.join("replay")] {
         for name in ["train.jsonl", "gate.jsonl", "run/report.html"] {

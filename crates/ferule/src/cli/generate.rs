@@ -4,7 +4,7 @@
 //! written in the input's order, as soon as those before them are done. A completion depends on its prompt, the seed, its
 //! place in the input and its number among the samples, never on the batch.
 //!
-//! Unlike `ferule chat`, it takes no sampling defaults from the model's makers: what is not said is off.
+//! Unlike `ferule chat`, it takes no sampling defaults from the model's makers: what the command line does not say is off.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -30,9 +30,10 @@ const FORM: &str =
 /// What `ferule generate` is told.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Reads JSON lines {\"prompt\": …}, {\"messages\": […]} (and {\"tools\": […]}) or {\"tokens\": […]}. Writes, in order and K for each
-line, {\"index\", \"sample\", \"text\", \"tokens\", \"logprobs\", \"finish_reason\"}; finish_reason is \"stop\" or \"length\". A log-probability
-is that under softmax(logits / temperature), before top-k, top-p, min-p and penalties (at temperature 0: under softmax).
+Reads JSON lines {\"prompt\": …}, {\"messages\": […]} (and {\"tools\": […]}) or {\"tokens\": […]}. Writes, in the
+order of the lines and K for each, {\"index\", \"sample\", \"text\", \"tokens\", \"logprobs\", \"finish_reason\"};
+finish_reason is \"stop\" or \"length\". A log-probability is computed from softmax(logits / temperature), before
+top-k, top-p, min-p and penalties (at temperature 0: from softmax(logits)).
 
     echo '{\"prompt\": \"Once upon a time\"}' | ferule generate --model stories15M --max-new-tokens 60")]
 pub struct Arguments {
@@ -40,10 +41,10 @@ pub struct Arguments {
     model: ModelArguments,
     #[command(flatten)]
     sampling: SamplingArguments,
-    /// Completions of each line
+    /// How many completions to write for each line
     #[arg(long, short, value_name = "K", default_value = "1")]
     n: NonZeroUsize,
-    /// A completion is cut at this many tokens
+    /// The most tokens in a completion
     #[arg(long, value_name = "N", default_value = "256")]
     max_new_tokens: NonZeroUsize,
     /// Sequences computed at once
@@ -58,7 +59,7 @@ pub struct Arguments {
     /// Go on after the model's end tokens
     #[arg(long)]
     ignore_eos: bool,
-    /// Report this many most likely tokens at each place, as `top_logprobs`
+    /// Report the K most likely tokens at each position, as `top_logprobs`
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_logprobs: usize,
 }

@@ -23,10 +23,10 @@ pub struct Arguments {
     /// The stage whose rollouts are graded
     #[arg(long)]
     stage: String,
-    /// A recipe whose task, and the arm of rules below, grade them
+    /// The recipe whose task and rules grade them
     #[arg(long)]
     recipe: PathBuf,
-    /// The arm of rules, such as answers or answer_free
+    /// Which of the task's sets of rules, such as answers or answer_free
     #[arg(long, default_value = "answers")]
     rules: String,
 }
@@ -42,8 +42,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         let rows = view.rollouts(&arguments.stage, step)?;
         if rows.iter().any(|row| row.verdicts.iter().any(|verdict| verdict.rule == GAME)) {
             let problem =
-                format!("stage {} played games, which their environment judged turn by turn", arguments.stage);
-            return Err(failure(problem, "grade a stage whose completions rules have judged"));
+                format!("stage {} rolled out multi-turn episodes, which the environment judged", arguments.stage);
+            return Err(failure(problem, "grade a stage whose completions were judged by rules"));
         }
         let (mut old, mut new, mut changed) = (0.0, 0.0, 0);
         for row in &rows {

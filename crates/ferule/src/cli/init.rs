@@ -11,9 +11,9 @@ use crate::outcome::{WrongUse, failure};
 /// What `ferule init` reads.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// JSON lines, JSON, CSV, Excel or Parquet, in UTF-8 or GB18030
+    /// Your data: JSON lines, JSON, CSV, Excel or Parquet
     file: PathBuf,
-    /// The base model's folder, written into the recipe
+    /// The base model's folder, as the recipe will name it
     #[arg(long, default_value = "MODEL_FOLDER")]
     model: String,
     /// The recipe to write [default: the file's name with .toml, in this folder]
@@ -40,7 +40,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     output.json_line(&inspection.findings)?;
     output.flush()?;
     if inspection.without_case > 0 {
-        eprintln!("warning: {} documents hold no case, and are left out", inspection.without_case);
+        eprintln!("warning: {} documents have no case and are left out", inspection.without_case);
     }
     inspection.findings.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
     eprintln!("wrote {} and {}", recipe.display(), cases.display());

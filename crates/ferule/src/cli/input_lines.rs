@@ -1,4 +1,4 @@
-//! JSON lines from stdin; every error names the line, the field and the mend.
+//! JSON lines from stdin; every error names the line and the field, and says what to do.
 
 use std::io::{self, BufRead, IsTerminal};
 

@@ -11,7 +11,7 @@ pub fn stopped_by_signal() -> anyhow::Result<Arc<AtomicBool>> {
         if raised.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\nfinishing the step and saving; once more to stop at once");
+        eprintln!("\nfinishing the step and saving; press Ctrl-C again to stop at once");
     })?;
     Ok(stop)
 }

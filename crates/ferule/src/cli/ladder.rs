@@ -1,4 +1,4 @@
-//! The ladder as plain text: baselines above, one row a stage below.
+//! The ladder as plain text: the baselines, then one row for each stage.
 
 use store::{BaselineRow, StageRow};
 
@@ -21,7 +21,7 @@ const HEADINGS: [&str; 12] = [
     "cost",
 ];
 
-/// The whole ladder. The column of costs is there where a cost is known.
+/// The whole ladder. It has a column of costs only if a cost is known.
 pub fn text(baselines: &[BaselineRow], rows: &[StageRow]) -> String {
     let mut table: Vec<Vec<String>> = vec![HEADINGS.map(String::from).to_vec()];
     table.extend(baselines.iter().map(baseline));
@@ -32,13 +32,13 @@ pub fn text(baselines: &[BaselineRow], rows: &[StageRow]) -> String {
     }
     let mut text = aligned(&table, &[0, 1]);
     if differences.iter().flatten().any(|difference| difference.within_noise) {
-        text += "≈ within the noise: the paired 95% interval of the change from the row before of the same model holds zero\n";
+        text += "≈ within the noise: the paired 95% interval of the change from the previous row of the same model includes zero\n";
     }
     rows.iter().filter_map(sampled).for_each(|line| text += &format!("{line}\n"));
     text
 }
 
-/// What several samples a case came to.
+/// The result of several samples of each case.
 fn sampled(row: &StageRow) -> Option<String> {
     let evaluation = row.extra.get("evaluation")?;
     let k = evaluation["k"].as_u64().filter(|&k| k > 1)?;

@@ -14,14 +14,14 @@ use crate::outcome::failure;
 /// What `ferule lineage` reads.
 #[derive(clap::Args)]
 #[command(after_help = "\
-    ferule lineage 9f86d081 --json          # a model: its turns, what they learned, who signed it
+    ferule lineage 9f86d081 --json          # a model: its turns, what they learned from, who signed that
     ferule lineage chatcmpl-8c1f0e… --json  # a record: the verdict on it, the turns and the models that learned from it")]
 pub struct Arguments {
-    /// A model's digest or its beginning, a completion's id, or an item
+    /// A model's digest or the beginning of one, a completion's id, or an item
     subject: String,
     #[command(flatten)]
     data: DataArguments,
-    /// One JSON object
+    /// Write one JSON object
     #[arg(long)]
     json: bool,
 }

@@ -53,7 +53,7 @@ use clap::{Parser, Subcommand};
 
 use crate::outcome;
 
-/// Trains small reasoning models by rule and by teacher.
+/// Trains small reasoning models with rewards from rules and with a teacher model.
 #[derive(Parser)]
 #[command(name = "ferule", version, about, max_term_width = 100, after_help = AFTER_HELP)]
 struct Arguments {
@@ -74,7 +74,7 @@ enum Command {
     Ls(ls::Arguments),
     /// Measure a model, or a run's last one, on a task's held-out cases
     Eval(eval::Arguments),
-    /// What one row of the ladder adds to another, paired and pooled over runs
+    /// Compare two rows of the ladder case by case, pooled over runs
     Compare(compare::Arguments),
     /// Explain a stage, a task or a rule: its keys, their defaults and meaning
     Explain(explain::Arguments),
@@ -84,37 +84,37 @@ enum Command {
     Grade(grade::Arguments),
     /// Look at your data and write a commented recipe for it
     Init(init::Arguments),
-    /// Take records out of every run to come, and name the weights they touched
+    /// Keep records out of all later runs, and name the weights that learned from them
     Withdraw(withdraw::Arguments),
-    /// Turn raw documents into labelled records
+    /// Get labels from raw documents and from tables
     Data(data::Arguments),
-    /// Answer on an HTTP API that OpenAI's clients speak; collect, review
+    /// Serve a model on an HTTP API for OpenAI's clients, and let people review its answers
     Serve(serve::Arguments),
-    /// Who may sign verdicts and promote models
+    /// Add, remove and list the people who may sign verdicts and promote models
     Person(person::Arguments),
-    /// Judge answers: sign verdicts here or in a table, beside the page of `ferule serve`
+    /// Judge answers on the command line or in a table
     Review(review::Arguments),
-    /// Turn signed verdicts into a better model: train, compare, promote
+    /// Train a model from signed verdicts, and promote it if it is better
     Flywheel(flywheel::Arguments),
     /// Put a model into service
     Promote(promote::PromoteArguments),
-    /// Put the model before the present one back into service
+    /// Put the previous model back into service
     Rollback(promote::RollbackArguments),
-    /// From a model to the labels, documents and people behind it, and back
+    /// Trace a model to the labels and people behind it, or a record to the models that learned from it
     Lineage(lineage::Arguments),
     /// Remove a record's or a person's text, and name the models that learned from it
     Forget(forget::Arguments),
-    /// Who did what in the data folder, and whether the list is whole
+    /// Show who did what in the data folder, or verify that this list is unchanged
     Audit(audit::Arguments),
-    /// Log-probabilities of texts or token ids, read as JSON lines
+    /// Compute log-probabilities of texts or token ids, read as JSON lines
     Score(score::Arguments),
     /// Continue prompts and conversations, read as JSON lines
     Generate(generate::Arguments),
     /// Talk with a model in the terminal
     Chat(chat::Arguments),
-    /// Measure peaks, products, training and generation on this machine
+    /// Measure this machine: peak speeds, matrix products, training and generation
     Bench(bench::Arguments),
-    /// Say what this machine offers, which models fit, and what is missing
+    /// Say what this machine can do, which models fit, and what is missing
     Doctor(doctor::Arguments),
     /// Fetch a model from a Hugging Face-style hub into the cache
     Pull(pull::Arguments),

@@ -154,7 +154,7 @@ pub fn pulled(model: &Path) -> anyhow::Result<PathBuf> {
         let problem = format!("{text} is neither a folder, nor a .gguf file, nor a repository in {place}");
         let hint = match hub::RepositoryId::parse(&text) {
             Some(id) => format!("`ferule pull {id}` fetches a repository of that name"),
-            None => "check the path for a slip".to_string(),
+            None => "check the path for a mistake".to_string(),
         };
         failure(problem, hint)
     };

@@ -15,17 +15,17 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Add a person, or give one a new token; the token is written to stdout, once
+    /// Add a person, or give a person a new token; the token is written to stdout once
     Add(Named),
-    /// Take a person's token away; the verdicts stay
+    /// Remove a person's token; the verdicts stay
     Remove(Named),
-    /// List those who can sign
+    /// List the people who can sign
     List(DataArguments),
 }
 
 #[derive(clap::Args)]
 struct Named {
-    /// The name that stands under every verdict
+    /// The name that is recorded with every verdict
     name: String,
     #[command(flatten)]
     data: DataArguments,

@@ -69,7 +69,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// `quiet` says nothing but notices.
+    /// With `quiet`, only notices are written.
     pub fn new(quiet: bool) -> Self {
         Self { quiet, said: None, sampled: Instant::now() }
     }
@@ -79,7 +79,7 @@ impl Observer for Lines {
     fn stage(&mut self, name: &str, from_step: u64) {
         self.said = None;
         if !self.quiet && from_step > 0 {
-            eprintln!("{name}: going on after step {from_step}");
+            eprintln!("{name}: resuming after step {from_step}");
         }
     }
 
@@ -107,7 +107,7 @@ impl Observer for Lines {
     }
 }
 
-/// The step's most telling figures; an en dash stands for one that the step does not have.
+/// The step's most important figures; an en dash stands for a figure that the step does not have.
 fn numbers(view: &StepView) -> String {
     let of = |name: &str| view.metrics.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
     let shown = ["loss", "reward", "divergence", "closeness", "kept", "validation_accuracy", "unfinished"];

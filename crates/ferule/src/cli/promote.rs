@@ -15,14 +15,14 @@ use crate::people;
 /// What `ferule promote` reads.
 #[derive(clap::Args)]
 #[command(after_help = "\
-A server on the same data folder takes the model up within a second and drops no request.
+A server on the same data folder switches to the model within a second and drops no request.
 
     ferule promote 9f86d081         # the beginning of a digest that `ferule flywheel status` lists
-    ferule promote judgment         # a run's student; a folder or a .gguf file does as well")]
+    ferule promote judgment         # a run's student; a folder or a .gguf file works too")]
 pub struct PromoteArguments {
     /// A digest, a run's model, a Hugging Face folder or a .gguf file
     model: String,
-    /// Why; kept in the ledger
+    /// The reason, which is kept in the ledger
     #[arg(long, default_value = "by hand")]
     reason: String,
     /// Folder of all runs
@@ -30,7 +30,7 @@ pub struct PromoteArguments {
     runs: std::path::PathBuf,
     #[command(flatten)]
     data: DataArguments,
-    /// One JSON object
+    /// Write one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -40,7 +40,7 @@ pub struct PromoteArguments {
 pub struct RollbackArguments {
     #[command(flatten)]
     data: DataArguments,
-    /// One JSON object
+    /// Write one JSON object
     #[arg(long)]
     json: bool,
 }

@@ -1,4 +1,4 @@
-//! `ferule pull`: a model from a Hugging Face-style hub into the cache. The only command that uses the network by itself.
+//! `ferule pull`: a model from a Hugging Face-style hub into the cache. Only this command and `ferule serve` use the network.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::outcome::{WrongUse, failure};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Prints the folder of the model. Files that are there already are not fetched again, and a download that was cut short
-goes on where it ended. HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE are honoured.
+is resumed. HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE are honoured.
 
     ferule pull Qwen/Qwen3-0.6B
     ferule pull bartowski/SmolLM2-135M-Instruct-GGUF --include '*Q8_0.gguf'")]

@@ -25,7 +25,7 @@ use crate::outcome::failure;
 /// What `ferule run` reads.
 #[derive(clap::Args)]
 #[command(after_help = "\
-A run that was stopped or killed goes on with the same command. Ctrl-C finishes the step and saves; a second one stops at once.
+The same command resumes a run that was stopped or killed. Ctrl-C finishes the step and saves; a second Ctrl-C stops at once.
 
     ferule run recipes/judgment.toml --dry-run
     ferule run recipes/judgment.toml --seeds 3
@@ -42,19 +42,19 @@ pub struct Arguments {
     /// Change a key of the recipe: `seed=3`, `stages.sft-teacher.epochs=4`
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Run the recipe with N seeds, its own and those after it, and show the runs side by side
+    /// Run the recipe with N seeds, starting at its own, and show the runs side by side
     #[arg(long, value_name = "N", long_help = SEEDS_HELP, value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: Option<u64>,
-    /// Run these stages and no others
+    /// Run only these stages
     #[arg(long, value_name = "STAGE", num_args = 1..)]
     only: Vec<String>,
-    /// Run this stage and those after it again, from the weights before it; their keys may have changed
+    /// Repeat this stage and the later ones, from the weights before it; their keys may have changed
     #[arg(long, value_name = "STAGE")]
     from: Option<String>,
     /// Threads to compute on [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
-    /// Show the resolved recipe and what it will cost, and do nothing
+    /// Show the recipe with all its defaults and what it will cost, and write nothing
     #[arg(long)]
     dry_run: bool,
     /// Write the finished ladder as JSON to stdout
@@ -66,11 +66,11 @@ pub struct Arguments {
 }
 
 const SEEDS_HELP: &str = "\
-Run the recipe with N seeds, its own and those after it, and show the runs side by side
+Run the recipe with N seeds, starting at its own, and show the runs side by side
 
-Each seed has a run of its own, called NAME-seed1, NAME-seed2 and so on. The table has a row a stage and a column a seed,
-with the pooled accuracy, its interval over seeds and cases, and the spread between seeds. --from and --only apply to
-every seed. More seeds may be added later: those that are done are kept.";
+Each seed has a run of its own, called NAME-seed1, NAME-seed2 and so on. The table has one row for each stage and one
+column for each seed, with the pooled accuracy, its interval over seeds and cases, and the spread between seeds. --from
+and --only apply to every seed. You can add seeds later: the finished ones are kept.";
 
 /// Runs the command.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
-//! `ferule run --seeds N`: a recipe's draws, each a run of its own, and what they come to together.
+//! `ferule run --seeds N`: runs a recipe once with each of several seeds (its *draws*), and shows the runs together.
 //!
-//! A seed's run is called NAME-seedS and differs from that of `ferule run --name NAME-seedS --set seed=S` in nothing, so the one goes on with the
+//! A seed's run is called NAME-seedS and differs from that of `ferule run --name NAME-seedS --set seed=S` in nothing, so the one resumes the
 //! other. Draws are done one after the other; those that are finished are left as they are.
 
 use std::path::Path;
@@ -100,9 +100,9 @@ fn table<'a>(seeds: &[u64], rows: impl Iterator<Item = &'a Row>) -> String {
         table.push(cells);
     }
     let note = match seeds.len() {
-        1 => "One seed alone says nothing of others: nothing is pooled.".to_string(),
+        1 => "One seed says nothing about others: nothing is pooled.".to_string(),
         n => format!(
-            "Pooled over {n} seeds and their cases; the interval counts both. Spread: the best seed less the worst, in points."
+            "Pooled over {n} seeds and their cases; the interval includes both. Spread: the best seed minus the worst, in points."
         ),
     };
     format!("{}{note}\n", aligned(&table, &[0, 1]))

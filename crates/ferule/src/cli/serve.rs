@@ -30,9 +30,11 @@ const WATCH: Duration = Duration::from_millis(500);
 /// What `ferule serve` reads.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Writes its address to stdout when it is ready. With --collect, exchanges are kept in the data folder, people review them at /review, and the model in service is the one that the
-folder names: MODEL is the first one, and what `ferule flywheel turn` or `ferule promote` puts in its place is taken up without dropping a request.
-SIGTERM and Ctrl-C finish what runs and end; a second one ends at once.
+The server writes its address to stdout when it is ready. With --collect, questions and answers are kept in
+the data folder, people review them at /review, and the folder says which model is in service: at first MODEL,
+later the one that `ferule flywheel turn` or `ferule promote` puts in its place. The server switches models
+without dropping a request. On SIGTERM or Ctrl-C it finishes the running requests and ends; a second signal
+ends it at once.
 
     ferule serve judgment
     ferule serve judgment --collect --data ferule-data
@@ -40,7 +42,7 @@ SIGTERM and Ctrl-C finish what runs and end; a second one ends at once.
 pub struct Arguments {
     /// A run, a Hugging Face folder, a .gguf file or a pulled repository [default: the model in service of --data]
     model: Option<String>,
-    /// Answer with the endpoint at this address in place of a model
+    /// Answer from the endpoint at this address instead of a model
     #[arg(long, value_name = "URL", conflicts_with = "model")]
     upstream: Option<String>,
     /// A host to which prompts may be sent; may be given several times
@@ -49,13 +51,13 @@ pub struct Arguments {
     /// A file with this server's own key for the upstream
     #[arg(long, value_name = "FILE", requires = "upstream")]
     upstream_key_file: Option<PathBuf>,
-    /// The address to listen on; beyond this machine only with --api-key-file
+    /// The address to listen on; one that other machines can reach needs --api-key-file
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     host: IpAddr,
     /// The port; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     port: u16,
-    /// A file with one key a line; every request must bring one of them
+    /// A file with one key on each line; every request must bring one of them
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
     /// Keep prompts and answers in the data folder, except where a request says `store: false`
@@ -63,10 +65,10 @@ pub struct Arguments {
     collect: bool,
     #[command(flatten)]
     data: DataArguments,
-    /// Completions computed at once
+    /// The most completions computed at once
     #[arg(long, value_name = "N", default_value = "32")]
     batch: NonZeroUsize,
-    /// Completions that may wait for a place; beyond them the answer is 429
+    /// Completions that may wait for a place; further requests get status 429
     #[arg(long, value_name = "N", default_value_t = 128)]
     max_queue: usize,
     /// The longest completion, in tokens
@@ -78,7 +80,7 @@ pub struct Arguments {
     /// The largest body of a request, in bytes
     #[arg(long, value_name = "N", default_value_t = 4 << 20)]
     max_body: usize,
-    /// Connections at once
+    /// The most connections at once
     #[arg(long, value_name = "N", default_value = "512")]
     max_connections: NonZeroUsize,
     /// How long running requests may go on after SIGTERM, in seconds
@@ -95,8 +97,11 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let keys = arguments.api_key_file.as_deref().map(Keys::read).transpose()?;
     if !arguments.host.is_loopback() && keys.is_none() {
-        let hint = "name a file with keys with --api-key-file, or listen on 127.0.0.1";
-        return Err(WrongUse::error(format!("--host {}: others could ask without a key", arguments.host), hint));
+        let hint = "give a file of keys with --api-key-file, or listen on 127.0.0.1";
+        return Err(WrongUse::error(
+            format!("--host {}: others could use the server without a key", arguments.host),
+            hint,
+        ));
     }
     let data = match arguments.collect || (arguments.model.is_none() && arguments.upstream.is_none()) {
         true => Some(Arc::new(DataFolder::open(&arguments.data.data)?)),
@@ -193,7 +198,7 @@ fn first_engine(arguments: &Arguments, data: Option<&DataFolder>) -> anyhow::Res
         (Some(in_service), named) => {
             if let Some(name) = named {
                 eprintln!(
-                    "serving {}, which is in service; `ferule promote {name}` would change that",
+                    "serving {}, which is in service; to serve {name}, use `ferule promote {name}`",
                     in_service.path
                 );
             }
@@ -241,7 +246,7 @@ async fn watch(watching: Watching, server: Arc<Server>, data: Arc<DataFolder>, m
             }
             Ok(Ok(None)) => {}
             Ok(Err(error)) => {
-                eprintln!("the model in service cannot be taken up: {error:#}");
+                eprintln!("cannot load the model that was put into service, and go on with the old one: {error:#}");
                 tokio::time::sleep(10 * WATCH).await;
             }
             Err(_) => return,
@@ -262,7 +267,7 @@ fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
         if send.send(()).is_err() {
             std::process::exit(130);
         }
-        eprintln!("finishing what runs; once more to stop at once");
+        eprintln!("finishing the running requests; press Ctrl-C again to stop at once");
     })?;
     Ok(async move {
         told.recv().await;

@@ -10,12 +10,12 @@ use super::output::Output;
 /// What `ferule task` reads.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// judgment, idiom_chain or countdown; or a recipe, for its task as it is set there
+    /// judgment, idiom_chain or countdown; or a recipe, whose task is then used
     name: String,
     /// train, heldout, heldout_unseen or validation
     #[arg(long, default_value = "train")]
     split: String,
-    /// Cases
+    /// How many cases
     #[arg(long, default_value_t = 10)]
     n: usize,
     /// Seed of the generator

@@ -1,4 +1,4 @@
-//! `ferule withdraw ID…`: takes records out of every run to come, and names the weights that they touched.
+//! `ferule withdraw ID…`: keeps records out of all later runs, and names the weights that learned from them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,10 +12,11 @@ use super::output::Output;
 /// What `ferule withdraw` reads.
 #[derive(clap::Args)]
 #[command(after_help = "\
-A record's id stands first in the lines of `ferule task RECIPE.toml`, and in the column case_id of the rollouts; that of a text which is
-pretrained on is the first 16 digits of its BLAKE3. Runs that begin afterwards
-equal, digest for digest, runs on data without the records; a run that began before is refused when it comes to one of them.
-The models that the records touched are written to stdout, with the stage that made each; what becomes of those is yours to decide.
+The id of a record comes first in the lines of `ferule task RECIPE.toml`, and is the column case_id of the
+rollouts. The id of a text for pretraining is the first 16 digits of its BLAKE3 hash. Runs that begin
+afterwards equal, digest for digest, runs on data without the records; a run that began before is refused when
+it reaches one of them. The command writes the models that learned from the records to stdout, with the stage
+that made each. You decide what happens to them.
 
     ferule withdraw 9f86d081884c7d65 --reason \"asked by the person\"
     ferule withdraw 9f86d081884c7d65 --dry-run --json")]
@@ -23,16 +24,16 @@ pub struct Arguments {
     /// The records' ids
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
-    /// Why; kept beside the id
+    /// The reason, which is kept beside the id
     #[arg(long, default_value = "")]
     reason: String,
     /// Folder of all runs
     #[arg(long, default_value = "runs")]
     runs: PathBuf,
-    /// Say what the records touched, and withdraw nothing
+    /// Only name the models that learned from the records
     #[arg(long)]
     dry_run: bool,
-    /// One JSON object a model
+    /// Write one JSON object for each model
     #[arg(long)]
     json: bool,
 }

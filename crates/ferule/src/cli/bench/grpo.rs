@@ -1,8 +1,8 @@
 //! A whole step of reinforcement learning: sample, grade, train, through the code of a `grpo` stage.
 //!
-//! The task is as cheap as can be, so that the step's own work is what is timed: random words, a tokenizer with a token for each, and a rule
-//! that counts. Every completion has its full length. A run's files are written as always, to a temporary folder;
-//! nothing is validated, and no checkpoint falls into the steps that are timed.
+//! The task is as cheap as possible, so that only the step's own work is timed: random words, a tokenizer with a token for each, and a rule that
+//! counts. Every completion has its full length. The files of the run are written as always, to a temporary folder. Nothing is validated, and no
+//! checkpoint is written during the timed steps.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -51,7 +51,7 @@ pub struct Row {
     pub peak_bytes: Option<u64>,
 }
 
-/// Measures in a process of its own, so that the peak is nobody else's.
+/// Measures in a separate process, so that the peak of memory is that of this measurement alone.
 ///
 /// # Errors
 /// Whatever that process met.

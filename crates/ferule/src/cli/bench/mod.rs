@@ -1,10 +1,10 @@
-//! `ferule bench`: what this machine does at most, and what Ferule does on it.
+//! `ferule bench`: this machine's peak speeds, and the speed of Ferule on it.
 //!
-//! Peaks are measured in the same run as everything that is compared with them. A figure is the median of several
-//! rounds, peaks and products excepted, which are the best of many short ones. The training step is that of every stage, and a step of
-//! reinforcement learning is the recipe's, with its files.
+//! Peaks are measured in the same run as the figures that are compared with them. Peaks and products are the best of many short rounds; every
+//! other figure is the median of several rounds. The training step is the one that every stage takes. The step of reinforcement learning is that
+//! of a recipe, with its files.
 //!
-//! Never changes the arithmetic for the sake of a figure: every path here is the one the other commands take.
+//! The arithmetic never differs from that of the other commands.
 
 mod arguments;
 mod generation;

@@ -17,23 +17,25 @@ use crate::outcome::{WrongUse, failure};
 /// What `ferule data extract` reads.
 #[derive(clap::Args)]
 #[command(after_help = "\
-IN is a file of JSON lines with `text`, and perhaps `id`, or a folder of .txt files, taken by name; in UTF-8 or GB18030, files of a folder in UTF-16 too.
-OUT has a line a document, in the same order: what was found, or why the document was refused. It is written whole or not at all: one line of IN without
-`text` fails the command. A file in its place is replaced if this command wrote it. A document that is not clear is refused, never guessed at.
+INPUT is a file of JSON lines with `text`, and perhaps `id`, or a folder of .txt files, which are read in the
+order of their names. Both may be in UTF-8 or GB18030; the files of a folder may be in UTF-16 too. OUTPUT has
+one line for each document, in the same order: what was found, or why the document was refused. It is written
+whole or not at all: if a line of INPUT has no `text`, the command fails. An existing file is replaced only if
+this command wrote it, or with --force. A document that is not clear is refused; nothing is guessed.
 
     ferule data extract judgment judgments.jsonl found.jsonl --json")]
 pub struct Arguments {
-    /// What the documents are
+    /// The kind of the documents
     #[arg(value_enum)]
     kind: Kind,
-    /// The documents
+    /// The documents: a file of JSON lines, or a folder
     input: PathBuf,
-    /// Where the labels go
+    /// The file that the labels are written to
     output: PathBuf,
-    /// Replace OUT even if this command did not write it
+    /// Replace OUTPUT even if this command did not write it
     #[arg(long)]
     force: bool,
-    /// Counts as one JSON object
+    /// Write the counts as one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -64,7 +66,7 @@ struct Counts {
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { kind: Kind::Judgment, input, output, force, json } = arguments;
     if input.canonicalize().is_ok_and(|input| output.canonicalize().is_ok_and(|output| input == output)) {
-        return Err(WrongUse::error("OUT is IN", "give the labels a file of their own"));
+        return Err(WrongUse::error("OUTPUT is INPUT", "write the labels to another file"));
     }
     if !force && output.exists() && !is_ours(&output) {
         let problem = format!("{} exists, and this command did not write it", output.display());
@@ -150,7 +152,7 @@ fn of_folder(folder: &Path, each: &mut dyn FnMut(Option<String>, &str) -> anyhow
     paths.sort();
     if paths.is_empty() {
         return Err(failure(
-            format!("{} holds no .txt file", folder.display()),
+            format!("{} has no .txt file", folder.display()),
             "give a folder of .txt files, or a file of JSON lines",
         ));
     }
@@ -176,7 +178,7 @@ fn tell(counts: &Counts, seconds: f64, as_json: bool) -> anyhow::Result<()> {
         }))?;
         return output.flush();
     }
-    let mut text = format!("{} of {documents} documents hold a label that is clear\n", counts.full);
+    let mut text = format!("{} of {documents} documents have a clear label\n", counts.full);
     let mut reasons: Vec<_> = counts.refused.iter().collect();
     reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     for (why, count) in reasons {

@@ -15,21 +15,21 @@ use crate::people;
 /// What `ferule data import` reads.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Turns of the flywheel mix these labels with what people sign. They are counted apart: nobody signed them here.
+Turns of the flywheel train on these labels beside people's verdicts. They are counted separately, because nobody signed them here.
 
     ferule data import questions.csv --prompt text --answer category")]
 pub struct Arguments {
     /// CSV, Excel, JSON lines, JSON or Parquet
     file: PathBuf,
-    /// The column with what is asked
+    /// The column with the question
     #[arg(long, value_name = "COLUMN", default_value = "prompt")]
     prompt: String,
-    /// The column with what is right
+    /// The column with the right answer
     #[arg(long, value_name = "COLUMN", default_value = "answer")]
     answer: String,
     #[command(flatten)]
     data: DataArguments,
-    /// One JSON object
+    /// Write one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -53,7 +53,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(value.to_string()),
             _ => {
                 let problem = format!("{}:{place}: {column} is empty, or no text", file.display());
-                Err(failure(problem, "fill the cell, or take the row out; nothing was imported"))
+                Err(failure(problem, "fill the cell, or remove the row; nothing was imported"))
             }
         };
         let (prompt, answer) = (text(&prompt)?, text(&answer)?);
@@ -70,7 +70,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     output.flush()?;
     if gate > 0 {
-        eprintln!("{gate} of them ask what is kept for the gate, and are not trained on");
+        eprintln!("{gate} of them have a question that is kept for the gate, and are not trained on");
     }
     Ok(())
 }

@@ -12,9 +12,9 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Read the labels that documents hold already
+    /// Extract the labels that documents already contain
     Extract(extract::Arguments),
-    /// Keep the labels of a table in the data folder
+    /// Add the labels of a table to the data folder
     Import(import::Arguments),
 }
 

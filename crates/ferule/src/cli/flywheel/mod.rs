@@ -20,11 +20,11 @@ pub struct Arguments {
 enum Command {
     /// Train a candidate from signed verdicts, compare it with the model in service, and promote it if it is better
     Turn(turn::Arguments),
-    /// What waits, what was signed, what the gate can show, and the turns so far
+    /// Show the queue, the verdicts, the size of the gate and the turns so far
     Status(status::Arguments),
-    /// Make the recorded turns again without what was forgotten since
+    /// Repeat the recorded turns without the records that were forgotten since
     Replay(replay::Arguments),
-    /// How often the gate would promote a candidate that is no better, resampling a turn's outcomes
+    /// Estimate how often the gate would promote a candidate that is no better, from a turn's outcomes
     Simulate(simulate::Arguments),
 }
 

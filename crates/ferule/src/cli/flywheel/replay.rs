@@ -1,7 +1,7 @@
 //! `ferule flywheel replay`: the recorded turns again, without what was forgotten since.
 //!
-//! A turn is a function of its records, its file and the model that it began from, so a replay gives the weights of a wheel that never saw what was forgotten. A turn
-//! that neither lost a record nor begins from a replayed model is not run again: it would give the same weights.
+//! A turn's result depends only on its records, its file and the model that it began from. So a replay gives the same weights as if the forgotten records had
+//! never been there. A turn that neither lost a record nor begins from a replayed model is not run again: it would give the same weights.
 
 use std::collections::BTreeMap;
 
@@ -20,13 +20,14 @@ use crate::people;
 /// What `ferule flywheel replay` reads.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Writes a line a turn: the recorded digest and the replayed one. Nothing is put into service; `ferule promote DIGEST` does that.")]
+Writes one line for each turn: the recorded digest and the replayed one. Nothing is put into service; `ferule
+promote DIGEST` does that.")]
 pub struct Arguments {
     #[command(flatten)]
     data: DataArguments,
     #[command(flatten)]
     compute: ComputeArguments,
-    /// JSON lines
+    /// Write JSON lines
     #[arg(long)]
     json: bool,
     /// Print nothing while working

@@ -1,7 +1,7 @@
 //! `ferule flywheel simulate`: how often the gate would promote a candidate that is no better.
 //!
-//! Takes the stored outcomes of a turn, draws items from them with replacement, and swaps incumbent and candidate of each at random: then neither is better. The decision
-//! is the turn's own.
+//! It draws items from the stored outcomes of a turn with replacement and swaps incumbent and candidate of each item at random, so that neither is better. Then it
+//! decides as a turn does.
 
 use kernels::rng::Key;
 use serde_json::json;
@@ -20,13 +20,13 @@ pub struct Arguments {
     /// The turn whose outcomes are resampled [default: the last one]
     #[arg(long, value_name = "N")]
     turn: Option<i64>,
-    /// Simulated turns
+    /// How many turns to simulate
     #[arg(long, value_name = "N", default_value = "2000")]
     turns: std::num::NonZeroUsize,
     /// Equal seeds give equal draws
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
-    /// One JSON object
+    /// Write one JSON object
     #[arg(long)]
     json: bool,
 }

@@ -15,7 +15,7 @@ use super::turn::discordant;
 pub struct Arguments {
     #[command(flatten)]
     data: DataArguments,
-    /// One JSON object
+    /// Write one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -54,7 +54,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         text += &format!("flagged     {}  {}\n", model.id, model.flag.as_deref().unwrap_or_default());
     }
     text += &format!(
-        "collected   {}\nwaiting     {waiting}\nverdicts    {}, {new} of them new to train on, {} of the gate\n",
+        "collected   {}\nwaiting     {waiting}\nverdicts    {}, of which {new} are new to train on and {} are of the gate\n",
         data.collected()?,
         verdicts.len(),
         reach.items

@@ -22,8 +22,9 @@ use crate::people;
 /// What `ferule flywheel turn` reads.
 #[derive(clap::Args)]
 #[command(after_help = "\
-A turn file is a recipe without data and models; `[flywheel]` says how often the gate may be looked at and how many old cases are mixed in. A turn
-that was stopped or killed goes on with the same command. A candidate that is not better is refused, which is no error.
+A turn file is a recipe without data and models. Its table `[flywheel]` says how many turns may look at the
+gate and how many old cases are mixed in. The same command resumes a turn that was stopped or killed. A
+candidate that is not better is refused; that is not an error.
 
     ferule flywheel turn turn.toml --json")]
 pub struct Arguments {
@@ -33,10 +34,10 @@ pub struct Arguments {
     data: DataArguments,
     #[command(flatten)]
     compute: ComputeArguments,
-    /// Give up the turn that is open, and begin none
+    /// Abandon the open turn, and begin no other
     #[arg(long)]
     abandon: bool,
-    /// Write the decision as JSON
+    /// Write the decision as one JSON object
     #[arg(long)]
     json: bool,
     /// Print nothing while working
@@ -62,7 +63,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Some(open) => {
             let problem = format!("turn {} was begun with another turn file and is not finished", open.id);
-            return Err(WrongUse::error(problem, "give that file again, or give the turn up with --abandon"));
+            return Err(WrongUse::error(problem, "give that file again, or abandon the turn with --abandon"));
         }
         None => begin(&data, &person, &file)?,
     };
@@ -116,11 +117,11 @@ fn begin(data: &DataFolder, person: &str, file: &TurnFile) -> anyhow::Result<(Tu
     let new = records.iter().filter(|record| record.role == RecordRole::Label).count();
     let gate = data.verdicts_at(at_ms)?.iter().filter(|v| v.gate && v.right_answer().is_some()).count();
     for (have, least, what, key) in [
-        (new, file.keys.least_verdicts, "new verdicts that say what is right", "least_verdicts"),
-        (gate, file.keys.least_gate, "items of the gate that say what is right", "least_gate"),
+        (new, file.keys.least_verdicts, "new verdicts with a right answer", "least_verdicts"),
+        (gate, file.keys.least_gate, "items of the gate with a right answer", "least_gate"),
     ] {
         if have < least {
-            let problem = format!("there are {have} {what}, and a turn wants {least}");
+            let problem = format!("a turn needs {least} {what}, and there are {have}");
             return Err(failure(problem, format!("review more items, or lower flywheel.{key} in the turn file")));
         }
     }
@@ -134,10 +135,10 @@ fn begin(data: &DataFolder, person: &str, file: &TurnFile) -> anyhow::Result<(Tu
 
 fn abandon(data: &DataFolder, person: &str) -> anyhow::Result<()> {
     let Some(open) = data.open_turn()? else {
-        return Err(WrongUse::error("no turn is open", "there is nothing to give up"));
+        return Err(WrongUse::error("no turn is open", "there is nothing to abandon"));
     };
     data.abandon_turn(person, open.id)?;
-    eprintln!("turn {} is given up", open.id);
+    eprintln!("turn {} is abandoned", open.id);
     Ok(())
 }
 
@@ -177,7 +178,7 @@ impl Learned {
 fn announce(turn: &Turn, incumbent: &ServedModel, prepared: &Prepared, reach: &Reach) {
     let Learned { new_verdicts, old_verdicts, found_labels } = Learned::of(prepared);
     eprintln!(
-        "turn {}: {new_verdicts} new verdicts, {old_verdicts} old ones and {found_labels} found labels, against the model in service {}",
+        "turn {}: {new_verdicts} new verdicts, {old_verdicts} old ones and {found_labels} found labels; the model in service is {}",
         turn.id,
         &incumbent.id[..incumbent.id.len().min(12)]
     );
@@ -189,19 +190,19 @@ fn announce(turn: &Turn, incumbent: &ServedModel, prepared: &Prepared, reach: &R
     }
     match reach.smallest_difference {
         Some(smallest) => eprintln!(
-            "the gate has {} items: it finds a difference of {:.1} points or more; half of that would take {} items",
+            "the gate has {} items and can detect a difference of {:.1} points or more; half of that would need {} items",
             reach.items,
             100.0 * smallest,
             reach.items_for_half
         ),
         None => eprintln!(
-            "the gate has {} items, too few to find any difference; one of 10 points would take {}",
+            "the gate has {} items, too few to detect any difference; a difference of 10 points would need {}",
             reach.items, reach.items_for_half
         ),
     }
     if prepared.dataset.gate_unknown > 0 {
         eprintln!(
-            "{} items of the gate are left out: they were rejected without saying what is right",
+            "{} items of the gate are left out: they were rejected without a right answer",
             prepared.dataset.gate_unknown
         );
     }

@@ -4,7 +4,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use store::data_folder::review::Waiting;
 
-/// An item that waits, without what a blind verdict must not know.
+/// A waiting item, without what a reviewer must not know before the verdict.
 pub(super) fn blind(item: &Waiting) -> anyhow::Result<Value> {
     let messages = messages(&item.messages)?;
     Ok(json!({

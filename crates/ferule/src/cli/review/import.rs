@@ -1,4 +1,4 @@
-//! Verdicts that were filled in in a table. The whole table is checked before any of them is signed.
+//! Verdicts that people filled in in a table. The whole table is checked before any of them is signed.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -27,10 +27,11 @@ pub(super) struct Imported {
 pub(super) fn import(data: &DataFolder, person: &str, file: &Path) -> anyhow::Result<Imported> {
     let table = table::read(file)?;
     for (column, problem) in [
-        ("item", Some("it has no such column").filter(|_| !table.columns.iter().any(|name| name == "item"))),
+        ("item", Some("the table has no such column").filter(|_| !table.columns.iter().any(|name| name == "item"))),
         (
             "verdict",
-            Some("it lists verdicts that are signed").filter(|_| table.columns.iter().any(|name| name == "verdict")),
+            Some("the table lists verdicts that are already signed")
+                .filter(|_| table.columns.iter().any(|name| name == "verdict")),
         ),
     ] {
         if let Some(problem) = problem {
@@ -65,26 +66,28 @@ pub(super) fn import(data: &DataFolder, person: &str, file: &Path) -> anyhow::Re
         })?;
         match (decided, correction.is_empty()) {
             (Decision::Correct, true) => {
-                let hint = "write what should have been answered, or decide otherwise";
+                let hint = "write the right answer, or choose another decision";
                 return Err(refuse("correction", "it is empty, and the decision is \"correct\"".into(), hint).into());
             }
             (Decision::Accept | Decision::Reject | Decision::Skip, false) => {
                 let problem = format!("the decision \"{}\" takes no correction", decided.word());
-                return Err(refuse("correction", problem, "decide \"correct\", or empty this cell").into());
+                return Err(
+                    refuse("correction", problem, "change the decision to \"correct\", or empty this cell").into()
+                );
             }
             _ => {}
         }
         if let Some(before) = first.insert(item.clone(), *place) {
-            let hint = "decide on it once";
-            return Err(refuse("item", format!("{item} stands in row {before} too"), hint).into());
+            let hint = "keep one of the rows";
+            return Err(refuse("item", format!("{item} is also in row {before}"), hint).into());
         }
         let request = Some(cell(row, "request").trim().to_string()).filter(|request| !request.is_empty());
         // Whoever corrects the answer in its own cell would otherwise sign the uncorrected one.
         if let (Some(request), Some(_)) = (&request, row.get("answer")) {
             let served = data.exchange(request)?.map(|exchange| exchange.completion);
             if served.is_some_and(|served| !sheet::same(&served, &cell(row, "answer"))) {
-                let hint = "leave this column as it was exported, and write what is right into `correction`";
-                return Err(refuse("answer", "it is not what was answered".into(), hint).into());
+                let hint = "leave this column as it was exported, and write the right answer into `correction`";
+                return Err(refuse("answer", "it differs from the answer that the model gave".into(), hint).into());
             }
         }
         let correction = Some(correction.to_string()).filter(|text| !text.is_empty());

@@ -25,7 +25,7 @@ use decision::decision;
 /// What `ferule review` is told.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Verdicts name who signed them: FERULE_TOKEN holds the token that `ferule person add NAME` wrote.
+Every verdict names the person who signed it. Put the token that `ferule person add NAME` printed into FERULE_TOKEN.
 
     ferule review queue
     ferule review submit 9f86d081884c7d659a2feaa0c55ad015 correct --correction \"36 months\"
@@ -38,24 +38,24 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Show what waits, what is worth most first
+    /// List the waiting items; those whose labels are worth most come first
     Queue(QueueArguments),
     /// Sign a verdict on an item
     Submit(SubmitArguments),
-    /// Take a verdict back; its item waits again
+    /// Revoke a verdict; its item returns to the queue
     Revoke(RevokeArguments),
-    /// Write what waits to a table in which verdicts can be filled in
+    /// Write the waiting items to a table in which people fill in verdicts
     Export(ExportArguments),
-    /// Sign the verdicts that were filled in, all or none
+    /// Sign the verdicts that were filled in, either all of them or none
     Import(ImportArguments),
 }
 
 #[derive(clap::Args)]
 struct QueueArguments {
-    /// How many items at most
+    /// The most items to list
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
-    /// One JSON object an item
+    /// Write one JSON object for each item
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -69,13 +69,13 @@ struct SubmitArguments {
     /// accept, correct, reject or skip
     #[arg(value_parser = decision)]
     decision: Decision,
-    /// What should have been answered; with `correct`, and with nothing else
+    /// The right answer; required with `correct`, not allowed otherwise
     #[arg(long, value_name = "TEXT")]
     correction: Option<String>,
-    /// How long it took, in seconds
+    /// How long the verdict took, in seconds
     #[arg(long, value_name = "S", default_value_t = 0.0)]
     seconds: f64,
-    /// One JSON object, with what a blind verdict did not know
+    /// Write one JSON object, with what is hidden until the verdict
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -84,7 +84,7 @@ struct SubmitArguments {
 
 #[derive(clap::Args)]
 struct RevokeArguments {
-    /// Its number, as `ferule review export --signed` shows it
+    /// The verdict's number, as `ferule review export --signed` shows it
     verdict: i64,
     #[command(flatten)]
     data: DataArguments,
@@ -94,7 +94,7 @@ struct RevokeArguments {
 struct ExportArguments {
     /// The table to write: .xlsx, .csv or .jsonl
     file: PathBuf,
-    /// Write the verdicts that count, with their numbers, in place of what waits
+    /// Write the verdicts that count, with their numbers, instead of the waiting items
     #[arg(long)]
     signed: bool,
     #[command(flatten)]
@@ -164,7 +164,7 @@ fn queue(arguments: &QueueArguments) -> anyhow::Result<()> {
         output.text(&aligned(&lines, &[0, 1, 2, 3]))?;
     }
     output.flush()?;
-    eprintln!("{} of {} that wait", queue.len(), data.waiting_for(&person)?);
+    eprintln!("{} of {} waiting items", queue.len(), data.waiting_for(&person)?);
     Ok(())
 }
 
