@@ -1,19 +1,19 @@
-//! What can go wrong when a model is read from disk or written to it.
+//! The errors of reading a model from disk or writing it.
 //!
-//! Every message names the file and, where there is one, the field or the tensor, and ends with a `hint:` when there is
-//! something that the user can do. An error is about the world: a damaged file, an unknown architecture. A caller that
-//! breaks a documented precondition gets a panic instead.
+//! Every message names the file and, if there is one, the field or the tensor. It ends with a `hint:` if the user can
+//! do something. An error is about the outside world: a damaged file, an unknown architecture. A caller that breaks a
+//! documented precondition gets a panic instead.
 
 use std::path::{Path, PathBuf};
 
-/// The families that can be read, as messages name them.
+/// The families that can be read, in the form that messages show.
 const SUPPORTED: &str = "LlamaForCausalLM (Llama 2 and 3, SmolLM2, DeepSeek-R1-Distill-Llama), MistralForCausalLM, \
      Qwen2ForCausalLM (Qwen2, Qwen2.5, DeepSeek-R1-Distill-Qwen) and Qwen3ForCausalLM";
 
-/// A model's files could not be read, understood or written.
+/// Reading, understanding or writing a model's files has failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{path}: cannot {action}: {source}{}", disk_hint(source))]
     Io {
         /// The file or folder.
@@ -53,7 +53,7 @@ pub enum FormatError {
         /// The architecture as the file names it.
         found: String,
     },
-    /// A tensor that the configuration calls for is missing.
+    /// A tensor that the configuration needs is missing.
     #[error(
         "{path}: tensor `{name}` is missing (shape {expected:?} is needed)\n\
          hint: the weights belong to another config.json, or a shard was not downloaded"
@@ -63,10 +63,10 @@ pub enum FormatError {
         path: PathBuf,
         /// The tensor's Hugging Face name.
         name: String,
-        /// The shape that the configuration calls for.
+        /// The shape that the configuration needs.
         expected: Vec<usize>,
     },
-    /// A tensor has another shape than the configuration calls for.
+    /// A tensor has a shape other than the configuration needs.
     #[error(
         "{path}: tensor `{name}` has shape {found:?} where the configuration calls for {expected:?}\n\
          hint: the weights belong to another config.json"
@@ -78,7 +78,7 @@ pub enum FormatError {
         name: String,
         /// The shape in the file.
         found: Vec<usize>,
-        /// The shape that the configuration calls for.
+        /// The shape that the configuration needs.
         expected: Vec<usize>,
     },
     /// A chat template cannot render a conversation.
@@ -101,7 +101,7 @@ pub enum FormatError {
         path: PathBuf,
         /// The tensor's Hugging Face name.
         name: String,
-        /// Position of the first such element in row-major order.
+        /// Index of the first such element in row-major order.
         index: usize,
         /// The value.
         value: f32,
@@ -126,7 +126,7 @@ impl FormatError {
     }
 }
 
-/// What to do about the refusals that a user can act on at once.
+/// A hint for the errors that a user can act on at once.
 fn disk_hint(source: &std::io::Error) -> &'static str {
     match source.kind() {
         std::io::ErrorKind::StorageFull => "\nhint: free space on the disk and run the command again",
