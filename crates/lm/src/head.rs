@@ -1,7 +1,7 @@
 //! The vocabulary head. It works through blocks of rows.
 //!
-//! A block is a few hundred rows with their logits over the whole vocabulary. The next block overwrites them. So the `N
-//! × V` logits are never stored as a whole, and yet every divergence is exact, over all V tokens. Only the rows that
+//! A block is a few hundred rows with their logits over the whole vocabulary. The next block overwrites them. So the
+//! `N × V` logits are never stored as a whole, and yet every divergence is exact, over all V tokens. Only the rows that
 //! the caller asks for are computed. There are two phases:
 //!
 //! 1. [`statistics`]: log-probability of the target, log-sum-exp, entropy.

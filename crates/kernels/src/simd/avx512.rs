@@ -261,8 +261,8 @@ impl<const NATIVE_BF16: bool> Simd for Avx512<NATIVE_BF16> {
     }
     #[inline(always)]
     unsafe fn store_bf16_partial(self, to: *mut bf16, a: __m512, count: usize) {
-        // The mask is hidden from the compiler. If LLVM 22 knows that the count is one, it emits a store of 32 bits, which
-        // writes two elements.
+        // The mask is hidden from the compiler. If LLVM 22 knows that the count is one, it emits a store of 32 bits,
+        // which writes two elements.
         let mask = std::hint::black_box(mask(count));
         on_avx512!(_mm256_mask_storeu_epi16(to.cast(), mask, self.narrow(a)))
     }

@@ -13,8 +13,8 @@
 //! ```
 //!
 //! **Invariants.** A page with more than one holder is never written. A page without a holder is free. The first
-//! `cached` positions of a sequence are in its pages in order: position `p` is row `p % PAGE` of page `table[p /
-//! PAGE]`.
+//! `cached` positions of a sequence are in its pages in order: position `p` is row `p % PAGE` of page
+//! `table[p / PAGE]`.
 //!
 //! Source: Kwon et al. 2023, arXiv 2309.06180 (PagedAttention).
 

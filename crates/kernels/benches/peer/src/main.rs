@@ -1,4 +1,5 @@
-//! Times the `gemm` crate in f32 at the shapes that `cargo bench -p kernels --bench products` prints, beside its figures.
+//! Reads the output of `cargo bench -p kernels --bench products`, times the `gemm` crate in f32 at the same shapes, and
+//! prints its figures beside those of the input.
 //!
 //! `cargo bench -p kernels --bench products | cargo run --release --manifest-path crates/kernels/benches/peer/Cargo.toml [THREADS]`
 

@@ -17,8 +17,8 @@
 //! So a vector loaded from the keys holds one coordinate of consecutive positions. A vector loaded from the values
 //! holds consecutive coordinates of one position.
 //!
-//! In bf16 each place in the figure holds a 4-byte word of two elements. A word of the keys holds coordinates 2i and 2i
-//! + 1 of one position. A word of the values holds one coordinate of positions 2p and 2p + 1:
+//! In bf16 each place in the figure holds a 4-byte word of two elements. A word of the keys holds two neighbouring
+//! coordinates of one position. A word of the values holds one coordinate of two neighbouring positions:
 //!
 //! ```text
 //!     keys [D / 2, 64] words                             values [32, D'] words
