@@ -126,8 +126,8 @@ impl<T: Real> Kernel for BlockFromRows<T> {
     fn run<S: Simd>(self, s: S) {
         let whole = self.k.next_multiple_of(step_depth::<T>());
         for i in 0..self.rows {
-            // SAFETY: the caller gives `rows` rows of `k` elements to read, and as many rows of `ROW_WORDS` words to write,
-            // which is room for whole steps.
+            // SAFETY: the caller gives `rows` rows of `k` elements to read, and as many rows of `ROW_WORDS` words to
+            // write, which is room for whole steps.
             unsafe {
                 let from = self.from.add(i * self.stride);
                 let to = self.to.add(i * ROW_WORDS);
@@ -170,8 +170,8 @@ impl<T: Real> Kernel for BlockFromColumns<T> {
             let mut row = 0;
             while row < self.rows {
                 let count = S::LANES.min(self.rows - row);
-                // SAFETY: the caller gives `k` rows of `rows` elements to read, and `COLUMN_WORDS` words to write for each word
-                // of each step. Rows from `self.k` on are not read.
+                // SAFETY: the caller gives `k` rows of `rows` elements to read, and `COLUMN_WORDS` words to write for
+                // each word of each step. Rows from `self.k` on are not read.
                 unsafe {
                     let from = self.from.wrapping_add(k * self.stride + row);
                     let first = if k < self.k { s.load_partial(from, count) } else { s.zero() };

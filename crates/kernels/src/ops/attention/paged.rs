@@ -111,7 +111,8 @@ pub fn cache_write<T: Real>(queue: &Queue, k: View<T>, v: View<T>, slots: &[(u32
             let (page, offset) = slots[row];
             for head in 0..kv_heads {
                 let (k, v) = (&k.row(row)[head * d..][..d], &v.row(row)[head * d..][..d]);
-                // SAFETY: the slot lies inside the cache, which is borrowed exclusively. No other task writes to this page.
+                // SAFETY: the slot lies inside the cache, which is borrowed exclusively. No other task writes to this
+                // page.
                 unsafe { write_key_and_value(k, v, pages.head(page as usize, head), offset as usize) };
             }
         }
