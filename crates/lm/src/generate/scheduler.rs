@@ -3,7 +3,7 @@
 //! A sequence consists of its tokens, and of the number of them whose keys and values are cached. A step *feeds* a
 //! sequence: it computes and caches more of its tokens. When all tokens are cached, the logits of the last row give the
 //! next token. This one rule covers all cases; they differ only in how many tokens are not cached yet. For example,
-//! with steps of at most 512 rows and one sequence:
+//! when a sequence gets all of the 512 rows of a step:
 //!
 //! ```text
 //!                                 tokens   cached   fed
