@@ -1,9 +1,11 @@
-//! Speed of each operation at two shapes: the reference of `bench/` (hidden 256, 8 heads of 32) and SmolLM2-135M's.
+//! Times each operation at two shapes: the reference of `bench/` (hidden 256, 8 heads of 32), and SmolLM2-135M's.
 //!
-//! `cargo bench -p kernels --bench ops [-- FILTER]`; `FERULE_ISA` picks the instruction path, `FERULE_THREADS` the threads
-//! (2 by default), `FERULE_SEQUENCES` the sequences of 256 tokens (8; on a busy machine 1, for shorter runs). Every figure is the best of many short runs, so that a busy machine disturbs little. Operations that
-//! compute are given in GFLOP/s and as a share of the fused multiply-add peak measured here; those that move data in
-//! GB/s of the bytes they must read and write.
+//! `cargo bench -p kernels --bench ops [-- FILTER]`; `FERULE_ISA` selects the instruction path, `FERULE_THREADS` the
+//! number of threads (2 by default), `FERULE_SEQUENCES` the number of sequences of 256 tokens (8 by default; use 1 on a
+//! busy machine, for shorter runs). Every figure is the best of many short runs, so that other work on the machine
+//! matters little. For operations that compute, the figures are GFLOP/s and the share of the peak of fused
+//! multiply-adds that is measured here. For operations that move data, they are GB/s of the bytes that must be read and
+//! written.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -42,7 +44,7 @@ fn random<T: Real>(len: usize) -> Buffer<T> {
     Buffer::from_host(Device::Cpu, &values)
 }
 
-/// Seconds of the fastest run, of as many as fit in 0.4 s.
+/// Seconds of the fastest run, out of as many as fit in 0.4 s.
 fn best(mut run: impl FnMut()) -> f64 {
     let (mut best, begin) = (f64::INFINITY, Instant::now());
     let mut runs = 0;
@@ -114,7 +116,7 @@ fn attention<T: Real>(bench: &Bench, dtype: &str, heads: usize, kv_heads: usize,
 
 fn decode<T: Real>(bench: &Bench, dtype: &str, heads: usize, kv_heads: usize, d: usize, rows: usize, position: usize) {
     let pages = position / KEY_BLOCK + 1;
-    // Written before it is read: memory that was never touched would all be the system's one page of zeros.
+    // Written before it is read: pages that were never written are all the same physical page of zeros.
     let mut cache = PagedCache::<T>::new(Device::Cpu, rows * pages, kv_heads, d);
     let (place, width) = (KEY_BLOCK as u32, kv_heads * d);
     let slots: Vec<(u32, u32)> = (0..(rows * pages) as u32 * place).map(|i| (i / place, i % place)).collect();
@@ -172,7 +174,7 @@ fn rows<T: Real>(bench: &Bench, dtype: &str, c: usize, f: usize, heads: usize, d
         swiglu_forward(queue, gate_up.matrix(n, 2 * f), gated.matrix_mut(n, f));
     });
     let d_gated = random::<f32>(n * f);
-    // In place: each run begins with the copy of what the last one overwrote.
+    // The operation works in place, so each run first copies the values that the last run overwrote.
     let (values, mut both) = (gate_up.to_host(), Buffer::<T>::zeros(Device::Cpu, n * 2 * f));
     bench.bytes(&name("swiglu_backward and a copy", f), n * f * (8 * width + 4), || {
         both.view_mut().copy_from_host(&values);
@@ -187,7 +189,7 @@ fn rows<T: Real>(bench: &Bench, dtype: &str, c: usize, f: usize, heads: usize, d
     head::<T>(bench, dtype, v);
 }
 
-/// One block of rows of logits, as the head makes them.
+/// One block of rows of logits, as the head computes them.
 fn head<T: Real>(bench: &Bench, dtype: &str, v: usize) {
     let (queue, r) = (&bench.queue, 64);
     let name = |what: &str| format!("{what} {dtype} {r}×{v}");
@@ -227,7 +229,7 @@ fn head<T: Real>(bench: &Bench, dtype: &str, v: usize) {
     });
 }
 
-/// Operations on all parameters: about those of the reference shape.
+/// Operations on all parameters; their number is about that of the reference shape.
 fn parameters(bench: &Bench) {
     let (queue, len) = (&bench.queue, 6_500_000);
     let (mut weight, gradient) = (random::<f32>(len), random::<f32>(len));

@@ -1,7 +1,8 @@
-//! Times products at the shapes of real models, as a share of the machine's peak. `crates/kernels/benches/peer` adds the `gemm` crate.
+//! Times products at the shapes of real models, and prints them as a share of the machine's peak.
+//! `crates/kernels/benches/peer` adds the figures of the `gemm` crate.
 //!
-//! `cargo bench -p kernels --bench products [-- FILTER]`; `FERULE_ISA` picks the instruction path, `FERULE_THREADS` the
-//! threads (1 by default). Each figure is the best of many short runs.
+//! `cargo bench -p kernels --bench products [-- FILTER]`; `FERULE_ISA` selects the instruction path, `FERULE_THREADS`
+//! the number of threads (1 by default). Each figure is the best of many short runs.
 
 use std::time::Instant;
 
@@ -41,7 +42,7 @@ fn numbers<T: Real>(len: usize) -> Vec<T> {
     (0..len).map(|i| T::from_f32(((i * 7919) % 1009) as f32 / 504.5 - 1.0)).collect()
 }
 
-/// The best of as many runs as fit into a quarter of a second, but at least five.
+/// Seconds of the fastest run, out of as many as fit into a quarter of a second, but at least five.
 fn best_seconds(mut work: impl FnMut()) -> f64 {
     let begin = Instant::now();
     let (mut best, mut runs) = (f64::INFINITY, 0);

@@ -1,7 +1,8 @@
-//! Typed memory of a device: [`Buffer`] owns it, [`Upload`] lends host memory to it.
+//! Typed memory of a device: [`Buffer`] owns it, [`Upload`] makes host memory readable for it.
 //!
-//! Nothing outside this crate sees the elements where they lie. They are copied in ([`Buffer::from_host`],
-//! [`ViewMut::copy_from_host`]) and out ([`Buffer::to_host`], [`View::copy_to_host`]). Operations take views of a buffer.
+//! Code outside this crate never reads elements in place. It copies them in ([`Buffer::from_host`],
+//! [`ViewMut::copy_from_host`]) and out ([`Buffer::to_host`], [`View::copy_to_host`]). Operations take views of a
+//! buffer.
 //!
 //! Read next: `view.rs`.
 
@@ -13,7 +14,7 @@ use crate::dtype::Element;
 use crate::memory::{Memory, Region};
 use crate::view::{View, ViewMut, area};
 
-/// Owned memory on one device: 64-byte aligned, zero at first.
+/// Owned memory on one device: 64-byte aligned, initially zero.
 pub struct Buffer<T: Element> {
     memory: Memory,
     len: usize,
@@ -27,16 +28,16 @@ unsafe impl<T: Element> Send for Buffer<T> {}
 unsafe impl<T: Element> Sync for Buffer<T> {}
 
 impl<T: Element> Buffer<T> {
-    /// `len` zeros.
+    /// A buffer of `len` zeros.
     ///
     /// # Panics
-    /// When `len` elements exceed `isize::MAX` bytes: callers check sizes before they allocate.
+    /// When `len` elements exceed `isize::MAX` bytes; callers check sizes before they allocate.
     pub fn zeros(device: Device, len: usize) -> Self {
         // Zero bits are a valid `T` by the contract of `Element`.
         Self { memory: Memory::zeros(Self::bytes(len)), len, device, life: PhantomData }
     }
 
-    /// `len` zeros next to the other buffers of a region.
+    /// A buffer of `len` zeros in the memory of `region`, next to its other buffers.
     ///
     /// # Panics
     /// As [`Buffer::zeros`].
@@ -49,14 +50,14 @@ impl<T: Element> Buffer<T> {
         bytes.unwrap_or_else(|| panic!("a buffer of {len} elements exceeds the address space"))
     }
 
-    /// A copy of host memory.
+    /// A copy of host memory on the device.
     pub fn from_host(device: Device, values: &[T]) -> Self {
         let mut buffer = Self::zeros(device, values.len());
         buffer.view_mut().copy_from_host(values);
         buffer
     }
 
-    /// A copy of every element in host memory, once the work that was given to the device before has finished.
+    /// A copy of every element in host memory. It first waits for the work that was given to the device before.
     pub fn to_host(&self) -> Vec<T> {
         self.view().to_host()
     }
@@ -66,27 +67,27 @@ impl<T: Element> Buffer<T> {
         self.len
     }
 
-    /// Whether it holds no element.
+    /// Whether it holds no elements.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Size in memory.
+    /// Size in memory, in bytes.
     pub fn size_bytes(&self) -> usize {
         self.len * size_of::<T>()
     }
 
-    /// Where the memory is.
+    /// The device that holds the memory.
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// Everything as one row.
+    /// All elements as one row.
     pub fn view(&self) -> View<'_, T> {
         self.matrix(1, self.len)
     }
 
-    /// Everything as one row, for writing.
+    /// All elements as one row, for writing.
     pub fn view_mut(&mut self) -> ViewMut<'_, T> {
         self.matrix_mut(1, self.len)
     }
@@ -94,7 +95,7 @@ impl<T: Element> Buffer<T> {
     /// The first `rows × cols` elements as a matrix.
     ///
     /// # Panics
-    /// When the buffer is smaller.
+    /// When the buffer has fewer elements.
     pub fn matrix(&self, rows: usize, cols: usize) -> View<'_, T> {
         self.check(rows, cols);
         // SAFETY: the buffer holds the matrix, initialised, and is borrowed for as long as the view lives.
@@ -104,7 +105,7 @@ impl<T: Element> Buffer<T> {
     /// The first `rows × cols` elements as a matrix, for writing.
     ///
     /// # Panics
-    /// When the buffer is smaller.
+    /// When the buffer has fewer elements.
     pub fn matrix_mut(&mut self, rows: usize, cols: usize) -> ViewMut<'_, T> {
         self.check(rows, cols);
         // SAFETY: as in `matrix`, and the borrow is exclusive.
@@ -142,16 +143,17 @@ impl<T: Element> Clone for Buffer<T> {
     }
 }
 
-/// Host values as an operand, without a copy where the device can read host memory: on the CPU it borrows them.
+/// Host values as an operand. If the device can read host memory, nothing is copied: on the CPU the values are
+/// borrowed.
 ///
-/// Keep it alive for as long as an operation needs its views.
+/// Keep it alive for as long as an operation uses its views.
 pub struct Upload<'a, T: Element> {
     values: &'a [T],
     device: Device,
 }
 
 impl Queue {
-    /// Makes host values readable for operations on this queue.
+    /// Makes host values readable by operations on this queue.
     pub fn upload<'a, T: Element>(&self, values: &'a [T]) -> Upload<'a, T> {
         match self.device() {
             Device::Cpu => Upload { values, device: Device::Cpu },
@@ -160,15 +162,15 @@ impl Queue {
 }
 
 impl<T: Element> Upload<'_, T> {
-    /// Everything as one row.
+    /// All elements as one row.
     pub fn view(&self) -> View<'_, T> {
         self.matrix(1, self.values.len())
     }
 
-    /// Everything as a matrix.
+    /// All elements as a matrix.
     ///
     /// # Panics
-    /// When there are not exactly `rows × cols` elements.
+    /// When it does not hold exactly `rows × cols` elements.
     pub fn matrix(&self, rows: usize, cols: usize) -> View<'_, T> {
         match self.device {
             Device::Cpu => View::of(self.values, rows, cols),

@@ -1,13 +1,14 @@
-//! What an operation demands of its operands before it starts any work.
+//! Checks of operands that every operation makes before it starts any work.
 //!
-//! Kernels write through raw pointers at places that follow from shapes. So every public operation compares the whole
-//! shape of every operand with [`expect`], rows and columns alike: a `[0, N]` view is no vector of N elements.
+//! Kernels write through raw pointers to places that are computed from shapes. So every public operation checks the
+//! whole shape of every operand with [`expect`], rows and columns. For example, a `[0, N]` view is not accepted as a
+//! vector of N elements.
 
 use crate::device::{Device, Queue};
 use crate::dtype::Element;
 use crate::view::{View, ViewMut};
 
-/// Either kind of view.
+/// A view that is read or written.
 pub(crate) trait Operand {
     fn shape(&self) -> (usize, usize);
     fn device(&self) -> Device;
@@ -31,10 +32,10 @@ impl<T: Element> Operand for ViewMut<'_, T> {
     }
 }
 
-/// Checks that `operand` has this shape and lies on the queue's device; `what` names operation and operand.
+/// Checks that `operand` has this shape and lies on the queue's device. `what` names the operation and the operand.
 ///
 /// # Panics
-/// With both shapes, or both devices, when not.
+/// When it does not; the message has both shapes, or both devices.
 #[track_caller]
 pub(crate) fn expect(queue: &Queue, what: &str, operand: &impl Operand, (rows, cols): (usize, usize)) {
     let (found_rows, found_cols) = operand.shape();
@@ -46,7 +47,7 @@ pub(crate) fn expect(queue: &Queue, what: &str, operand: &impl Operand, (rows, c
 /// Checks that indices, such as token ids, are below `end`.
 ///
 /// # Panics
-/// With the greatest index when not.
+/// When one is not; the message has the greatest index.
 #[track_caller]
 pub(crate) fn expect_below<'a>(what: &str, indices: impl IntoIterator<Item = &'a u32>, end: usize) {
     if let Some(&most) = indices.into_iter().max() {

@@ -1,20 +1,20 @@
-//! The types that buffers hold, and the two of them that arithmetic is done on.
+//! The element types of buffers, and the two of them in which arithmetic is done.
 
 pub use half::bf16;
 
-/// The element types a buffer can hold.
+/// The element types that a buffer can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     /// IEEE single precision.
     F32,
-    /// The upper half of an f32, rounded to nearest even.
+    /// The upper half of an f32, rounded to nearest, ties to even.
     Bf16,
     /// Token and row indices.
     U32,
 }
 
 impl DType {
-    /// The name used on the command line and in files: `f32`, `bf16`, `u32`.
+    /// The name on the command line and in files: `f32`, `bf16`, `u32`.
     pub fn name(self) -> &'static str {
         match self {
             DType::F32 => "f32",
@@ -24,15 +24,15 @@ impl DType {
     }
 }
 
-/// A type a [`crate::Buffer`] can hold. All-zero bits are a valid value, and there is no padding.
+/// A type that a [`crate::Buffer`] can hold. All-zero bits are a valid value, and there is no padding.
 pub trait Element: Copy + Default + Send + Sync + 'static + sealed::Sealed {
     /// This type's tag.
     const DTYPE: DType;
 }
 
-/// A type that products and activations are computed in: `f32` or [`bf16`]. Accumulation is always f32.
+/// A type in which products and activations are computed: `f32` or [`bf16`]. Sums are always f32.
 pub trait Real: Element + PartialEq {
-    /// Widens exactly.
+    /// The same value as an f32.
     fn to_f32(self) -> f32;
     /// Rounds to nearest, ties to even.
     fn from_f32(x: f32) -> Self;

@@ -1,43 +1,43 @@
-//! A file in memory, read only: checkpoints are opened so, without a copy.
+//! Maps a file into memory, read only. Checkpoints are opened this way, without a copy.
 //!
 //! # What it relies on
-//! The operating system reads a page when it is first touched. If another process *changes* the file meanwhile, readers may
-//! see old or new bytes. If it *shortens* the file, touching the lost part kills this process (SIGBUS). No safe
-//! interface can exclude that, and none of the usual ones tries. So only files are mapped that nothing writes in place:
-//! Ferule itself writes a new file and renames it. Before a reader goes through a whole file, it asks
-//! [`Mapping::check_length`] whether the file is still as long as it was.
+//! The operating system reads a page of the file when it is first touched. If another process *changes* the file
+//! meanwhile, readers may see old or new bytes. If it *shortens* the file, touching the lost part kills this process
+//! (SIGBUS). No safe interface can exclude that, and none of the usual ones tries. Therefore only files that nobody
+//! writes in place may be mapped: Ferule itself writes a new file and renames it. Before a reader reads a whole file,
+//! it calls [`Mapping::check_length`] to check that the file still has its old length.
 
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-/// The bytes of a file, for as long as this lives. It dereferences to `[u8]`. The bytes begin at a page, so that what a format
-/// aligns within the file is aligned in memory too.
+/// The bytes of a file, valid as long as this lives. It dereferences to `[u8]`. The bytes begin at a page boundary, so
+/// data that a format aligns within the file are also aligned in memory.
 pub struct Mapping {
     bytes: memmap2::Mmap,
-    /// Held for the length check. On Windows nobody can shorten a file that is open.
+    /// Kept open for the length check. On Windows nobody can shorten a file that is open.
     file: File,
     path: PathBuf,
 }
 
 impl Mapping {
-    /// Maps a whole file. An empty file gives no bytes.
+    /// Maps a whole file. An empty file gives an empty slice.
     ///
     /// # Errors
-    /// Those of opening the file; also when it is not a regular file, or too long for the address space.
+    /// Those of opening the file. Also when it is not a regular file, or is too long for the address space.
     pub fn open(path: &Path) -> io::Result<Mapping> {
         let file = File::open(path)?;
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "only a regular file can be mapped"));
         }
-        // SAFETY: the mapping is private to this process and read only. The module says what a change by another process can
-        // do; callers map only files that are replaced as a whole and never written in place.
+        // SAFETY: the mapping is private to this process and read only. The module's documentation says what a change
+        // by another process can do. Callers map only files that are replaced as a whole and never written in place.
         let bytes = unsafe { memmap2::Mmap::map(&file)? };
         Ok(Mapping { bytes, file, path: path.to_owned() })
     }
 
-    /// The file's name, for messages.
+    /// Path of the file, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -45,7 +45,7 @@ impl Mapping {
     /// Checks that the file is still as long as when it was mapped.
     ///
     /// # Errors
-    /// [`io::ErrorKind::UnexpectedEof`] when it has become shorter: bytes past its end must not be touched.
+    /// [`io::ErrorKind::UnexpectedEof`] when it has become shorter. Bytes past its end must not be touched.
     pub fn check_length(&self) -> io::Result<()> {
         let now = self.file.metadata()?.len();
         if now < self.bytes.len() as u64 {
@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(mapping.path(), path);
         assert_eq!(mapping.as_ptr() as usize % 4096, 0);
         mapping.check_length().unwrap();
-        // Replacing by rename leaves what was mapped.
+        // Replacing a file by renaming does not change what was mapped.
         let other = file_with("other", b"another");
         std::fs::rename(&other, &path).unwrap();
         assert_eq!(&*mapping, b"three rules");

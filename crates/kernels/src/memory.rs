@@ -1,8 +1,8 @@
 //! [`Memory`]: bytes on the host, zeroed and 64-byte aligned. [`crate::Buffer`] gives them a type.
 //!
-//! Little memory comes from the heap. From 2 MB on it is a mapping of its own, for which the system is asked to use huge pages:
-//! with pages of 4 KB, a training step touches more pages than the processor's table of translations holds, and the
-//! hardware's prefetcher stops at the end of every page.
+//! Small memory comes from the heap. Memory of 2 MB or more is a mapping of its own, and the operating system is asked
+//! to use huge pages for it. With pages of 4 KB, a training step would touch more pages than the processor's TLB holds,
+//! and the hardware prefetcher would stop at the end of every page.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::Range;
@@ -13,38 +13,38 @@ use memmap2::MmapMut;
 
 use crate::device::Device;
 
-/// One cache line, and one 512-bit vector.
+/// Size of one cache line, and of one 512-bit vector.
 const ALIGNMENT_BYTES: usize = 64;
-/// Memory of this size or more is a mapping of its own. It is the size of one huge page.
+/// Memory of this size or more is a mapping of its own. This is the size of one huge page.
 const MAPPED_FROM_BYTES: usize = 2 << 20;
 
-/// What a [`Region`] maps at a time. Only the pages of a mapping that are written take memory.
+/// How much a [`Region`] maps at a time. Only pages that are written take physical memory.
 const REGION_BYTES: usize = 16 << 20;
 
-/// Room for buffers that are used together, such as the packed weights of a model.
+/// Memory for buffers that are used together, such as the packed weights of a model.
 ///
-/// They lie side by side in a large mapping, so that small ones share a huge page. A mapping is given back with the last
-/// buffer in it.
+/// The buffers lie side by side in large mappings, so that small ones share a huge page. A mapping is freed with the
+/// last buffer in it.
 pub struct Region {
     device: Device,
     mapping: Arc<Memory>,
-    /// Bytes of the mapping that nobody has taken.
+    /// The bytes of the mapping that are not used yet.
     free: Range<usize>,
 }
 
 impl Region {
-    /// An empty region. It maps memory when it is first asked for some.
+    /// An empty region. It maps memory when the first buffer is made.
     pub fn new(device: Device) -> Region {
         Region { device, mapping: Arc::new(Memory::zeros(0)), free: 0..0 }
     }
 
-    /// Where the memory is.
+    /// The device that holds the memory.
     pub fn device(&self) -> Device {
         self.device
     }
 }
 
-/// Owned bytes on the host; see the module.
+/// Owned bytes on the host; see the module's documentation.
 pub(crate) struct Memory {
     start: NonNull<u8>,
     place: Place,
@@ -52,9 +52,9 @@ pub(crate) struct Memory {
 
 enum Place {
     Heap(Layout),
-    /// Held only so that it is released in the end.
+    /// Kept only so that it is unmapped in the end.
     Mapped(#[allow(dead_code)] MmapMut),
-    /// A part of a region's mapping, which lives as long as one of its parts.
+    /// A part of a region's mapping. The mapping lives as long as one of its parts.
     Part(#[allow(dead_code)] Arc<Memory>),
 }
 
@@ -64,16 +64,16 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// `bytes` zeros. Running out of memory ends the process, as everywhere in Rust.
+    /// `bytes` zeros. If the system has no more memory, the process ends, as everywhere in Rust.
     ///
     /// # Panics
-    /// When the bytes exceed the address space: callers check sizes before they allocate.
+    /// When the bytes exceed the address space; callers check sizes before they allocate.
     pub fn zeros(bytes: usize) -> Memory {
         let layout = Layout::from_size_align(bytes, ALIGNMENT_BYTES)
             .unwrap_or_else(|_| panic!("{bytes} bytes exceed the address space"));
         if bytes >= MAPPED_FROM_BYTES {
             let Ok(mut pages) = MmapMut::map_anon(bytes) else { handle_alloc_error(layout) };
-            // If the system has no huge pages, or gives us none, small ones serve as well.
+            // If the system has no huge pages, or gives none, small pages work too.
             #[cfg(target_os = "linux")]
             let _ = pages.advise(memmap2::Advice::HugePage);
             let start = NonNull::new(pages.as_mut_ptr()).expect("a mapping has an address");
@@ -89,7 +89,7 @@ impl Memory {
         Memory { start, place: Place::Heap(layout) }
     }
 
-    /// `bytes` zeros of a region.
+    /// `bytes` zeros in the memory of a region.
     ///
     /// # Panics
     /// As [`Memory::zeros`].
@@ -100,13 +100,13 @@ impl Memory {
             let size = taken.max(REGION_BYTES);
             (region.mapping, region.free) = (Arc::new(Memory::zeros(size)), 0..size);
         }
-        // SAFETY: `free` lies inside the mapping and is at least as long as what is taken.
+        // SAFETY: `free` lies inside the mapping, and is at least as long as the part that is taken.
         let start = unsafe { region.mapping.start.add(region.free.start) };
         region.free.start += taken;
         Memory { start, place: Place::Part(region.mapping.clone()) }
     }
 
-    /// The first byte, at a multiple of 64.
+    /// The first byte; its address is a multiple of 64.
     pub fn start(&self) -> NonNull<u8> {
         self.start
     }
@@ -146,7 +146,7 @@ mod tests {
         drop(region);
         for (number, (part, bytes)) in (1..).zip(&parts) {
             assert_eq!(part.start().as_ptr() as usize % ALIGNMENT_BYTES, 0, "{bytes} bytes");
-            // SAFETY: the part holds that many bytes, and nobody else knows of them.
+            // SAFETY: the part holds that many bytes, and no other part overlaps it.
             let content = unsafe { std::slice::from_raw_parts_mut(part.start().as_ptr(), *bytes) };
             assert!(content.iter().all(|&byte| byte == 0), "{bytes} bytes");
             content.fill(number);

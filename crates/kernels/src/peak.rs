@@ -1,8 +1,8 @@
-//! What this machine can do at most: the rate of fused multiply-add on registers, and of reading memory.
+//! Measures the peak of this machine: the rate of fused multiply-adds on registers, and the rate of reading memory.
 //!
-//! `ferule bench` and `bench/LOG.md` give the speed of products as a share of these rates. They are measured and not taken from a data
-//! sheet, since the clock depends on the instructions and on other work. Every figure is the best of many short
-//! runs: other work on the machine can only make a run slower.
+//! `ferule bench` and `bench/LOG.md` give the speed of products as a share of these rates. The rates are measured and
+//! not taken from a data sheet, because the clock rate depends on the instructions and on other work. Every figure is
+//! the best of many short runs: other work on the machine can only make a run slower.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -12,16 +12,17 @@ use crate::device::Queue;
 use crate::dtype::{DType, bf16};
 use crate::simd::{Kernel, Simd};
 
-/// How long the rate of multiply-add is measured. A system may leave a new thread on the core of the thread that made it for a
-/// while; this is longer.
+/// How long the rate of multiply-adds is measured. The system may keep a new thread for a while on the core of the
+/// thread that made it; this time is longer.
 const SEARCH: Duration = Duration::from_millis(200);
-/// Passes over memory.
+/// Number of passes over memory.
 const PASSES: usize = 20;
-/// Independent sums. A core that starts two multiply-adds a cycle, and finishes each four or five cycles later, needs ten.
+/// Number of independent sums. A core that starts two multiply-adds per cycle, and finishes each after four or five
+/// cycles, needs ten.
 const SUMS: usize = 12;
 const ITERATIONS: usize = 20_000;
 
-/// Multiply-adds on registers; returns how many floating-point operations they are.
+/// Multiply-adds on registers. It returns the number of floating-point operations.
 struct MultiplyAdd<const BF16: bool>;
 
 impl<const BF16: bool> Kernel for MultiplyAdd<BF16> {
@@ -33,7 +34,8 @@ impl<const BF16: bool> Kernel for MultiplyAdd<BF16> {
         let pair = s.splat_pair(black_box(0x3f80_3f80));
         for _ in 0..ITERATIONS {
             for sum in sums.iter_mut() {
-                // A path without `vdpbf16ps` widens an operand once for many products: f32 multiply-adds bound its rate.
+                // A path without `vdpbf16ps` widens an operand once for many products, so f32 multiply-adds limit its
+                // rate.
                 *sum = if BF16 && S::NATIVE_BF16 { s.dot_bf16(*sum, pair, pair) } else { s.fma(*sum, factor, factor) };
             }
         }
@@ -47,12 +49,12 @@ impl<const BF16: bool> Kernel for MultiplyAdd<BF16> {
     }
 }
 
-/// The greatest rate of multiply-add on the queue's threads, in GFLOP/s; a multiply-add counts as two operations.
+/// The peak rate of multiply-adds on the queue's threads, in GFLOP/s. A multiply-add counts as two operations.
 ///
 /// For `bf16` it is the rate of products of pairs with f32 sums, as [`crate::gemm`] computes them.
 ///
 /// # Panics
-/// For types that products are not made of.
+/// For types that products cannot have.
 pub fn measure(queue: &Queue, dtype: DType) -> f64 {
     let isa = queue.isa();
     match dtype {
@@ -62,11 +64,11 @@ pub fn measure(queue: &Queue, dtype: DType) -> f64 {
     }
 }
 
-/// The greatest rate of reading `bytes` of memory on the queue's threads, in GB/s. It is that of memory if the last cache holds
-/// fewer bytes, and that of a cache otherwise.
+/// The peak rate of reading `bytes` of memory on the queue's threads, in GB/s. If the last-level cache is smaller than
+/// `bytes`, it is the rate of main memory; otherwise that of a cache.
 pub fn bandwidth(queue: &Queue, bytes: usize) -> f64 {
     let mut buffer = Buffer::<bf16>::zeros(queue.device(), bytes.div_ceil(READ_BYTES) * READ_BYTES / 2);
-    // All pages that were never written are the same page of zeros.
+    // Write all pages first: pages that were never written are all the same physical page of zeros.
     buffer.host_mut().fill(bf16::ONE);
     let parts = buffer.len() * 2 / READ_BYTES;
     let mut best = f64::INFINITY;
@@ -81,7 +83,7 @@ pub fn bandwidth(queue: &Queue, bytes: usize) -> f64 {
     buffer.size_bytes() as f64 / best / 1e9
 }
 
-/// Bytes that one task reads.
+/// Number of bytes that one task reads.
 const READ_BYTES: usize = 256 << 10;
 
 struct Read {
@@ -97,7 +99,7 @@ impl Kernel for Read {
         let whole = READ_BYTES / (S::LANES * 4 * SUMS) * SUMS * S::LANES;
         while at < whole {
             for sum in sums.iter_mut() {
-                // SAFETY: `READ_BYTES` bytes may be read. Any bits are an f32.
+                // SAFETY: `READ_BYTES` bytes may be read. All bit patterns are valid f32.
                 *sum = s.add(*sum, unsafe { s.load_f32(self.from.cast::<f32>().add(at)) });
                 at += S::LANES;
             }
@@ -108,7 +110,7 @@ impl Kernel for Read {
     }
 }
 
-/// Runs `work` on every thread at once; returns the best total of the operations it returns, in 10⁹ a second.
+/// Runs `work` on every thread at once. Returns the best rate of the operations that it counts, in 10⁹ per second.
 fn best_rate(queue: &Queue, work: impl Fn() -> usize + Sync) -> f64 {
     let mut best = 0.0f64;
     let begin = Instant::now();
@@ -130,7 +132,7 @@ mod tests {
 
     #[test]
     fn every_path_has_a_peak_and_a_bandwidth() {
-        // The portable path may call a function for every multiply-add, and would take a minute.
+        // The portable path may call a function for every multiply-add; it would take a minute.
         for isa in Isa::available().into_iter().filter(|&isa| isa != Isa::Portable) {
             let queue = Queue::cpu(1, isa);
             for dtype in [DType::F32, DType::Bf16] {

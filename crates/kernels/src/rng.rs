@@ -1,17 +1,17 @@
 //! Counter-based random numbers: a number is a pure function of a key and a position.
 //!
-//! A [`Key`] is made from a seed and then narrowed by labels (`stage`, a record's id, a sample's index); it holds no
-//! state and can be copied freely, so no draw ever depends on the order in which threads reach it. A [`Stream`]
-//! runs through the positions of one key. Never keyed by a batch slot, never fed from the clock or the system.
+//! A [`Key`] is made from a seed and then narrowed by labels (a stage, a record's id, a sample's index). It holds no
+//! state and can be copied freely, so no draw depends on the order in which threads make it. A [`Stream`] goes through
+//! the positions of one key. A key never contains a batch slot, and nothing comes from the clock or the system.
 //!
 //! The mixing function is SplitMix64's finaliser (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
-//! generators"), applied to the key and the position. Good for data and sampling, useless for secrets.
+//! generators"), applied to the key and the position. It is good for data and sampling, and unfit for cryptography.
 
-/// A place in the tree of random numbers.
+/// A node in the tree of random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key(u64);
 
-/// SplitMix64's increment: 2^64 over the golden ratio, made odd.
+/// SplitMix64's increment: 2⁶⁴ divided by the golden ratio, made odd.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// SplitMix64's finaliser, a bijection of 64 bits.
@@ -27,12 +27,12 @@ impl Key {
         Key(mix(seed.wrapping_add(GOLDEN)))
     }
 
-    /// The key below this one that a number names: a step, an index, a position.
+    /// The key below this one for a number: a step, an index, a position.
     pub fn number(self, number: u64) -> Key {
         Key(mix(self.0.rotate_left(23) ^ mix(number.wrapping_mul(GOLDEN).wrapping_add(0x1d))))
     }
 
-    /// The key below this one that a word names: a stage, a record's id.
+    /// The key below this one for a word: a stage, a record's id.
     pub fn word(self, word: &str) -> Key {
         // FNV-1a spreads the bytes; `number` mixes the result.
         let hash = word
@@ -46,12 +46,12 @@ impl Key {
         mix(self.0.wrapping_add(position.wrapping_add(1).wrapping_mul(GOLDEN)))
     }
 
-    /// A number in `[0, 1)` at a position, a multiple of 2⁻⁵³.
+    /// A number in `[0, 1)` at a position of this key; it is a multiple of 2⁻⁵³.
     pub fn unit(self, position: u64) -> f64 {
         (self.bits(position) >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// The stream of this key's positions from 0.
+    /// The stream of this key's positions, from 0.
     pub fn stream(self) -> Stream {
         Stream { key: self, position: 0 }
     }
@@ -77,16 +77,17 @@ impl Stream {
         (self.bits() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// A standard normal number (Box–Muller; the second of the pair is not used, so that a draw is two positions).
+    /// A standard normal number, by Box–Muller. The second number of the pair is not used, so a draw takes two
+    /// positions.
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.unit()).cos()
     }
 
-    /// An integer in `[0, n)`, by multiplication; its bias is below n · 2⁻⁶⁴.
+    /// An integer in `[0, n)`, by multiplication. Its bias is below n · 2⁻⁶⁴.
     ///
     /// # Panics
-    /// If `n` is 0.
+    /// When `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         assert!(n > 0, "Stream::below: nothing to choose from");
         ((u128::from(self.bits()) * u128::from(n)) >> 64) as u64
@@ -95,7 +96,7 @@ impl Stream {
     /// An integer in `[low, high]`, both ends included.
     ///
     /// # Panics
-    /// If `low > high`.
+    /// When `low > high`.
     pub fn between(&mut self, low: i64, high: i64) -> i64 {
         assert!(low <= high, "Stream::between: {low} > {high}");
         low + self.below((high - low) as u64 + 1) as i64
@@ -109,12 +110,12 @@ impl Stream {
     /// One element of a slice.
     ///
     /// # Panics
-    /// If the slice is empty.
+    /// When the slice is empty.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len() as u64) as usize]
     }
 
-    /// The slice in random order (Fisher–Yates).
+    /// Puts the slice in random order (Fisher–Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last as u64 + 1) as usize);
@@ -145,7 +146,7 @@ mod tests {
             counts[stream.below(10) as usize] += 1;
             sum += stream.unit();
         }
-        // Standard deviation of a count is 95, of the mean 0.0009.
+        // The standard deviation of a count is 95, that of the mean 0.0009.
         assert!(counts.iter().all(|&c| (9_500..10_500).contains(&c)), "{counts:?}");
         assert!((sum / 100_000.0 - 0.5).abs() < 0.005);
     }

@@ -5,27 +5,27 @@ use crate::device::Device;
 use crate::dtype::Element;
 use crate::view::area;
 
-/// Working memory that grows and never shrinks. What it holds means nothing between two operations.
+/// Working memory that grows and never shrinks. Its content has no meaning between two operations.
 pub struct Scratch {
     memory: Buffer<f32>,
 }
 
 impl Scratch {
-    /// Empty scratch. Operations grow it to what they need.
+    /// Empty scratch. Operations let it grow to the size that they need.
     pub fn new(device: Device) -> Self {
         Self { memory: Buffer::zeros(device, 0) }
     }
 
-    /// Size in memory: the largest use so far.
+    /// Size in memory, in bytes: the largest use so far.
     pub fn size_bytes(&self) -> usize {
         self.memory.size_bytes()
     }
 
-    /// `len` elements of any type and of any value, 64-byte aligned.
+    /// `len` elements of any type, 64-byte aligned, with arbitrary values.
     pub(crate) fn elements<T: Element>(&mut self, len: usize) -> &mut [T] {
         let floats = area(len, size_of::<T>()).div_ceil(size_of::<f32>());
         if self.memory.len() < floats {
-            // The old memory is given back first, so that the peak is the new size and not the sum of both.
+            // Free the old memory first, so that the peak is the new size and not the sum of both sizes.
             let device = self.memory.device();
             self.memory = Buffer::zeros(device, 0);
             self.memory = Buffer::zeros(device, floats);

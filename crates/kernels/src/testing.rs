@@ -1,13 +1,13 @@
-//! What the tests of operations share: queues of every instruction path, made-up numbers, and comparisons.
+//! Tools that the tests of operations share: queues of every instruction path, made-up numbers, and comparisons.
 
 use crate::{Isa, Queue, Real};
 
-/// One queue per instruction path of this machine, with one and with three threads.
+/// Queues of every instruction path of this machine, each with one and with three threads.
 pub(crate) fn queues() -> Vec<Queue> {
     Isa::available().into_iter().flat_map(|isa| [1, 3].map(|threads| Queue::cpu(threads, isa))).collect()
 }
 
-/// `len` made-up numbers in (−1, 1), the same for the same seed, exactly representable in `T`.
+/// `len` made-up numbers in (−1, 1). They are the same for the same seed, and exactly representable in `T`.
 pub(crate) fn random<T: Real>(seed: u64, len: usize) -> Vec<T> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678_9abc_def1;
     let mut next = || {
@@ -27,8 +27,8 @@ pub(crate) fn wide<T: Real>(values: &[T]) -> Vec<f64> {
     values.iter().map(|x| f64::from(x.to_f32())).collect()
 }
 
-/// Compares the largest difference with `tolerance` times the largest magnitude of what is wanted, or times 0.1 if that is more:
-/// inputs are of order 1. Panics with `what`.
+/// Checks that the largest difference is at most `tolerance` times the largest wanted magnitude, or times 0.1 if that
+/// is more (inputs are of order 1). Panics with `what`.
 pub(crate) fn assert_close<T: Real>(what: &str, got: &[T], wanted: &[f64], tolerance: f64) {
     assert_eq!(got.len(), wanted.len(), "{what}: length");
     let size = wanted.iter().fold(0.1f64, |size, x| size.max(x.abs()));
@@ -39,7 +39,7 @@ pub(crate) fn assert_close<T: Real>(what: &str, got: &[T], wanted: &[f64], toler
     }
 }
 
-/// Equal bits.
+/// Checks that all bits are equal.
 pub(crate) fn assert_same_bits<T: Real>(what: &str, got: &[T], wanted: &[T]) {
     assert_eq!(got.len(), wanted.len(), "{what}: length");
     for (i, (got, wanted)) in got.iter().zip(wanted).enumerate() {
@@ -48,7 +48,7 @@ pub(crate) fn assert_same_bits<T: Real>(what: &str, got: &[T], wanted: &[T]) {
     }
 }
 
-/// What rounding allows: for bf16 one and a half units in its last place, for f32 what long sums come to.
+/// The tolerance for rounding: one and a half units in the last place for bf16, and the error of long sums for f32.
 pub(crate) fn tolerance<T: Real>() -> f64 {
     match T::DTYPE {
         crate::DType::Bf16 => 6e-3,
@@ -56,7 +56,7 @@ pub(crate) fn tolerance<T: Real>() -> f64 {
     }
 }
 
-/// Central difference of `loss` in each element of `x`, in f64.
+/// Central differences of `loss` in each element of `x`, in f64.
 pub(crate) fn central_differences(x: &[f64], loss: impl Fn(&[f64]) -> f64) -> Vec<f64> {
     let step = 1e-5;
     (0..x.len())

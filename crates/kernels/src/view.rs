@@ -1,7 +1,7 @@
 //! [`View`] and [`ViewMut`]: a matrix that lies in a buffer.
 //!
-//! A view is a start, a shape, a row stride and a device. Row `i` begins `i · stride` elements after the first row, so a
-//! view may be some columns of a wider matrix:
+//! A view is a start, a shape, a row stride and a device. Row `i` begins `i · stride` elements after the first row. So
+//! a view may be some columns of a wider matrix:
 //!
 //! ```text
 //!     stride = 8
@@ -9,8 +9,8 @@
 //!     . . d e f . . .
 //! ```
 //!
-//! A vector is a matrix of one row. A [`ViewMut`] is cut into disjoint ones by [`ViewMut::split_rows`] and
-//! [`ViewMut::split_cols`]; so an operation is given what it writes, and never a whole arena.
+//! A vector is a matrix of one row. [`ViewMut::split_rows`] and [`ViewMut::split_cols`] cut a [`ViewMut`] into disjoint
+//! ones. So an operation gets exactly the memory that it writes, and never a whole arena.
 //!
 //! Read next: `ops/rmsnorm/mod.rs`.
 
@@ -20,7 +20,7 @@ use std::ops::Range;
 use crate::device::Device;
 use crate::dtype::Element;
 
-/// A matrix `[rows, cols]` that is read.
+/// A matrix `[rows, cols]` for reading.
 pub struct View<'a, T: Element> {
     ptr: *const T,
     rows: usize,
@@ -30,7 +30,7 @@ pub struct View<'a, T: Element> {
     life: PhantomData<&'a [T]>,
 }
 
-/// A matrix `[rows, cols]` that is written; no other view overlaps it while it lives.
+/// A matrix `[rows, cols]` for writing. No other view overlaps it while it lives.
 pub struct ViewMut<'a, T: Element> {
     ptr: *mut T,
     rows: usize,
@@ -56,12 +56,13 @@ unsafe impl<T: Element> Send for ViewMut<'_, T> {}
 // SAFETY: a shared `&ViewMut` gives out raw pointers only inside this crate, whose tasks write disjoint outputs.
 unsafe impl<T: Element> Sync for ViewMut<'_, T> {}
 
-/// Elements of a matrix. A product that wrapped would let a view reach beyond its memory.
+/// Number of elements of a matrix. It panics on overflow: a product that wrapped around would let a view reach beyond
+/// its memory.
 pub(crate) fn area(rows: usize, cols: usize) -> usize {
     rows.checked_mul(cols).unwrap_or_else(|| panic!("a {rows}×{cols} view exceeds the address space"))
 }
 
-/// What both kinds of view have: their shape, and their parts.
+/// What both kinds of view have in common: their shape, and their parts.
 macro_rules! shape_of_view {
     ($name:ident) => {
         impl<'a, T: Element> $name<'a, T> {
@@ -70,7 +71,7 @@ macro_rules! shape_of_view {
                 self.rows
             }
 
-            /// Elements in a row.
+            /// Number of elements in a row.
             pub fn cols(&self) -> usize {
                 self.cols
             }
@@ -80,17 +81,17 @@ macro_rules! shape_of_view {
                 (self.rows, self.cols)
             }
 
-            /// Elements from the start of one row to the start of the next.
+            /// Number of elements from the start of one row to the start of the next.
             pub(crate) fn stride(&self) -> usize {
                 self.stride
             }
 
-            /// Where the memory is.
+            /// The device that holds the memory.
             pub fn device(&self) -> Device {
                 self.device
             }
 
-            /// Whether rows follow one another without a gap.
+            /// Whether the rows follow one another without gaps.
             pub(crate) fn is_contiguous(&self) -> bool {
                 self.stride == self.cols || self.rows <= 1
             }
@@ -98,25 +99,25 @@ macro_rules! shape_of_view {
             /// The rows in a range.
             ///
             /// # Panics
-            /// When the view has fewer.
+            /// When the view has fewer rows.
             pub fn row_range(self, rows: Range<usize>) -> Self {
                 self.check_rows(&rows);
                 Self { ptr: self.ptr.wrapping_add(rows.start * self.stride), rows: rows.len(), ..self }
             }
 
-            /// The columns in a range; the stride stays.
+            /// The columns in a range; the stride does not change.
             ///
             /// # Panics
-            /// When the view has fewer.
+            /// When the view has fewer columns.
             pub fn col_range(self, cols: Range<usize>) -> Self {
                 self.check_cols(&cols);
                 Self { ptr: self.ptr.wrapping_add(cols.start), cols: cols.len(), ..self }
             }
 
-            /// The same elements as `rows × cols`.
+            /// The same elements with the shape `[rows, cols]`.
             ///
             /// # Panics
-            /// When the view is not contiguous or the count differs.
+            /// When the view is not contiguous or the number of elements differs.
             pub fn reshape(self, rows: usize, cols: usize) -> Self {
                 assert!(
                     self.is_contiguous() && area(rows, cols) == self.rows * self.cols,
@@ -141,10 +142,10 @@ shape_of_view!(View);
 shape_of_view!(ViewMut);
 
 impl<'a, T: Element> View<'a, T> {
-    /// A matrix without gaps.
+    /// A matrix without gaps between its rows.
     ///
     /// # Safety
-    /// `ptr` must point at `rows × cols` initialised elements that nobody writes during `'a`.
+    /// `ptr` must point to `rows × cols` initialised elements that nobody writes during `'a`.
     pub(crate) unsafe fn new(ptr: *const T, rows: usize, cols: usize, device: Device) -> Self {
         Self { ptr, rows, cols, stride: cols, device, life: PhantomData }
     }
@@ -159,24 +160,25 @@ impl<'a, T: Element> View<'a, T> {
         unsafe { Self::new(values.as_ptr(), rows, cols, Device::Cpu) }
     }
 
-    /// The same view if `U` is the type that it already has. Code that is generic over a dtype skips a conversion so.
+    /// The same view, if `U` is the type that it already has. Code that is generic over a dtype uses this to skip a
+    /// conversion.
     pub fn same_type<U: Element>(self) -> Option<View<'a, U>> {
         let View { rows, cols, stride, device, .. } = self;
         (T::DTYPE == U::DTYPE).then(|| View { ptr: self.ptr.cast(), rows, cols, stride, device, life: PhantomData })
     }
 
-    /// A copy of the elements in host memory, row after row without gaps.
+    /// A copy of the elements in host memory, row by row without gaps.
     pub fn to_host(&self) -> Vec<T> {
         let mut values = vec![T::default(); self.rows * self.cols];
         self.copy_to_host(&mut values);
         values
     }
 
-    /// Copies the elements to host memory, row after row without gaps, once the work that was given to the device before
-    /// has finished.
+    /// Copies the elements to host memory, row by row without gaps. It first waits for the work that was given to the
+    /// device before.
     ///
     /// # Panics
-    /// When `values` does not hold exactly as many elements.
+    /// When `values` and the view differ in their number of elements.
     pub fn copy_to_host(&self, values: &mut [T]) {
         let len = self.rows * self.cols;
         assert_eq!(values.len(), len, "a copy of {}×{} to {} values", self.rows, self.cols, values.len());
@@ -205,17 +207,17 @@ impl<'a, T: Element> View<'a, T> {
         unsafe { std::slice::from_raw_parts(self.ptr.add(i * self.stride), self.cols) }
     }
 
-    /// The first element; element `(i, j)` is at `i * stride + j`.
+    /// Pointer to the first element. Element `(i, j)` is at `i * stride + j`.
     pub(crate) fn as_ptr(&self) -> *const T {
         self.ptr
     }
 }
 
 impl<'a, T: Element> ViewMut<'a, T> {
-    /// A matrix without gaps, for writing.
+    /// A matrix without gaps between its rows, for writing.
     ///
     /// # Safety
-    /// `ptr` must point at `rows × cols` initialised elements that nobody else uses during `'a`.
+    /// `ptr` must point to `rows × cols` initialised elements that nobody else uses during `'a`.
     pub(crate) unsafe fn new(ptr: *mut T, rows: usize, cols: usize, device: Device) -> Self {
         Self { ptr, rows, cols, stride: cols, device, life: PhantomData }
     }
@@ -248,7 +250,7 @@ impl<'a, T: Element> ViewMut<'a, T> {
         }
     }
 
-    /// Two disjoint views: rows before `at`, and from it.
+    /// Two disjoint views: the rows before `at`, and the rows from `at` on.
     ///
     /// # Panics
     /// When the view has fewer rows.
@@ -258,7 +260,7 @@ impl<'a, T: Element> ViewMut<'a, T> {
         (ViewMut { rows: at, ..self }, lower)
     }
 
-    /// Two disjoint views: columns before `at`, and from it.
+    /// Two disjoint views: the columns before `at`, and the columns from `at` on.
     ///
     /// # Panics
     /// When the view has fewer columns.
@@ -268,10 +270,10 @@ impl<'a, T: Element> ViewMut<'a, T> {
         (ViewMut { cols: at, ..self }, right)
     }
 
-    /// Overwrites the elements by those of host memory, row after row without gaps.
+    /// Overwrites the elements with those of host memory, row by row without gaps.
     ///
     /// # Panics
-    /// When `values` does not hold exactly as many elements.
+    /// When `values` and the view differ in their number of elements.
     pub fn copy_from_host(&mut self, values: &[T]) {
         let len = self.rows * self.cols;
         assert_eq!(values.len(), len, "a copy of {} values to {}×{}", values.len(), self.rows, self.cols);
@@ -288,7 +290,8 @@ impl<'a, T: Element> ViewMut<'a, T> {
         }
     }
 
-    /// The first element; element `(i, j)` is at `i * stride + j`. Tasks of one operation write disjoint elements.
+    /// Pointer to the first element. Element `(i, j)` is at `i * stride + j`. Tasks of one operation write disjoint
+    /// elements.
     pub(crate) fn as_mut_ptr(&self) -> *mut T {
         self.ptr
     }

@@ -1,12 +1,12 @@
-//! What Ferule makes of a model's files, for comparison with other programs; `bench/peers/formats.py` drives it.
+//! Shows how Ferule reads a model's files, for comparison with other programs; `bench/peers/formats.py` runs it.
 //!
 //!     formats encode MODEL            JSON strings on stdin, one a line → token ids, one list a line
 //!     formats render MODEL            chats on stdin (messages, tools, add_generation_prompt, variables) → JSON strings
 //!     formats tensors MODEL FILE      every tensor in the order of its name, as little-endian f32, into FILE
 //!     formats train SIZE FOLDER       JSON strings on stdin → a tokenizer of SIZE tokens
 //!
-//! MODEL is a Hugging Face folder (a tokenizer alone will do for the first two) or a GGUF file. A chat that the
-//! template refuses gives `null`.
+//! MODEL is a Hugging Face folder (for the first two, a tokenizer is enough) or a GGUF file. A chat that the template
+//! refuses gives `null`.
 
 use lm::checkpoint::{self, gguf};
 use lm::template::{Chat, ChatTemplate};

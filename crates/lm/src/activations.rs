@@ -1,39 +1,40 @@
-//! What forward leaves behind for backward.
+//! What the forward pass leaves for the backward pass.
 //!
-//! In training the residual stream before every layer is kept. The inside of a layer is kept for every layer, or for one
-//! at a time and computed again on the way back; the gradients are the same bits, since the same operations run again on
-//! the same values. Without training one residual and one inside serve all layers in turn: scoring and generation.
+//! In training, the residual stream before every layer is kept. The inner activations are kept for every layer, or for
+//! one layer at a time and computed again during backward. Both ways give gradients with the same bits, because the
+//! same operations run on the same values. Scoring and text generation need no backward: one residual buffer and one
+//! set of inner activations serve all layers in turn.
 
 use kernels::{Buffer, Device, Real, View};
 
 use crate::config::Config;
 use crate::layer::LayerActivations;
 
-/// How much of forward is kept.
+/// How much of the forward pass is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// Every layer's inside: fastest.
+    /// The inner activations of every layer: fastest.
     Everything,
-    /// The residual before every layer. Backward computes the insides again: one more forward of the layers, for a
-    /// fraction of the memory.
+    /// The residual before every layer. Backward computes the inner activations again. This costs one more forward pass
+    /// of the layers and takes a fraction of the memory.
     Residuals,
-    /// Nothing that backward would need: scoring and generation.
+    /// Nothing that backward would need: for scoring and text generation.
     Nothing,
 }
 
-/// Memory of one forward over at most `capacity` tokens.
+/// Memory of one forward pass over at most `capacity` tokens.
 pub struct Activations<T: Real> {
     pub(crate) capacity: usize,
     pub(crate) keep: Keep,
-    /// Number of tokens of the last forward.
+    /// Number of tokens of the last forward pass.
     pub(crate) tokens: usize,
-    /// Whether backward has used that forward up: it turns some activations into their own gradients.
+    /// Whether backward has used this forward pass: it overwrites some activations with their gradients.
     pub(crate) used_up: bool,
-    /// `[N, C]` before each layer, and after the last.
+    /// `[N, C]` before each layer, and after the last one.
     pub(crate) residual: Vec<Buffer<f32>>,
     pub(crate) layers: Vec<LayerActivations<T>>,
     pub(crate) final_rstd: Buffer<f32>,
-    /// `[N, C]`, what the head reads.
+    /// `[N, C]`, the rows that the head reads.
     pub(crate) hidden: Buffer<T>,
     pub(crate) token_ids: Buffer<u32>,
     pub(crate) positions: Buffer<u32>,
@@ -59,17 +60,17 @@ impl<T: Real> Activations<T> {
         }
     }
 
-    /// The most tokens it has room for.
+    /// The most tokens for which there is memory.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Tokens of the last forward, `N`.
+    /// Number of tokens of the last forward pass, `N`.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// How much is kept.
+    /// How much of the forward pass is kept.
     pub fn keep(&self) -> Keep {
         self.keep
     }
@@ -79,16 +80,17 @@ impl<T: Real> Activations<T> {
         self.hidden.matrix(self.tokens, config.hidden_size)
     }
 
-    /// The tap: `[N, C]`, the residual stream before layer `layer`, or after the last for `layer` = number of layers.
+    /// A *tap*: `[N, C]`, the residual stream before layer `layer`, or after the last layer if `layer` is the number of
+    /// layers.
     ///
     /// # Panics
-    /// When residuals were not kept.
+    /// When the residuals were not kept.
     pub fn residual(&self, config: &Config, layer: usize) -> View<'_, f32> {
         assert!(self.keep != Keep::Nothing, "taps need the residuals kept");
         self.residual[layer].matrix(self.tokens, config.hidden_size)
     }
 
-    /// Bytes of memory.
+    /// Size in bytes.
     pub fn size_bytes(&self) -> usize {
         let insides: usize = self.layers.iter().map(LayerActivations::size_bytes).sum();
         let residuals: usize = self.residual.iter().map(Buffer::size_bytes).sum();
@@ -98,12 +100,12 @@ impl<T: Real> Activations<T> {
 }
 
 impl Keep {
-    /// Which residual buffer holds the stream before a layer.
+    /// Index of the residual buffer that holds the stream before a layer.
     pub(crate) fn residual_before(self, layer: usize) -> usize {
         if self == Keep::Nothing { 0 } else { layer }
     }
 
-    /// Which buffers hold the inside of a layer.
+    /// Index of the buffers that hold the inner activations of a layer.
     pub(crate) fn inside_of(self, layer: usize) -> usize {
         if self == Keep::Everything { layer } else { 0 }
     }

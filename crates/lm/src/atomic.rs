@@ -1,7 +1,7 @@
-//! Files that are there whole or not at all.
+//! Writes files completely or not at all.
 //!
-//! A file is written under a temporary name in the folder of its final place, flushed to the disk, and renamed. A reader
-//! sees the old file or the new one and never half of it, also after a power cut.
+//! A file is written under a temporary name in its final folder, flushed to disk, and renamed. A reader sees the old
+//! file or the new one, but never half of it, even after a power cut.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -11,12 +11,12 @@ use tempfile::NamedTempFile;
 
 use crate::error::FormatError;
 
-/// Lets `write` fill a file that then takes the place of `path`.
+/// Calls `write` to fill a file, which then replaces `path`.
 ///
 /// On failure the temporary file is removed, and `path` is left as it was.
 ///
 /// # Errors
-/// [`FormatError::Io`], with `path`.
+/// [`FormatError::Io`], which names `path`.
 pub(crate) fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> std::io::Result<()>,
@@ -36,7 +36,7 @@ pub(crate) fn write_atomically(
     replace().map_err(FormatError::io(path, "write"))
 }
 
-/// A temporary file with the rights of any new file; by default only its owner could read it.
+/// Creates a temporary file with the permissions of any new file. By default only its owner could read it.
 fn create(folder: &Path) -> std::io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.suffix(".partial");
@@ -48,7 +48,7 @@ fn create(folder: &Path) -> std::io::Result<NamedTempFile> {
     builder.tempfile_in(folder)
 }
 
-/// Makes a rename in the folder survive a power cut. Windows has no such call, and orders renames by itself.
+/// Makes a rename in the folder survive a power cut. Windows has no such call; it keeps renames in order by itself.
 fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }

@@ -1,11 +1,13 @@
-//! The decoder's backward pass: `forward.rs` from its last line to its first, written by hand.
+//! The decoder's backward pass, written by hand: the lines of `forward.rs` in reverse order.
 //!
-//! Gradients of weights are **accumulated** into what [`Gradients`] names. Gradients of activations are overwritten, and
-//! flow through one f32 buffer that starts as the gradient of the last residual and ends as that of the embedding's
-//! rows. Sums over rows run in increasing row order, so that gradients do not depend on the number of threads, and rows
-//! that are cut into consecutive micro-batches sum in the same order as uncut.
+//! Gradients of weights are **accumulated** into the arrays that [`Gradients`] names. Gradients of activations are
+//! overwritten. They flow through one f32 buffer, which starts as the gradient of the last residual and ends as the
+//! gradient of the embedding's rows. Sums over rows run in order of increasing row. So gradients do not depend on the
+//! number of threads, and a batch that is cut into consecutive micro-batches is summed in the same order as the whole
+//! batch.
 //!
-//! Read next: `layer/mod.rs` (the backward of a layer), then `head.rs`, where the gradient of the hidden rows comes from.
+//! Read next: `layer/mod.rs` (the backward pass of a layer), then `head.rs`, which computes the gradient of the hidden
+//! rows.
 
 use kernels::gemm::matmul_transposed_a;
 use kernels::ops::elementwise::{add, zero};
@@ -23,24 +25,25 @@ use crate::table::GroupId;
 
 pub use crate::layer::BackwardBuffers;
 
-/// A gradient that enters at a tap: `[N, C]`, of the residual stream before layer `layer`.
+/// A gradient that is added to the residual stream before layer `layer`, at a *tap* (see [`Activations::residual`]).
 pub struct TapGradient<'a> {
-    /// As in [`Activations::residual`].
+    /// Index of the layer, as in [`Activations::residual`].
     pub layer: usize,
-    /// `[N, C]`, added to the gradient that comes from above.
+    /// `[N, C]`, added to the gradient that comes from the layers above.
     pub gradient: View<'a, f32>,
 }
 
-/// The weights whose gradients are wanted.
+/// The weights whose gradients are computed.
 pub enum Gradients<'a, T: Real> {
-    /// Every weight's.
+    /// All weights of the model.
     Weights(Weights<ViewMut<'a, f32>>),
-    /// Those of adapters, laid out as they are.
+    /// Only those of adapters; the arena has the adapters' layout.
     Adapters(&'a mut Adapters<T>, &'a mut Arena),
 }
 
 impl<T: Real> Gradients<'_, T> {
-    /// Where the head's gradient goes, if it learns: to the embedding where the two are tied.
+    /// Where the head's gradient is accumulated, if the head is trained: in the embedding's gradient if the two are
+    /// tied.
     pub fn head(&mut self) -> Option<ViewMut<'_, f32>> {
         match self {
             Gradients::Weights(weights) => weights.head_mut().map(ViewMut::reborrow),
@@ -74,12 +77,12 @@ impl<T: Real> WeightGradients<T> for Gradients<'_, T> {
     }
 }
 
-/// Takes `d_hidden` (`[N, C]`, the gradient of the rows that the head read) back to the embedding, accumulating into
-/// `gradients`. It uses some of the activations as its own memory, so that a forward serves one backward.
+/// Propagates `d_hidden` (`[N, C]`, the gradient of the rows that the head read) back to the embedding, and accumulates
+/// into `gradients`. It overwrites some of the activations, so one forward serves only one backward.
 ///
 /// # Panics
-/// When the activations hold another batch's forward, none, or one that backward has used up, or the model was built for
-/// inference.
+/// When the activations hold no forward pass, one of another batch, or one that backward has used already; or when the
+/// model was built for inference.
 pub fn backward<T: Real>(
     queue: &Queue,
     model: &Model<T>,

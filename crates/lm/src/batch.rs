@@ -1,21 +1,22 @@
-//! What a step works on: packed tokens, and the segments that they belong to.
+//! The data of one step: the tokens of packed sequences, and the segments that divide them. (Packed *weights* are
+//! something else; see `packed.rs`.)
 //!
-//! Segments follow one another without padding. A segment with a parent continues it: its tokens see the whole chain of
-//! parents, and causally their own segment. So the completions of a group share one prompt, in training as in sampling.
+//! Segments follow one another without padding. A segment with a parent continues it: its tokens see all tokens of the
+//! chain of parents, and, causally, those of their own segment. So the completions of a group share one prompt, in
+//! training as in sampling.
 //!
 //! ```text
-//! tokens    p p p p | q a a a | q b b          segment 0: a prompt without its last token q
-//! parent       –    |    0    |   0            segments 1 and 2: q and a completion each
-//! position  0 1 2 3 | 4 5 6 7 | 4 5 6
+//! tokens p p p p | q a a a | q b b segment 0: a prompt without its last token q parent – | 0 | 0 segments 1 and 2: q
+//! and one completion each position 0 1 2 3 | 4 5 6 7 | 4 5 6
 //! ```
 //!
-//! **Alignment.** `x[t]` of every per-token array is about `tokens[t]`. The log-probability of `tokens[t]` comes from
-//! hidden row `t − 1`, so a segment's first token is never a target. For this reason a completion's segment begins with
-//! the last token of its prompt, and the parent holds the prompt without it.
+//! **Alignment.** `x[t]` of every per-token array belongs to `tokens[t]`. The log-probability of `tokens[t]` comes from
+//! hidden row `t − 1`, so the first token of a segment is never a target. For this reason a completion's segment begins
+//! with the last token of its prompt, and the parent holds the prompt without that token.
 
 pub use kernels::ops::attention::Segment;
 
-/// `N` packed tokens.
+/// The `N` tokens of some packed sequences.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     tokens: Vec<u32>,
@@ -44,18 +45,19 @@ impl Batch {
         self.segments.len() - 1
     }
 
-    /// Tokens from the root of segment `index`'s chain to the segment's end, which is the position after its last token.
+    /// Number of tokens from the root of segment `index`'s chain to the segment's end. It is the position after its
+    /// last token.
     pub fn depth(&self, index: usize) -> usize {
         let segment = &self.segments[index];
         self.positions[segment.start] as usize + segment.len
     }
 
-    /// Number of packed tokens, `N`.
+    /// Number of tokens, `N`.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Whether it holds no token.
+    /// Whether it holds no tokens.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
@@ -75,7 +77,7 @@ impl Batch {
         &self.segments
     }
 
-    /// Number of pairs of a token and a token that it sees, itself included.
+    /// Number of pairs of a token and a token that it sees. A token sees itself.
     pub fn attention_pairs(&self) -> usize {
         self.positions.iter().map(|&position| position as usize + 1).sum()
     }

@@ -1,16 +1,16 @@
-//! What shape a model has: [`Config`], with the field names of Hugging Face's `config.json`.
+//! The shape of a model: [`Config`], with the field names of Hugging Face's `config.json`.
 //!
-//! One decoder serves four families. The differences between them become a few properties of the configuration
-//! ([`Config::layer_types`], [`Config::qkv_bias`], [`Config::qk_norm`], [`Config::rotary_frequencies`]), so that the
-//! code that computes never asks for a family's name.
+//! One decoder serves four families. The differences between them are a few properties of the configuration
+//! ([`Config::layer_types`], [`Config::qkv_bias`], [`Config::qk_norm`], [`Config::rotary_frequencies`]). So the code
+//! that computes never asks for the name of a family.
 //!
-//! A `Config` is valid: heads divide, sizes are sane, and a field that would change the arithmetic is either computed
-//! or refused. Refused are a sliding window shorter than the context, a bias on the output projection, and a rotary
-//! scaling that is not known.
+//! A `Config` is valid: heads divide, sizes are reasonable, and a field that would change the arithmetic is either
+//! implemented or refused. It refuses a sliding window shorter than the context, a bias on the output projection, and
+//! an unknown rotary scaling.
 //!
-//! Reading a configuration never touches the weights. Two things depart from `transformers`: where its versions differ
-//! in a default, version 5's is used; and a missing `bos_token_id` or `eos_token_id` means that there is none, not 1
-//! or 2.
+//! Reading a configuration never reads the weights. There are two differences from `transformers`. If its versions
+//! differ in a default, version 5's is used. And a missing `bos_token_id` or `eos_token_id` means that there is no such
+//! token, instead of 1 or 2.
 //!
 //! Read next: `config/json.rs` (reading `config.json`), `config/validate.rs` (what is refused), `config/shape.rs`
 //! (models that start from random weights), then [`crate::checkpoint`].
@@ -26,10 +26,10 @@ use std::path::Path;
 
 use crate::error::FormatError;
 
-/// More layers than any model has.
+/// An upper bound on the number of layers, above that of any model.
 const MOST_LAYERS: usize = 1 << 10;
 
-/// A family of decoders: which optional tensors a layer has.
+/// A family of decoders. It says which optional tensors a layer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// Llama 2 and 3, SmolLM2, DeepSeek-R1-Distill-Llama: the plain decoder.
@@ -67,15 +67,15 @@ impl Family {
     }
 }
 
-/// The kind of a layer: how its tokens see one another. Names are Hugging Face's.
+/// The kind of a layer: which tokens a token sees. Names are Hugging Face's.
 ///
-/// To add a kind, add a variant here, a file beside `layer/attention.rs`, and its place in `layer/mod.rs`.
+/// To add a kind, add a variant here, a file beside `layer/attention.rs`, and its arms in `layer/mod.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LayerType {
     /// Causal attention over the whole sequence.
     FullAttention,
-    /// Causal attention over the last [`Config::sliding_window`] tokens. A valid configuration has it only where the
-    /// window covers the whole context, so that it computes what [`LayerType::FullAttention`] does.
+    /// Causal attention over the last [`Config::sliding_window`] tokens. A valid configuration has it only if the
+    /// window covers the whole context, so it computes the same as [`LayerType::FullAttention`].
     SlidingAttention,
 }
 
@@ -83,7 +83,7 @@ impl LayerType {
     /// All kinds, in the order in which messages list them.
     pub const ALL: [LayerType; 2] = [LayerType::FullAttention, LayerType::SlidingAttention];
 
-    /// Full attention in each of `count` layers. More layers than any model has are left out: [`Config::validate`]
+    /// Full attention in each of `count` layers. Layers beyond the upper bound are left out: [`Config::validate`]
     /// refuses such a count before it looks at the kinds.
     pub(crate) fn full(count: usize) -> Vec<LayerType> {
         vec![LayerType::FullAttention; count.min(MOST_LAYERS)]
@@ -98,21 +98,21 @@ impl LayerType {
     }
 }
 
-/// How rotary frequencies are stretched for contexts longer than those of the first training.
+/// How rotary frequencies are scaled for contexts longer than those of the first training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RopeScaling {
-    /// Every frequency divided by `factor` (position interpolation, arXiv 2306.15595).
+    /// Every frequency is divided by `factor` (position interpolation: Chen et al. 2023, arXiv 2306.15595).
     Linear {
-        /// By how much positions are compressed.
+        /// The factor by which positions are compressed.
         factor: f64,
     },
-    /// Llama 3.1's: low frequencies divided by `factor`, high ones kept, those between blended.
+    /// Llama 3.1's scaling: low frequencies are divided by `factor`, high ones are kept, and those between are blended.
     Llama3 {
-        /// By how much the lowest frequencies are divided.
+        /// The divisor of the lowest frequencies.
         factor: f64,
         /// Wavelengths above `original_max_position_embeddings / low_freq_factor` are fully scaled.
         low_freq_factor: f64,
-        /// Wavelengths below `original_max_position_embeddings / high_freq_factor` are left alone.
+        /// Wavelengths below `original_max_position_embeddings / high_freq_factor` are not scaled.
         high_freq_factor: f64,
         /// The context of the first training, in tokens.
         original_max_position_embeddings: usize,
@@ -133,7 +133,8 @@ pub struct Config {
     pub num_hidden_layers: usize,
     /// The kind of each layer, first to last.
     pub layer_types: Vec<LayerType>,
-    /// Tokens that a [`LayerType::SlidingAttention`] layer sees, the row's own included; none without such a layer.
+    /// Number of tokens that a [`LayerType::SlidingAttention`] layer sees, including the row's own; `None` without such
+    /// a layer.
     pub sliding_window: Option<usize>,
     /// Number H of query heads.
     pub num_attention_heads: usize,
@@ -151,15 +152,15 @@ pub struct Config {
     pub rms_norm_eps: f64,
     /// Base of the rotary embedding's wavelengths.
     pub rope_theta: f64,
-    /// Stretching of the rotary embedding, if any.
+    /// Scaling of the rotary embedding, if any.
     pub rope_scaling: Option<RopeScaling>,
-    /// Whether the head is the embedding, transposed.
+    /// Whether the head uses the embedding's weights, transposed.
     pub tie_word_embeddings: bool,
     /// Token that begins a text, if the model has one.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text; empty when the configuration names none.
     pub eos_token_id: Vec<u32>,
-    /// Token with which other programs fill up batches; Ferule never pads.
+    /// The token that other programs use to fill up batches; Ferule never pads.
     pub pad_token_id: Option<u32>,
     /// Standard deviation of random initial weights.
     pub initializer_range: f64,
@@ -169,7 +170,7 @@ impl Config {
     /// Reads and validates a `config.json`.
     ///
     /// # Errors
-    /// [`FormatError::Io`], or what [`Config::from_json`] refuses.
+    /// [`FormatError::Io`], and those of [`Config::from_json`].
     pub fn read(path: &Path) -> Result<Self, FormatError> {
         let text = std::fs::read_to_string(path).map_err(FormatError::io(path, "read"))?;
         Self::from_json(&text, path)
@@ -180,7 +181,7 @@ impl Config {
         self.model_type == Family::Qwen2
     }
 
-    /// Whether each query and key head passes an RMSNorm before the rotary embedding.
+    /// Whether each query and key head goes through an RMSNorm before the rotary embedding.
     pub fn qk_norm(&self) -> bool {
         self.model_type == Family::Qwen3
     }
@@ -190,7 +191,7 @@ impl Config {
         self.num_attention_heads * self.head_dim
     }
 
-    /// Width of all key heads together, K × D; the values' likewise.
+    /// Width of all key heads together, K × D; the same for the values.
     pub fn key_value_size(&self) -> usize {
         self.num_key_value_heads * self.head_dim
     }
@@ -202,7 +203,7 @@ impl Config {
 
     /// Rotary frequencies in radians per position, `[D/2]`, after scaling, in f64.
     ///
-    /// Dimension `i` of a head turns together with dimension `i + D/2` (Hugging Face's half-split layout).
+    /// Dimension `i` of a head rotates together with dimension `i + D/2` (Hugging Face's half-split layout).
     ///
     /// # Source
     /// Su et al. 2021, arXiv 2104.09864; the Llama 3.1 blend as `transformers` computes it (`rope_type = "llama3"`).

@@ -7,11 +7,13 @@
 //! hidden = rmsnorm(x)
 //! ```
 //!
-//! [`forward`] takes a packed batch, as training and scoring do; a generation's step (`generate/decode.rs`) runs the
-//! same pass over its cache. The logits are not made here: the head reads `hidden` by blocks of rows (`head.rs`).
+//! [`forward`] takes a batch of packed sequences; training and scoring use it. A step of text generation
+//! (`generate/decode.rs`) runs the same pass over its cache. This file does not compute the logits: the head computes
+//! them from `hidden`, by blocks of rows (`head.rs`).
 //!
-//! The values of a row depend on its own sequence alone, bit for bit, and not on the batch around it: every operation
-//! works by rows, and attention by sequences (`kernels`, "Canonical arithmetic").
+//! The values of a row depend only on the tokens of its own sequence, bit for bit. They do not depend on the other rows
+//! of the batch: attention works within sequences, and every other operation within rows (`kernels`, "Canonical
+//! arithmetic").
 //!
 //! Read next: `layer/mod.rs` (the layers), then `backward.rs`.
 
@@ -24,10 +26,11 @@ use crate::batch::Batch;
 use crate::layer::Context;
 use crate::model::Model;
 
-/// Runs the decoder over `batch` and leaves the hidden rows, and what backward needs, in `activations`.
+/// Runs the decoder over `batch`. It leaves the hidden rows `[N, C]`, and what backward needs, in `activations`.
 ///
 /// # Panics
-/// When the batch exceeds the activations' capacity or the model's reserved context, or a token id the vocabulary.
+/// When the batch exceeds the activations' capacity or the model's reserved context, or a token id exceeds the
+/// vocabulary.
 pub fn forward<T: Real>(
     queue: &Queue,
     model: &Model<T>,
@@ -48,7 +51,8 @@ pub(crate) struct Rows<'a> {
     pub positions: &'a [u32],
 }
 
-/// Runs rows through the decoder, wherever attention finds their context. The result is as [`forward`] leaves it.
+/// Runs rows through the decoder, over packed sequences or over a cache, as `context` says. The result is left in
+/// `activations`, as [`forward`] leaves it.
 pub(crate) fn run<T: Real>(
     queue: &Queue,
     model: &Model<T>,

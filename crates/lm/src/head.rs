@@ -1,18 +1,19 @@
-//! The vocabulary head, which works through blocks of rows.
+//! The vocabulary head. It works through blocks of rows.
 //!
-//! The logits of a block, a few hundred rows with their whole vocabulary, are made, read and overwritten by the next. So
-//! the `N × V` logits are never held, and every divergence is exact. Only the rows that are asked for are computed.
-//! There are two phases:
+//! A block is a few hundred rows with their logits over the whole vocabulary. The next block overwrites them. So the
+//! `N × V` logits are never stored as a whole, and yet every divergence is exact, over all V tokens. Only the rows that
+//! the caller asks for are computed. There are two phases:
 //!
 //! 1. [`statistics`]: log-probability of the target, log-sum-exp, entropy.
-//! 2. [`backward`]: the gradient, from one coefficient a row, `d loss / d logprob`, and from soft targets if there are
-//!    any.
+//! 2. [`backward`]: the gradient, from one coefficient per row, `d loss / d logprob`, and from soft targets if there
+//!    are any.
 //!
-//! If a row's coefficient depends on that row alone, `backward` does both phases at once: it gives each row's statistics
-//! to the caller's function, which returns the coefficient. If it depends on other rows, as a sequence-level ratio does,
-//! the caller runs `statistics` first. [`top_k`] reads the most likely tokens, for a teacher that is stored.
+//! If a row's coefficient depends only on that row, `backward` does both phases at once: it passes each row's
+//! statistics to the caller's function, which returns the coefficient. If it depends on other rows, as a sequence-level
+//! ratio does, the caller runs `statistics` first. [`top_k`] returns the most likely tokens, for a teacher whose
+//! outputs are stored.
 //!
-//! The head knows no algorithm. The temperature divides the logits, in sampling as here.
+//! The head knows no learning algorithm. The temperature divides the logits, here as in sampling.
 
 use std::ops::Range;
 
@@ -28,26 +29,26 @@ use crate::config::Config;
 use crate::model::Model;
 use crate::operand::Operand;
 
-/// Logits in a block, about, whatever the vocabulary.
+/// Number of logits in a block, approximately, for any vocabulary.
 const LOGITS_PER_BLOCK: usize = 1 << 21;
-/// The most rows in a block, however small the vocabulary.
+/// The most rows in a block, for a small vocabulary.
 const MAX_ROWS_PER_BLOCK: usize = 512;
-/// The fewest rows in a block, however large the vocabulary.
+/// The fewest rows in a block, for a large vocabulary.
 const MIN_ROWS_PER_BLOCK: usize = 16;
 
-/// The rows that are asked for: `R` target tokens, and the hidden rows that predict them.
+/// The rows that the caller asks for: `R` target tokens, and the hidden rows that predict them.
 #[derive(Clone, Debug, Default)]
 pub struct Targets {
-    /// `[R]` index `t` of the target in the packed batch, increasing.
+    /// `[R]` index `t` of the target in the batch, increasing.
     pub tokens: Vec<u32>,
-    /// `[R]` the hidden row that predicts it, `t − 1`.
+    /// `[R]` index of the hidden row that predicts it, `t − 1`.
     pub hidden_rows: Vec<u32>,
-    /// `[R]` its token id.
+    /// `[R]` token id of the target.
     pub ids: Vec<u32>,
 }
 
 impl Targets {
-    /// The tokens `t` of a batch for which `wanted(t)` holds. A segment's first token is never among them.
+    /// The tokens `t` of a batch for which `wanted(t)` holds. The first token of a segment is never among them.
     pub fn of(batch: &Batch, wanted: impl Fn(usize) -> bool) -> Targets {
         let mut targets = Targets::default();
         for segment in batch.segments() {
@@ -60,27 +61,27 @@ impl Targets {
         targets
     }
 
-    /// Number of rows, `R`.
+    /// Number of target rows, `R`.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether no row is asked for.
+    /// Whether there is no target row.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 }
 
-/// Statistics of each row, all `[R]`, in nats, at the temperature that was asked for.
+/// Statistics of each target row, all `[R]`, in nats, at the temperature of the call.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RowStatistics {
     /// Log-probability of the target.
     pub logprob: Vec<f32>,
-    /// Log-sum-exp of the logits over the temperature.
+    /// Log-sum-exp of the logits divided by the temperature.
     pub logsumexp: Vec<f32>,
-    /// Entropy of the distribution.
+    /// Entropy of the row's distribution.
     pub entropy: Vec<f32>,
-    /// Divergence from the soft targets; zeros where there are none.
+    /// Divergence from the soft targets; zero if there are none.
     pub divergence: Vec<f32>,
 }
 
@@ -91,11 +92,12 @@ impl RowStatistics {
     }
 }
 
-/// A distribution that each row's own should come near to, beside the target or in its place.
+/// Soft targets: a distribution that each row's own distribution is trained to approach, in addition to the target
+/// token or instead of it.
 pub struct Soft<'a, T: Real> {
     /// Where the distribution comes from.
     pub source: SoftSource<'a, T>,
-    /// Divides the logits of both sides in the divergence.
+    /// The temperature of the divergence; it divides the logits of both distributions.
     pub temperature: f32,
     /// `[R]` weight of each row's divergence in the loss.
     pub weight: &'a [f32],
@@ -104,16 +106,17 @@ pub struct Soft<'a, T: Real> {
 /// Where soft targets come from.
 pub enum SoftSource<'a, T: Real> {
     /// A local teacher. Its head is applied to its hidden rows of the same batch (`[N, C of the teacher]`), block by
-    /// block, so that the divergence is exact.
+    /// block, so the divergence is exact.
     Teacher {
         /// The teacher.
         model: &'a Model<T>,
         /// Its hidden rows.
         hidden: View<'a, T>,
-        /// Which divergence.
+        /// The kind of divergence.
         divergence: Divergence,
     },
-    /// A stored teacher's most likely tokens, with the rest of the mass as one bucket. The divergence is the forward KL.
+    /// The most likely tokens of a stored teacher. All other tokens form one bucket with the rest of the probability.
+    /// The divergence is the forward KL.
     TopK {
         /// `[R, k]` token ids.
         ids: View<'a, u32>,
@@ -122,24 +125,24 @@ pub enum SoftSource<'a, T: Real> {
     },
 }
 
-/// Memory of the head, for blocks of rows.
+/// Memory of the head for one block of rows.
 pub struct HeadBuffers<T: Real> {
     rows_per_block: usize,
     gathered: Buffer<T>,
     logits: Buffer<f32>,
     logits_teacher: Buffer<f32>,
     gathered_teacher: Buffer<T>,
-    /// The gradient as products read it, if there are no soft targets.
+    /// The gradient of the logits in the dtype of products; used if there are no soft targets.
     d_logits: Buffer<T>,
-    /// The gradient with that of soft targets added, and the operand that products read in its place.
+    /// The same gradient in f32, to which the gradient of soft targets is added; and the copy of it that products read.
     d_logits_sum: Buffer<f32>,
     d_operand: Operand<T>,
     d_rows: Buffer<f32>,
 }
 
 impl<T: Real> HeadBuffers<T> {
-    /// Memory for one block of rows of `config`'s vocabulary. That for backward, soft targets and a local teacher is made
-    /// when it is first needed.
+    /// Memory for one block of rows with `config`'s vocabulary. The memory for backward, for soft targets and for a
+    /// local teacher is allocated when it is first needed.
     pub fn new(device: Device, config: &Config) -> Self {
         let fitting = (LOGITS_PER_BLOCK / config.vocab_size).clamp(MIN_ROWS_PER_BLOCK, MAX_ROWS_PER_BLOCK);
         let rows = fitting / 16 * 16;
@@ -173,7 +176,7 @@ impl<T: Real> HeadBuffers<T> {
         }
     }
 
-    /// Bytes of memory.
+    /// Size in bytes.
     pub fn size_bytes(&self) -> usize {
         self.gathered.size_bytes()
             + self.gathered_teacher.size_bytes()
@@ -186,12 +189,12 @@ impl<T: Real> HeadBuffers<T> {
     }
 }
 
-/// Phase one: the statistics of the rows that are asked for.
+/// Phase one: the statistics of the target rows.
 ///
 /// # Shapes and units
-/// * `hidden`: `[N, C]`, of a forward over the batch that the targets were taken from.
+/// * `hidden`: `[N, C]`, from a forward pass over the batch from which the targets were taken.
 /// * `temperature` divides the logits.
-/// * returns `[R]` each, in nats; the divergences are zero.
+/// * returns four arrays `[R]`, in nats; the divergences are zero.
 pub fn statistics<T: Real>(
     queue: &Queue,
     model: &Model<T>,
@@ -215,7 +218,7 @@ pub fn statistics<T: Real>(
     statistics
 }
 
-/// The `k` most likely tokens at each row that is asked for, most likely first, with their log-probabilities.
+/// The `k` most likely tokens at each target row, most likely first, with their log-probabilities.
 ///
 /// # Shapes and units
 /// * `hidden`: `[N, C]`; `k` ≤ V; `temperature` divides the logits.
@@ -264,7 +267,7 @@ fn logits_of<T: Real>(
     matmul(queue, gathered.matrix(count, width), model.head(), Epilogue::default(), logits);
 }
 
-/// Writes a block's statistics; returns its log-sum-exps, which the gradient reads.
+/// Writes a block's statistics. Returns its log-sum-exps, which the gradient needs.
 fn block_statistics<T: Real>(
     queue: &Queue,
     model: &Model<T>,
@@ -295,13 +298,15 @@ fn block_statistics<T: Real>(
 ///
 /// # Shapes and units
 /// * `hidden`: `[N, C]`.
-/// * `coefficient(r, logprob, entropy)`: `d loss / d logprob` of row `r`, −weight for cross-entropy.
+/// * `coefficient(r, logprob, entropy)`: returns `d loss / d logprob` of row `r`; for cross-entropy it is minus the
+///   weight.
 /// * `d_hidden`: `[N, C]`, **accumulated**.
-/// * `d_head`: `[V, C]`, **accumulated**; the embedding's when the two are tied, none for a head that does not learn.
-/// * returns the rows' statistics in nats, the divergences without their weights.
+/// * `d_head`: `[V, C]`, **accumulated**. It is the embedding's gradient if the two are tied, and `None` if the head is
+///   not trained.
+/// * returns the rows' statistics in nats; the divergences are not multiplied by their weights.
 ///
 /// # Panics
-/// When the model was built for inference, or a local teacher has another vocabulary.
+/// When the model was built for inference, or a local teacher has a vocabulary of another size.
 pub fn backward<T: Real>(
     queue: &Queue,
     model: &Model<T>,

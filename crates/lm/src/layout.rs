@@ -1,7 +1,7 @@
-//! The tensors of a whole decoder: [`Layout`], the one table that everything about weights derives from.
+//! The tensors of a whole decoder: [`Layout`], the one table from which everything about weights is derived.
 //!
-//! The order is embedding, layers, final norm and, when it is not tied to the embedding, the head. What a layer holds is
-//! declared by its blocks (`layer/attention.rs`, `layer/mlp.rs`).
+//! The order is: embedding, layers, final norm, and the head if it is not tied to the embedding. The blocks of a layer
+//! declare the layer's tensors (`layer/attention.rs`, `layer/mlp.rs`).
 //!
 //! Read next: `params.rs` (arenas laid out by the table), then [`crate::checkpoint`] (filling the tensors from a file).
 
@@ -9,10 +9,10 @@ use crate::config::Config;
 use crate::layer::Layer;
 use crate::table::{GroupId, Table, TensorRole, TensorSpec};
 
-/// Name of the head. Some releases store a copy of it beside the embedding that it is tied to.
+/// Name of the head. Some releases store a copy of it although it is tied to the embedding.
 pub(crate) const HEAD: &str = "lm_head.weight";
 
-/// A decoder's table, and where each part of the decoder finds its operands in it.
+/// A decoder's table of tensors, and where each part of the decoder finds its operands in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub table: Table,
@@ -20,9 +20,9 @@ pub(crate) struct Layout {
     pub embedding: GroupId,
     /// The layers, in order.
     pub layers: Vec<Layer>,
-    /// RMSNorm before the head `[C]`.
+    /// Scale of the RMSNorm before the head, `[C]`.
     pub final_norm: GroupId,
-    /// The head `[V, C]`; the embedding when the two are tied.
+    /// The head `[V, C]`; it is the embedding's group if the two are tied.
     pub head: GroupId,
 }
 
@@ -57,7 +57,7 @@ impl Config {
         Layout::of(self).table.into_specs()
     }
 
-    /// Number of parameters; a tied head is not counted twice.
+    /// Number of parameters. A tied head is counted once, with the embedding.
     pub fn parameters(&self) -> usize {
         Layout::of(self).table.len()
     }

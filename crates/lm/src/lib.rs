@@ -1,10 +1,11 @@
-//! What a language model is: its configuration and weights, forward and backward, the head, the optimiser, its files on
-//! disk, and how it generates.
+//! A language model: its configuration and weights, forward and backward pass, head, optimiser, file formats, and text
+//! generation.
 //!
-//! Nothing here knows a learning algorithm. It depends on the kernels alone.
+//! Nothing here knows a learning algorithm. The crate depends only on `kernels`.
 //!
-//! Read in this order: [`config`], `layout.rs` (the table of tensors), [`params`] (weights in f32), [`model`] (weights as
-//! products read them), [`mod@forward`], `layer/mod.rs` (the layers), [`mod@backward`], [`head`], [`mod@generate`].
+//! Read in this order: [`config`], `layout.rs` (the table of tensors), [`params`] (weights in f32), [`model`] (weights
+//! in the form that products read), [`mod@forward`], `layer/mod.rs` (the layers), [`mod@backward`], [`head`],
+//! [`mod@generate`].
 #![forbid(unsafe_code)]
 
 pub mod activations;

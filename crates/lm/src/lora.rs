@@ -1,17 +1,19 @@
-//! Low-rank adapters (LoRA): a frozen matrix `W` acts as `W + s·B·A`, and only `A` and `B` learn.
+//! Low-rank adapters (LoRA): a frozen matrix `W` acts as `W + s·B·A`, and only `A` and `B` are trained.
 //!
-//! Every matrix of every layer has a pair: `A` is `[r, in]`, `B` is `[out, r]`, and `s = alpha / r`. Embedding, head, norms
-//! and biases stay as they are. What is computed is as usual; how it is computed departs in three points:
+//! Every matrix of every layer has a pair: `A` is `[r, in]`, `B` is `[out, r]`, and `s = alpha / r`. Embedding, head,
+//! norms and biases are frozen. The results are those of the paper, but the computation differs in three points:
 //!
-//! 1. The model that products read is packed from the sums ([`Adapters::pack`]). Forward, head and generation are those
-//!    of any other model, so that the sampler is still the trainer, and a token costs no more than without adapters.
-//! 2. Backward never makes the gradient of `W`: two products of width `r` take its place.
-//! 3. `B` lies in memory as its transpose `[r, out]`, which is what every product here reads.
+//! 1. The model's packed weights are made from the sums `W + s·B·A` ([`Adapters::pack`]). So forward, head and text
+//!    generation are the same as for any other model. The sampler still equals the trainer, and a token costs no more
+//!    than without adapters.
+//! 2. Backward never computes the gradient of `W`. It computes two products of width `r` instead.
+//! 3. `B` is stored as its transpose `[r, out]`, which is the form that every product here reads.
 //!
 //! # Source
-//! Hu et al. 2021, arXiv 2106.09685. As in peft, `A` starts uniform within `1/√in`, and `B` at zero.
+//! Hu et al. 2021, arXiv 2106.09685. As in peft, `A` starts uniform between `−1/√in` and `1/√in`, and `B` starts at
+//! zero.
 //!
-//! Read next: `backward.rs`, which hands over the operands of each weight's gradient.
+//! Read next: `backward.rs`, which passes the operands of each weight's gradient.
 
 use std::ops::Range;
 
@@ -28,10 +30,10 @@ use crate::params::Arena;
 
 use crate::table::{GroupId, Table, TensorRole, TensorSpec};
 
-/// How wide adapters are, and how much they weigh.
+/// Width and scale of the adapters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LoraConfig {
-    /// Width r of the pair.
+    /// Rank r: the width of the pair.
     pub rank: usize,
     /// The product `B·A` is added with the factor `alpha / rank`.
     pub alpha: f32,
@@ -42,46 +44,46 @@ impl LoraConfig {
         self.alpha / self.rank as f32
     }
 
-    /// Weights that learn in a model of this shape.
+    /// Number of trained weights in a model of this shape.
     pub fn parameters(&self, config: &Config) -> usize {
         let weights = |spec: &TensorSpec| self.rank * (spec.shape[0] + spec.shape[1]);
         config.tensors().iter().filter(|spec| spec.is_layer_matrix()).map(weights).sum()
     }
 }
 
-/// Elements of the largest matrix that adapters are added to. [`Adapters`] hold one such sum at a time.
+/// Number of elements of the largest matrix to which adapters are added. [`Adapters`] hold one such sum at a time.
 pub fn largest_sum(config: &Config) -> usize {
     let table = Layout::of(config).table;
     let adapted = table.groups().filter(|(_, group)| table.tensors_of(group)[0].is_layer_matrix());
     adapted.map(|(_, group)| group.rows * group.cols).max().unwrap_or(0)
 }
 
-/// A pair as products read it.
+/// A pair in the form that products read.
 struct Pair<T: Real> {
-    /// `s·A`, packed to multiply by its transpose: rows `[N, in]` become `[N, r]`.
+    /// `s·A`, packed for the product with its transpose: rows `[N, in]` become rows `[N, r]`.
     a: Packed<T>,
-    /// `s·Bᵀ`, packed likewise: a gradient `[N, out]` becomes one of `[N, r]`.
+    /// `s·Bᵀ`, packed in the same way: a gradient `[N, out]` becomes a gradient `[N, r]`.
     b: Packed<T>,
 }
 
-/// The adapters of a model in training: the weights that learn, and their copies that backward reads.
+/// The adapters of a model in training: the trained weights, and the packed copies of them that backward reads.
 pub struct Adapters<T: Real> {
     config: LoraConfig,
-    /// Of each adapted matrix in turn `A` `[r, in]`, then `Bᵀ` `[r, out]`: pair `i` is tensors `2i` and `2i + 1`.
+    /// For each adapted matrix in turn, `A` `[r, in]` and then `Bᵀ` `[r, out]`: pair `i` is tensors `2i` and `2i + 1`.
     weights: Arena,
     pairs: Vec<Pair<T>>,
-    /// By the model's [`GroupId`]: the pairs of a group's matrices, none for a group that is not adapted.
+    /// For each [`GroupId`] of the model, the pairs of the group's matrices; empty if the group is not adapted.
     pairs_of: Vec<Range<usize>>,
     /// `[N, r]`, the narrow side of a pair.
     inner: Buffer<T>,
-    /// Where gradients of frozen vectors go.
+    /// Memory for gradients of frozen vectors. Nobody reads them.
     unread: Buffer<f32>,
-    /// A frozen matrix plus its adapters, on its way to be packed.
+    /// A frozen matrix plus its adapters, before it is packed.
     sum: Buffer<f32>,
 }
 
 impl<T: Real> Adapters<T> {
-    /// Fresh adapters, which change nothing yet.
+    /// New adapters. `B` is zero, so they change nothing yet.
     pub fn new(queue: &Queue, model: &Config, config: LoraConfig, key: Key) -> Self {
         let (device, base) = (queue.device(), Layout::of(model).table);
         let (mut table, mut pairs, mut pairs_of) = (Table::default(), Vec::new(), Vec::new());
@@ -110,7 +112,7 @@ impl<T: Real> Adapters<T> {
         Self { config, weights, pairs, pairs_of, inner, unread: Buffer::zeros(device, widest), sum }
     }
 
-    /// How wide they are, and how much they weigh.
+    /// Width and scale of the adapters.
     pub fn config(&self) -> LoraConfig {
         self.config
     }
@@ -120,12 +122,12 @@ impl<T: Real> Adapters<T> {
         &self.weights
     }
 
-    /// The same, for an optimiser or a checkpoint. The model computes with a change after [`Adapters::pack`].
+    /// The same, for an optimiser or a checkpoint. The model uses a change only after [`Adapters::pack`].
     pub fn weights_mut(&mut self) -> &mut Arena {
         &mut self.weights
     }
 
-    /// Packs `base + s·B·A` into `model`, and the pairs for backward.
+    /// Packs the weights `base + s·B·A` into `model`, and the pairs for backward.
     pub fn pack(&mut self, queue: &Queue, base: &Arena, model: &mut Model<T>, scratch: &mut Scratch) {
         let mut sum = std::mem::replace(&mut self.sum, Buffer::zeros(queue.device(), 0));
         model.update_changed(base, |weights, id, frozen| {
@@ -150,7 +152,7 @@ impl<T: Real> Adapters<T> {
         }
     }
 
-    /// Adds `s·B·A` to the weights that the adapters were trained on.
+    /// Adds `s·B·A` to the weights on which the adapters were trained.
     pub fn merge_into(&self, queue: &Queue, base: &mut Arena, scratch: &mut Scratch) {
         let mut weights = base.weights_mut();
         for id in (0..self.pairs_of.len()).map(GroupId) {
@@ -158,7 +160,7 @@ impl<T: Real> Adapters<T> {
         }
     }
 
-    /// Adds `s·B·A` of the matrices of a group to it.
+    /// Adds `s·B·A` to each matrix of a group.
     fn add(&self, queue: &Queue, id: GroupId, mut into: ViewMut<f32>, scratch: &mut Scratch) {
         let (rank, mut start) = (self.config.rank, 0);
         for pair in self.pairs_of[id.0].clone() {
@@ -170,7 +172,7 @@ impl<T: Real> Adapters<T> {
         }
     }
 
-    /// Accumulates what a gradient `d_outᵀ · x` of a frozen group means for its pairs.
+    /// Accumulates the gradients of a group's pairs, instead of the gradient `d_outᵀ · x` of the frozen group.
     ///
     /// * `d_out`: `[N, out]` of the group; `x`: `[N, in]`; `gradients`: laid out as [`Adapters::weights`].
     pub(crate) fn accumulate(
@@ -191,23 +193,23 @@ impl<T: Real> Adapters<T> {
             let pair = &self.pairs[index];
             let d_out = d_out.col_range(start..start + pair.b.k());
             start += pair.b.k();
-            // d_B = d_out · (s·A·x)ᵀ, of B as it lies in memory.
+            // d_B = d_outᵀ · (s·x·Aᵀ), stored as its transpose.
             matmul(queue, x, pair.a.at(generation), none, self.inner.matrix_mut(rows, rank));
             let d_b = gradients.tensor_mut(2 * index + 1);
             matmul_transposed_a(queue, self.inner.matrix(rows, rank), d_out, d_b, true, scratch);
-            // d_A = (s·Bᵀ·d_out) · xᵀ
+            // d_A = (s·d_out·B)ᵀ · x
             matmul(queue, d_out, pair.b.at(generation), none, self.inner.matrix_mut(rows, rank));
             let d_a = gradients.tensor_mut(2 * index);
             matmul_transposed_a(queue, self.inner.matrix(rows, rank), x, d_a, true, scratch);
         }
     }
 
-    /// Where the gradient of a frozen vector of `len` elements may go.
+    /// Memory for the gradient of a frozen vector of `len` elements. Nobody reads it.
     pub(crate) fn unread(&mut self, len: usize) -> ViewMut<'_, f32> {
         self.unread.view_mut().col_range(0..len)
     }
 
-    /// Bytes of memory, the weights included.
+    /// Size in bytes, including the weights.
     pub fn size_bytes(&self) -> usize {
         let pairs: usize = self.pairs.iter().map(|pair| pair.a.size_bytes() + pair.b.size_bytes()).sum();
         let buffers = self.inner.size_bytes() + self.unread.size_bytes() + self.sum.size_bytes();

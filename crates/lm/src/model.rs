@@ -1,8 +1,8 @@
-//! A decoder ready to compute with: [`Model`], the weights as operations read them.
+//! A decoder that is ready to compute: [`Model`], the weights in the form that operations read.
 //!
-//! Forward, backward and generation run on a `Model`. It is a copy of the master weights: [`Model::update`] takes all of
-//! them over again and raises the generation, and no product can be had with operands of an earlier one. For inference
-//! there need be no master: [`Model::load`] reads and packs one group of tensors at a time.
+//! Forward, backward and text generation run on a `Model`. It is a copy of the master weights. [`Model::update`] copies
+//! all of them again and raises the version number of the weights; products then refuse operands of an earlier version.
+//! Inference needs no master weights: [`Model::load`] reads and packs one group of tensors at a time.
 //!
 //! Read next: `forward.rs`.
 
@@ -19,10 +19,11 @@ use crate::packed::PackedWeights;
 use crate::params::Arena;
 use crate::table::GroupId;
 
-/// Positions whose rotary table is made at once: enough for training and chat, few enough to cost no time.
+/// Number of positions whose rotary table is computed at the start: enough for training and chat, and few enough to
+/// cost no noticeable time.
 const FIRST_POSITIONS: usize = 4096;
 
-/// What a model is for: backward products need a second packing of every matrix.
+/// What a model is used for. The products of backward need a second packed copy of every matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Forward only: serving, teachers, references.
@@ -31,13 +32,13 @@ pub enum Role {
     Training,
 }
 
-/// A decoder ready to compute with, in compute dtype `T`.
+/// A decoder that is ready to compute, in compute dtype `T`.
 pub struct Model<T: Real> {
     config: Config,
     role: Role,
     layout: Layout,
     weights: PackedWeights<T>,
-    /// `[P, D]`: cosines, then sines, of every position.
+    /// `[P, D]`: for each position, D/2 cosines, then D/2 sines.
     rotary: Buffer<f32>,
 }
 
@@ -51,18 +52,18 @@ impl<T: Real> Model<T> {
         Model { config: config.clone(), role, layout, weights, rotary }
     }
 
-    /// A model of the given master weights.
+    /// A model with the given master weights.
     pub fn new(queue: &Queue, master: &Arena, role: Role) -> Model<T> {
         let mut model = Model::zeros(queue, master.config(), role);
         model.update(queue, master);
         model
     }
 
-    /// A model read straight from a checkpoint, without an f32 copy of it: memory peaks at the model and its largest
-    /// group of tensors.
+    /// A model read directly from a checkpoint, without an f32 copy of all weights. Peak memory is that of the model
+    /// and of its largest group of tensors.
     ///
     /// # Errors
-    /// What [`checkpoint::check`] refuses, and what [`TensorSource::read_f32`] does.
+    /// Those of [`checkpoint::check`] and of [`TensorSource::read_f32`].
     pub fn load(
         queue: &Queue,
         config: &Config,
@@ -86,13 +87,13 @@ impl<T: Real> Model<T> {
         Ok(model)
     }
 
-    /// Takes over the master weights, and raises the generation.
+    /// Copies the master weights, and raises the version number of the weights.
     pub fn update(&mut self, queue: &Queue, master: &Arena) {
         self.update_changed(master, |weights, id, w| weights.take(queue, id, w));
     }
 
-    /// As [`Model::update`], by way of `take(weights, id, w)`, which takes over group `id` of the master weights or
-    /// something in its place.
+    /// As [`Model::update`], but calls `take(weights, id, w)` for each group `id`. This function copies the master
+    /// weights `w`, or other values instead of them.
     pub(crate) fn update_changed(
         &mut self,
         master: &Arena,
@@ -105,11 +106,11 @@ impl<T: Real> Model<T> {
         }
     }
 
-    /// Makes positions below `positions` usable. The rotary table of the first few thousand exists from the start; that
-    /// of longer contexts is made when it is asked for.
+    /// Makes positions below `positions` usable. The rotary table of the first few thousand positions exists from the
+    /// start; a longer one is computed when it is asked for.
     ///
     /// # Panics
-    /// Beyond `max_position_embeddings`: callers refuse such a prompt first.
+    /// When `positions` exceeds `max_position_embeddings`. Callers refuse such a prompt before they call this.
     pub fn reserve_context(&mut self, queue: &Queue, positions: usize) {
         let limit = self.config.max_position_embeddings;
         assert!(positions <= limit, "{positions} positions of a model made for {limit}");
@@ -119,7 +120,7 @@ impl<T: Real> Model<T> {
         }
     }
 
-    /// Positions that can be used now.
+    /// Number of positions that can be used now.
     pub fn context_len(&self) -> usize {
         self.rotary.len() / self.config.head_dim
     }
@@ -134,23 +135,23 @@ impl<T: Real> Model<T> {
         self.role
     }
 
-    /// The number of updates; operands of another generation are stale.
+    /// Version number of the weights, which is the number of updates. Operands of another version are stale.
     pub fn generation(&self) -> u64 {
         self.weights.generation()
     }
 
-    /// Bytes of all weights, and of the rotary table.
+    /// Size of all weights and of the rotary table, in bytes.
     pub fn size_bytes(&self) -> usize {
         self.weights.size_bytes() + self.rotary.size_bytes()
     }
 
-    /// A pass of the rows at these positions, `[1, N]`.
+    /// A pass over rows at these positions, `[1, N]`.
     pub(crate) fn pass<'a>(&'a self, queue: &'a Queue, positions: View<'a, u32>) -> Pass<'a, T> {
         let rotary = self.rotary.matrix(self.context_len(), self.config.head_dim);
         Pass { queue, config: &self.config, weights: &self.weights, positions, rotary }
     }
 
-    /// Where its operands are.
+    /// Where its operands are in the table of tensors.
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -175,7 +176,7 @@ impl<T: Real> Model<T> {
         self.weights.forward(self.layout.head)
     }
 
-    /// The head as the operand that takes a gradient of logits to one of hidden rows.
+    /// The head as the operand that multiplies a gradient of logits, to give the gradient of hidden rows.
     ///
     /// # Panics
     /// When the model was built for inference.

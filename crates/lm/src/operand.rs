@@ -1,9 +1,9 @@
-//! A gradient as the operand of the next product: the gradient itself in f32, a rounded copy of it in bf16.
+//! A gradient as the operand of the next product: in f32 the gradient itself, in bf16 a rounded copy of it.
 
 use kernels::ops::elementwise::convert;
 use kernels::{Buffer, DType, Device, Queue, Real, View};
 
-/// Memory for one converted matrix; none in f32, where nothing is converted.
+/// Memory for one converted matrix. In f32 nothing is converted, so there is none.
 pub(crate) struct Operand<T: Real> {
     copy: Buffer<T>,
 }
@@ -26,7 +26,7 @@ impl<T: Real> Operand<T> {
         self.copy.matrix(d.rows(), d.cols())
     }
 
-    /// Bytes of memory.
+    /// Size in bytes.
     pub fn size_bytes(&self) -> usize {
         self.copy.size_bytes()
     }

@@ -1,10 +1,10 @@
-//! AdamW over an arena, with clipping by the global norm.
+//! The AdamW optimiser over an arena, with gradients clipped by their global norm.
 //!
-//! The moments have the same layout as the weights. Weight decay is decoupled and applies to matrices only, not to norm
-//! scales and biases. The learning rate comes from the caller's schedule.
+//! The moments have the same layout as the weights. Weight decay is decoupled, and applies only to matrices, not to
+//! norm scales and biases. The caller's schedule gives the learning rate.
 //!
 //! # Source
-//! Loshchilov & Hutter 2019, arXiv 1711.05101; `torch.optim.AdamW` gives the same steps.
+//! Loshchilov & Hutter 2019, arXiv 1711.05101, Algorithm 2. `torch.optim.AdamW` gives the same steps.
 
 use kernels::ops::adamw::{AdamW, adamw, squared_norm};
 use kernels::{Buffer, Device, Queue};
@@ -18,11 +18,11 @@ pub struct Hyperparameters {
     pub beta1: f32,
     /// Decay of the second moment.
     pub beta2: f32,
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub eps: f32,
-    /// Decoupled decay, times the learning rate, of matrices.
+    /// Decoupled weight decay of matrices; it is multiplied by the learning rate.
     pub weight_decay: f32,
-    /// Gradients are scaled down to this global norm; infinite for no clipping.
+    /// If the gradients' global norm is larger than this, they are scaled down to it; infinite for no clipping.
     pub max_grad_norm: f32,
 }
 
@@ -38,7 +38,7 @@ pub struct Optimizer {
     pub first: Buffer<f32>,
     /// Second moments, in the arena's layout.
     pub second: Buffer<f32>,
-    /// Steps taken.
+    /// Number of steps taken.
     pub steps: u32,
     /// Its constants.
     pub hyperparameters: Hyperparameters,
@@ -51,7 +51,7 @@ impl Optimizer {
         Self { first, second, steps: 0, hyperparameters }
     }
 
-    /// One step; returns the gradient's global norm before clipping.
+    /// Takes one step. Returns the gradients' global norm before clipping.
     ///
     /// # Panics
     /// When the arenas differ in size.

@@ -1,7 +1,9 @@
-//! Weights as operations read them: packed operands of products in the compute dtype, vectors in f32.
+//! Packed weights: the weights of a model in the form that operations read. Matrices are packed operands of products in
+//! the compute dtype; vectors are f32. (Packed *sequences* are something else; see [`crate::batch`].)
 //!
-//! They are a copy of weights that are kept elsewhere in f32, and carry the generation of those. An operand can only be had
-//! by that generation, so that a product never reads weights from before an update.
+//! They are a copy of the master weights, which are kept in f32 elsewhere. The copy carries the version number of the
+//! master weights, called `generation` in the code. A product can get an operand only if it has the current version, so
+//! it never reads weights from before an update.
 //!
 //! Read next: `model.rs`.
 
@@ -15,7 +17,7 @@ use crate::table::{GroupId, Table, TensorRole};
 struct Projection<T: Real> {
     /// `wᵀ`, `[in, out]`.
     forward: Packed<T>,
-    /// `w`: takes a gradient of the output to one of the input.
+    /// `w [out, in]`: multiplies a gradient of the output, to give the gradient of the input.
     backward: Option<Packed<T>>,
 }
 
@@ -37,9 +39,9 @@ impl<T: Real> Projection<T> {
     }
 }
 
-/// A group of the table in the form that its operation reads.
+/// One group of the table in the form that its operation reads.
 enum Weight<T: Real> {
-    /// Rows that are looked up, and the head where it is tied to them.
+    /// The rows that are looked up; and the head, if it is tied to the embedding.
     Embedding(Buffer<T>, Option<Projection<T>>),
     Matrix(Projection<T>),
     Vector(Buffer<f32>),
@@ -52,7 +54,7 @@ pub(crate) struct PackedWeights<T: Real> {
 }
 
 impl<T: Real> PackedWeights<T> {
-    /// Memory for the weights of a table, of no generation yet.
+    /// Memory for the weights of a table. No version of the weights has been copied into it yet.
     ///
     /// * `head`: the group of the head; the embedding when the two are tied.
     pub fn new(device: Device, table: &Table, head: GroupId, with_backward: bool) -> Self {
@@ -66,24 +68,24 @@ impl<T: Real> PackedWeights<T> {
             }
         });
         let mut weights: Vec<Weight<T>> = weights.collect();
-        // A tied head comes last, since operands lie in memory in the order in which a pass reads them.
+        // A tied head comes last, because operands lie in memory in the order in which a pass reads them.
         if let Weight::Embedding(_, tied) = &mut weights[head.0] {
             *tied = Some(Projection::within(panels, table.shape(head), with_backward));
         }
         Self { weights, generation: 0 }
     }
 
-    /// The generation of the weights that were taken over last.
+    /// Version number of the weights that were copied last.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Begins a new generation: every operand must be taken over before it is read again.
+    /// Begins a new version of the weights: every operand must be copied again before it can be read.
     pub fn begin_generation(&mut self) {
         self.generation += 1;
     }
 
-    /// Takes over a group of the generation that has begun.
+    /// Copies one group of the version that has begun.
     pub fn take(&mut self, queue: &Queue, id: GroupId, w: View<f32>) {
         match &mut self.weights[id.0] {
             Weight::Embedding(rows, head) => {
@@ -107,12 +109,13 @@ impl<T: Real> PackedWeights<T> {
     /// A matrix `w [out, in]` as the operand `wᵀ` of the forward product.
     ///
     /// # Panics
-    /// When it was not taken over since the generation began.
+    /// When it has not been copied since the current version began.
     pub fn forward(&self, id: GroupId) -> PackedView<'_, T> {
         self.projection(id).forward.at(self.generation)
     }
 
-    /// A matrix `w [out, in]` as the operand that takes a gradient of the output to one of the input.
+    /// A matrix `w [out, in]` as the operand that multiplies a gradient of the output, to give the gradient of the
+    /// input.
     ///
     /// # Panics
     /// As [`PackedWeights::forward`], and when the model was built for inference.
@@ -129,7 +132,7 @@ impl<T: Real> PackedWeights<T> {
         }
     }
 
-    /// The embedding, as one row.
+    /// The embedding `[V, C]`, as one row of `V·C` elements.
     pub fn embedding(&self, id: GroupId) -> View<'_, T> {
         match &self.weights[id.0] {
             Weight::Embedding(rows, _) => rows.view(),
@@ -143,7 +146,7 @@ impl<T: Real> PackedWeights<T> {
         std::mem::swap(&mut self.weights[id.0], &mut other.weights[id.0]);
     }
 
-    /// Bytes of memory.
+    /// Size in bytes.
     pub fn size_bytes(&self) -> usize {
         let bytes = |weight: &Weight<T>| match weight {
             Weight::Embedding(rows, head) => rows.size_bytes() + head.as_ref().map_or(0, Projection::size_bytes),

@@ -1,9 +1,9 @@
-//! Arenas: one buffer for every tensor of a table. Master weights, gradients and adapters are arenas.
+//! An arena is one buffer that holds every tensor of a table. Master weights, gradients and adapters are arenas.
 //!
-//! An [`Arena`] is f32 memory in the order of [`Config::tensors`]. [`Weights`] is an arena cut once into disjoint views,
-//! one for each group of tensors that products read as one matrix.
+//! An [`Arena`] is f32 memory in the order of [`Config::tensors`]. [`Weights`] is an arena cut into disjoint views, one
+//! for each group of tensors that products read as one matrix.
 //!
-//! Read next: `model.rs`, the packed copies that products read.
+//! Read next: `model.rs`, the packed copies of the weights that products read.
 
 use std::ops::Range;
 use std::path::Path;
@@ -27,25 +27,26 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Zeros for every tensor of `config`.
+    /// Zeros for every tensor of a model with this configuration.
     pub fn zeros(device: Device, config: &Config) -> Arena {
         Arena::laid_out(device, config, Layout::of(config).table)
     }
 
-    /// Zeros for every tensor of another table: what is trained beside a model's own weights.
+    /// Zeros for every tensor of another table, for weights that are trained beside the model's own (adapters).
     pub(crate) fn laid_out(device: Device, config: &Config, table: Table) -> Arena {
         Arena { config: config.clone(), values: Buffer::zeros(device, table.len()), table }
     }
 
-    /// Zeros of the same layout, a projection included.
+    /// Zeros in the same layout, which includes a projection if there is one.
     pub fn zeros_like(&self) -> Arena {
         Arena::laid_out(self.values.device(), &self.config, self.table.clone())
     }
 
-    /// These weights and, behind them, a random projection from the residual stream to `width` dimensions. It is
-    /// trained, clipped and checkpointed as all weights are, and belongs to no model.
+    /// Appends a random projection from the residual stream to `width` dimensions. It is trained, clipped and
+    /// checkpointed like all weights, but it is no part of the model.
     ///
     /// # Panics
+    /// When there is a projection already.
     /// When there is one already.
     pub fn with_projection(self, width: usize, key: Key) -> Arena {
         let Arena { config, mut table, values } = self;
@@ -58,7 +59,7 @@ impl Arena {
         Arena { config, table, values: Buffer::from_host(values.device(), &longer) }
     }
 
-    /// The model's own weights, which are what is exported.
+    /// The model's own weights, without a projection. They are what is exported.
     pub fn without_projection(self) -> Arena {
         if self.table.find(TensorRole::Projection).is_none() {
             return self;
@@ -69,11 +70,12 @@ impl Arena {
         Arena { config, table, values: Buffer::from_host(values.device(), &own) }
     }
 
-    /// Random initial weights: norms one, biases zero, matrices normal with `initializer_range` as standard deviation. The
-    /// two projections that end in the residual stream are narrower by `1 / sqrt(2 · layers)`.
+    /// Random initial weights: norms are one, biases are zero, matrices are normal with standard deviation
+    /// `initializer_range`. For the two projections that write to the residual stream, the standard deviation is
+    /// multiplied by `1 / sqrt(2 · layers)`.
     ///
     /// # Source
-    /// Radford et al. 2019, GPT-2.
+    /// Radford et al. 2019, GPT-2 (section 2.3: residual layers scaled by `1 / √N`, where N is their number).
     pub fn random(device: Device, config: &Config, seed: u64) -> Arena {
         let mut arena = Arena::zeros(device, config);
         let narrow = 1.0 / (2.0 * config.num_hidden_layers as f64).sqrt();
@@ -98,7 +100,7 @@ impl Arena {
     /// The weights of a checkpoint.
     ///
     /// # Errors
-    /// What [`check`] refuses, and what [`TensorSource::read_f32`] does.
+    /// Those of [`check`] and of [`TensorSource::read_f32`].
     pub fn load(device: Device, config: &Config, source: &dyn TensorSource) -> Result<Arena, FormatError> {
         check(config, source)?;
         let mut arena = Arena::zeros(device, config);
@@ -111,17 +113,17 @@ impl Arena {
         Ok(arena)
     }
 
-    /// The configuration of the model that it belongs to.
+    /// The configuration of the model to which it belongs.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Every tensor, in the order in which they lie in memory.
+    /// Every tensor, in the order of memory.
     pub fn specs(&self) -> &[TensorSpec] {
         self.table.specs()
     }
 
-    /// Tensor `index` of the table: `[rows, cols]`, or `[1, n]`.
+    /// Tensor `index` of the table: `[rows, cols]`, or `[1, n]` for a vector.
     pub fn tensor(&self, index: usize) -> View<'_, f32> {
         let (range, (rows, cols)) = self.place(index);
         self.values.view().col_range(range).reshape(rows, cols)
@@ -139,7 +141,7 @@ impl Arena {
         (offset..offset + spec.len(), spec.rows_and_cols())
     }
 
-    /// A multiple of tensor `index`.
+    /// Tensor `index`, multiplied by `scale`.
     pub(crate) fn scaled(&self, index: usize, scale: f32) -> Vec<f32> {
         self.tensor(index).to_host().iter().map(|value| scale * value).collect()
     }
@@ -170,18 +172,18 @@ impl Arena {
     }
 }
 
-/// An arena cut into views: one for each group of tensors that products read as one matrix, vectors as `[1, n]`.
+/// An arena cut into views: one for each group of tensors that products read as one matrix. Vectors are `[1, n]`.
 pub struct Weights<V> {
     groups: Vec<V>,
     head: Option<GroupId>,
-    /// The projection to a teacher's residual stream `[C of the teacher, C]`, where there is one.
+    /// The projection to a teacher's residual stream, `[C of the teacher, C]`, if there is one.
     pub projection: Option<V>,
 }
 
 impl<V> Weights<V> {
     fn new(table: &Table, mut groups: Vec<V>) -> Self {
         let head = table.find(TensorRole::Head).or_else(|| table.find(TensorRole::Embedding));
-        // The projection stands behind the model's own tensors.
+        // The projection comes after the model's own tensors.
         let projection = table.find(TensorRole::Projection).map(|id| groups.remove(id.0));
         Self { groups, head, projection }
     }
@@ -202,7 +204,8 @@ impl<V> Weights<V> {
     }
 }
 
-/// Master weights can be written like any source of tensors, by [`crate::checkpoint::huggingface::save`] for example.
+/// Master weights can be saved like any other source of tensors, for example by
+/// [`crate::checkpoint::huggingface::save`].
 impl TensorSource for Arena {
     fn path(&self) -> &Path {
         Path::new("weights in memory")

@@ -1,12 +1,18 @@
-//! A table of tensors: which there are, in what order, and which neighbours form one operand.
+//! A table of tensors: which tensors there are, their order, and which neighbours form one operand.
 //!
-//! Parameters, gradients, moments, packed weights, adapters and both file formats are laid out by a [`Table`], so that
-//! a tensor is described once, where its layer declares it (`layer/attention.rs`, `layer/mlp.rs`).
+//! Parameters, gradients, moments, packed weights, adapters and both file formats are laid out by a [`Table`]. So each
+//! tensor is described once, where its layer declares it (`layer/attention.rs`, `layer/mlp.rs`).
 //!
-//! A *group* is a run of tensors that one product reads as a single matrix, such as query, key and value: in an arena
-//! they stand one under the other as one contiguous row-major matrix `[sum of rows, columns]`. Vectors of a group
-//! (biases) stand one after the other. A tensor that fuses with no other is a group of its own. [`GroupId`] names a
-//! group in everything that the table lays out.
+//! A *group* is a run of tensors that one product reads as a single matrix, for example query, key and value. In an
+//! arena they lie one below the other, as one contiguous row-major matrix `[sum of rows, columns]`. Vectors of a group
+//! (biases) lie one after the other. A tensor that is not joined with others is a group of its own. [`GroupId`]
+//! identifies a group in everything that the table lays out:
+//!
+//! ```text
+//!     arena   │ embedding │ norm │ query  │ key    │ value  │ output │ …      one f32 buffer
+//!     tensors │ 0         │ 1    │ 2      │ 3      │ 4      │ 5      │ …      offset(i) is where tensor i begins
+//!     groups  │ 0         │ 1    │ 2                        │ 3      │ …      group 2 is one matrix [(H + 2K)·D, C]
+//! ```
 //!
 //! Read next: `layout.rs`, the table of a whole decoder.
 
@@ -14,10 +20,10 @@ use std::ops::Range;
 
 use kernels::{View, ViewMut};
 
-/// What a tensor is for. It decides how random weights start, whether weight decay applies, and which adapters exist.
+/// What a tensor is for. It decides the initial values, whether weight decay applies, and which adapters exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TensorRole {
-    /// Token embedding; with tied embeddings the head too. Starts normal.
+    /// Token embedding; if embeddings are tied, also the head. Starts normal.
     Embedding,
     /// Scale of an RMSNorm. Starts at one.
     Norm,
@@ -25,11 +31,11 @@ pub enum TensorRole {
     Bias,
     /// Weights of a product inside a layer, `[out, in]`. Starts normal.
     Matrix,
-    /// A [`TensorRole::Matrix`] whose output is added to the residual stream. Starts normal, and narrower.
+    /// A [`TensorRole::Matrix`] whose output is added to the residual stream. Starts normal, with a smaller deviation.
     ResidualMatrix,
     /// The untied head. Starts normal.
     Head,
-    /// From the residual stream to a teacher's. In no model's table: see [`crate::Arena::with_projection`].
+    /// Projects the residual stream to a teacher's. It is in no model's table: see [`crate::Arena::with_projection`].
     Projection,
 }
 
@@ -42,22 +48,23 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
     /// What it is for.
     pub role: TensorRole,
-    /// Its layer, counted from 0; none for embedding, final norm and head.
+    /// Its layer, counted from 0; `None` for embedding, final norm and head.
     pub layer: Option<usize>,
     /// llama.cpp's name; empty for a tensor that no model file holds.
     pub(crate) gguf: String,
-    /// Whether the rotary embedding turns its rows in pairs, which llama.cpp stores in another order.
+    /// Whether the rotary embedding rotates its output rows in pairs. llama.cpp stores such rows in another order.
     pub(crate) rotated: bool,
 }
 
 impl TensorSpec {
-    /// A tensor outside the layers, or one that [`Table::group`] puts into a layer: there both names gain a prefix.
+    /// A tensor outside the layers, or one that [`Table::group`] puts into a layer; it then adds a prefix to both
+    /// names.
     pub(crate) fn new(role: TensorRole, name: &str, gguf: &str, shape: &[usize]) -> Self {
         let (name, gguf) = (name.to_string(), gguf.to_string());
         TensorSpec { name, shape: shape.to_vec(), role, layer: None, gguf, rotated: false }
     }
 
-    /// The same tensor, its rows turned by the rotary embedding.
+    /// The same tensor, marked as rotated by the rotary embedding.
     pub(crate) fn rotated(self) -> Self {
         Self { rotated: true, ..self }
     }
@@ -68,17 +75,18 @@ impl TensorSpec {
         self.shape.iter().product()
     }
 
-    /// Whether the tensor is a matrix. Norm scales and biases are not; weight decay leaves them alone.
+    /// Whether the tensor is a matrix. Norm scales and biases are not, and weight decay does not apply to them.
     pub fn is_matrix(&self) -> bool {
         !matches!(self.role, TensorRole::Norm | TensorRole::Bias)
     }
 
-    /// Whether the tensor is a matrix inside a layer: what adapters adapt, and what every token is multiplied by.
+    /// Whether the tensor is a matrix inside a layer. Adapters adapt these matrices, and every token is multiplied by
+    /// them.
     pub fn is_layer_matrix(&self) -> bool {
         matches!(self.role, TensorRole::Matrix | TensorRole::ResidualMatrix)
     }
 
-    /// Rows and columns; a vector is one row.
+    /// Rows and columns; a vector has one row.
     pub(crate) fn rows_and_cols(&self) -> (usize, usize) {
         match self.shape[..] {
             [cols] => (1, cols),
@@ -88,14 +96,14 @@ impl TensorSpec {
     }
 }
 
-/// Names a group of a [`Table`], and its place in everything that the table lays out.
+/// Identifies a group of a [`Table`], and its place in everything that the table lays out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct GroupId(pub usize);
 
 /// Neighbouring tensors that form one operand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Group {
-    /// Its tensors, by their index in the table.
+    /// The indices of its tensors in the table.
     pub tensors: Range<usize>,
     /// Rows of the operand; 1 for vectors.
     pub rows: usize,
@@ -103,7 +111,7 @@ pub(crate) struct Group {
     pub cols: usize,
 }
 
-/// Tensors in the order in which they lie in memory, and their groups.
+/// Tensors in the order of memory, and their groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Table {
     specs: Vec<TensorSpec>,
@@ -113,10 +121,11 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Appends tensors that form one operand; those of a layer get its prefix to their names.
+    /// Appends tensors that form one operand. The names of a layer's tensors get the layer's prefix.
     ///
     /// # Panics
-    /// When the tensors do not fuse: matrices must have equal columns, and vectors mix with no matrix.
+    /// When the tensors cannot form one operand: matrices must have equal columns, and vectors cannot be joined with
+    /// matrices.
     pub fn group(&mut self, layer: Option<usize>, tensors: impl IntoIterator<Item = TensorSpec>) -> GroupId {
         let first = self.specs.len();
         let (mut rows, mut cols) = (0, 0);
@@ -156,7 +165,7 @@ impl Table {
         self.offsets[index]
     }
 
-    /// Elements of all tensors.
+    /// Number of elements of all tensors.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -190,7 +199,7 @@ impl Table {
         self
     }
 
-    /// Cuts memory that this table lays out (`[1, len]`) into one view a group, by [`GroupId`].
+    /// Cuts memory that this table lays out (`[1, len]`) into one view per group, ordered by [`GroupId`].
     pub fn split<V: Split>(&self, memory: V) -> Vec<V> {
         let mut rest = memory;
         let mut views = Vec::with_capacity(self.groups.len());
@@ -203,7 +212,7 @@ impl Table {
     }
 }
 
-/// A view that can be cut in two disjoint ones: [`View`] and [`ViewMut`].
+/// A view that can be cut into two disjoint views: [`View`] and [`ViewMut`].
 pub(crate) trait Split: Sized {
     /// The first `at` columns of a one-row view, and the rest.
     fn split(self, at: usize) -> (Self, Self);

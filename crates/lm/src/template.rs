@@ -1,12 +1,13 @@
-//! Chat templates: a conversation rendered to the text that a model was trained on, as `transformers` renders it.
+//! Chat templates: they render a conversation to text in the form on which a model was trained, as `transformers` does.
 //!
 //! A template is a Jinja program that comes with the model. [`ChatTemplate::render`] gives its text.
-//! [`ChatTemplate::encode`] gives token ids, and guarantees that the words of a user or a tool never become a special
-//! token, even where they spell one, while the template's own markup does.
+//! [`ChatTemplate::encode`] gives token ids. It guarantees that the words of a user or a tool never become a special
+//! token, even if they spell one, while the template's own markup does.
 //!
-//! Templates rely on Python, so its behaviour is imitated: blocks are trimmed, `tojson` writes as `json.dumps` does,
+//! Templates expect Python, so its behaviour is imitated: blocks are trimmed, `tojson` writes as `json.dumps` does,
 //! `None` and `True` print as in Python, strings have Python's methods, and `raise_exception` and `strftime_now` exist.
-//! Two things depart from `transformers`: `strftime_now` gives UTC, and a caller can fix the moment ([`Chat::now`]).
+//! There are two differences from `transformers`: `strftime_now` gives UTC, and a caller can fix the time
+//! ([`Chat::now`]).
 //!
 //! A conversation is never changed, and no system prompt is added.
 //!
@@ -31,22 +32,23 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     source: String,
     has_tool_template: bool,
-    /// `bos_token`, `eos_token` … as the template sees them.
+    /// `bos_token`, `eos_token` and so on, as the template sees them.
     special: Map<String, Json>,
 }
 
 /// A conversation to be rendered.
 #[derive(Debug, Clone, Default)]
 pub struct Chat<'a> {
-    /// Objects with `role` and `content`, and what else the template uses (`tool_calls`, `reasoning_content` …).
+    /// Objects with `role` and `content`, and other fields that the template uses (`tool_calls`, `reasoning_content`
+    /// …).
     pub messages: &'a [Json],
-    /// JSON schemas of the functions the model may call.
+    /// JSON schemas of the functions that the model may call.
     pub tools: Option<&'a [Json]>,
-    /// Whether to end with the opening of the assistant's answer.
+    /// Whether to append the markup that opens the assistant's answer.
     pub add_generation_prompt: bool,
     /// Further variables, such as `enable_thinking`.
     pub variables: Map<String, Json>,
-    /// The moment that `strftime_now` gives; the present when absent. A run that must be repeatable fixes it.
+    /// The time that `strftime_now` gives; the current time if it is `None`. A run that must be repeatable sets it.
     pub now: Option<SystemTime>,
 }
 
@@ -54,8 +56,9 @@ const DEFAULT: &str = "chat_template";
 const TOOL_USE: &str = "tool_use";
 
 impl ChatTemplate {
-    /// The template of a Hugging Face folder: `chat_template.jinja`, or `chat_template` in `tokenizer_config.json`,
-    /// which is a text or a list of named ones (`default`, `tool_use`). `Ok(None)` where there is none.
+    /// The template of a Hugging Face folder: `chat_template.jinja`, or the field `chat_template` of
+    /// `tokenizer_config.json`. The field is a text or a list of named texts (`default`, `tool_use`). Returns
+    /// `Ok(None)` if there is no template.
     ///
     /// # Errors
     /// [`FormatError::Io`], or [`FormatError::Malformed`] for a template that does not parse.
@@ -104,9 +107,9 @@ impl ChatTemplate {
 
     /// A template from its source.
     ///
-    /// * `tool_use`: the template that is used instead for a conversation with tools.
-    /// * `fields`: those of `tokenizer_config.json`, for the special tokens that templates print.
-    /// * `path`: where the template came from, for messages.
+    /// * `tool_use`: the template for conversations with tools, if there is a separate one.
+    /// * `fields`: the fields of `tokenizer_config.json`, for the special tokens that templates print.
+    /// * `path`: where the template came from; messages name it.
     ///
     /// # Errors
     /// [`FormatError::Malformed`], with the line, for a source that does not parse.
@@ -135,17 +138,18 @@ impl ChatTemplate {
         Ok(Self { path: path.to_path_buf(), environment, source, has_tool_template, special })
     }
 
-    /// The default template's source, as it was read.
+    /// The source of the default template, as it was read.
     pub fn source(&self) -> &str {
         &self.source
     }
 
     /// Renders a conversation as `transformers`' `apply_chat_template(…, tokenize=False)` does.
     ///
-    /// To make token ids, use [`ChatTemplate::encode`]: in this text a user's words cannot be told from the markup.
+    /// Use [`ChatTemplate::encode`] to get token ids: in the rendered text, a user's words cannot be distinguished from
+    /// markup.
     ///
     /// # Errors
-    /// [`FormatError::Template`] for a conversation without a message, and when the template calls `raise_exception` or
+    /// [`FormatError::Template`] for a conversation without messages, and when the template calls `raise_exception` or
     /// fails.
     pub fn render(&self, chat: &Chat) -> Result<String, FormatError> {
         if chat.messages.is_empty() {
@@ -170,14 +174,14 @@ impl ChatTemplate {
         })
     }
 
-    /// Renders a conversation and encodes it. The words of every role but `system`, `developer` and `assistant` never
-    /// become special or added tokens.
+    /// Renders a conversation and encodes it. The words of every role except `system`, `developer` and `assistant`
+    /// never become special or added tokens.
     ///
-    /// Where no message spells such a token, the ids are those of `transformers`.
+    /// If no message spells such a token, the ids are those of `transformers`.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render`]. [`FormatError::Template`] also when a message spells a special token and the template
-    /// splits the message.
+    /// As [`ChatTemplate::render`]. Also [`FormatError::Template`] when a message spells a special token and the
+    /// template splits the message.
     pub fn encode(&self, tokenizer: &Tokenizer, chat: &Chat) -> Result<Vec<u32>, FormatError> {
         let added = tokenizer.added_tokens();
         let spells_one = |text: &str| added.iter().any(|token| text.contains(token));
@@ -186,7 +190,7 @@ impl ChatTemplate {
         }
         let fail =
             |problem: &str, hint| FormatError::Template { path: self.path.clone(), problem: problem.into(), hint };
-        // The words of others are marked by two code points that Unicode reserves for a program's own use.
+        // Untrusted words are marked by two code points that Unicode reserves for a program's own use.
         let all = Json::from(chat.messages).to_string();
         let mut free = ('\u{fdd0}'..='\u{fdef}').filter(|&mark| !all.contains(mark));
         let (Some(open), Some(close)) = (free.next(), free.next()) else {
@@ -265,8 +269,8 @@ fn environment() -> Environment<'static> {
     environment
 }
 
-/// `{% generation %}` marks the assistant's words for a mask that Ferule does not take from templates. It becomes a block
-/// that is always entered, which renders the same.
+/// `{% generation %}` marks the assistant's words, for a mask that Ferule does not take from templates. The tag is
+/// replaced by a block that is always entered, so the text is the same.
 fn without_generation_tags(source: &str) -> String {
     let mut result = String::with_capacity(source.len());
     let mut rest = source;

@@ -1,20 +1,22 @@
-//! Text to token ids and back: [`Tokenizer`], on top of the `tokenizers` crate.
+//! Converts text to token ids and back: [`Tokenizer`], which uses the `tokenizers` crate.
 //!
 //! There are four ways to encode a text. They differ in how far the text is trusted:
-//! * [`Tokenizer::encode_user`]: text from anybody. Nothing in it becomes a special or added token, whatever it spells.
-//! * [`Tokenizer::encode_markup`]: text that the model is to generate. Markup such as `<think>` becomes the plain added
-//!   token that the vocabulary has for it; a control token, such as the end token, is spelled out.
+//! * [`Tokenizer::encode_user`]: text from anybody. No part of it becomes a special or added token, even if it spells
+//!   one.
+//! * [`Tokenizer::encode_markup`]: text that the model shall learn to generate. Markup such as `<think>` becomes the
+//!   plain added token of the vocabulary. A control token, such as the end token, is encoded as plain characters.
 //! * [`Tokenizer::encode`]: text that this program composed, such as a rendered chat template. Special tokens that it
 //!   spells become special tokens.
-//! * [`Tokenizer::encode_with_special`]: as `encode`, with the tokens around it that the tokenizer puts around a text (a
-//!   beginning token, for example). This is `transformers`' `tokenizer(text)`.
+//! * [`Tokenizer::encode_with_special`]: as `encode`; in addition, the tokenizer puts its special tokens around the
+//!   text (for example a beginning token). This is `transformers`' `tokenizer(text)`.
 //!
-//! [`Tokenizer::decode`] decodes at once, [`DecodeStream`] token by token without ever splitting a character.
+//! [`Tokenizer::decode`] decodes many tokens at once. [`DecodeStream`] decodes token by token and never splits a
+//! character.
 //!
-//! A rollout is never encoded again: rollouts are token ids from end to end.
+//! Rollouts are token ids from end to end; their text is never encoded again.
 //!
-//! Where versions of `transformers` disagree, ids are those of `tokenizer.json` as version 5 reads it; `add_bos_token` of
-//! old Llama classes has no effect.
+//! Where versions of `transformers` disagree, ids are those that version 5 gives for the `tokenizer.json`. The field
+//! `add_bos_token` of old Llama classes has no effect.
 //!
 //! Read next: `tokenizer/train.rs` (training one), [`crate::template`].
 
@@ -39,37 +41,37 @@ use tokenizers::{AddedToken, DecoderWrapper};
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// `tokenizer_config.json` as it was read.
+    /// The fields of `tokenizer_config.json`, as in the file.
     fields: Map<String, Value>,
     special: SpecialTokens,
-    /// Bytes of every token by id; `None` where no token has the id.
+    /// The bytes of every token, by id; `None` if no token has the id.
     bytes: Vec<Option<Box<[u8]>>>,
-    /// Which ids are special, by id.
+    /// Whether each token is special, by id.
     is_special: Vec<bool>,
-    /// Whether decoding removes one leading blank, as with SentencePiece vocabularies.
+    /// Whether decoding removes one leading space, as with SentencePiece vocabularies.
     strips_leading_blank: bool,
     path: PathBuf,
 }
 
-/// The tokens with a name in `tokenizer_config.json`.
+/// The tokens that `tokenizer_config.json` names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
     /// Begins a text.
     pub bos: Option<u32>,
     /// Ends a text.
     pub eos: Option<u32>,
-    /// With which other programs fill up batches.
+    /// Fills up batches in other programs.
     pub pad: Option<u32>,
-    /// In place of what the vocabulary cannot spell.
+    /// Replaces what the vocabulary cannot spell.
     pub unk: Option<u32>,
 }
 
 impl Tokenizer {
-    /// Opens `tokenizer.json`, and `tokenizer_config.json` where there is one, of a Hugging Face folder.
+    /// Opens `tokenizer.json`, and `tokenizer_config.json` if it exists, of a Hugging Face folder.
     ///
     /// # Errors
-    /// [`FormatError::Io`] where `tokenizer.json` cannot be read, [`FormatError::Malformed`] where either file cannot
-    /// be understood.
+    /// [`FormatError::Io`] if `tokenizer.json` cannot be read, [`FormatError::Malformed`] if one of the files is not
+    /// valid.
     pub fn open_folder(folder: &Path) -> Result<Self, FormatError> {
         let path = folder.join("tokenizer.json");
         let text = std::fs::read(&path).map_err(FormatError::io(&path, "read"))?;
@@ -99,7 +101,7 @@ impl Tokenizer {
         path: &Path,
     ) -> Result<Self, FormatError> {
         let malformed = |problem: String| FormatError::malformed(path, problem, "do the files belong together?");
-        // A file may carry the settings for batches of its last use.
+        // The file may still contain the batch settings of its last use; remove them.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
         add_declared_tokens(&mut inner, &fields).map_err(malformed)?;
@@ -132,22 +134,22 @@ impl Tokenizer {
         Ok(Self { inner, fields, special, bytes, is_special, strips_leading_blank, path: path.to_path_buf() })
     }
 
-    /// Encodes text from anybody: what looks like a special or added token in it is encoded as plain characters.
+    /// Encodes text from anybody. Text that looks like a special or added token is encoded as plain characters.
     ///
-    /// Adds nothing around it.
+    /// It adds no tokens around the text.
     pub fn encode_user(&self, text: &str) -> Vec<u32> {
         self.plain(text).get_ids().to_vec()
     }
 
-    /// Encodes text that a model is to generate: added tokens that are not special, such as `<think>`, are recognised; a
-    /// special token that it spells is encoded as plain characters. Adds nothing around it.
+    /// Encodes text that a model shall learn to generate. Added tokens that are not special, such as `<think>`, are
+    /// recognised. A special token in the text is encoded as plain characters. It adds no tokens around the text.
     pub fn encode_markup(&self, text: &str) -> Vec<u32> {
         let added = self.inner.get_added_tokens_decoder();
         let special: Vec<&str> =
             added.values().filter(|token| token.special).map(|token| token.content.as_str()).collect();
         let mut ids = Vec::new();
         let mut rest = text;
-        // The special token that begins first; of several at one place, the longest.
+        // Finds the first special token in the text; if several begin at one place, the longest.
         let next = |rest: &str| {
             let found = special.iter().filter_map(|token| Some((rest.find(token)?, token.len())));
             found.min_by_key(|(start, len)| (*start, usize::MAX - len))
@@ -161,30 +163,31 @@ impl Tokenizer {
         ids
     }
 
-    /// Encodes text that this program composed: special tokens spelled in it become special tokens. Adds nothing around
-    /// it.
+    /// Encodes text that this program composed. Special tokens that it spells become special tokens. It adds no tokens
+    /// around the text.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         self.inner.encode_fast(text, false).map_or_else(|error| self.bug(error), ids)
     }
 
-    /// Encodes as `transformers`' `tokenizer(text)` does: special tokens are recognised in the text, and put around it.
+    /// Encodes as `transformers`' `tokenizer(text)` does: special tokens in the text are recognised, and others are
+    /// added around it.
     pub fn encode_with_special(&self, text: &str) -> Vec<u32> {
         self.inner.encode_fast(text, true).map_or_else(|error| self.bug(error), ids)
     }
 
-    /// Decodes ids; unknown ids are left out, invalid UTF-8 becomes U+FFFD.
+    /// Decodes ids. Unknown ids are left out, and invalid UTF-8 becomes U+FFFD.
     ///
     /// * `skip_special`: whether special tokens are left out.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
         self.inner.decode(ids, skip_special).unwrap_or_else(|error| self.bug(error))
     }
 
-    /// The bytes of a token, which need not be whole characters; none for an unknown id.
+    /// The bytes of a token, which need not be whole characters; `None` for an unknown id.
     pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
         self.bytes.get(id as usize)?.as_deref()
     }
 
-    /// Whether the token controls, such as an end token, rather than spells.
+    /// Whether the token is a control token, such as an end token, and not text.
     pub fn is_special(&self, id: u32) -> bool {
         self.is_special.get(id as usize).copied().unwrap_or(false)
     }
@@ -204,7 +207,8 @@ impl Tokenizer {
         self.bytes.len()
     }
 
-    /// Every added token's text: special ones, and markup such as `<think>` that some models add as plain tokens.
+    /// The text of every added token: special tokens, and markup such as `<think>` that some models add as plain
+    /// tokens.
     pub fn added_tokens(&self) -> Vec<String> {
         let mut added: Vec<(u32, AddedToken)> = self.inner.get_added_tokens_decoder().into_iter().collect();
         added.sort_by_key(|(id, _)| *id);
@@ -221,7 +225,7 @@ impl Tokenizer {
         &self.inner
     }
 
-    /// Writes `tokenizer.json` and `tokenizer_config.json`. `transformers` makes the same ids with them.
+    /// Writes `tokenizer.json` and `tokenizer_config.json`. With them, `transformers` gives the same ids.
     ///
     /// # Errors
     /// [`FormatError::Io`].
@@ -232,7 +236,7 @@ impl Tokenizer {
         write_atomically(&folder.join("tokenizer_config.json"), |file| file.write_all(text.as_bytes()))
     }
 
-    /// Encodes without the search for added tokens.
+    /// Encodes without searching for added tokens.
     fn plain(&self, text: &str) -> Encoding {
         let run = || -> tokenizers::Result<Encoding> {
             let mut pieces = PreTokenizedString::from(text);
@@ -248,7 +252,7 @@ impl Tokenizer {
         run().unwrap_or_else(|error| self.bug(error))
     }
 
-    /// An error here is a bug, since text is valid UTF-8 and the pipeline was validated.
+    /// Panics. An error here is a bug, because text is valid UTF-8 and the pipeline was validated.
     fn bug(&self, error: tokenizers::Error) -> ! {
         panic!("{}: the tokenizer failed on valid text: {error}", self.path.display())
     }
@@ -258,12 +262,13 @@ fn ids(encoding: Encoding) -> Vec<u32> {
     encoding.get_ids().to_vec()
 }
 
-/// The text of a token that a configuration writes as a string or as an object.
+/// The text of a token; a configuration writes it as a string or as an object.
 fn token_content(token: &Value) -> Option<&str> {
     token.as_str().or_else(|| token.get("content")?.as_str())
 }
 
-/// Adds tokens that only `tokenizer_config.json` lists, as in old releases; each must get the id that it claims.
+/// Adds tokens that only `tokenizer_config.json` lists, as in old releases. Each must get the id that the file gives
+/// it.
 fn add_declared_tokens(inner: &mut tokenizers::Tokenizer, fields: &Map<String, Value>) -> Result<(), String> {
     let Some(Value::Object(declared)) = fields.get("added_tokens_decoder") else { return Ok(()) };
     let known: HashMap<u32, String> =
@@ -294,7 +299,7 @@ fn add_declared_tokens(inner: &mut tokenizers::Tokenizer, fields: &Map<String, V
     Ok(())
 }
 
-/// Whether tokens are spelled in the byte-level alphabet, and whether decoding removes a leading blank.
+/// Whether tokens are spelled in the byte-level alphabet, and whether decoding removes a leading space.
 fn decoder_kind(decoder: Option<&DecoderWrapper>) -> (bool, bool) {
     match decoder {
         Some(DecoderWrapper::ByteLevel(_)) => (true, false),

@@ -1,6 +1,7 @@
-//! Generation against the full forward and against itself: however a completion is computed, its bits are the same.
+//! Tests text generation against the full forward pass and against itself: however a completion is computed, its bits
+//! are the same.
 //!
-//! Every equivalence is asked of every instruction path, in f32 and in bf16, of each golden model.
+//! Every equality is tested on every instruction path, in f32 and in bf16, with each golden model.
 
 mod models;
 
@@ -13,7 +14,7 @@ use lm::{Activations, Batch, Keep, Model, Role};
 
 use models::{MODELS, golden, weights};
 
-/// Prompts that end before, on and after the edge of a page, and one of a single token.
+/// Prompts that end before, on and after the edge of a page, and a prompt of a single token.
 const PROMPT_LENS: [usize; 5] = [1, 9, 63, 64, 70];
 
 struct Case<T: Real> {
@@ -68,7 +69,7 @@ fn wide() -> Limits {
     Limits { pages: 64, sequences: 32, rows: 512 }
 }
 
-/// Runs a check for every model, path and dtype.
+/// Runs a check for every model, instruction path and dtype.
 macro_rules! everywhere {
     ($case:ident => $check:block) => {
         for name in MODELS {
@@ -86,8 +87,8 @@ macro_rules! everywhere {
     };
 }
 
-/// Log-probabilities of completions as training sees them: one packed forward, completions sharing their prompt's segment
-/// when `shared`.
+/// Log-probabilities of completions as training computes them: one forward pass over packed sequences. If `shared`, the
+/// completions share their prompt's segment.
 fn logprobs_of_trainer<T: Real>(
     case: &Case<T>,
     requests: &[Request],
@@ -145,7 +146,7 @@ fn batched_is_single() {
 fn samples_of_one_prefill_are_samples_run_one_by_one() {
     everywhere!(case => {
         let forked = case.run(wide(), case.requests(4));
-        // With one place a group cannot fork: every sample has a prefill of its own.
+        // With one place a group cannot fork, so the prompt is computed again for every sample.
         let one_by_one = case.run(Limits { sequences: 1, ..wide() }, case.requests(4));
         assert_eq!(forked, one_by_one, "{}", case.label());
         assert!(forked.iter().any(|group| group[0].tokens != group[1].tokens), "samples must differ");
@@ -156,13 +157,14 @@ fn samples_of_one_prefill_are_samples_run_one_by_one() {
 fn a_groups_prompt_is_computed_and_kept_once() {
     let case = Case::<f32>::new("llama", Isa::available()[0], 2);
     let (samples, new, prompts) = (8, 12, case.requests(8));
-    // Completions of the two longest prompts share those prompts' full page and own another; those of the third, whose first page is not full
-    // when they part, own two. Without sharing it would be 64 pages.
+    // Completions of the two longest prompts share the prompt's full page, and each has one more page. Completions of
+    // the third prompt have two pages each, because its first page is not full when they fork. Without sharing it would
+    // be 64 pages.
     let limits = Limits { pages: 8 + 8 + 16 + 9 + 9, sequences: 40, rows: 512 };
     let mut scheduler = Scheduler::new(&case.queue, case.model.config(), limits);
     generate(&case.queue, &case.model, &mut scheduler, prompts, &mut |_, _, _| Flow::Continue);
     let prompt_tokens: usize = PROMPT_LENS.iter().sum();
-    // A completion's last token is never fed.
+    // The last token of a completion is never fed.
     let expected = prompt_tokens + PROMPT_LENS.len() * samples * (new - 1);
     assert_eq!((scheduler.computed_tokens(), scheduler.preemptions()), (expected as u64, 0));
 }
@@ -260,7 +262,7 @@ fn completions_end_at_stop_tokens_limits_and_the_callers_word() {
     assert_eq!((full.finish, full.tokens.len()), (Finish::Length, context - 100));
 }
 
-/// Runs what was submitted to its end, and returns the completions in order.
+/// Runs all submitted requests to their end. Returns the completions in order.
 fn to_the_end(case: &Case<f32>, scheduler: &mut Scheduler<f32>) -> Vec<Completion> {
     let mut completions = Vec::new();
     let mut steps = 0;
@@ -276,7 +278,8 @@ fn to_the_end(case: &Case<f32>, scheduler: &mut Scheduler<f32>) -> Vec<Completio
 #[test]
 fn a_cancelled_request_leaves_the_others_as_they_are() {
     let case = Case::<f32>::new("llama", Isa::available()[0], 2);
-    // Few places, pages and rows, so that some requests wait, some are prefilled in chunks, and some are preempted.
+    // Few places, pages and rows, so that some requests wait, some prompts are cut into chunks, and some sequences are
+    // preempted.
     for limits in [Limits { pages: 6, sequences: 4, rows: 16 }, wide()] {
         let alone = case.run(limits, case.requests(2));
         for (cancelled, steps) in [(0, 3), (2, 1), (2, 2), (3, 5), (4, 0), (4, 9), (1, 40)] {
@@ -332,7 +335,7 @@ fn filters_that_leave_one_token_leave_the_greedy_one() {
     }
 }
 
-/// The first tokens of many samples of one prompt.
+/// The first token of each of many samples of one prompt.
 fn first_tokens(case: &Case<f32>, sampling: Sampling, samples: usize) -> Vec<lm::generate::Token> {
     let request = Request { sampling, max_new_tokens: 1, top_logprobs: 61, ..request(case.prompt(9), samples, 11) };
     let mut completions = case.run(Limits { pages: 700, sequences: 512, rows: 512 }, vec![request]).remove(0);

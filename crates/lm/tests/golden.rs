@@ -1,6 +1,6 @@
-//! The golden models: weights from a formula, expected values from transformers and PyTorch's autograd.
+//! Tests the golden models: weights from a formula, expected values from transformers and from PyTorch's autograd.
 //!
-//! Tokens are packed in segments, two of which continue the same prompt.
+//! The tokens are packed sequences. Two of their segments continue the same prompt.
 
 mod models;
 
@@ -27,7 +27,7 @@ fn floats(values: &Value) -> Vec<f64> {
     values.as_array().unwrap().iter().map(|v| v.as_f64().unwrap_or(0.0)).collect()
 }
 
-/// Everything a training step needs, for the smallest of models.
+/// Everything that a training step needs, for a small model.
 struct Bench<T: Real> {
     queue: Queue,
     model: Model<T>,
@@ -62,7 +62,7 @@ impl<T: Real> Bench<T> {
         }
     }
 
-    /// Runs backward over what the last forward left.
+    /// Runs backward over the activations of the last forward pass.
     fn backward(&mut self, d_hidden: View<f32>, gradients: &mut Gradients<T>) {
         backward(
             &self.queue,
@@ -81,7 +81,7 @@ impl<T: Real> Bench<T> {
         forward(&self.queue, &self.model, &self.batch, &mut self.activations, &mut self.scratch);
     }
 
-    /// The weighted mean loss, its gradients accumulated into `gradients`.
+    /// The weighted mean loss. Its gradients are accumulated into `gradients`.
     fn gradients(&mut self, gradients: &mut Arena) -> f64 {
         self.forward();
         let config = self.model.config().clone();
@@ -225,7 +225,8 @@ fn bf16_stays_near_f32() {
     }
 }
 
-/// A batch long enough to be divided among threads: prompts whose completions share them, across edges of attention's blocks.
+/// A batch that is long enough to be divided among threads: prompts with completions that share them, across the
+/// boundaries of attention's blocks.
 fn long_batch(vocabulary: usize) -> Batch {
     let tokens = |seed: usize, len: usize| -> Vec<u32> {
         (0..len).map(|i| ((i * i * 7 + i * 3 + seed) % vocabulary) as u32).collect()

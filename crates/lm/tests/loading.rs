@@ -1,4 +1,4 @@
-//! A model read group by group from a folder is the model made of an arena read from the same folder.
+//! A model that is read group by group from a folder equals the model of an arena that is read from the same folder.
 
 mod models;
 

@@ -1,7 +1,7 @@
-//! Where work runs: [`Device`], the instruction path [`Isa`], and the [`Queue`] that operations take first.
+//! Where work runs: [`Device`], the instruction path [`Isa`], and the [`Queue`] that every operation takes first.
 //!
-//! Devices are a closed list. A second one adds a variant to [`Device`]; the compiler then names every place that must
-//! know of it: where memory is allocated and copied, and where operations start their work.
+//! The list of devices is closed. A new device is a new variant of [`Device`]. The compiler then reports every place
+//! that must handle it: where memory is allocated and copied, and where operations start their work.
 //!
 //! Read next: `pool/mod.rs`, the threads of the CPU.
 
@@ -18,16 +18,16 @@ pub enum Device {
     Cpu,
 }
 
-/// An instruction path. Results are bit-equal within one path, and close between two.
+/// An instruction path. Results are equal bit for bit within one path, and close between two paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
     /// AVX-512 F/BW/DQ/VL with `vdpbf16ps`.
     Avx512Bf16,
-    /// AVX-512 F/BW/DQ/VL; bf16 pairs are widened.
+    /// AVX-512 F/BW/DQ/VL without `vdpbf16ps`; bf16 pairs are widened to f32.
     Avx512,
     /// AVX2 with FMA.
     Avx2,
-    /// 128-bit NEON of every aarch64.
+    /// The 128-bit NEON that every aarch64 processor has.
     Neon,
     /// Plain Rust with fused multiply-add.
     Portable,
@@ -50,9 +50,9 @@ impl Isa {
                 paths.push(Isa::Avx512);
             }
             if avx512 && is_x86_feature_detected!("avx512bf16") {
-                // Intel's cores start one `vdpbf16ps` every second cycle, but two f32 multiply-adds every cycle: there it
-                // is faster to widen. AMD's start one every cycle. The vendor decides and no measurement, so
-                // that a machine always chooses the same path.
+                // Intel's cores start one `vdpbf16ps` every second cycle, but two f32 multiply-adds every cycle, so
+                // widening is faster there. AMD's cores start one `vdpbf16ps` every cycle. The vendor decides, not a
+                // measurement, so that a machine always chooses the same path.
                 let first = if is_intel() { paths.len() } else { 0 };
                 paths.insert(first, Isa::Avx512Bf16);
             }
@@ -77,10 +77,10 @@ impl Isa {
         }
     }
 
-    /// The best path of this machine, or the one `FERULE_ISA` names.
+    /// The path that `FERULE_ISA` names, or else the best path of this machine.
     ///
     /// # Errors
-    /// A message for the user when `FERULE_ISA` names a path that does not exist or cannot run here.
+    /// A message for the user when `FERULE_ISA` names a path that does not exist or that this machine cannot run.
     pub fn choose() -> Result<Isa, String> {
         let available = Isa::available();
         match std::env::var("FERULE_ISA") {
@@ -99,7 +99,7 @@ fn is_intel() -> bool {
     [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
 }
 
-/// Where operations are enqueued. Clones share the threads. On the CPU an operation has finished when it returns.
+/// Where operations are enqueued. Clones share the same threads. On the CPU an operation has finished when it returns.
 #[derive(Clone)]
 pub struct Queue {
     device: Device,
@@ -108,7 +108,8 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A queue on `threads` threads of the CPU, the caller's included, that uses one instruction path.
+    /// A queue on `threads` threads of the CPU (the caller's thread counts as one) that uses the instruction path
+    /// `isa`.
     ///
     /// # Panics
     /// When `threads` is 0 or the machine cannot run `isa`.
@@ -118,7 +119,7 @@ impl Queue {
         Queue { device: Device::Cpu, isa, pool: Arc::new(Pool::new(threads)) }
     }
 
-    /// Where its buffers live.
+    /// The device on which its buffers live.
     pub fn device(&self) -> Device {
         self.device
     }
@@ -133,8 +134,8 @@ impl Queue {
         self.pool.threads()
     }
 
-    /// Runs `task(0) … task(tasks - 1)` on all threads, in any order, and returns when all have finished. A task must not
-    /// call this itself: it would wait for its own job.
+    /// Runs `task(0) … task(tasks - 1)` on all threads, in any order. It returns when all have finished. A task must
+    /// not call `parallel` itself: it would wait for its own job for ever.
     ///
     /// # Panics
     /// When a task panics.

@@ -1,18 +1,18 @@
-//! The loops around the tile: which task makes which part of the output, and in what order it reads.
+//! The loops around the tile: which task computes which part of the output, and in what order it reads the operands.
 //!
 //! ```text
-//!     for each task: a row block by some panels                on all threads
-//!         for each block of k                                  between two, the sums lie in memory as f32
-//!             copy the block of A, if it must be copied        the second cache holds it
-//!             for each panel, or group of panels               its part of this depth fits the first cache
-//!                 for each tile of the row block               its sums are in registers
+//!     for each task: a row block by some panels            on all threads
+//!         for each block of k                              between two blocks, the sums lie in memory as f32
+//!             copy the block of A, if it must be copied    it stays in the L2 cache
+//!             for each panel, or group of panels           its part of this depth stays in the nearest caches
+//!                 for each tile of the row block           its sums are in registers
 //!                     compute the tile; after the last block of k, finish it
 //! ```
 //!
-//! A sum that goes to memory and comes back is the same f32. So neither the blocks of k nor anything else here changes
-//! a result.
+//! A sum does not change when it is stored to memory as f32 and loaded again. So neither the blocks of k nor any other
+//! cut in this file changes a result.
 //!
-//! Read next: `tests.rs`, which holds these equalities.
+//! Read next: `tests.rs`, which tests these equalities.
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -28,13 +28,13 @@ use crate::dtype::{DType, Real};
 use crate::scratch::Scratch;
 use crate::simd::{prefetch, prefetch_to_write};
 
-/// A product whose B is packed. It holds pointers, since its tasks write disjoint parts of one output.
+/// A product whose B is packed. It holds raw pointers, because its tasks write disjoint parts of one output.
 pub(super) struct Product<T, O> {
-    /// `[rows, depth]`, or, transposed, `[depth, rows]`.
+    /// `[rows, depth]`; with `TRANSPOSED`, `[depth, rows]`.
     pub a: *const T,
     pub a_stride: usize,
     pub b: *const T,
-    /// Elements from one panel of B to the next.
+    /// Number of elements from the start of one panel of B to the start of the next.
     pub panel_stride: usize,
     pub rows: usize,
     pub cols: usize,
@@ -46,20 +46,20 @@ pub(super) struct Product<T, O> {
     /// Null, or `[rows, cols]`.
     pub addend: *const f32,
     pub addend_stride: usize,
-    /// Null, or the output itself: then sums start from what it holds.
+    /// Null, or the output itself: then the sums start from the values in the output.
     pub start: *const f32,
 }
 
 // SAFETY: the pointers are those of views, which are `Sync`, and each task writes its own part of the output.
 unsafe impl<T, O> Sync for Product<T, O> {}
 
-/// Memory of one thread, kept between products.
+/// Memory of one thread, kept from one product to the next.
 struct Workspace {
     /// A copied block of A.
     words: Scratch,
-    /// Sums of a task.
+    /// The sums of a task, between blocks of k or before they are finished.
     sums: Scratch,
-    /// First rows of tiles.
+    /// The first row of each tile, and the end of the last one.
     tiles: Vec<usize>,
 }
 
@@ -71,26 +71,28 @@ thread_local! {
     });
 }
 
-/// Rows and panels of one task.
+/// Number of rows and of panels of one task.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Cut {
     rows: usize,
     panels: usize,
 }
 
-/// Fewest rows of a block. With fewer, bringing a panel of B into the first cache would hardly pay.
+/// Fewest rows of a row block, where there is a choice. With fewer rows, loading a panel of B into the L1 cache would
+/// hardly pay.
 const FEWEST_ROWS: usize = 48;
-/// A task of less time costs more to hand out than it saves.
+/// A task that takes less time than this costs more to hand out than it saves.
 const SMALLEST_TASK_NS: usize = 2_000;
-/// Words of a page of memory.
+/// Number of 4-byte words in a page of memory.
 const PAGE_WORDS: usize = 1024;
 
-/// How to cut `rows × panels` into tasks: of some microseconds at least, and several for each thread, so that a slow core does
-/// not hold up the others. It never changes a result.
+/// Chooses how to cut `rows × panels` into tasks. Each task takes some microseconds at least. There are several tasks
+/// for each thread, so that a slow core does not delay the others. The choice never changes a result.
 fn cut<T: Real>(isa: Isa, threads: usize, rows: usize, panels: usize, depth: usize) -> Cut {
     let tall = tile_rows(isa);
-    // A deep product keeps its sums in memory between blocks of k, and they share the second cache with A's block: so not
-    // too many panels. Otherwise more panels only mean that A is fetched less often.
+    // A deep product (more than one block of k) keeps its sums in memory between the blocks. The sums share the L2
+    // cache with the block of A, so a task must not have too many panels. In other products, more panels per task only
+    // mean that A is fetched less often.
     let deep = depth.div_ceil(step_depth::<T>()) * step_words::<T>(isa) > BLOCK_WORDS;
     let most = if rows <= 2 * tall || !deep { panels } else { 16 };
     let mut row_blocks = rows.div_ceil(BLOCK_ROWS / tall * tall);
@@ -98,10 +100,11 @@ fn cut<T: Real>(isa: Isa, threads: usize, rows: usize, panels: usize, depth: usi
         row_blocks = row_blocks.max((rows / FEWEST_ROWS).min(4 * threads));
     }
     if row_blocks >= 4 * threads {
-        // There are rows enough for every thread: equal row blocks over as many panels as possible, so that A is fetched least.
+        // There are enough rows for every thread. Use equal row blocks over as many panels as possible: this fetches A
+        // least often.
         return Cut { rows: rows.div_ceil(row_blocks.next_multiple_of(threads)), panels: most };
     }
-    // A careful guess: 50 f32 products a nanosecond, and 16 bytes of B.
+    // A conservative estimate of speed: 50 f32 multiply-adds per nanosecond, and 16 bytes of B per nanosecond.
     let operations_ns = rows * panels * PANEL * depth / 50;
     let bytes_ns = panels * PANEL * depth * size_of::<T>() / 16;
     let total_ns = operations_ns.max(bytes_ns);
@@ -113,7 +116,7 @@ fn cut<T: Real>(isa: Isa, threads: usize, rows: usize, panels: usize, depth: usi
 }
 
 impl<T: Real, O: Real> Product<T, O> {
-    /// Makes the output.
+    /// Computes the output.
     pub(super) fn run<const TRANSPOSED: bool>(&self, queue: &Queue) {
         if self.rows == 0 || self.cols == 0 {
             return;
@@ -143,7 +146,7 @@ impl<T: Real, O: Real> Product<T, O> {
         let tall = tile_rows(isa);
         let Workspace { words: block, sums, tiles } = workspace;
 
-        // Tiles of nearly equal height: a last tile of one row would be slow.
+        // All tiles get nearly equal heights, because a last tile of one row would be slow.
         let count = rows.len().div_ceil(tall);
         tiles.clear();
         tiles.extend((0..=count).map(|t| t * rows.len() / count));
@@ -151,8 +154,9 @@ impl<T: Real, O: Real> Product<T, O> {
         let words_of_block = if TRANSPOSED { BLOCK_WORDS * COLUMN_WORDS } else { rows.len() * ROW_WORDS };
         let block = block.elements::<f32>(words_of_block).as_mut_ptr();
         let at_once = panels_at_once(isa, rows.len());
-        // With one block of k, sums need no memory of their own. If nothing is added or rounded, tiles write to the output
-        // itself; otherwise a tile is finished at once, while it is in the cache, and the next tile uses its place.
+        // With one block of k, the sums need no memory of their own. If nothing is added or rounded, tiles write
+        // directly to the output. Otherwise each tile is finished at once, while it is in the cache, and the next tile
+        // uses the same memory.
         let plain = blocks == 1 && O::DTYPE == DType::F32 && self.bias.is_null() && self.addend.is_null();
         let room = if blocks == 1 { TALLEST * PANEL } else { rows.len() * PANEL };
         let places = if blocks == 1 { at_once } else { panels.len().next_multiple_of(at_once) };
@@ -192,8 +196,9 @@ impl<T: Real, O: Real> Product<T, O> {
                         self.expect_block::<TRANSPOSED>(&rows, (b + 1) * block_steps * step, depth, tile, parts);
                     }
                     let from = self.b.wrapping_add(panel * self.panel_stride + first_step * step * PANEL);
-                    // A single tile asks for its own panel, two kilobytes ahead. Of several tiles, the first two ask for one
-                    // half each of the next panel, while their own panel is in the cache already.
+                    // A task of one tile prefetches its own panel, two kilobytes ahead. In a task of several tiles, the
+                    // first two tiles prefetch one half each of the next panel; their own panel is in the cache
+                    // already.
                     let (line, next) = (64 / size_of::<T>(), from.wrapping_add(self.panel_stride));
                     let (ahead, ahead_line, ahead_step) = match (tiles.len(), t) {
                         (2, _) => (from.wrapping_add(32 * line), line, 2 * line),
@@ -228,8 +233,9 @@ impl<T: Real, O: Real> Product<T, O> {
         }
     }
 
-    /// Where tiles find a block of A as words, and how many words lie between two rows (two steps, when transposed). That is in A
-    /// itself, if it consists of such words and its rows do not lie whole pages apart; otherwise in a copy at `to`.
+    /// Returns where tiles find a block of A as words, and how many words lie between two rows (with `TRANSPOSED`,
+    /// between two steps). The block is read in A itself if A consists of such words and its rows do not lie a whole
+    /// number of pages apart. Otherwise it is first copied to `to`.
     fn block_of_a<const TRANSPOSED: bool>(
         &self,
         isa: Isa,
@@ -239,7 +245,7 @@ impl<T: Real, O: Real> Product<T, O> {
         to: *mut f32,
     ) -> (*const f32, usize) {
         let (stride, step, rows, first) = (self.a_stride, step_depth::<T>(), rows.len(), rows.start);
-        // Rows whole pages apart would compete for the same cache sets.
+        // Rows that lie a whole number of pages apart would compete for the same cache sets.
         let spread = !(stride / step).is_multiple_of(PAGE_WORDS);
         if TRANSPOSED {
             let from = self.a.wrapping_add(k * stride + first);
@@ -258,7 +264,7 @@ impl<T: Real, O: Real> Product<T, O> {
         (to, ROW_WORDS)
     }
 
-    /// Asks for part `part` of `parts` of the next block of A, so that it is in the cache when its turn comes.
+    /// Prefetches part `part` of `parts` of the next block of A, so that it is in the cache when it is used.
     fn expect_block<const TRANSPOSED: bool>(
         &self,
         rows: &Range<usize>,
@@ -286,7 +292,8 @@ impl<T: Real, O: Real> Product<T, O> {
         self.out.wrapping_add(part.row * self.out_stride + part.panel * PANEL)
     }
 
-    /// Asks for the cache lines that a tile will write and add. They arrive while it is computed.
+    /// Prefetches the cache lines of the output and of the addend that a tile will need. They arrive while it is
+    /// computed.
     fn expect_output(&self, part: &Part) {
         for row in 0..part.rows {
             let line = self.output(part).wrapping_add(row * self.out_stride);
@@ -300,7 +307,7 @@ impl<T: Real, O: Real> Product<T, O> {
         }
     }
 
-    /// Starts sums from what the output holds.
+    /// Loads the initial values of the sums from the output.
     fn load_sums(&self, part: &Part, c: *mut f32) {
         let cols = PANEL.min(self.cols - part.panel * PANEL);
         for i in 0..part.rows {

@@ -1,38 +1,45 @@
 //! Products of matrices: [`matmul`] by a packed operand, and [`matmul_transposed_a`] for gradients of weights.
 //!
 //! # How `out = A·B` is computed on the CPU
-//! The plan is that of GotoBLAS and BLIS: copy B once into the order in which it will be read, cut A and `out` so that each
-//! level of cache holds what is used next, and keep the sums of a small part of `out` in registers.
+//! The method is that of GotoBLAS (Goto and van de Geijn 2008, doi 10.1145/1356052.1356053) and BLIS. B is copied once
+//! into the order in which the innermost loop reads it. A and `out` are cut so that each level of cache holds what is
+//! used next. The sums of a small part of `out` stay in registers.
 //!
 //! ```text
-//!                            B [K, N], packed              out [M, N]
-//!                          panel 0    panel 1  …         panel 0    panel 1  …
-//!                         ┌──────────┬──────────┐       ┌──────────┬──────────┐
-//!                       k │ 32       │ 32       │     m │ tile     │          │ ┐
-//!                       ↓ │ columns  │ columns  │     ↓ ├──────────┤          │ │ row block
-//!      A [M, K]           │          │          │       │ tile     │          │ │
-//!     ┌────────────┐      └──────────┴──────────┘       ├──────────┤          │ ┘
-//!     │ rows of a  │
-//!     │ tile       │      panel   32 columns of B, one k after the other; read as one stream
-//!     ├────────────┤      tile    up to 12 rows by one panel of `out`: its sums stay in registers
-//!     │ …          │      block   of k: up to 384 words of a row of A; the part of a panel that is this deep fits the first cache
-//!     └────────────┘      row block  up to 192 rows: their words of one block of k fit the second cache
+//!          A [M, K]                          B [K, N], packed              out [M, N]
+//!     k →  block 0    block 1              panel 0    panel 1            panel 0    panel 1
+//!        ┌──────────┬──────────┐         ┌──────────┬──────────┐       ┌──────────┬──────────┐
+//!      m │ rows of  │          │ ┐     k │ block 0  │          │     m │ tile     │          │ ┐
+//!      ↓ │ a tile   │          │ │     ↓ │ 32 cols  │          │     ↓ ├──────────┤          │ │
+//!        ├──────────┼──────────┤ │ row   ├──────────┼──────────┤       │ tile     │          │ │ row
+//!        │          │          │ │ block │ block 1  │          │       ├──────────┤          │ │ block
+//!        │          │          │ │       │ 32 cols  │          │       │ tile     │          │ │
+//!        └──────────┴──────────┘ ┘       └──────────┴──────────┘       └──────────┴──────────┘ ┘
 //! ```
 //!
-//! A task is a row block by some panels, over the whole depth; tasks go to threads. One packed B serves every number of rows,
-//! from a decode step of one row, which waits for memory, to a batch of thousands, which waits for arithmetic.
+//! * A *panel* is 32 columns of B. Its rows (one k after the other) lie one after the other in memory, so that it is
+//!   read as one stream.
+//! * A *tile* is up to 12 rows of A by one panel of B. Its sums stay in registers.
+//! * A *block of k* is up to 384 words of each row of A. The part of a panel that is this deep is at most 48 KB; it
+//!   stays in the nearest caches while all tiles of a row block read it.
+//! * A *row block* is up to 192 rows of A. Their words of one block of k stay in the L2 cache.
+//!
+//! One task computes one row block by some panels, over the whole depth K. The tasks are divided among the threads. The
+//! same packed B serves any number of rows: a decode step of one row, which is limited by memory, and a batch of
+//! thousands of rows, which is limited by arithmetic.
 //!
 //! # Canonical order
-//! Each element of the output has one f32 accumulator, to which products are added in increasing k by fused
-//! multiply-add; bf16 in pairs, `(acc + a₁·b₁) + a₀·b₀`, as the instruction `vdpbf16ps` does. Tiles, blocks and threads divide outputs
-//! only. So row `i` of a batch has the bits of row `i` alone, with any number of threads.
+//! Each element of the output has one f32 accumulator. Fused multiply-adds add the terms to it in order of increasing
+//! k. For bf16, k goes in pairs, `(acc + a₁·b₁) + a₀·b₀`, as the instruction `vdpbf16ps` computes it. Tiles, blocks and
+//! threads divide outputs only. Therefore row `i` of a batch has the same bits as row `i` computed alone, with any
+//! number of threads.
 //!
 //! # What it never does
-//! It never divides k between threads or accumulators. It never transposes in the innermost loop. It allocates nothing, once the
-//! workspaces of its threads have grown.
+//! It never divides k between threads or accumulators. It never transposes in the innermost loop. It allocates no
+//! memory after the workspaces of its threads have grown to their full size.
 //!
-//! Read next: `operand.rs` (packed weights and their generation), `pack.rs` (the copies), `tile.rs` (the innermost loop),
-//! `blocks.rs` (the loops around it).
+//! Read next: `operand.rs` (packed weights, and which version of the weights they were made from), `pack.rs` (the
+//! copies), `tile.rs` (the innermost loop), `blocks.rs` (the loops around it).
 
 mod blocks;
 mod operand;
@@ -56,7 +63,7 @@ use operand::Panels;
 use pack::{PanelFromRows, panel_len};
 use tile::PANEL;
 
-/// What [`matmul`] adds to the finished sums. It is added in f32, before the one rounding to the output's type.
+/// What [`matmul`] adds to the finished sums, in f32, before it rounds once to the output's type.
 #[derive(Clone, Copy, Default)]
 pub struct Epilogue<'a> {
     /// `[1, N]`, added to every row.
@@ -103,15 +110,18 @@ pub fn matmul<T: Real, O: Real>(queue: &Queue, a: View<T>, b: PackedView<T>, epi
     .run::<false>(queue);
 }
 
-/// Rows of A and B that are packed at a time. It bounds the scratch; it is even, so that the two bf16 of a pair stay together.
+/// How many rows of A and B one pass packs. This bounds the scratch. It is even, so that the two bf16 of a pair stay
+/// together.
 const ROWS_AT_ONCE: usize = 4096;
 
-/// `out = aᵀ·b`, or `out += aᵀ·b`: the gradient of a weight `[N, K]`. Then `a` is the gradient of the weight's output, and `b` its input.
+/// `out = aᵀ·b`, or `out += aᵀ·b`. It computes the gradient of a weight `[N, K]`: `a` is the gradient of the output of
+/// the layer with this weight, and `b` is the input of that layer.
 ///
 /// # Shapes
 /// * `a`: `[M, N]`, `b`: `[M, K]`, any row strides.
-/// * `out`: `[N, K]`, any row stride; overwritten. With `accumulate` the sums start from what it holds; so a batch that is cut
-///   into consecutive calls gives the bits of one call (for bf16, when it is cut at even rows).
+/// * `out`: `[N, K]`, any row stride; overwritten. With `accumulate` the sums start from the values in `out`. So a
+///   batch that is cut into consecutive calls gives the same bits as one call (for bf16, when each cut is at an even
+///   row).
 /// * `scratch` grows to at most 4,096 × K elements of T.
 ///
 /// # Panics

@@ -1,11 +1,13 @@
 //! [`Packed`]: the right operand of a product in the layout that the device multiplies fastest.
 //!
-//! A model's weights live in f32 and change with every step of the optimiser. Products read copies of them in the compute
-//! dtype. A copy that was not made again after an update would silently compute with old weights; so every copy carries
-//! the *generation* of the weights that it was made from, and a product takes only a [`PackedView`], which
-//! [`Packed::at`] gives for the right generation alone.
+//! A model's weights are stored in f32 and change with every step of the optimiser. Products read copies of them in the
+//! compute dtype; such a copy is called *packed weights*. (This has nothing to do with packed sequences, the rows of a
+//! batch.) A copy that is not made again after an update would silently compute with old weights. Therefore every copy
+//! carries the version number of the weights that it was made from. The code calls this number `generation` (it has
+//! nothing to do with generating text). A product accepts only a [`PackedView`], and [`Packed::at`] returns one only
+//! for the matching version.
 //!
-//! Read next: `pack.rs`, which shows what a copy looks like on the CPU.
+//! Read next: `pack.rs`, which shows the layout of a copy on the CPU.
 
 use super::pack::{PanelFromColumns, PanelFromRows, panel_len};
 use super::tile::PANEL;
@@ -16,17 +18,17 @@ use crate::dtype::Real;
 use crate::memory::Region;
 use crate::view::View;
 
-/// A matrix B `[K, N]` for [`super::matmul`], copied from weights of some generation.
+/// A matrix B `[K, N]` for [`super::matmul`], copied from one version of the weights.
 pub struct Packed<T: Real> {
     panels: Buffer<T>,
-    /// Elements in a panel.
+    /// Number of elements in a panel.
     panel_len: usize,
     k: usize,
     n: usize,
     generation: Option<u64>,
 }
 
-/// A [`Packed`] operand that is known to be of the generation that its reader asked for.
+/// A [`Packed`] operand whose version of the weights has been checked.
 #[derive(Clone, Copy)]
 pub struct PackedView<'a, T: Real> {
     pub(super) panels: View<'a, T>,
@@ -36,7 +38,7 @@ pub struct PackedView<'a, T: Real> {
 }
 
 impl<T: Real> Packed<T> {
-    /// Room for an operand `[k, n]`, of no generation yet.
+    /// Memory for an operand `[k, n]`. It holds no weights yet, so [`Packed::at`] panics until it is filled.
     ///
     /// # Panics
     /// When it exceeds the address space.
@@ -45,7 +47,7 @@ impl<T: Real> Packed<T> {
         Self { panels: Buffer::zeros(device, len), panel_len, k, n, generation: None }
     }
 
-    /// As [`Packed::zeros`], next to the other operands of a region.
+    /// As [`Packed::zeros`], in the memory of `region`, next to other operands.
     ///
     /// # Panics
     /// When it exceeds the address space.
@@ -54,23 +56,24 @@ impl<T: Real> Packed<T> {
         Self { panels: Buffer::within(region, len), panel_len, k, n, generation: None }
     }
 
-    /// Elements of a panel, and of all of them.
+    /// Number of elements of one panel, and of all panels.
     fn sizes(k: usize, n: usize) -> (usize, usize) {
         let sizes = panel_len::<T>(k).and_then(|panel| Some((panel, panel.checked_mul(n.div_ceil(PANEL))?)));
         sizes.unwrap_or_else(|| panic!("a packed {k}×{n} exceeds the address space"))
     }
 
-    /// Depth of the product: columns of A.
+    /// K, the depth of the product: the number of columns of A.
     pub fn k(&self) -> usize {
         self.k
     }
 
-    /// Size in memory.
+    /// Size in memory, in bytes.
     pub fn size_bytes(&self) -> usize {
         self.panels.size_bytes()
     }
 
-    /// Copies `w [N, K]`, the layout of weights in Hugging Face's files. A product with it is `x · wᵀ`.
+    /// Copies `w [N, K]`, the layout of weights in Hugging Face's files. The product with this operand is `x · wᵀ`.
+    /// `generation` is the version number of the weights.
     ///
     /// # Panics
     /// When the shape of `w` differs.
@@ -84,7 +87,7 @@ impl<T: Real> Packed<T> {
         });
     }
 
-    /// Copies `w [K, N]`. A product with it is `x · w`.
+    /// Copies `w [K, N]`. The product with this operand is `x · w`. `generation` is the version number of the weights.
     ///
     /// # Panics
     /// When the shape of `w` differs.
@@ -98,7 +101,7 @@ impl<T: Real> Packed<T> {
         });
     }
 
-    /// Makes every panel: `make(panel, columns, destination)`.
+    /// Makes every panel, in parallel, by calling `make(panel, columns, destination)`.
     fn fill(&mut self, queue: &Queue, generation: u64, make: impl Fn(usize, usize, *mut T) + Sync) {
         let (len, n) = (self.panel_len, self.n);
         let to = Panels(self.panels.view_mut().as_mut_ptr());
@@ -106,10 +109,10 @@ impl<T: Real> Packed<T> {
         self.generation = Some(generation);
     }
 
-    /// The operand for a product with weights of this generation.
+    /// The operand, for a product with the weights of version `generation`.
     ///
     /// # Panics
-    /// When it was made from others, or never: a product would silently use old weights.
+    /// When it was made from another version, or never filled: the product would silently use old weights.
     pub fn at(&self, generation: u64) -> PackedView<'_, T> {
         assert!(
             self.generation == Some(generation),

@@ -1,7 +1,8 @@
-//! Copies of operands in the order in which `tile.rs` reads them: B in panels, A in blocks of words.
+//! Copies operands into the order in which `tile.rs` reads them: B in panels, A in blocks of words.
 //!
-//! A panel holds 32 columns of B, for one k after the other. For bf16 the elements of two consecutive k are a pair, since
-//! `vdpbf16ps` multiplies pairs; an odd last k is paired with zeros. Columns that do not exist are zeros.
+//! A panel holds 32 columns of B: row k = 0 of these columns, then row k = 1, and so on. The next panel follows in
+//! memory. For bf16 the elements of two consecutive k form a pair, because `vdpbf16ps` multiplies pairs. If K is odd,
+//! the last k is paired with zeros. Columns beyond the last one are zeros.
 //!
 //! ```text
 //!     B, K = 3                   panel of f32                panel of bf16
@@ -10,9 +11,9 @@
 //!     a2 b2 c2 …                 a2 b2 c2 …
 //! ```
 //!
-//! Rows of A are read where they lie if they consist of 4-byte words as they are, that is of f32, or of pairs of bf16 for
-//! `vdpbf16ps`. Otherwise a block of them is copied: other paths read bf16 that was widened to f32; a product by the
-//! transpose of A needs pairs along its columns.
+//! Rows of A are read in place if they already consist of 4-byte words, that is of f32, or of pairs of bf16 for
+//! `vdpbf16ps`. Otherwise a block of them is copied, for one of two reasons. The other paths read bf16 that was widened
+//! to f32. A product by the transpose of A needs pairs along A's columns.
 //!
 //! Read next: `tile.rs`.
 
@@ -20,7 +21,7 @@ use super::tile::{COLUMN_WORDS, PANEL, ROW_WORDS, step_depth};
 use crate::dtype::{DType, Real, bf16};
 use crate::simd::{Kernel, Simd};
 
-/// Elements of T in a panel of depth `k`, if there can be so many.
+/// Number of elements of T in a panel of depth `k`; `None` if it overflows.
 pub(super) fn panel_len<T: Real>(k: usize) -> Option<usize> {
     k.checked_next_multiple_of(step_depth::<T>())?.checked_mul(PANEL)
 }
@@ -44,8 +45,8 @@ impl<X: Real, T: Real> Kernel for PanelFromRows<X, T> {
             let mut column = 0;
             while column < PANEL {
                 let count = S::LANES.min(self.cols.saturating_sub(column));
-                // SAFETY: the caller gives `k` rows of `cols` elements to read and `panel_len` elements to write. A column past
-                // the end has a `count` of 0, and a row past the end is replaced by zeros: neither is read.
+                // SAFETY: the caller gives `k` rows of `cols` elements to read and `panel_len` elements to write. A
+                // column past the end has a `count` of 0, and a row past the end is replaced by zeros: neither is read.
                 unsafe {
                     let from = self.from.add(k * self.stride).wrapping_add(column);
                     let to = self.to.add(k * PANEL + column * depth);
@@ -73,7 +74,7 @@ impl<X: Real, T: Real> Kernel for PanelFromRows<X, T> {
     }
 }
 
-/// Makes a panel of B from its columns, as weights lie in files: column `j` of B lies at `from + j · stride`.
+/// Makes a panel of B from its columns, the order of weights in files: column `j` of B lies at `from + j · stride`.
 pub(super) struct PanelFromColumns<T> {
     pub from: *const f32,
     pub stride: usize,
@@ -110,7 +111,7 @@ impl<T: Real> Kernel for PanelFromColumns<T> {
     }
 }
 
-/// Copies `rows` rows of A, `k` elements of each, and completes them by zeros to whole steps.
+/// Copies `rows` rows of A, `k` elements of each, and pads each with zeros to whole steps.
 pub(super) struct BlockFromRows<T> {
     pub from: *const T,
     pub stride: usize,
@@ -125,8 +126,8 @@ impl<T: Real> Kernel for BlockFromRows<T> {
     fn run<S: Simd>(self, s: S) {
         let whole = self.k.next_multiple_of(step_depth::<T>());
         for i in 0..self.rows {
-            // SAFETY: the caller gives `rows` rows of `k` elements to read, and as many rows of `ROW_WORDS` words to write,
-            // which is room for whole steps.
+            // SAFETY: the caller gives `rows` rows of `k` elements to read, and as many rows of `ROW_WORDS` words to
+            // write, which is room for whole steps.
             unsafe {
                 let from = self.from.add(i * self.stride);
                 let to = self.to.add(i * ROW_WORDS);
@@ -149,7 +150,7 @@ impl<T: Real> Kernel for BlockFromRows<T> {
     }
 }
 
-/// Copies a block of a transposed A: row `i` of A is column `i` of `from`, whose rows follow one another along k.
+/// Copies a block of a transposed A. Row `i` of A is column `i` of `from`; the rows of `from` are consecutive k.
 pub(super) struct BlockFromColumns<T> {
     pub from: *const T,
     pub stride: usize,
@@ -169,8 +170,8 @@ impl<T: Real> Kernel for BlockFromColumns<T> {
             let mut row = 0;
             while row < self.rows {
                 let count = S::LANES.min(self.rows - row);
-                // SAFETY: the caller gives `k` rows of `rows` elements to read, and `COLUMN_WORDS` words to write for each word
-                // of each step. Rows from `self.k` on are not read.
+                // SAFETY: the caller gives `k` rows of `rows` elements to read, and `COLUMN_WORDS` words to write for
+                // each word of each step. Rows from `self.k` on are not read.
                 unsafe {
                     let from = self.from.wrapping_add(k * self.stride + row);
                     let first = if k < self.k { s.load_partial(from, count) } else { s.zero() };

@@ -1,4 +1,4 @@
-//! Products against f64 at awkward sizes, and the equalities that canonical order promises.
+//! Tests products against f64 at awkward sizes, and the equalities that follow from the canonical order.
 
 use super::*;
 use crate::device::{Device, Isa};
@@ -20,7 +20,7 @@ fn values<T: Real>(len: usize, salt: u32) -> Vec<T> {
     numbers(len, salt).into_iter().map(T::from_f32).collect()
 }
 
-/// `addend + (a·b + bias)` in f64, and the sum of the magnitudes that bounds its rounding error.
+/// `addend + (a·b + bias)` in f64, and the sum of the terms' magnitudes, which bounds the rounding error.
 fn reference<T: Real>(m: usize, k: usize, n: usize, a: &[T], b: impl Fn(usize, usize) -> f32) -> Vec<(f64, f64)> {
     let mut out = Vec::with_capacity(m * n);
     for i in 0..m {
@@ -37,7 +37,7 @@ fn reference<T: Real>(m: usize, k: usize, n: usize, a: &[T], b: impl Fn(usize, u
     out
 }
 
-/// Sizes around every edge: tiles, panels, lanes, odd pairs, blocks of k.
+/// Sizes around every boundary: tiles, panels, lanes, odd pairs, blocks of k.
 const SIZES: [(usize, usize, usize); 20] = [
     (1, 1, 1),
     (1, 2, 31),
@@ -61,13 +61,14 @@ const SIZES: [(usize, usize, usize); 20] = [
     (400, 9, 70),
 ];
 
-/// The portable path may call a function for each multiply-add; it is spared the largest sizes.
+/// The sizes for a path. The portable path may call a function for each multiply-add, so it skips the largest ones.
 fn sizes(isa: Isa) -> impl Iterator<Item = (usize, usize, usize)> {
     SIZES.into_iter().filter(move |(m, k, n)| isa != Isa::Portable || m * k * n < 300_000)
 }
 
 fn close(found: f32, wanted: f64, size: f64, unit: f64, place: &str) {
-    // The rounding error of a sum of K terms is far below K units of the sum of magnitudes; at these sizes 8 units suffice.
+    // The rounding error of a sum of K terms is far below K units of the sum of magnitudes. At these sizes 8 units
+    // suffice.
     assert!((found as f64 - wanted).abs() <= unit * size.max(1e-6) * 8.0, "{place}: {found} is not {wanted}");
 }
 
@@ -145,7 +146,7 @@ fn check_transposed<T: Real>() {
                 close(out[at], 2.0 * sum, 2.0 * size, 6e-8, &format!("{} twice at {at}", isa.name()));
             }
 
-            // The same rows in consecutive calls, cut at even rows.
+            // The same rows in two consecutive calls, cut at an even row.
             for cut in [2, depth / 4 * 2, (depth - 1) / 2 * 2] {
                 let cut = cut.min(depth);
                 let mut parts = vec![7.0f32; rows * cols];
@@ -183,7 +184,7 @@ fn check_rows_and_threads<T: Real>() {
             let mut out = vec![0.0f32; m * n];
             let parts = Epilogue { bias: Some(View::of(&bias, 1, n)), addend: Some(View::of(&addend, m, n)) };
             matmul(&queue, View::of(&a, m, k), packed.at(1), parts, ViewMut::of(&mut out, m, n));
-            // Every batch size that begins anywhere gives the same rows.
+            // Every batch of consecutive rows, of any size and beginning at any row, gives the same results.
             for rows in 1..=m {
                 let first = m - rows;
                 let mut part = vec![0.0f32; rows * n];
@@ -205,7 +206,7 @@ fn a_row_has_the_same_bits_in_any_batch_and_with_any_threads() {
     check_rows_and_threads::<bf16>();
 }
 
-/// The order itself: one accumulator, increasing k, pairs second first.
+/// Tests the order itself: one accumulator, increasing k, and in each pair the second element first.
 #[test]
 fn sums_are_accumulated_in_the_canonical_order() {
     let (m, k, n) = (14, 901, 37);
@@ -271,7 +272,7 @@ fn strides_are_respected_and_gaps_left_alone() {
             assert!(row[..4].iter().chain(&row[n + 4..]).all(|&x| x == 7.0), "a gap was written on {}", isa.name());
         }
 
-        // The weights' gradient, from strided views into a strided output.
+        // The gradient of the weights, from strided views into a strided output.
         let mut scratch = Scratch::new(Device::Cpu);
         let mut d_w = vec![7.0f32; n * (k + 4)];
         let (_, right) = ViewMut::of(&mut d_w, n, k + 4).split_cols(3);
@@ -288,7 +289,7 @@ fn strides_are_respected_and_gaps_left_alone() {
     }
 }
 
-/// Whether A is read where it lies, or is copied first, depends on its type, its stride and where it begins.
+/// A is read in place or copied first, depending on its type, its stride and where it begins. All cases must agree.
 fn check_places_of_a<T: Real>() {
     let (m, k, n) = (14, 803, 33);
     let content: Vec<T> = values(m * 2 * k, 21);

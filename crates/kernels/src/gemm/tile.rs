@@ -1,17 +1,18 @@
-//! The innermost loop: the sums of a few rows of A by one panel of B, in registers.
+//! The innermost loop: it computes a few rows of A by one panel of B, with the sums in registers.
 //!
 //! ```text
 //!     for each step along k:
 //!         load the panel's 32 columns              2 vectors of AVX-512, 4 of AVX2, 8 of NEON
 //!         for each row of the tile:
 //!             word = A[row, step] in every lane
-//!             sums[row] += word · columns          one multiply-add a vector
+//!             sums[row] += word · columns          one multiply-add per vector
 //! ```
 //!
-//! A *step* is one k for f32, and a pair of k for bf16. A is read in 4-byte *words*: an f32; a pair of bf16 where
-//! `vdpbf16ps` exists; elsewhere the two bf16 of a pair as two f32, which were widened beforehand (`pack.rs`).
+//! A *step* is one k for f32, and a pair of k for bf16. The loop reads A in 4-byte *words*. A word is an f32; or, where
+//! `vdpbf16ps` exists, a pair of bf16. On other paths the two bf16 of a pair were widened to two f32, that is to two
+//! words, when the block was copied (`pack.rs`).
 //!
-//! With few rows there are too few sums to hide the latency of a multiply-add. Then a tile takes several panels at once.
+//! A tile of few rows has too few sums to hide the latency of a multiply-add. It then takes several panels at once.
 //!
 //! Read next: `blocks.rs`.
 
@@ -23,20 +24,21 @@ use crate::simd::{Kernel, Simd, prefetch};
 
 /// Columns of B in a panel: two vectors of AVX-512, four of AVX2, eight of NEON.
 pub(super) const PANEL: usize = 32;
-/// Most words of one row of A in a block. A panel of B that is this deep takes 48 KB: it stays in the nearest caches while
-/// all tiles of a row block read it.
+/// Most words of one row of A in a block of k. The part of a panel of B that is this deep is at most 48 KB. It stays in
+/// the nearest caches while all tiles of a row block read it.
 pub(super) const BLOCK_WORDS: usize = 384;
-/// Words from one row of a copied block of A to the next. It is no multiple of the page size, so that the rows do not compete
-/// for the same cache sets.
+/// Number of words from one row of a copied block of A to the next. It is not a multiple of the page size, so that the
+/// rows do not compete for the same cache sets.
 pub(super) const ROW_WORDS: usize = BLOCK_WORDS + 16;
-/// Most rows of a block of A: 300 KB of the second cache.
+/// Most rows of a row block. A copied block of A then takes 300 KB of the L2 cache.
 pub(super) const BLOCK_ROWS: usize = 192;
-/// Words from one step of a copied, transposed block of A to the next; no multiple of the page size, for the same reason.
+/// Number of words from one step of a copied block of a transposed A to the next. It is not a multiple of the page
+/// size, for the same reason.
 pub(super) const COLUMN_WORDS: usize = BLOCK_ROWS + 16;
-/// Rows of the tallest tile of any path.
+/// Rows of the tallest tile of any instruction path.
 pub(super) const TALLEST: usize = 12;
 
-/// Elements of k in a step.
+/// Number of k in a step.
 pub(super) const fn step_depth<T: Real>() -> usize {
     match T::DTYPE {
         DType::F32 => 1,
@@ -44,12 +46,13 @@ pub(super) const fn step_depth<T: Real>() -> usize {
     }
 }
 
-/// Words of A in a step.
+/// Number of words of one row of A in a step.
 pub(super) fn step_words<T: Real>(isa: Isa) -> usize {
     if T::DTYPE == DType::F32 || isa == Isa::Avx512Bf16 { 1 } else { 2 }
 }
 
-/// Rows of the tallest tile of a path: as many as leave registers for one row of B and one word of A.
+/// Rows of the tallest tile of an instruction path. The sums use all registers but those for one row of B and one word
+/// of A.
 pub(super) const fn tile_rows(isa: Isa) -> usize {
     match isa {
         Isa::Avx512Bf16 | Isa::Avx512 => 12,
@@ -58,7 +61,7 @@ pub(super) const fn tile_rows(isa: Isa) -> usize {
     }
 }
 
-/// How many panels a tile of `rows` rows takes at once: enough for its sums to hide the latency of a multiply-add.
+/// How many panels a tile of `rows` rows takes at once: enough sums to hide the latency of a multiply-add.
 pub(super) fn panels_at_once(isa: Isa, rows: usize) -> usize {
     match (isa, rows) {
         (Isa::Avx512Bf16 | Isa::Avx512, 1) => 4,
@@ -83,14 +86,14 @@ pub(super) struct Tile<T, const TRANSPOSED: bool> {
     pub panels: usize,
     pub steps: usize,
     pub rows: usize,
-    /// Memory that will be read later. In each panel, each step asks for the cache lines at `ahead` and `ahead_line` elements
-    /// after it, and moves on by `ahead_step` elements.
+    /// Memory that will be read later. At each step and for each panel, the tile prefetches the cache line at `ahead`
+    /// and the one that lies `ahead_line` elements after it. Then it advances `ahead` by `ahead_step` elements.
     pub ahead: *const T,
     pub ahead_line: usize,
     pub ahead_step: usize,
-    /// The sums. They start from what lies there, or from zero with `from_zero`; they are written there in the end.
+    /// The sums. They start from the values at `c`, or from zero with `from_zero`. In the end they are written to `c`.
     pub c: *mut f32,
-    /// Floats from one row of sums to the next, and from one panel of sums to the next.
+    /// Number of floats from one row of sums to the next, and from one panel of sums to the next.
     pub c_row: usize,
     pub c_panel: usize,
     pub from_zero: bool,
@@ -100,10 +103,10 @@ impl<T: Real, const TRANSPOSED: bool> Kernel for Tile<T, TRANSPOSED> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // SAFETY: `blocks.rs` made the pointers for this shape, and gives no more rows and panels than the functions above
-        // say for the path.
+        // SAFETY: `blocks.rs` made the pointers for this shape. It never gives more rows or panels than the functions
+        // above return for the path.
         unsafe {
-            // The conditions are constant, so that no path compiles the tiles of another.
+            // The conditions are constant, so that no instruction path compiles the tiles of another.
             if const { S::LANES == 16 } {
                 match (self.rows, self.panels) {
                     (1, 4) => self.sums::<S, 1, 2, 4>(s, 0),
@@ -158,7 +161,7 @@ impl<T: Real, const TRANSPOSED: bool> Kernel for Tile<T, TRANSPOSED> {
 }
 
 impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
-    /// The two halves of one panel, each `V` vectors wide.
+    /// Computes one panel as two halves, each `V` vectors wide.
     #[inline(always)]
     unsafe fn halves<S: Simd, const R: usize, const V: usize>(&self, s: S) {
         // SAFETY: forwarded.
@@ -168,8 +171,7 @@ impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
         }
     }
 
-    /// `R` rows by `V` vectors of each of `G` panels, from `column` on.
-    // Constant bounds and plain indices are unrolled, so that the sums live in registers.
+    /// Computes `R` rows by `V` vectors of each of `G` panels, starting at column `column` of each panel.
     #[allow(clippy::needless_range_loop)]
     #[inline(always)]
     unsafe fn sums<S: Simd, const R: usize, const V: usize, const G: usize>(&self, s: S, column: usize) {
@@ -178,7 +180,8 @@ impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
         let words = if narrow { 1 } else { 2 };
         let (row_step, word_step) = if TRANSPOSED { (1, self.a_stride) } else { (self.a_stride, 1) };
         let mut acc = [[[s.zero(); V]; G]; R];
-        // SAFETY: the caller's. A holds `steps` steps of R rows, each panel of B `steps` steps, and the sums R rows for each panel.
+        // SAFETY: the caller's. A holds `steps` steps of R rows, each panel of B `steps` steps, and the sums R rows for
+        // each panel.
         unsafe {
             if !self.from_zero {
                 for (i, row) in acc.iter_mut().enumerate() {
@@ -193,7 +196,8 @@ impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
             let mut b = self.b.add(column * depth);
             let mut ahead = self.ahead;
             for _ in 0..self.steps {
-                // B's vectors first, then one row after the other: in this order everything fits into the registers.
+                // Load B's vectors first, then take one row after the other. In this order everything fits into the
+                // registers.
                 if T::DTYPE == DType::F32 {
                     let mut columns = [[s.zero(); V]; G];
                     for g in 0..G {
@@ -225,7 +229,8 @@ impl<T: Real, const TRANSPOSED: bool> Tile<T, TRANSPOSED> {
                         }
                     }
                 } else {
-                    // What `dot_bf16` computes, the second of each pair first. A was widened when its block was copied.
+                    // This computes the same as `dot_bf16`: the second element of each pair first. A was widened when
+                    // its block was copied.
                     for half in [1, 0] {
                         let mut columns = [[s.zero(); V]; G];
                         for g in 0..G {

@@ -1,4 +1,4 @@
-//! Attention over random packings of segments, and over a cache whose pages lie anywhere.
+//! Attention over random packed sequences (segments), and over a cache whose pages lie anywhere.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,7 +11,8 @@ use crate::ops::attention::{
 use crate::testing::{tolerance, wide};
 use crate::{Buffer, Device, Isa, Queue, Real, Scratch, bf16};
 
-/// Segments in any order and with gaps between them, each alone or behind an earlier one; and the rows of their batch.
+/// Segments in any order and with gaps between them, each without a parent or behind an earlier one; and the batch's
+/// rows.
 fn segments(draw: &Draw) -> (Vec<Segment>, usize) {
     let lens: Vec<usize> =
         (0..draw.below(6)).map(|_| [draw.below(4), draw.below(20), draw.below(150)][draw.below(3)]).collect();
@@ -35,7 +36,7 @@ fn shape(draw: &Draw, segments: Vec<Segment>) -> Shape {
     Shape { segments, heads: kv_heads * group, kv_heads, head_dim, scale: 1.3 / (head_dim as f64).sqrt() }
 }
 
-/// NaN, which means "as before", in the rows of no segment.
+/// Replaces the values in rows of no segment with NaN, which means "as before".
 fn in_segments(values: Vec<f64>, segments: &[Segment], width: usize) -> Vec<f64> {
     let mut result = vec![f64::NAN; values.len()];
     for segment in segments {
@@ -109,7 +110,8 @@ fn packed_attention_backwards() {
     check(backward_case::<bf16>);
 }
 
-/// A few sequences, one after the other in the rows of k and v, in pages that nothing orders; the last rows of each ask.
+/// A few sequences, one after the other in the rows of k and v, in pages in random order. The last rows of each have
+/// queries.
 fn paged_case<T: Real + Kind>(draw: &Draw) -> Case {
     let lens: Vec<usize> =
         (0..draw.below(5)).map(|_| [draw.within(1..=5), draw.within(1..=200)][draw.below(2)]).collect();
@@ -124,7 +126,7 @@ fn paged_case<T: Real + Kind>(draw: &Draw) -> Case {
     let all = shape.forward(&wide(&q), &wide(&k), &wide(&v)).0;
 
     let needed: usize = lens.iter().map(|len| len.div_ceil(KEY_BLOCK)).sum();
-    // One page more, to which a sequence's last page moves.
+    // There is one page more, to which the last page of a sequence is moved.
     let pages = needed + 1 + draw.below(3);
     let mut free: Vec<u32> = (0..pages as u32).collect();
     (1..pages).for_each(|i| free.swap(i, draw.below(i + 1)));
@@ -172,7 +174,8 @@ fn is_refused(run: impl FnOnce()) -> bool {
     catch_unwind(AssertUnwindSafe(run)).is_err()
 }
 
-/// Segments that may leave the batch, wrap around, share rows or come before their parents: refused if and only if they do.
+/// Segments that may leave the batch, overflow, share rows or come before their parents. They must be refused if and
+/// only if they do.
 #[test]
 fn impossible_segments_are_refused() {
     let (queue, n) = (Queue::cpu(2, Isa::available()[0]), 12);
@@ -205,7 +208,8 @@ fn impossible_segments_are_refused() {
     });
 }
 
-/// Slots, tables and rows that name places outside the cache, or the same place twice: refused if and only if they do.
+/// Slots, tables and rows that may name places outside the cache, or the same place twice. They must be refused if and
+/// only if they do.
 #[test]
 fn impossible_places_in_a_cache_are_refused() {
     let (queue, d) = (Queue::cpu(2, Isa::available()[0]), 3);

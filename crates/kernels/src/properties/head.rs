@@ -1,4 +1,4 @@
-//! Rows of logits.
+//! Properties of operations on rows of logits.
 
 use super::{Case, Draw, Kind, check, explore};
 use crate::ops::head::{
@@ -11,7 +11,7 @@ use crate::{Buffer, Device, Real, bf16};
 
 const TEMPERATURES: [f32; 3] = [1.0, 0.7, 1.9];
 
-/// Rows and vocabulary.
+/// Number of rows, and size of the vocabulary.
 fn shape(draw: &Draw) -> (usize, usize) {
     (draw.below(5), draw.within(1..=90))
 }
@@ -75,7 +75,7 @@ fn gradients() {
     check(gradient_case::<bf16>);
 }
 
-/// The gradient of `Σ weight · value(row)`, and `before` added to it.
+/// The gradient of `Σ weight · value(row)`, plus `before`.
 fn accumulated(
     before: &[f32],
     weight: &[f32],
@@ -128,7 +128,7 @@ fn divergences_of_few_tokens() {
         for row in wide(&teacher).chunks(v) {
             let (p, first) = (softmax(row, temperature.into()), draw.below(v));
             let chosen: Vec<usize> = (0..k).map(|i| (first + i * i.max(1)) % v).collect();
-            // Squares may meet again past the end; then the next tokens in order.
+            // Squares may repeat; then take the next ids in order.
             let distinct = (1..k).all(|i| !chosen[..i].contains(&chosen[i]));
             let chosen = if distinct { chosen } else { (0..k).map(|i| (first + i) % v).collect() };
             ids.extend(chosen.iter().map(|&id| id as u32));
@@ -221,7 +221,7 @@ fn draws() {
     });
 }
 
-/// Logits that no model should give: whatever comes out, nothing is written elsewhere and every id is a token.
+/// Logits that no model should give. Whatever the results are, nothing is written elsewhere, and every id is a token.
 #[test]
 fn logits_that_are_no_numbers() {
     let queues = queues();

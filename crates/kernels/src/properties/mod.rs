@@ -1,21 +1,22 @@
-//! Every public operation under random shapes, strides, indices and segments.
+//! Tests every public operation under random shapes, strides, indices and segments.
 //!
-//! A property builds a [`Case`]: operands, a call, and what f64 arithmetic expects of each result. Every operand lies
-//! somewhere inside a larger allocation whose other elements are NaN, or the largest index:
+//! A property builds a [`Case`]: operands, a call, and the expected value of each result in f64 arithmetic. Every
+//! operand lies inside a larger allocation. The other elements of the allocation are guards: NaN, or the largest index.
 //!
 //! ```text
-//!     # # # # # # # #      #  guard: NaN, must be the same afterwards
+//!     # # # # # # # #      #  a guard, which must be unchanged afterwards
 //!     # # x x x x x #      x  the operand, `rows × cols` with a stride of 8
 //!     # # x x x x x #
 //! ```
 //!
-//! So a read beside an operand spoils the result, and a write beside it is found. All pads may be 0: then the operand fills
-//! an allocation of its own, and AddressSanitizer or valgrind see what goes past it (`bench/memory.sh`).
+//! So a read outside an operand spoils the result, and a write outside it is found. All margins may be 0. Then the
+//! operand fills an allocation of its own, and AddressSanitizer or valgrind detect accesses past it
+//! (`bench/memory.sh`).
 //!
-//! After that [`check`] gives one operand another shape, and then makes one index too large. It demands that the operation refuses
-//! either before it writes anything.
+//! After that, [`check`] gives one operand another shape, and then makes one index too large. In both cases the
+//! operation must panic before it writes anything.
 //!
-//! The cases of a run are always the same ones. `PROPTEST_CASES` says how many, `PROPTEST_RNG_SEED` asks for others.
+//! The cases of a run are always the same. `PROPTEST_CASES` sets their number; `PROPTEST_RNG_SEED` selects others.
 
 mod attention;
 mod head;
@@ -33,7 +34,7 @@ use proptest::test_runner::{RngSeed, TestError, TestRunner};
 use crate::testing::{assert_close, queues, random};
 use crate::{Element, Queue, Real, View, ViewMut, bf16};
 
-/// Where a case takes its choices from. Small numbers make small cases, so that proptest shrinks a failure to one.
+/// The source of a case's random choices. Small numbers give small cases, so proptest shrinks a failure to a small one.
 pub(crate) struct Draw {
     choices: Vec<u16>,
     next: Cell<usize>,
@@ -54,7 +55,7 @@ impl Draw {
         self.below(2) == 1
     }
 
-    /// Numbers in (−1, 1), others at each call.
+    /// Numbers in (−1, 1), different at each call.
     pub fn numbers<T: Real>(&self, len: usize) -> Vec<T> {
         random(self.seed ^ self.next.replace(self.next.get() + 1) as u64, len)
     }
@@ -104,7 +105,7 @@ impl<T: Kind> Guarded<T> {
         ViewMut::of(&mut self.memory, all_rows, self.stride).row_range(rows).col_range(cols)
     }
 
-    /// The bits outside the matrix, or of everything.
+    /// The bits outside the matrix, or all bits.
     fn bits(&self, guards_only: bool) -> Vec<u32> {
         let [rows, cols] = self.ranges();
         let inside = |at: usize| rows.contains(&(at / self.stride)) && cols.contains(&(at % self.stride));
@@ -159,7 +160,7 @@ kind!(u32, U32, u32::MAX, |x| x);
 pub(crate) struct Operand {
     matrix: Matrix,
     written: bool,
-    /// Dimensions that no other operand shares, so that another number of them is as good.
+    /// Whether no other operand shares the number of rows, or of columns; then another number is valid too.
     free: [bool; 2],
 }
 
@@ -188,7 +189,7 @@ impl Operand {
         }
     }
 
-    /// Zeros of another shape.
+    /// An operand of zeros with another shape.
     fn reshaped(&self, draw: &Draw, rows: usize, cols: usize) -> Operand {
         fn zeros<T: Kind>(draw: &Draw, rows: usize, cols: usize) -> Matrix {
             T::operand(Guarded::new(draw, rows, cols, &vec![T::default(); rows * cols]))
@@ -202,7 +203,7 @@ impl Operand {
     }
 }
 
-/// What f64 arithmetic expects of an operand, row after row; NaN stands for what must not be written.
+/// The expected values of an operand in f64, row by row. NaN stands for an element that must not be written.
 struct Wanted {
     operand: usize,
     values: Vec<f64>,
@@ -211,7 +212,7 @@ struct Wanted {
 
 type Run = Box<dyn Fn(&Queue, &mut [Operand])>;
 
-/// A call with its operands, and what it must leave in them.
+/// A call with its operands, and the expected results.
 pub(crate) struct Case {
     operands: Vec<Operand>,
     run: Run,
@@ -223,19 +224,19 @@ impl Case {
         Case { operands: Vec::new(), run: Box::new(run), wanted: Vec::new() }
     }
 
-    /// The next operand, which is only read.
+    /// Adds an operand that is only read.
     pub fn reads<T: Kind>(mut self, draw: &Draw, (rows, cols): (usize, usize), values: &[T]) -> Case {
         let matrix = T::operand(Guarded::new(draw, rows, cols, values));
         self.operands.push(Operand { matrix, written: false, free: [false; 2] });
         self
     }
 
-    /// The next operand, which is overwritten: it holds guards before, and `wanted` afterwards.
+    /// Adds an operand that is overwritten: it holds guards before the call, and `wanted` after it.
     pub fn writes<T: Kind>(self, draw: &Draw, shape: (usize, usize), wanted: Vec<f64>, tolerance: f64) -> Case {
         self.changes(draw, shape, &vec![T::GUARD; shape.0 * shape.1], wanted, tolerance)
     }
 
-    /// The next operand, which holds `values` before, and `wanted` afterwards.
+    /// Adds an operand that holds `values` before the call, and `wanted` after it.
     pub fn changes<T: Kind>(
         mut self,
         draw: &Draw,
@@ -251,7 +252,7 @@ impl Case {
         self
     }
 
-    /// The last operand may have any number of rows, or of columns.
+    /// Says that the last operand may have any number of rows, or of columns.
     pub fn free(mut self, rows: bool, cols: bool) -> Case {
         self.operands.last_mut().expect("an operand").free = [rows, cols];
         self
@@ -329,7 +330,7 @@ impl Case {
         }
     }
 
-    /// Demands that the call panics with another operand in place of operand `at`, and has written nothing then.
+    /// Checks that the call panics, and writes nothing, with `operand` instead of operand `at`.
     fn refuses(&self, what: &str, at: usize, operand: Operand) {
         let mut operands = self.operands.clone();
         operands[at] = operand;
@@ -347,7 +348,7 @@ fn widened(values: &[bf16]) -> Vec<f32> {
 
 static QUEUES: LazyLock<Vec<Queue>> = LazyLock::new(queues);
 
-/// Runs a property for many cases.
+/// Tests a property in many cases.
 pub(crate) fn check(build: impl Fn(&Draw) -> Case) {
     explore(1, |draw| {
         let case = build(draw);
@@ -357,7 +358,7 @@ pub(crate) fn check(build: impl Fn(&Draw) -> Case) {
     });
 }
 
-/// Runs `test` for many choices, and shows the smallest that fail. Cheap tests run `times` as often.
+/// Runs `test` for many choices, and shows the smallest choices that fail. Cheap tests run `times` as often.
 pub(crate) fn explore(times: u32, test: impl Fn(&Draw)) {
     let mut config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     if std::env::var_os("PROPTEST_CASES").is_none() {

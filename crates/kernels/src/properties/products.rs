@@ -1,11 +1,11 @@
-//! Products, and the packing of their right operands.
+//! Properties of products, and of packing their right operands.
 
 use super::{Case, Draw, Kind, check};
 use crate::gemm::{Epilogue, Packed, matmul, matmul_transposed_a};
 use crate::testing::{tolerance, wide};
 use crate::{Device, Real, Scratch, bf16};
 
-/// Rows, depth and columns: often around a tile and a panel, sometimes past a block of k.
+/// Rows, depth and columns. They are often near the size of a tile and a panel, and sometimes exceed a block of k.
 fn sizes(draw: &Draw) -> (usize, usize, usize) {
     let deep = draw.below(6) == 5;
     let k = if deep { draw.within(380..=800) } else { draw.below(70) };

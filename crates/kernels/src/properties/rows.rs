@@ -1,4 +1,4 @@
-//! Operations on rows, and those that treat every element alike.
+//! Properties of operations on rows, and of those that treat every element alike.
 
 use super::{Case, Draw, check};
 use crate::ops::adamw::{AdamW, adamw, squared_norm};
@@ -17,7 +17,7 @@ use super::Kind;
 
 const EPS: f32 = 1e-3;
 
-/// Rows and columns: often few, sometimes past a vector, a task's columns or a task's elements.
+/// Rows and columns. They are often few, and sometimes exceed a vector, a task's columns or a task's elements.
 fn shape(draw: &Draw) -> (usize, usize) {
     match draw.below(8) {
         0 => (draw.below(3), draw.below(3)),
@@ -30,14 +30,14 @@ fn sum(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| a + b).collect()
 }
 
-/// The gradient of `Σ d_out · f(x)`, and `before` added to it.
+/// The gradient of `Σ d_out · f(x)`, plus `before`.
 fn accumulated(before: &[f32], x: &[f64], d_out: &[f32], f: impl Fn(&[f64]) -> Vec<f64>) -> Vec<f64> {
     let loss = |x: &[f64]| f(x).iter().zip(d_out).map(|(out, d)| out * f64::from(*d)).sum();
     sum(&wide(before), &central_differences(x, loss))
 }
 
 fn rmsnorm_forward_case<T: Real + Kind>(draw: &Draw) -> Case {
-    // Without columns there is no mean square.
+    // At least one column is needed for a mean square.
     let (n, c) = shape(draw);
     let c = c.max(1);
     let (x, weight) = (draw.numbers::<f32>(n * c), draw.numbers::<f32>(c));

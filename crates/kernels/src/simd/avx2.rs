@@ -1,4 +1,5 @@
-//! The path of AVX2 with FMA: vectors of 8 f32; tails of f32 by `vmaskmov`, of bf16 through a small copy.
+//! The path of AVX2 with FMA: vectors of 8 f32. It handles tails of f32 with `vmaskmov`, and tails of bf16 with a small
+//! copy.
 
 use std::arch::x86_64::*;
 
@@ -6,7 +7,7 @@ use super::vector::{Kernel, Simd};
 use crate::device::Isa;
 use crate::dtype::bf16;
 
-/// The token of [`Isa::Avx2`]. Only the function below makes one; its caller has seen that the machine has the
+/// The token of [`Isa::Avx2`]. Only the function below makes one; its caller has checked that the machine has the
 /// instructions.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
@@ -27,14 +28,14 @@ macro_rules! on_avx2 {
 
 const LANES: usize = 8;
 
-/// Eight words of ones, then eight of zeros: a window of it is a mask of the first lanes.
+/// Eight words of ones, then eight of zeros. A window of eight words is a mask of the first lanes.
 static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
 impl Avx2 {
     #[inline(always)]
     fn mask(self, count: usize) -> __m256i {
         let start = LANES - count.min(LANES);
-        // The window starts at 0 ..= 8, so that it lies inside the table.
+        // The window starts at 0 ..= 8, so it lies inside the table.
         on_avx2!(_mm256_loadu_si256(MASKS.as_ptr().add(start).cast()))
     }
 

@@ -1,4 +1,4 @@
-//! The two paths of AVX-512: vectors of 16 f32, tails by mask registers; with or without `vdpbf16ps`.
+//! The two paths of AVX-512, with and without `vdpbf16ps`: vectors of 16 f32. Mask registers handle tails.
 
 use std::arch::x86_64::*;
 
@@ -6,8 +6,8 @@ use super::vector::{Kernel, Simd};
 use crate::device::Isa;
 use crate::dtype::bf16;
 
-/// The token of [`Isa::Avx512Bf16`] (`NATIVE_BF16`) and of [`Isa::Avx512`]. Only the two functions below make one; their
-/// callers have seen that the machine has the instructions.
+/// The token of [`Isa::Avx512Bf16`] (`NATIVE_BF16`) and of [`Isa::Avx512`]. Only the two functions below make one;
+/// their callers have checked that the machine has the instructions.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512<const NATIVE_BF16: bool>(());
 
@@ -55,7 +55,7 @@ impl<const NATIVE_BF16: bool> Avx512<NATIVE_BF16> {
     #[inline(always)]
     fn narrow(self, a: __m512) -> __m256i {
         const SUBNORMAL: i32 = 0x20;
-        // `vcvtneps2bf16` rounds as `Real::from_f32` does, except that it makes subnormal numbers zero.
+        // `vcvtneps2bf16` rounds as `Real::from_f32` does, except that it turns subnormal numbers into zero.
         if NATIVE_BF16 && on_avx512!(_mm512_fpclass_ps_mask::<SUBNORMAL>(a)) == 0 {
             return on_avx512!(std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(a)));
         }
@@ -197,7 +197,7 @@ impl<const NATIVE_BF16: bool> Simd for Avx512<NATIVE_BF16> {
     }
     #[inline(always)]
     fn rounded_pairs(self, first: __m512, second: __m512) -> __m512i {
-        /// The first of each pair from the lower half, the second from the upper.
+        /// The first element of each pair comes from the lower half, the second from the upper half.
         const INTERLEAVED: [u16; 32] = {
             let mut order = [0; 32];
             let mut lane = 0;
@@ -261,7 +261,8 @@ impl<const NATIVE_BF16: bool> Simd for Avx512<NATIVE_BF16> {
     }
     #[inline(always)]
     unsafe fn store_bf16_partial(self, to: *mut bf16, a: __m512, count: usize) {
-        // The mask is hidden from the compiler. If LLVM 22 knows that the count is one, it makes a store of 32 bits of it.
+        // The mask is hidden from the compiler. If LLVM 22 knows that the count is one, it emits a store of 32 bits,
+        // which writes two elements.
         let mask = std::hint::black_box(mask(count));
         on_avx512!(_mm256_mask_storeu_epi16(to.cast(), mask, self.narrow(a)))
     }

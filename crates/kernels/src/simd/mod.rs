@@ -1,19 +1,21 @@
-//! Vector arithmetic for every instruction path: the trait [`Simd`], and [`Isa::run`], which chooses the path.
+//! Vector arithmetic for every instruction path: the trait [`Simd`], and [`Isa::run`], which selects the path.
 //!
-//! An operation is written once, as a [`Kernel`] generic over `S: Simd`, and compiled once for each path. A value `s: S` is
-//! a token without size. It exists only if the machine has the path's instructions; so arithmetic on
+//! An operation is written once, as a [`Kernel`] that is generic over `S: Simd`, and compiled once for each path. A
+//! value `s: S` is a zero-sized token. It exists only if the machine has the path's instructions. So arithmetic on
 //! registers is safe, and only loads and stores, which take pointers, are `unsafe`.
 //!
 //! # What keeps a kernel fast
-//! The compiler inlines a path's instructions only into functions that are compiled for the path. [`Isa::run`] enters such a function.
-//! All that it calls, down to the innermost loop, must be `#[inline(always)]` to become a part of it. Closures do
-//! not inherit this: keep vectors out of closures, and enter a kernel *inside* the task of a pool, not around it.
+//! The compiler inlines a path's instructions only into functions that are compiled for the path. [`Isa::run`] calls
+//! such a function. Everything that this function calls, down to the innermost loop, must be `#[inline(always)]` to
+//! become part of it. Closures do not inherit this. So keep vectors out of closures, and start a kernel *inside* the
+//! task of a pool, not around it.
 //!
 //! # What it never does
-//! It never approximates in silence: `exp` states its error, and every other operation is that of IEEE 754, correctly
+//! It never approximates silently: `exp` states its error, and every other operation is that of IEEE 754, correctly
 //! rounded. Sums over lanes use one fixed tree. Lanes outside a mask are never read or written.
 //!
-//! Read next: [`vector`], the traits; [`portable`], which says in plain Rust what each method means; then `gemm/` or any `ops/*/cpu.rs`.
+//! Read next: [`vector`], the traits; [`portable`], which defines each method in plain Rust; then `gemm/` or any
+//! `ops/*/cpu.rs`.
 
 mod exp;
 pub(crate) mod portable;
@@ -38,7 +40,7 @@ pub(crate) use exp::exp;
 pub(crate) use vector::{Kernel, Simd};
 
 impl Isa {
-    /// Runs a kernel on this path. Costs a few nanoseconds.
+    /// Runs a kernel on this path. The call costs a few nanoseconds.
     ///
     /// # Panics
     /// When the machine cannot run this path.
@@ -62,8 +64,8 @@ impl Isa {
         }
     }
 
-    /// As [`Isa::run`], for kernels whose operands or results are of type `T`. Those of f32 use no pairs and no rounding; so both
-    /// paths of AVX-512 share them.
+    /// As [`Isa::run`], for kernels whose operands or results are of type `T`. Kernels of f32 use no pairs and no
+    /// rounding, so both paths of AVX-512 share them.
     ///
     /// # Panics
     /// When the machine cannot run this path.
@@ -72,8 +74,9 @@ impl Isa {
         if const { matches!(T::DTYPE, DType::F32) } { self.run_without_pairs(kernel) } else { self.run(kernel) }
     }
 
-    /// As [`Isa::run`], for kernels without [`Simd::Pairs`]. The two paths of AVX-512 differ in pairs, and in how they store bf16,
-    /// which matters little where few are stored. So these kernels are compiled once for both.
+    /// As [`Isa::run`], for kernels without [`Simd::Pairs`]. The two paths of AVX-512 differ in pairs and in how they
+    /// store bf16; the latter matters little where few values are stored. So these kernels are compiled once for both
+    /// paths.
     ///
     /// # Panics
     /// When the machine cannot run this path.
@@ -94,14 +97,14 @@ impl Isa {
         }
     }
 
-    /// Whether the machine can run this path. The processor is asked once.
+    /// Whether the machine can run this path. The processor is asked only once.
     #[inline]
     fn is_available(self) -> bool {
         static AVAILABLE: AtomicU8 = AtomicU8::new(0);
         let bit = |isa: Isa| 1u8 << isa as u8;
         let mut available = AVAILABLE.load(Ordering::Relaxed);
         if available == 0 {
-            // `Portable` is always there, so that this is never 0 again.
+            // `Portable` is always available, so the value is never 0 after this.
             available = Isa::available().into_iter().map(bit).sum();
             AVAILABLE.store(available, Ordering::Relaxed);
         }
@@ -109,7 +112,7 @@ impl Isa {
     }
 }
 
-/// Asks for the cache line at `address`, to read it. Any address is allowed.
+/// Prefetches the cache line at `address` for reading. Any address is allowed.
 #[inline(always)]
 pub(crate) fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
@@ -122,7 +125,7 @@ pub(crate) fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
-/// Asks for the cache line at `address`, to write it. Any address is allowed.
+/// Prefetches the cache line at `address` for writing. Any address is allowed.
 #[inline(always)]
 pub(crate) fn prefetch_to_write<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]

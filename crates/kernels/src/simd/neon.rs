@@ -1,4 +1,4 @@
-//! The path of NEON, which every aarch64 has: vectors of 4 f32; tails through a small copy.
+//! The path of NEON, which every aarch64 has: vectors of 4 f32. A small copy handles tails.
 
 use std::arch::aarch64::*;
 

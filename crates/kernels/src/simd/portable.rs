@@ -1,5 +1,5 @@
-//! The path of plain Rust: arrays and `f32::mul_add`. It defines what every method means, and runs anywhere. If the target's
-//! baseline has no FMA instruction, `mul_add` calls the C library, which is exact but slow.
+//! The path of plain Rust: arrays and `f32::mul_add`. It defines what every method means, and runs anywhere. If the
+//! target's baseline has no FMA instruction, `mul_add` calls the C library, which is exact but slow.
 
 use super::vector::Simd;
 use crate::device::Isa;

@@ -1,4 +1,4 @@
-//! Every method on every path that this machine has, against [`Portable`] and scalar Rust.
+//! Tests every method on every path of this machine against [`Portable`] and scalar Rust.
 
 use super::portable::Portable;
 use super::{Kernel, Simd, exp};
@@ -126,7 +126,7 @@ impl<T: Real> Kernel for Partial<T> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Self::Output {
         let count = self.1.min(S::LANES);
-        // Allocations of exactly `count` elements, so that a tool which checks memory sees an access past them.
+        // Allocations of exactly `count` elements, so that a memory checker detects an access past them.
         let exact: Vec<T> = self.0[..count].to_vec();
         let mut lanes = vec![7.0f32; S::LANES];
         let mut out = vec![T::from_f32(7.0); S::LANES];
@@ -210,7 +210,7 @@ impl Kernel for Narrow<'_> {
     }
 }
 
-/// Two halves of a list as pairs, in memory.
+/// Two halves of a list as pairs in memory.
 #[derive(Clone)]
 struct RoundedPairs<'a>(&'a [f32]);
 

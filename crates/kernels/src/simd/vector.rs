@@ -1,6 +1,7 @@
-//! The traits of vector arithmetic: [`Simd`], what an instruction path offers, and [`Kernel`], what is computed with it.
+//! The traits of vector arithmetic: [`Simd`], the operations of an instruction path, and [`Kernel`], a computation that
+//! uses them.
 //!
-//! Read next: [`super::portable`], which says in plain Rust what each method means.
+//! Read next: [`super::portable`], which defines each method in plain Rust.
 
 use crate::device::Isa;
 use crate::dtype::{DType, Real, bf16};
@@ -8,19 +9,19 @@ use crate::dtype::{DType, Real, bf16};
 /// Vector arithmetic of one instruction path.
 ///
 /// # Safety
-/// Every `unsafe` method has this contract. The elements that the method names (`LANES`, or `count` of
-/// them) must be valid for reads, or for writes, at the pointer. They need no alignment beyond that of an element.
-/// Elements past them are not touched, and need not exist.
+/// Every `unsafe` method has this contract: the elements that the method names (`LANES`, or `count` of them) must be
+/// valid for reads, or for writes, at the pointer. They need no alignment beyond that of an element. Elements past them
+/// are not touched, and need not exist.
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
-    /// The path.
+    /// The instruction path.
     const ISA: Isa;
-    /// Elements in a vector.
+    /// Number of f32 in a vector.
     const LANES: usize;
-    /// Whether [`Simd::dot_bf16`] is one instruction. Otherwise it is cheaper to widen an operand beforehand, once.
+    /// Whether [`Simd::dot_bf16`] is one instruction. If it is not, it is cheaper to widen an operand once, beforehand.
     const NATIVE_BF16: bool;
     /// A vector of `LANES` f32.
     type F: Copy;
-    /// A vector of `LANES` pairs of bf16, the first of a pair in the lower half of a lane.
+    /// A vector of `LANES` pairs of bf16. The first of a pair is in the lower half of a lane.
     type Pairs: Copy;
     /// A truth value for each lane.
     type Mask: Copy;
@@ -39,9 +40,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// `c - a · b`, rounded once.
     fn neg_fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// `if a > b { a } else { b }`: where one is NaN, `b`.
+    /// `if a > b { a } else { b }`; so the result is `b` if one is NaN.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
-    /// `if a < b { a } else { b }`: where one is NaN, `b`.
+    /// `if a < b { a } else { b }`; so the result is `b` if one is NaN.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// The square root.
     fn sqrt(self, a: Self::F) -> Self::F;
@@ -56,53 +57,53 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         self.mul(self.mul(a, self.pow2(half)), self.pow2(self.sub(n, half)))
     }
 
-    /// `a < b`; false where one is NaN.
+    /// `a < b`; false if one is NaN.
     fn lt(self, a: Self::F, b: Self::F) -> Self::Mask;
     /// True in the first `count` lanes.
     fn first(self, count: usize) -> Self::Mask;
     /// `a` where the mask is true, otherwise `b`.
     fn select(self, mask: Self::Mask, a: Self::F, b: Self::F) -> Self::F;
-    /// The mask as bits, lane 0 lowest.
+    /// The mask as bits; lane 0 is the lowest.
     fn bits(self, mask: Self::Mask) -> u32;
 
-    /// The sum of all lanes: the upper half is added to the lower until one lane is left.
+    /// The sum of all lanes. The upper half is added to the lower half until one lane is left.
     fn reduce_add(self, a: Self::F) -> f32;
     /// The greatest lane, by the same tree as [`Simd::reduce_add`].
     fn reduce_max(self, a: Self::F) -> f32;
 
-    /// `LANES` pairs.
+    /// Loads `LANES` pairs.
     unsafe fn load_pairs(self, from: *const bf16) -> Self::Pairs;
-    /// The same pair in every lane: `low` is the first of the pair, and lies in the lower 16 bits.
+    /// The same pair in every lane. The first of the pair is in the lower 16 bits.
     fn splat_pair(self, pair: u32) -> Self::Pairs;
-    /// The firsts and the seconds of the pairs, widened.
+    /// The first and the second elements of the pairs, widened.
     fn widen_pairs(self, pairs: Self::Pairs) -> (Self::F, Self::F);
     /// Pairs of two vectors whose lanes are bf16 values already (see [`Simd::round_to_bf16`]).
     fn pairs(self, first: Self::F, second: Self::F) -> Self::Pairs;
-    /// Each lane rounded to the nearest bf16 value exactly as [`Real::from_f32`] does, and still an f32.
+    /// Each lane rounded to the nearest bf16 value, exactly as [`Real::from_f32`] does; the result is still an f32.
     fn round_to_bf16(self, a: Self::F) -> Self::F;
-    /// Two vectors rounded to bf16, as pairs for [`Simd::dot_bf16`] and nothing else: subnormal numbers may become zero, where
-    /// that takes them for zero anyway.
+    /// Two vectors rounded to bf16, as pairs for [`Simd::dot_bf16`] only. Subnormal numbers may become zero on the path
+    /// where `dot_bf16` takes them as zero anyway.
     #[inline(always)]
     fn rounded_pairs(self, first: Self::F, second: Self::F) -> Self::Pairs {
         self.pairs(self.round_to_bf16(first), self.round_to_bf16(second))
     }
     /// Writes `LANES` pairs.
     unsafe fn store_pairs(self, to: *mut bf16, pairs: Self::Pairs);
-    /// `(acc + a₁·b₁) + a₀·b₀` in each lane, every `+` rounded once, as `vdpbf16ps` does. That instruction takes
-    /// subnormal inputs and results for zero; the other paths do not.
+    /// `(acc + a₁·b₁) + a₀·b₀` in each lane, every `+` rounded once, as `vdpbf16ps` computes it. That instruction takes
+    /// subnormal inputs and results as zero; the other paths do not.
     fn dot_bf16(self, acc: Self::F, a: Self::Pairs, b: Self::Pairs) -> Self::F;
 
-    /// `LANES` elements.
+    /// Loads `LANES` elements.
     unsafe fn load_f32(self, from: *const f32) -> Self::F;
-    /// The first `count <= LANES` elements; zero in the other lanes.
+    /// Loads the first `count <= LANES` elements; the other lanes are zero.
     unsafe fn load_f32_partial(self, from: *const f32, count: usize) -> Self::F;
     /// Writes `LANES` elements.
     unsafe fn store_f32(self, to: *mut f32, a: Self::F);
     /// Writes the first `count <= LANES` elements.
     unsafe fn store_f32_partial(self, to: *mut f32, a: Self::F, count: usize);
-    /// `LANES` elements, widened.
+    /// Loads `LANES` elements, widened.
     unsafe fn load_bf16(self, from: *const bf16) -> Self::F;
-    /// The first `count <= LANES` elements, widened; zero in the other lanes.
+    /// Loads the first `count <= LANES` elements, widened; the other lanes are zero.
     unsafe fn load_bf16_partial(self, from: *const bf16, count: usize) -> Self::F;
     /// Writes `LANES` elements, each rounded to nearest even exactly as [`Real::from_f32`] does.
     unsafe fn store_bf16(self, to: *mut bf16, a: Self::F);
@@ -115,7 +116,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         self.splat(0.0)
     }
 
-    /// `LANES` elements of either type, widened to f32.
+    /// Loads `LANES` elements of either type, widened to f32.
     ///
     /// # Safety
     /// The contract of [`Simd`].
@@ -130,7 +131,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         }
     }
 
-    /// The first `count <= LANES` elements of either type; zero in the other lanes.
+    /// Loads the first `count <= LANES` elements of either type, widened to f32; the other lanes are zero.
     ///
     /// # Safety
     /// The contract of [`Simd`].
@@ -176,9 +177,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     }
 }
 
-/// A computation written once for every path.
+/// A computation that is written once for every path.
 ///
-/// A kernel is a struct of its arguments (views, pointers, scalars). The task that runs it makes it:
+/// A kernel is a struct of its arguments (views, pointers, scalars). The task that runs the kernel makes it:
 /// ```text
 /// struct Halve<'a> { x: &'a mut [f32] }
 /// impl Kernel for Halve<'_> {
@@ -189,8 +190,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 /// queue.parallel(blocks, |block| queue.isa().run(Halve { x: … }));
 /// ```
 pub(crate) trait Kernel {
-    /// What it returns.
+    /// The type of its result.
     type Output;
-    /// The computation. Mark it, and all that it calls with `s`, `#[inline(always)]`.
+    /// The computation. Mark it, and everything that it calls with `s`, `#[inline(always)]`.
     fn run<S: Simd>(self, s: S) -> Self::Output;
 }

@@ -1,4 +1,4 @@
-//! The bytes of a checkpoint's file: a mapping of the file, or bytes in memory.
+//! The bytes of a checkpoint's file: a memory mapping of the file, or bytes in memory.
 
 use crate::error::FormatError;
 use kernels::Mapping;
@@ -7,9 +7,9 @@ use std::path::Path;
 
 /// The bytes of a file.
 pub enum Bytes {
-    /// Mapped from the disk.
+    /// A memory mapping of a file on disk.
     Mapped(Mapping),
-    /// In memory; tests and fuzzers give them.
+    /// Bytes in memory, from tests and fuzzers.
     Owned(Vec<u8>),
 }
 
@@ -19,7 +19,7 @@ impl Bytes {
         Mapping::open(path).map(Bytes::Mapped).map_err(FormatError::io(path, "read"))
     }
 
-    /// Refuses a file that became shorter while it was open.
+    /// Returns an error if the file became shorter while it was open.
     pub fn check_length(&self) -> Result<(), FormatError> {
         match self {
             Bytes::Mapped(mapping) => mapping.check_length().map_err(FormatError::io(mapping.path(), "read")),

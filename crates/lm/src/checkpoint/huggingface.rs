@@ -1,8 +1,8 @@
 //! Hugging Face folders: `config.json`, weights, tokenizer, chat template, `generation_config.json`.
 //!
 //! [`Folder::open`] reads and checks the two configurations and the headers of the weights. The tokenizer and the
-//! template are read when they are asked for, since scoring token ids needs neither. [`save`] writes a folder that
-//! `transformers` and [`Folder::open`] read.
+//! template are read only when they are asked for, because scoring token ids needs neither. [`save`] writes a folder
+//! that `transformers` and [`Folder::open`] can read.
 //!
 //! Nothing is ever downloaded.
 //!
@@ -20,28 +20,28 @@ use serde_json::{Map, Value};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// How a model's authors recommend to sample it: `generation_config.json`.
+/// How a model's authors recommend to sample from it: `generation_config.json`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GenerationConfig {
-    /// Tokens that end a text; those of `config.json` if the file names none.
+    /// Tokens that end a text. If the file names none, those of `config.json`.
     pub eos_token_id: Vec<u32>,
-    /// Whether to sample; otherwise the most likely token is taken.
+    /// Whether to sample. If not, the most likely token is taken.
     pub do_sample: Option<bool>,
     /// Divides the logits.
     pub temperature: Option<f64>,
-    /// Number of most likely tokens to choose from.
+    /// Number of most likely tokens from which to draw.
     pub top_k: Option<u32>,
-    /// Probability mass of the tokens to choose from.
+    /// Total probability of the most likely tokens from which to draw.
     pub top_p: Option<f64>,
-    /// Smallest probability of a token to choose from, relative to the largest.
+    /// Smallest probability of a token that may be drawn, relative to the most likely token.
     pub min_p: Option<f64>,
-    /// Divides the logits of tokens seen before.
+    /// Divides the logits of tokens that are already in the sequence.
     pub repetition_penalty: Option<f64>,
-    /// All fields of the file; [`save`] writes them back.
+    /// All fields of the file; [`save`] writes them again.
     pub fields: Map<String, Value>,
 }
 
-/// One token id, or several, as configurations write it.
+/// One token id, or several; configurations use both forms.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Ids {
@@ -62,7 +62,7 @@ struct RawGeneration {
 }
 
 impl GenerationConfig {
-    /// What applies to a model without the file: greedy, ending at the configuration's end tokens.
+    /// The default for a model without the file: greedy decoding that ends at the end tokens of `config.json`.
     pub fn of(config: &Config) -> Self {
         Self { eos_token_id: config.eos_token_id.clone(), ..Self::default() }
     }
@@ -117,10 +117,10 @@ pub struct Folder {
 impl Folder {
     /// Opens a folder: reads both configurations and the headers of the weights.
     ///
-    /// Whether the weights fit the configuration is checked by [`super::check`].
+    /// It does not check whether the weights fit the configuration; [`super::check`] does.
     ///
     /// # Errors
-    /// [`FormatError`] with the file. A missing `generation_config.json` is no error.
+    /// [`FormatError`], which names the file. A missing `generation_config.json` is no error.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
         let config = Config::read(&path.join("config.json"))?;
         let generation_path = path.join("generation_config.json");
@@ -133,17 +133,17 @@ impl Folder {
         Ok(Self { path: path.to_path_buf(), config, generation, weights })
     }
 
-    /// The folder.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// `config.json`.
+    /// The content of `config.json`.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// `generation_config.json`.
+    /// The content of `generation_config.json`.
     pub fn generation(&self) -> &GenerationConfig {
         &self.generation
     }
@@ -183,10 +183,11 @@ pub struct Companions<'a> {
     pub template: Option<&'a str>,
 }
 
-/// Writes a folder, and creates it where needed. `config.json` is written last, since a folder without it is no model.
+/// Writes a folder, and creates it if needed. `config.json` is written last, because a folder without it is not a
+/// model.
 ///
 /// # Errors
-/// [`FormatError::Io`], and whatever [`check`] and [`safetensors::save`] refuse.
+/// [`FormatError::Io`], and the errors of [`check`] and [`safetensors::save`].
 ///
 /// # Panics
 /// For [`Storage::Q8_0`], which only GGUF files have.

@@ -1,8 +1,9 @@
 //! Models on disk: Hugging Face folders and GGUF files behind one trait, [`TensorSource`].
 //!
-//! Reading takes three steps, each of which can refuse the file. The header is validated against the file's length before
-//! anything is allocated. [`check`] compares names and shapes with the table of [`crate::Config::tensors`]. Every value
-//! that is read is checked to be finite. [`crate::Arena::load`] does the last two:
+//! Reading takes three steps, and each can refuse the file. First, the header is validated against the file's length,
+//! before any memory is allocated. Second, [`check`] compares names and shapes with the table of
+//! [`crate::Config::tensors`]. Third, every value is checked to be finite as it is read. [`crate::Arena::load`] does
+//! the second and the third step:
 //!
 //! ```no_run
 //! # use lm::checkpoint;
@@ -12,7 +13,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Files are written whole or not at all (`atomic.rs`).
+//! Files are written completely or not at all (`atomic.rs`).
 //!
 //! Read next: `source.rs`, [`huggingface`], then [`gguf`].
 

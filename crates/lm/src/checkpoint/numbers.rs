@@ -1,4 +1,4 @@
-//! Little-endian bytes to f32 and back, in blocks that the compiler can vectorise.
+//! Converts little-endian bytes to f32 and back, in blocks that the compiler can vectorise.
 
 use super::source::Storage;
 use crate::error::FormatError;
@@ -6,7 +6,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use std::path::Path;
 
-/// Widens f32 bytes; `bytes` has four for each element of `out`.
+/// Converts f32 bytes; `bytes` has four for each element of `out`.
 pub fn widen_f32(bytes: &[u8], out: &mut [f32]) {
     assert_eq!(bytes.len(), out.len() * 4);
     for (value, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
@@ -35,11 +35,11 @@ pub fn widen_f16(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// The first NaN or infinity of `values`, with its position.
+/// The first NaN or infinity of `values`, with its index.
 pub fn first_not_finite(values: &[f32]) -> Option<(usize, f32)> {
     const EXPONENT: u32 = 0x7f80_0000;
     for (block, chunk) in values.chunks(4096).enumerate() {
-        // Without an early exit the common case is a plain reduction, which vectorises.
+        // A loop without an early exit is a plain reduction, which vectorises. It is the common case.
         let bad = chunk.iter().fold(false, |bad, value| bad | (value.to_bits() & EXPONENT == EXPONENT));
         if bad {
             let at = chunk.iter().position(|value| !value.is_finite());
@@ -49,9 +49,9 @@ pub fn first_not_finite(values: &[f32]) -> Option<(usize, f32)> {
     None
 }
 
-/// Refuses finite values that would become infinite in half precision.
+/// Returns an error for finite values that would become infinite in half precision.
 ///
-/// * `storage`: none for block formats, whose scales are far smaller than the values.
+/// * `storage`: `None` for block formats, whose stored scales are far smaller than the values.
 pub fn check_fits(storage: Option<Storage>, values: &[f32], name: &str, path: &Path) -> Result<(), FormatError> {
     let too_large = |value: &&f32| storage == Some(Storage::F16) && value.abs() > f16::MAX.to_f32();
     match values.iter().find(too_large) {
@@ -63,10 +63,10 @@ pub fn check_fits(storage: Option<Storage>, values: &[f32], name: &str, path: &P
     }
 }
 
-/// Appends `values` in a type of fixed width, rounded to nearest even.
+/// Appends `values` in a type of fixed width, rounded to nearest, ties to even.
 ///
 /// # Panics
-/// For [`Storage::Q8_0`], which is not made of single elements.
+/// For [`Storage::Q8_0`], which stores blocks instead of single elements.
 pub fn append_narrowed(storage: Storage, values: &[f32], bytes: &mut Vec<u8>) {
     match storage {
         Storage::F32 => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),

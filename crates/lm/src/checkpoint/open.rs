@@ -1,4 +1,4 @@
-//! A model on disk, whatever its format: [`open`].
+//! Opens a model on disk in any supported format: [`open`].
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::error::FormatError;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 
-/// A model on disk, in either form.
+/// A model on disk, in one of two formats.
 #[derive(Debug)]
 pub enum Checkpoint {
     /// A Hugging Face folder.
@@ -19,10 +19,10 @@ pub enum Checkpoint {
     Gguf(gguf::File),
 }
 
-/// Opens a Hugging Face folder, or a GGUF file if `path` is a file.
+/// Opens a Hugging Face folder, or, if `path` is a file, a GGUF file.
 ///
 /// # Errors
-/// Whatever [`huggingface::Folder::open`] or [`gguf::File::open`] refuses.
+/// Those of [`huggingface::Folder::open`] or [`gguf::File::open`].
 pub fn open(path: &Path) -> Result<Checkpoint, FormatError> {
     let kind = std::fs::metadata(path).map_err(FormatError::io(path, "open"))?;
     if kind.is_dir() {
@@ -41,7 +41,7 @@ impl Checkpoint {
         }
     }
 
-    /// How its authors recommend to sample it, and which tokens end a text.
+    /// How its authors recommend to sample from it, and which tokens end a text.
     pub fn generation(&self) -> &GenerationConfig {
         match self {
             Checkpoint::Folder(folder) => folder.generation(),
@@ -60,7 +60,7 @@ impl Checkpoint {
     /// Its tokenizer.
     ///
     /// # Errors
-    /// [`FormatError::Io`] or [`FormatError::Malformed`] where there is none, or none that can be read.
+    /// [`FormatError::Io`] or [`FormatError::Malformed`] if there is no tokenizer, or none that can be read.
     pub fn tokenizer(&self) -> Result<Tokenizer, FormatError> {
         match self {
             Checkpoint::Folder(folder) => folder.tokenizer(),

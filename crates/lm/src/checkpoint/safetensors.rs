@@ -1,12 +1,12 @@
-//! Weights in safetensors files, one or several.
+//! Weights in one or several safetensors files.
 //!
-//! The `safetensors` crate validates a header before any tensor is looked at: its length against the file's, offsets
-//! for gaps and overlaps, shapes for overflow. A folder of shards is read through its `model.safetensors.index.json`;
-//! every tensor that the index lists must be in the shard that it names.
+//! The `safetensors` crate validates a header before any tensor is read. It checks the header's length against the
+//! file's, the offsets for gaps and overlaps, and the shapes for overflow. A folder of shards is read through its
+//! `model.safetensors.index.json`. Every tensor that the index lists must be in the shard that the index names.
 //!
-//! The crate also makes the header of a file that is written. The data behind it are written here, since the crate's
-//! `serialize_to_file` takes tensors that cannot fail to be read, does not flush the file to the disk before it renames
-//! it, and leaves it readable by its owner alone.
+//! When a file is written, the crate makes only the header; this module writes the data. The crate's
+//! `serialize_to_file` is not used, for three reasons: reading its tensors cannot fail, it does not flush the file to
+//! disk before it renames it, and it leaves the file readable only by its owner.
 //!
 //! Read next: [`super::huggingface`].
 
@@ -22,14 +22,14 @@ use std::path::{Path, PathBuf};
 
 /// The file that holds all weights of a small model.
 pub const SINGLE: &str = "model.safetensors";
-/// The file that says which shard holds which tensor.
+/// The file that lists which shard holds which tensor.
 pub const INDEX: &str = "model.safetensors.index.json";
 
-/// The tensors of one model, in one file or several.
+/// The tensors of one model, in one or several files.
 pub struct Weights {
     path: PathBuf,
     files: Vec<Shard>,
-    /// Which of `files` holds a tensor.
+    /// For each tensor, the index in `files` of the file that holds it.
     places: BTreeMap<String, usize>,
 }
 
@@ -50,7 +50,7 @@ impl Weights {
     /// Opens the weights of a Hugging Face folder: `model.safetensors`, or the shards that the index lists.
     ///
     /// # Errors
-    /// [`FormatError::Io`] or [`FormatError::Malformed`], with the file; see the [module](self).
+    /// [`FormatError::Io`] or [`FormatError::Malformed`], which name the file; see the [module](self).
     pub fn open_folder(folder: &Path) -> Result<Self, FormatError> {
         let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
         if single.exists() {
@@ -72,7 +72,7 @@ impl Weights {
         Shard::new(Bytes::map(path)?, path).map(Self::single)
     }
 
-    /// Opens the bytes of a single file; `path` is named in messages.
+    /// Opens the bytes of a single file. Messages name `path`.
     ///
     /// # Errors
     /// [`FormatError::Malformed`].
@@ -190,26 +190,27 @@ impl TensorSource for Weights {
     }
 }
 
-/// Writes every tensor of a source to one safetensors file, atomically, as `transformers` reads it.
+/// Writes every tensor of a source to one safetensors file that `transformers` can read. The file is written
+/// atomically.
 ///
-/// Tensors stand in the order of their names, so the same tensors give the same bytes. Values are rounded to nearest
-/// even; one tensor at a time is held in memory.
+/// Tensors are in the order of their names, so the same tensors give the same bytes. Values are rounded to nearest,
+/// ties to even. One tensor at a time is held in memory.
 ///
 /// # Errors
-/// [`FormatError::Io`] (the disk is full, the folder may not be written to), whatever the source refuses, and
-/// [`FormatError::Malformed`] for a value too large for half precision.
+/// [`FormatError::Io`] (for example, the disk is full or the folder is not writable), the errors of the source, and
+/// [`FormatError::Malformed`] for a value that is too large for half precision.
 ///
 /// # Panics
-/// For [`Storage::Q8_0`], which safetensors does not have.
+/// For [`Storage::Q8_0`], which does not exist in safetensors.
 pub fn save(path: &Path, source: &dyn TensorSource, storage: Storage) -> Result<(), FormatError> {
     let tensors = infos(source, storage);
     let format = HashMap::from([("format".to_string(), "pt".to_string())]);
     let header = Metadata::new(Some(format), tensors.clone()).expect("each tensor begins where the one before ends");
     let mut header = serde_json::to_vec(&header).expect("a header serialises");
-    // Readers may map the data in place: it starts at a multiple of eight bytes.
+    // Readers may map the data without copying, so the data start at a multiple of eight bytes.
     header.resize(header.len().next_multiple_of(8), b' ');
 
-    // `write_atomically` passes on the disk's errors alone; one of the source is kept here.
+    // `write_atomically` passes on only errors of the disk, so an error of the source is kept here.
     let mut failed = None;
     let written = write_atomically(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
@@ -234,7 +235,7 @@ pub fn save(path: &Path, source: &dyn TensorSource, storage: Storage) -> Result<
     }
 }
 
-/// The header's entry of every tensor, one after the other in the order of their names.
+/// The header's entry of every tensor, in the order of their names.
 fn infos(source: &dyn TensorSource, storage: Storage) -> Vec<(String, TensorInfo)> {
     let (dtype, width) = match storage {
         Storage::F32 => (Dtype::F32, 4),

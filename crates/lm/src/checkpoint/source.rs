@@ -1,4 +1,4 @@
-//! Where weights come from ([`TensorSource`]), and whether they fit a configuration ([`check`]).
+//! Where weights are read from ([`TensorSource`]), and whether they fit a configuration ([`check`]).
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::error::FormatError;
 use crate::layout::HEAD;
 
-/// Where weights come from: named tensors that can be read as f32, whatever they are stored as.
+/// A source of weights: named tensors that can be read as f32, whatever their stored type.
 pub trait TensorSource {
     /// The file or folder, for messages.
     fn path(&self) -> &Path;
@@ -15,16 +15,16 @@ pub trait TensorSource {
     /// Hugging Face names of all tensors, sorted.
     fn names(&self) -> Vec<String>;
 
-    /// Shape of a tensor, outermost dimension first; none if there is no such tensor.
+    /// Shape of a tensor, outermost dimension first; `None` if there is no such tensor.
     fn shape(&self, name: &str) -> Option<Vec<usize>>;
 
-    /// Whether some matrix is stored in f32, so that computing in bf16 would lose digits that its authors kept.
+    /// Whether some matrix is stored in f32. Computing in bf16 would then lose digits that the authors kept.
     fn has_f32_matrices(&self) -> bool {
         true
     }
 
-    /// The narrowest storage of 16 bits or more that holds all matrices exactly. If all are quantised to fewer bits it is
-    /// bf16, which rounds them less than the quantisation did.
+    /// The narrowest storage of 16 bits or more that holds all matrices exactly. If all matrices are quantised to fewer
+    /// bits, it is bf16, which rounds them less than the quantisation did.
     fn lossless_storage(&self) -> Storage {
         Storage::F32
     }
@@ -34,13 +34,13 @@ pub trait TensorSource {
     /// * `out`: as many elements as the tensor has; overwritten.
     ///
     /// # Errors
-    /// [`FormatError::Malformed`] for an element type that cannot be read, [`FormatError::NotFinite`] for a NaN or
-    /// an infinity, [`FormatError::Shape`] where `out` has another length than the tensor,
-    /// [`FormatError::MissingTensor`] for an unknown name.
+    /// [`FormatError::Malformed`] for an element type that cannot be read, [`FormatError::NotFinite`] for a NaN or an
+    /// infinity, [`FormatError::Shape`] if `out` and the tensor differ in length, [`FormatError::MissingTensor`] for an
+    /// unknown name.
     fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), FormatError>;
 }
 
-/// Element types in which weights can be written.
+/// Element types in which weights can be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Storage {
     /// Four bytes, exact.
@@ -53,19 +53,20 @@ pub enum Storage {
     Q8_0,
 }
 
-/// The narrowest storage that holds matrices of all these storages exactly; none of them has fewer than 16 bits.
+/// The narrowest storage that holds matrices of all these storages exactly. None of them has fewer than 16 bits.
 pub(crate) fn holding_all(matrices: impl Iterator<Item = Storage>) -> Storage {
     matrices.reduce(|a, b| if a == b { a } else { Storage::F32 }).unwrap_or(Storage::Bf16)
 }
 
-/// Compares the tensors of a file with those that a configuration calls for.
+/// Compares the names and shapes of a source's tensors with those that a configuration needs.
 ///
-/// No values are read. Tensors that the configuration has no place for are refused too, since a bias or a layer that is
-/// left out would make another model of it without an error. The few that carry no information are accepted: a stored copy
-/// of a tied head, and the rotary frequencies of old releases.
+/// It reads no values. It also refuses tensors for which the configuration has no place: a bias or a layer that is
+/// silently left out would give a different model. A few tensors without information are accepted: a stored copy of a
+/// tied head, and the rotary frequencies of old releases.
 ///
 /// # Errors
-/// [`FormatError::MissingTensor`], [`FormatError::Shape`], or [`FormatError::Malformed`] for tensors left over.
+/// [`FormatError::MissingTensor`], [`FormatError::Shape`], or [`FormatError::Malformed`] for tensors that have no
+/// place.
 pub fn check(config: &Config, source: &dyn TensorSource) -> Result<(), FormatError> {
     let path = source.path();
     let mut known = HashSet::new();

@@ -46,7 +46,7 @@ impl Tensors {
     }
 }
 
-/// Values between −1 and 1 that f32, f16 and bf16 all hold exactly, different in every tensor.
+/// Values from −1 to below 1 that f32, f16 and bf16 all hold exactly, different in every tensor.
 pub fn weights(config: &Config) -> Tensors {
     let value = |seed: usize, i: usize| ((seed * 31 + i * 7) % 251) as f32 / 128.0 - 1.0;
     let tensors = config.tensors().into_iter().enumerate();

@@ -1,8 +1,8 @@
-//! `config.json`, as any release of `transformers` writes it.
+//! Reads `config.json` as any release of `transformers` writes it.
 //!
-//! Reading takes two steps: the text as it is (`Raw`, every field optional), then the resolved [`Config`]. A field
-//! that asks for arithmetic which Ferule does not have is an error that names it. Fields without influence on the
-//! forward pass (`use_cache`, dropouts, `torch_dtype` …) are ignored.
+//! Reading takes two steps: first the fields as they are in the file (`Raw`, every field optional), then the resolved
+//! [`Config`]. A field that asks for arithmetic which Ferule does not have gives an error that names the field. Fields
+//! that do not change the forward pass (`use_cache`, dropouts, `torch_dtype` …) are ignored.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::{Config, Family, LayerType, MOST_LAYERS, RopeScaling};
 use crate::error::FormatError;
 
-/// The fields of `config.json` that matter, as they are in the file.
+/// The relevant fields of `config.json`, as they are in the file.
 #[derive(Deserialize)]
 struct Raw {
     architectures: Option<Vec<String>>,
@@ -33,7 +33,7 @@ struct Raw {
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
     hidden_act: Option<String>,
-    /// `None`: absent, `Some(None)`: null. Mistral's default window differs between the two.
+    /// `None`: the field is absent. `Some(None)`: it is null. Mistral's default window differs between the two.
     #[serde(default, deserialize_with = "present")]
     sliding_window: Option<Option<usize>>,
     use_sliding_window: Option<bool>,
@@ -56,7 +56,7 @@ enum Ids {
 }
 
 impl Ids {
-    /// The ids, without the -1 by which some configurations mean none.
+    /// The ids, without the -1 that means "none" in some configurations.
     fn list(self, field: &str, path: &Path) -> Result<Vec<u32>, FormatError> {
         let ids = match self {
             Ids::One(id) => vec![id],
@@ -74,7 +74,7 @@ fn present<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Option<usize>>
 impl Config {
     /// Reads and validates the text of a `config.json`.
     ///
-    /// * `path`: where the text came from, for messages.
+    /// * `path`: where the text came from; messages name it.
     ///
     /// # Errors
     /// [`FormatError::UnknownArchitecture`] for a family that Ferule does not have. [`FormatError::Config`], with the
@@ -143,8 +143,8 @@ impl Raw {
 
     /// The kind of each layer, and the window of those that slide.
     ///
-    /// `layer_types` decides where it is given. Without it, all of Mistral's layers slide if there is a window, and Qwen's
-    /// layers from `max_window_layers` on slide if `use_sliding_window` is true.
+    /// `layer_types` decides if it is given. Without it, all of Mistral's layers are sliding if there is a window.
+    /// Qwen's layers from `max_window_layers` on are sliding if `use_sliding_window` is true.
     fn layers(
         &self,
         family: Family,
@@ -180,7 +180,7 @@ impl Raw {
         Ok((kinds, window.filter(|_| slides)))
     }
 
-    /// The family, by `architectures` or `model_type`; if both are given they must agree.
+    /// The family, from `architectures` or `model_type`; if both are given they must agree.
     fn family(&self, path: &Path) -> Result<Family, FormatError> {
         let unknown = |found: String| FormatError::UnknownArchitecture { path: path.to_path_buf(), found };
         let architecture = self.architectures.as_ref().and_then(|list| list.first());
@@ -230,7 +230,8 @@ impl Raw {
         Ok(())
     }
 
-    /// Base and scaling, from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before).
+    /// Base and scaling, from `rope_parameters` (transformers 5) or from `rope_theta` and `rope_scaling` (earlier
+    /// versions).
     fn rope(&self, path: &Path) -> Result<(f64, Option<RopeScaling>), FormatError> {
         let (field, table) = match (&self.rope_parameters, &self.rope_scaling) {
             (Some(table), _) => ("rope_parameters", table),

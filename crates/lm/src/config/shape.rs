@@ -1,4 +1,5 @@
-//! Models that start from random weights: a recipe or a benchmark gives a [`Shape`]; the rest has defaults.
+//! The shape of a model that starts from random weights. A recipe or a benchmark gives a [`Shape`]; other fields have
+//! defaults.
 //!
 //! Read next: [`Config::from_shape`].
 
@@ -71,17 +72,18 @@ fn spread() -> f64 {
 }
 
 impl Config {
-    /// The configuration of a model of random weights.
+    /// The configuration of a model with random weights.
     ///
-    /// * `vocab_size`: the tokenizer's number of tokens. It is used if `shape` gives none, and may not exceed the one that
-    ///   `shape` gives.
-    /// * `path`: the recipe, for messages.
+    /// * `vocab_size`: the number of the tokenizer's tokens. It is used if `shape` gives no size; it may not exceed the
+    ///   size that `shape` gives.
+    /// * `path`: the recipe, which messages name.
     ///
     /// The ids of special tokens are empty; the caller that trains the tokenizer fills them in.
     ///
     /// # Errors
-    /// [`FormatError::UnknownArchitecture`], or [`FormatError::Config`] for what [`Config::validate`] refuses, for
-    /// heads that do not divide the width, and for a vocabulary that is unknown or smaller than the tokenizer's.
+    /// [`FormatError::UnknownArchitecture`]; [`FormatError::Config`] for the reasons of [`Config::validate`], for a
+    /// number of heads that does not divide the width, and for a vocabulary size that is unknown or smaller than the
+    /// tokenizer's.
     pub fn from_shape(shape: &Shape, vocab_size: Option<usize>, path: &Path) -> Result<Self, FormatError> {
         let family = Family::ALL.into_iter().find(|family| family.model_type() == shape.model_type);
         let model_type = family.ok_or_else(|| FormatError::UnknownArchitecture {

@@ -1,4 +1,4 @@
-//! What a configuration must satisfy before anything is computed with it.
+//! The conditions that a configuration must satisfy before anything is computed with it.
 
 use std::path::Path;
 
@@ -10,12 +10,12 @@ use crate::error::FormatError;
 impl Config {
     /// Checks everything that the rest of the program relies on.
     ///
-    /// * `path`: where the configuration came from, for messages.
+    /// * `path`: where the configuration came from; messages name it.
     ///
     /// # Errors
-    /// [`FormatError::Config`] with the field's name: a size of zero or beyond any model built so far, query heads
-    /// that key heads do not divide, an odd `head_dim`, a window shorter than the context, a constant that is not
-    /// positive, a token outside the vocabulary.
+    /// [`FormatError::Config`] with the field's name, for: a size of zero or beyond that of any model so far, a number
+    /// of key heads that does not divide the number of query heads, an odd `head_dim`, a window shorter than the
+    /// context, a constant that is not positive, a token outside the vocabulary.
     pub fn validate(&self, path: &Path) -> Result<(), FormatError> {
         let fail = |field: &str, problem: String, hint: &str| Err(FormatError::config(path, field, problem, hint));
         let sizes = [

@@ -1,11 +1,11 @@
-//! `config.json`, written so that any release of `transformers` reads it.
+//! Writes `config.json` so that any release of `transformers` reads it.
 
 use serde_json::{Value, json};
 
 use super::{Config, Family, LayerType, RopeScaling};
 
 impl Config {
-    /// The text of a `config.json` that `transformers` (4 and 5) reads back to this model.
+    /// The text of a `config.json` from which `transformers` (4 and 5) makes this model.
     pub fn to_json(&self) -> String {
         let eos = match self.eos_token_id.as_slice() {
             [] => Value::Null,
@@ -71,7 +71,7 @@ impl Config {
             fields["layer_types"] = json!(names);
             fields["sliding_window"] = json!(self.sliding_window);
             if matches!(self.model_type, Family::Qwen2 | Family::Qwen3) {
-                // What releases without `layer_types` read.
+                // Releases that do not know `layer_types` read this field.
                 fields["max_window_layers"] = json!(first);
             }
         }

@@ -1,7 +1,8 @@
-//! One step of a generation: the decoder's forward over the cache.
+//! One step of text generation: the decoder's forward pass over the cache.
 //!
-//! A row is one token at one position of one sequence. A prompt is many rows of one sequence, a decode step one row of
-//! each. The pass is that of `forward.rs`, so a row's values are bit-equal to those of a full forward.
+//! A row is one token at one position of one sequence. A prompt is many rows of one sequence; a decode step is one row
+//! of each sequence. The pass is that of `forward.rs`, so a row's values equal those of a full forward pass, bit for
+//! bit.
 
 use kernels::ops::attention::PagedRow;
 use kernels::{Queue, Real, Scratch};
@@ -17,12 +18,12 @@ use crate::model::Model;
 pub(crate) struct StepRows {
     tokens: Vec<u32>,
     positions: Vec<u32>,
-    /// Sequence and position again, as attention wants them.
+    /// Sequence and position of each row, in the form that attention takes.
     places: Vec<PagedRow>,
 }
 
 impl StepRows {
-    /// Appends a token of a sequence, which is an index into the page tables.
+    /// Appends a token of a sequence. `sequence` is an index into the page tables.
     pub fn push(&mut self, token: u32, sequence: usize, position: usize) {
         self.tokens.push(token);
         self.positions.push(position as u32);
@@ -36,7 +37,7 @@ impl StepRows {
 /// * `tables`: the pages of each sequence, in order of position.
 ///
 /// # Panics
-/// When the rows exceed the activations' capacity, or a sequence its pages.
+/// When the rows exceed the activations' capacity, or a sequence has too few pages.
 pub(crate) fn step<T: Real>(
     queue: &Queue,
     model: &Model<T>,

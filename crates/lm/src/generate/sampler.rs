@@ -1,11 +1,12 @@
-//! From logits to a token.
+//! Sampling: from logits to a token.
 //!
-//! The log-probability of a token is that under log-softmax(logits / temperature), **before** top-k, top-p, min-p and
-//! penalties: the same function, the same kernel and the same bits as the trainer's. At temperature 0 the most likely
-//! token is taken, of equally likely ones the one with the lowest id, and log-probabilities are those at temperature 1.
+//! A token's log-probability is that under log-softmax(logits / temperature), **before** top-k, top-p, min-p and
+//! penalties. It comes from the same kernel as the trainer's, and has the same bits. At temperature 0 the most likely
+//! token is taken; if several are equally likely, the one with the lowest id. Log-probabilities are then those at
+//! temperature 1.
 //!
-//! A draw inverts the cumulative distribution at one uniform number, whose key is the request, the sample and the
-//! position. So it depends neither on the batch nor on preemption.
+//! A draw inverts the cumulative distribution at one uniform random number. The key of this number is the request, the
+//! sample and the position, so the draw depends neither on the batch nor on preemption.
 
 use kernels::ops::sample::draw_rows;
 use kernels::{Buffer, Queue, View};
@@ -13,16 +14,17 @@ use kernels::{Buffer, Queue, View};
 /// How tokens are drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits; 0 takes the most likely token.
+    /// Divides the logits; dimensionless. 0 takes the most likely token.
     pub temperature: f32,
-    /// Only the `top_k` most likely tokens; 0 for all.
+    /// Draws only from the `top_k` most likely tokens; 0 for all tokens.
     pub top_k: usize,
-    /// Only the most likely tokens that together have this share of the probability; 1 for all.
+    /// Draws only from the most likely tokens that together reach this probability; 1 for all tokens.
     pub top_p: f32,
-    /// Only tokens that are at least this likely relative to the most likely one; 0 for all.
+    /// Draws only from tokens that have at least this fraction of the most likely token's probability; 0 for all
+    /// tokens.
     pub min_p: f32,
-    /// Divides the positive logits of tokens that are already in the sequence, and multiplies their negative ones (Keskar
-    /// et al. 2019, arXiv 1909.05858); 1 for none.
+    /// For tokens that are already in the sequence, positive logits are divided by this and negative ones multiplied by
+    /// it (Keskar et al. 2019, arXiv 1909.05858); 1 for no penalty.
     pub repetition_penalty: f32,
 }
 
@@ -33,32 +35,32 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// Greedy decoding.
+    /// Greedy decoding: temperature 0, no filters.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }
     }
 
-    /// Whether tokens are drawn from the whole distribution, as reinforcement learning needs.
+    /// Whether tokens are drawn from the whole distribution, which reinforcement learning needs.
     pub fn is_plain(&self) -> bool {
         self.top_k == 0 && self.top_p >= 1.0 && self.min_p <= 0.0 && self.repetition_penalty == 1.0
     }
 
-    /// The temperature of the log-probabilities.
+    /// The temperature at which log-probabilities are reported.
     pub fn logprob_temperature(&self) -> f32 {
         if self.temperature > 0.0 { self.temperature } else { 1.0 }
     }
 }
 
-/// How a row draws its token.
+/// What one row needs to draw its token.
 pub(crate) struct Draw<'a> {
     pub sampling: &'a Sampling,
-    /// In [0, 1).
+    /// The random number, in [0, 1).
     pub uniform: f64,
-    /// The sequence so far, for the penalty.
+    /// The sequence so far, for the repetition penalty.
     pub tokens: &'a [u32],
 }
 
-/// One token for each row of `logits` (`[R, V]`).
+/// Draws one token for each row of `logits` (`[R, V]`).
 pub(crate) fn sample(queue: &Queue, logits: View<f32>, draws: &[Draw]) -> Vec<u32> {
     let uniforms: Vec<f32> = draws.iter().map(|draw| draw.uniform as f32).collect();
     let temperatures: Vec<f32> =
@@ -73,7 +75,8 @@ pub(crate) fn sample(queue: &Queue, logits: View<f32>, draws: &[Draw]) -> Vec<u3
     ids
 }
 
-/// A draw with penalties or filters, which is slower: candidates are sorted by probability, cut, renormalised, drawn.
+/// A draw with penalties or filters, on the host, which is slower. It sorts the candidates by probability, cuts the
+/// list, and draws from the renormalised rest.
 fn draw_filtered(mut logits: Vec<f32>, draw: &Draw) -> u32 {
     let sampling = draw.sampling;
     if sampling.repetition_penalty != 1.0 {
@@ -103,7 +106,7 @@ fn draw_filtered(mut logits: Vec<f32>, draw: &Draw) -> u32 {
     let total: f64 = weights.iter().sum();
     let (mut kept, mut mass) = (0, 0.0);
     for &weight in &weights {
-        // The first token is always kept; top-p keeps the token that crosses the threshold.
+        // The first token is always kept. Top-p also keeps the token that crosses the threshold.
         if kept > 0 && (weight < f64::from(sampling.min_p) || mass >= f64::from(sampling.top_p) * total) {
             break;
         }

@@ -1,18 +1,26 @@
-//! Continuous batching. A step is: admit, plan, run, sample, settle.
+//! Continuous batching. The phases of a step are: admit, plan, run, sample, settle.
 //!
-//! A sequence is its tokens, and the number of them whose keys and values are cached. A step feeds it: it caches more of
-//! its tokens. When all are cached, the logits of the last row give the next token. This one rule covers a prompt, a
-//! prompt in chunks, a decode step, and a preempted sequence that starts again from nothing; they differ only in how many
-//! tokens are not cached yet.
+//! A sequence consists of its tokens, and of the number of them whose keys and values are cached. A step *feeds* a
+//! sequence: it computes and caches more of its tokens. When all tokens are cached, the logits of the last row give the
+//! next token. This one rule covers all cases; they differ only in how many tokens are not cached yet. For example,
+//! when a sequence gets all of the 512 rows of a step:
 //!
-//! All samples of a request are one sequence until its prompt is cached. Then it forks, and the copies share its pages.
-//! When the cache is full, the youngest sequence is preempted: it loses its pages, keeps its tokens, and waits at the front
-//! of the queue. Later it computes the same bits again.
+//! ```text
+//!                                 tokens   cached   fed
+//!     a prompt, first chunk          600        0   512
+//!     its second chunk               600      512    88   all are cached: token 601 is drawn
+//!     a decode step                  601      600     1   all are cached: token 602 is drawn
+//!     after a preemption             602        0   512   starts again, without its pages
+//! ```
 //!
-//! **Invariants.** `cached < tokens.len()` between steps. Every running sequence holds pages for `cached` positions. The
-//! oldest running sequence is never preempted, so that every step makes progress.
+//! All samples of a request are one sequence until its prompt is cached. Then the sequence forks into one per sample,
+//! and the forks share its pages. When the cache is full, the youngest sequence is preempted: it loses its pages, keeps
+//! its tokens, and waits at the front of the queue. Later it computes the same bits again.
 //!
-//! Source: Yu et al. 2022, Orca (OSDI 22); Kwon et al. 2023, arXiv 2309.06180.
+//! **Invariants.** `cached < tokens.len()` between steps. Every running sequence holds pages for its `cached`
+//! positions. The oldest running sequence is never preempted, so every step makes progress.
+//!
+//! Source: Yu et al. 2022, Orca (OSDI 22; batching by iterations); Kwon et al. 2023, arXiv 2309.06180 (paged cache).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -29,10 +37,10 @@ use crate::config::Config;
 use crate::model::Model;
 use kernels::rng::Key;
 
-/// Logits held at a time, in f32 elements.
+/// Number of logits that are stored at a time, f32 each.
 const LOGITS_PER_BLOCK: usize = 1 << 21;
 
-/// What to generate from.
+/// A prompt, and how to generate its completions.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The prompt's token ids; at least one.
@@ -45,20 +53,21 @@ pub struct Request {
     pub max_new_tokens: usize,
     /// Tokens that end a completion; the token is part of it.
     pub stop_tokens: Vec<u32>,
-    /// Key of the random numbers. Sample and position are added to it, so that equal keys draw equal numbers.
+    /// Key of the random numbers. The sample's number and the token's position are added to it. So equal keys draw
+    /// equal numbers.
     pub key: Key,
     /// How many of the most likely tokens to report at each position.
     pub top_logprobs: usize,
 }
 
-/// One generated token, as it comes.
+/// One generated token, as it is passed to the caller at each step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Token {
     /// Its id.
     pub id: u32,
     /// Its log-probability in nats; see [`Sampling`].
     pub logprob: f32,
-    /// Entropy of the distribution it was drawn from, before filters, in nats.
+    /// Entropy of the distribution before filters, in nats, at the temperature of the log-probabilities.
     pub entropy: f32,
     /// The most likely tokens with their log-probabilities, best first.
     pub top: Vec<(u32, f32)>,
@@ -80,7 +89,7 @@ pub enum Finish {
 pub struct Completion {
     /// What [`Scheduler::submit`] returned.
     pub request: usize,
-    /// Which of the request's samples.
+    /// Which of the request's samples, from 0.
     pub sample: usize,
     /// Its tokens, the stop token included.
     pub tokens: Vec<Token>,
@@ -88,7 +97,7 @@ pub struct Completion {
     pub finish: Finish,
 }
 
-/// What the caller decides at each token.
+/// The caller's decision after each token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     /// Go on.
@@ -100,16 +109,16 @@ pub enum Flow {
 /// How much memory and how many rows a scheduler may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Pages of the cache, [`PAGE`] positions each.
+    /// Number of pages of the cache, [`PAGE`] positions each.
     pub pages: usize,
-    /// Sequences running at once.
+    /// Most sequences that run at once.
     pub sequences: usize,
-    /// Rows of one step. Longer prompts are cut into chunks.
+    /// Most rows of one step. Longer prompts are cut into chunks.
     pub rows: usize,
 }
 
 impl Limits {
-    /// Room for `sequences` sequences of up to `context` positions each.
+    /// Limits with room for `sequences` sequences of up to `context` positions each.
     pub fn for_sequences(sequences: usize, context: usize) -> Self {
         Self { pages: sequences * context.div_ceil(PAGE), sequences, rows: sequences.max(512) }
     }
@@ -117,17 +126,21 @@ impl Limits {
 
 struct Sequence {
     request: usize,
-    /// Its samples; more than one until it forks.
+    /// The numbers of its samples; more than one until the sequence forks.
     samples: Vec<usize>,
-    /// Prompt and completion.
+    /// Prompt and completion so far.
     tokens: Vec<u32>,
+    /// The generated tokens.
     made: Vec<Token>,
+    /// How many of `tokens` have their keys and values in the cache.
     cached: usize,
+    /// Its pages, in order of position.
     table: Vec<u32>,
+    /// Its place in the order of admission; the highest is the youngest.
     order: u64,
 }
 
-/// Sequences waiting and running over one cache.
+/// The sequences that wait and run, over one cache.
 pub struct Scheduler<T: Real> {
     limits: Limits,
     cache: KvCache<T>,
@@ -135,7 +148,7 @@ pub struct Scheduler<T: Real> {
     scratch: Scratch,
     gathered: Buffer<T>,
     logits: Buffer<f32>,
-    /// The requests that have completions to come, with how many.
+    /// The requests that are not finished, each with the number of completions that are still to come.
     requests: BTreeMap<usize, (Request, usize)>,
     submitted: usize,
     waiting: VecDeque<Sequence>,
@@ -173,30 +186,30 @@ impl<T: Real> Scheduler<T> {
         self.limits.pages * PAGE
     }
 
-    /// How often a sequence lost its pages.
+    /// How often a sequence lost its pages to older sequences.
     pub fn preemptions(&self) -> u64 {
         self.preemptions
     }
 
-    /// Tokens that went through the model so far; those of a preempted sequence count again.
+    /// Number of tokens that went through the model so far. Tokens of a preempted sequence count again.
     pub fn computed_tokens(&self) -> u64 {
         self.computed
     }
 
-    /// Completions that are being computed; the others wait.
+    /// Number of completions that are being computed. The others wait.
     pub fn running(&self) -> usize {
         self.running.iter().map(|sequence| sequence.samples.len()).sum()
     }
 
-    /// Whether nothing waits or runs.
+    /// Whether no sequence waits or runs.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
-    /// Queues a request. Its completions carry the number that is returned.
+    /// Queues a request. Returns its number, which its completions carry.
     ///
     /// # Panics
-    /// When the prompt is empty, no sample or no token is asked for, or prompt and completion together exceed
+    /// When the prompt is empty, `samples` or `max_new_tokens` is 0, or prompt and completion together may exceed
     /// [`Scheduler::capacity_tokens`].
     pub fn submit(&mut self, request: Request) -> usize {
         assert!(!request.prompt.is_empty() && request.samples > 0 && request.max_new_tokens > 0, "an empty request");
@@ -204,7 +217,8 @@ impl<T: Real> Scheduler<T> {
         assert!(most <= self.capacity_tokens(), "{most} tokens in a cache of {}", self.capacity_tokens());
         let index = self.submitted;
         self.submitted += 1;
-        // A group larger than the batch runs as several, and each has a prefill of its own.
+        // A group of more samples than may run at once becomes several sequences. Each of them computes the prompt
+        // again.
         for samples in (0..request.samples).collect::<Vec<_>>().chunks(self.limits.sequences) {
             self.waiting.push_back(Sequence {
                 request: index,
@@ -221,8 +235,8 @@ impl<T: Real> Scheduler<T> {
         index
     }
 
-    /// Takes a request back: its sequences stop where they are and give their places and pages to others, whose completions do
-    /// not change. It will have no completions. A number that has no sequence any more is no error.
+    /// Cancels a request. Its sequences stop and release their places and pages; it gets no more completions.
+    /// Completions of other requests do not change. It is no error if the request has no sequence any more.
     pub fn cancel(&mut self, request: usize) {
         self.waiting.retain(|sequence| sequence.request != request);
         let cache = &mut self.cache;
@@ -238,7 +252,7 @@ impl<T: Real> Scheduler<T> {
 
     /// Runs one step, and returns the completions that finished in it.
     ///
-    /// * `watch(request, sample, token)` is called for every token.
+    /// * `watch(request, sample, token)` is called for every new token. It decides whether the completion goes on.
     ///
     /// # Panics
     /// When a sequence outgrows the model's reserved context.
@@ -270,7 +284,7 @@ impl<T: Real> Scheduler<T> {
         self.settle(model, &ready, tokens, watch)
     }
 
-    /// Admits waiting sequences, as long as there is a place and there are pages for their tokens.
+    /// Admits waiting sequences, as long as there are places and enough free pages for their tokens.
     fn admit(&mut self) {
         let mut places = self.limits.sequences - self.running();
         let mut pages = self.cache.free_pages();
@@ -288,8 +302,8 @@ impl<T: Real> Scheduler<T> {
         }
     }
 
-    /// Decides how many tokens each running sequence feeds, and reserves pages for them. Preempts the youngest sequences
-    /// when there are not enough.
+    /// Decides how many tokens each running sequence feeds, and reserves pages for them. If there are too few pages, it
+    /// preempts the youngest sequences.
     fn plan(&mut self, queue: &Queue) -> Vec<usize> {
         self.running.sort_by_key(|sequence| sequence.order);
         let mut fed = Vec::new();
@@ -320,8 +334,8 @@ impl<T: Real> Scheduler<T> {
         self.waiting.push_front(youngest);
     }
 
-    /// Splits each sequence that is about to draw its first token into one for each sample. Returns, for each sequence that
-    /// draws, its index and the hidden row that it draws from.
+    /// Splits each sequence that is about to draw its first token into one sequence per sample. Returns, for each
+    /// sequence that draws a token, its index and the hidden row from which it draws.
     fn fork(&mut self, last_rows: &[Option<u32>]) -> Vec<(usize, u32)> {
         let mut ready = Vec::new();
         for (index, row) in last_rows.iter().enumerate() {
@@ -378,7 +392,7 @@ impl<T: Real> Scheduler<T> {
         Draw { sampling: &request.sampling, uniform, tokens: &sequence.tokens }
     }
 
-    /// Appends the tokens, and removes the sequences that have finished.
+    /// Appends the new tokens, and removes the sequences that have finished.
     fn settle(
         &mut self,
         model: &Model<T>,
@@ -425,12 +439,12 @@ impl<T: Real> Scheduler<T> {
     }
 }
 
-/// Rows of logits that are computed at a time.
+/// Number of rows whose logits are computed at a time.
 fn logit_rows(config: &Config) -> usize {
     (LOGITS_PER_BLOCK / config.vocab_size).clamp(8, 512)
 }
 
-/// The statistics of each token that was drawn. Neighbouring rows of one temperature are computed together.
+/// The statistics of each token that was drawn. Consecutive rows with the same temperature are computed together.
 fn describe(queue: &Queue, logits: View<f32>, ids: &[u32], temperatures: &[f32], top: &[usize]) -> Vec<Token> {
     let mut tokens = Vec::with_capacity(ids.len());
     let mut start = 0;

@@ -1,11 +1,11 @@
 //! The attention block: `out = x + attention(q, k, v) · W_oᵀ` with `q, k, v = rmsnorm(x) · W_qkvᵀ`.
 //!
-//! Query, key and value are one matrix, so that one product computes all three. Qwen2 adds a bias to them; Qwen3 norms
-//! each query and key head. Queries and keys are then turned by the rotary embedding.
+//! Query, key and value weights are one matrix, so that one product computes all three. Qwen2 adds a bias to them.
+//! Qwen3 normalises each query and key head. The rotary embedding then rotates queries and keys.
 //!
-//! [`Attention::forward`] is the only forward there is: [`Context::Packed`] attends within the pass, as training and
-//! scoring do, and [`Context::Paged`] over the cache of a generation. A row has the same bits either way. A sliding
-//! window is not applied: a valid configuration has windows only where they cover the whole context.
+//! [`Attention::forward`] is the only forward pass. [`Context::Packed`] attends within the pass itself; training and
+//! scoring use it. [`Context::Paged`] attends over the cache of a text generation. A row has the same bits in both. No
+//! sliding window is applied: a valid configuration has windows only where they cover the whole context.
 //!
 //! Source: Vaswani et al. 2017, arXiv 1706.03762; Su et al. 2021, arXiv 2104.09864 (rotary); Ainslie et al. 2023, arXiv
 //! 2305.13245 (grouped heads).
@@ -22,18 +22,18 @@ use super::pass::{BackwardBuffers, Context, Pass, WeightGradients};
 use crate::config::Config;
 use crate::table::{GroupId, Table, TensorRole, TensorSpec};
 
-/// Where the block's operands are in the table.
+/// Where the block's operands are in the table of tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attention {
-    /// Which layer it is: the place of its cache.
+    /// Index of the layer, and of its cache.
     layer: usize,
     /// `[C]`
     norm: GroupId,
     /// Query above key above value, `[(H + 2K)·D, C]`.
     qkv: GroupId,
-    /// Their biases, `[(H + 2K)·D]`; Qwen2 has them.
+    /// Their biases, `[(H + 2K)·D]`; only Qwen2 has them.
     qkv_bias: Option<GroupId>,
-    /// RMSNorms of each query and of each key head, `[D]`; Qwen3 has them.
+    /// Scales of the RMSNorms of each query head and of each key head, `[D]`; only Qwen3 has them.
     qk_norm: Option<(GroupId, GroupId)>,
     /// `[C, H·D]`
     output: GroupId,
@@ -70,8 +70,8 @@ impl Attention {
         Self { layer, norm, qkv, qkv_bias, qk_norm, output: table.group(Some(layer), [output]) }
     }
 
-    /// `out = x + attention(rmsnorm(x))`; `out` is overwritten. With a cache, the pass's keys and values are in it
-    /// afterwards.
+    /// `out = x + attention(rmsnorm(x))`; `out` is overwritten. With a cache, the keys and values of the pass are
+    /// written to it first.
     pub fn forward<T: Real>(
         &self,
         pass: &Pass<T>,
@@ -108,7 +108,7 @@ impl Attention {
         matmul(queue, attended, weights.forward(self.output), epilogue, pass.of_mut(out, hidden));
     }
 
-    /// Queries and keys, normed where the family does so, and turned; values beside them.
+    /// Computes queries, keys and values. Queries and keys are normalised if the model family does so, and rotated.
     fn project<T: Real>(&self, pass: &Pass<T>, a: &mut AttentionActivations<T>) {
         let (queue, config, weights) = (pass.queue, pass.config, pass.weights);
         let epilogue = Epilogue { bias: self.qkv_bias.map(|bias| weights.vector(bias)), addend: None };
@@ -130,10 +130,10 @@ impl Attention {
         rotary_forward(queue, key, pass.positions, pass.rotary);
     }
 
-    /// Turns `buffers.d_residual` from the gradient of `out` into that of `x`.
+    /// Replaces the gradient of `out` in `buffers.d_residual` by the gradient of `x`.
     ///
     /// # Panics
-    /// Over a cache: generation keeps nothing for backward.
+    /// Over a cache: text generation keeps nothing for backward.
     pub fn backward<T: Real>(
         &self,
         pass: &Pass<T>,
@@ -187,7 +187,8 @@ impl Attention {
         );
     }
 
-    /// Turns `d_qkv` from the gradient of what attention read into that of the projection's output, without a bias.
+    /// Replaces the gradient of attention's inputs in `d_qkv` by the gradient of the projection's output, before its
+    /// bias.
     fn project_backward<T: Real>(
         &self,
         pass: &Pass<T>,
@@ -217,21 +218,21 @@ impl Attention {
     }
 }
 
-/// What the block's forward leaves for its backward.
+/// What the block's forward pass leaves for its backward pass.
 pub(crate) struct AttentionActivations<T: Real> {
-    /// `[N]`, reciprocal root mean squares.
+    /// `[N]`, reciprocals of the root mean squares.
     rstd: Buffer<f32>,
     /// `[N, C]` after the RMSNorm.
     normed: Buffer<T>,
-    /// `[N, (H + 2K)·D]` before the norms of heads; only where there are such norms.
+    /// `[N, (H + 2K)·D]` before the norms of heads; only where the family has such norms.
     qkv_plain: Option<Buffer<T>>,
-    /// `[N, H]` and `[N, K]`, of the norms of heads.
+    /// `[N, H]` and `[N, K]`, reciprocals of the root mean squares of the heads.
     qk_rstd: Option<(Buffer<f32>, Buffer<f32>)>,
-    /// `[N, (H + 2K)·D]`, turned.
+    /// `[N, (H + 2K)·D]`, after the rotation of queries and keys.
     qkv: Buffer<T>,
-    /// `[N, H·D]`
+    /// `[N, H·D]`, the output of attention.
     attended: Buffer<T>,
-    /// `[N, H]`, log-sum-exp of each query's scores. Not written over a cache.
+    /// `[N, H]`, log-sum-exp of each query's scores. It is not written when attention runs over a cache.
     lse: Buffer<f32>,
 }
 
@@ -252,7 +253,7 @@ impl<T: Real> AttentionActivations<T> {
         }
     }
 
-    /// Bytes of memory.
+    /// Size in bytes.
     pub fn size_bytes(&self) -> usize {
         let rows = [&self.normed, &self.qkv, &self.attended].iter().map(|b| b.size_bytes()).sum::<usize>();
         let of_heads = self.qk_rstd.as_ref().map_or(0, |(query, key)| query.size_bytes() + key.size_bytes());
@@ -266,23 +267,24 @@ pub(crate) fn cache<T: Real>(device: Device, config: &Config, pages: usize) -> P
     PagedCache::new(device, pages, config.num_key_value_heads, config.head_dim)
 }
 
-/// Bytes of one page of [`cache`].
+/// Size of one page of [`cache`], in bytes.
 pub(crate) fn page_bytes<T: Real>(config: &Config) -> usize {
     PagedCache::<T>::page_bytes(config.num_key_value_heads, config.head_dim)
 }
 
-/// Operations for each pair of a query and a key that meet: scores and weighted values, 2·D each for every head.
+/// Floating-point operations for each visible pair of a query and a key: 2·D for the score and 2·D for the weighted
+/// value, for each head.
 pub(crate) fn flops_per_pair(config: &Config) -> usize {
     4 * config.query_size()
 }
 
-/// What scores are multiplied by, `1 / √D`.
+/// The factor on the scores, `1 / √D`.
 fn scale(config: &Config) -> f32 {
     (1.0 / (config.head_dim as f64).sqrt()) as f32
 }
 
-/// What attention reads: `[N, H·D]`, `[N, K·D]`, `[N, K·D]`. Values are neither normed nor turned, so they stay with the
-/// plain projections where there are norms of heads.
+/// The inputs of attention: `[N, H·D]`, `[N, K·D]`, `[N, K·D]`. Values are neither normalised nor rotated. So where
+/// there are norms of heads, the values stay in the buffer of the plain projections.
 fn query_key_value<'a, T: Real>(
     pass: &Pass<T>,
     qkv: &'a Buffer<T>,

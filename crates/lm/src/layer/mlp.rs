@@ -1,6 +1,6 @@
 //! The SwiGLU block: `out = x + (silu(g) · u) · W_downᵀ` with `g, u = rmsnorm(x) · W_gate_upᵀ`.
 //!
-//! Gate and up are one matrix, so that one product computes both.
+//! Gate and up weights are one matrix, so that one product computes both.
 //!
 //! Source: Shazeer 2020, arXiv 2002.05202.
 
@@ -13,7 +13,7 @@ use super::pass::{BackwardBuffers, Pass, WeightGradients};
 use crate::config::Config;
 use crate::table::{GroupId, Table, TensorRole, TensorSpec};
 
-/// Where the block's operands are in the table.
+/// Where the block's operands are in the table of tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mlp {
     /// `[C]`
@@ -49,7 +49,7 @@ impl Mlp {
         matmul(pass.queue, activated, pass.weights.forward(self.down), epilogue, pass.of_mut(out, hidden));
     }
 
-    /// Everything up to the down projection, which is all that backward needs.
+    /// Computes everything up to the down projection. Backward needs no more than that.
     pub fn expand<T: Real>(&self, pass: &Pass<T>, x: &Buffer<f32>, a: &mut MlpActivations<T>) {
         let (queue, weights) = (pass.queue, pass.weights);
         let (hidden, inner) = (pass.config.hidden_size, pass.config.intermediate_size);
@@ -60,7 +60,8 @@ impl Mlp {
         swiglu_forward(queue, pass.of(&a.gate_up, 2 * inner), pass.of_mut(&mut a.activated, inner));
     }
 
-    /// Turns `buffers.d_residual` from the gradient of `out` into that of `x`. `a.gate_up` becomes its own gradient.
+    /// Replaces the gradient of `out` in `buffers.d_residual` by the gradient of `x`. It also replaces `a.gate_up` by
+    /// its own gradient.
     pub fn backward<T: Real>(
         &self,
         pass: &Pass<T>,
@@ -93,15 +94,15 @@ impl Mlp {
     }
 }
 
-/// What the block's forward leaves for its backward.
+/// What the block's forward pass leaves for its backward pass.
 pub(crate) struct MlpActivations<T: Real> {
-    /// `[N]`, reciprocal root mean squares.
+    /// `[N]`, reciprocals of the root mean squares.
     rstd: Buffer<f32>,
     /// `[N, C]` after the RMSNorm.
     normed: Buffer<T>,
-    /// `[N, 2F]`
+    /// `[N, 2F]`, the gate and up projections side by side.
     gate_up: Buffer<T>,
-    /// `[N, F]`
+    /// `[N, F]`, `silu(g) · u`.
     activated: Buffer<T>,
 }
 
@@ -117,7 +118,7 @@ impl<T: Real> MlpActivations<T> {
         }
     }
 
-    /// Bytes of memory.
+    /// Size in bytes.
     pub fn size_bytes(&self) -> usize {
         let rows = self.normed.size_bytes() + self.gate_up.size_bytes() + self.activated.size_bytes();
         self.rstd.size_bytes() + rows

@@ -1,18 +1,18 @@
-//! One layer of the decoder: a block that mixes tokens, then a block that works on each token alone.
+//! One layer of the decoder: a block that mixes tokens, then a block that processes each token alone.
 //!
 //! ```text
 //! middle = x + attention(rmsnorm(x))          attention.rs
 //! out    = middle + swiglu(rmsnorm(middle))   mlp.rs
 //! ```
 //!
-//! A block's file holds everything about its kind: the tensors it declares, what its forward keeps, its forward, its
-//! backward, and for attention the cache of a generation. Training and generation call the same functions; they differ
-//! in the [`Context`], which says where the keys and values come from that a token sees.
+//! The file of a block holds everything about its kind: the tensors that it declares, what its forward pass keeps, its
+//! forward pass, its backward pass, and, for attention, the cache of a text generation. Training and generation call
+//! the same functions. They differ only in the [`Context`], which says where the keys and values are that a token sees.
 //!
-//! To add a kind of layer (mixture of experts in place of the SwiGLU, linear attention in place of attention), write a
-//! file beside these two and choose it here by [`LayerType`] or by a field of the configuration.
+//! To add a kind of layer (for example, mixture of experts instead of the SwiGLU, or linear attention instead of
+//! attention), write a file beside these two. Select it here by [`LayerType`] or by a field of the configuration.
 //!
-//! Read next: `pass.rs` (what blocks are given), `attention.rs`, `mlp.rs`.
+//! Read next: `pass.rs` (the arguments of blocks), `attention.rs`, `mlp.rs`.
 
 mod attention;
 mod mlp;
@@ -29,7 +29,7 @@ use mlp::{Mlp, MlpActivations};
 pub use pass::BackwardBuffers;
 pub(crate) use pass::{Context, Paged, Pass, WeightGradients};
 
-/// Where a layer's operands are in the table.
+/// Where a layer's operands are in the table of tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layer {
     attention: Attention,
@@ -45,30 +45,31 @@ impl Layer {
         Self { attention, mlp: Mlp::declare(table, config, index) }
     }
 
-    /// Operations for each pair of a query and a key that meet in layer `index`.
+    /// Floating-point operations of layer `index` for each visible pair of a query and a key.
     pub fn flops_per_pair(config: &Config, index: usize) -> usize {
         match config.layer_types[index] {
             LayerType::FullAttention | LayerType::SlidingAttention => attention::flops_per_pair(config),
         }
     }
 
-    /// What layer `index` keeps, while tokens are generated, of those before: its keys and values, in pages.
+    /// The cache of layer `index` in text generation: the keys and values of earlier tokens, in pages.
     pub fn cache<T: Real>(device: Device, config: &Config, index: usize, pages: usize) -> PagedCache<T> {
         match config.layer_types[index] {
             LayerType::FullAttention | LayerType::SlidingAttention => attention::cache(device, config, pages),
         }
     }
 
-    /// Bytes of one page of layer `index`'s cache.
+    /// Size of one page of layer `index`'s cache, in bytes.
     pub fn page_bytes<T: Real>(config: &Config, index: usize) -> usize {
         match config.layer_types[index] {
             LayerType::FullAttention | LayerType::SlidingAttention => attention::page_bytes::<T>(config),
         }
     }
 
-    /// `out = layer(x)`, leaving in `a` what backward needs.
+    /// `out = layer(x)`. It leaves in `a` what backward needs.
     ///
-    /// * `(x, out)`: which buffers of `residual`; they may be the same one, where `x` is not needed for backward.
+    /// * `(x, out)`: the indices of two buffers of `residual`. They may be the same buffer if backward does not need
+    ///   `x`.
     pub fn forward<T: Real>(
         &self,
         pass: &Pass<T>,
@@ -82,7 +83,7 @@ impl Layer {
         self.mlp.forward(pass, &a.middle, &mut a.mlp, &mut residual[out]);
     }
 
-    /// Computes again what [`Layer::forward`] left in `a`, without the layer's output.
+    /// Computes again what [`Layer::forward`] left in `a`, without computing the layer's output.
     pub fn recompute<T: Real>(
         &self,
         pass: &Pass<T>,
@@ -95,8 +96,8 @@ impl Layer {
         self.mlp.expand(pass, &a.middle, &mut a.mlp);
     }
 
-    /// Turns `buffers.d_residual` from the gradient of the layer's output into that of its input `x`, and accumulates
-    /// the gradients of its weights. Uses up `a`.
+    /// Replaces the gradient of the layer's output in `buffers.d_residual` by the gradient of its input `x`, and
+    /// accumulates the gradients of its weights. It overwrites parts of `a`.
     pub fn backward<T: Real>(
         &self,
         pass: &Pass<T>,
@@ -112,7 +113,7 @@ impl Layer {
     }
 }
 
-/// What the forward of one layer leaves for its backward.
+/// What the forward pass of one layer leaves for its backward pass.
 pub(crate) struct LayerActivations<T: Real> {
     attention: AttentionActivations<T>,
     /// `[N, C]`, the residual stream between the two blocks.
@@ -130,7 +131,7 @@ impl<T: Real> LayerActivations<T> {
         }
     }
 
-    /// Bytes of memory.
+    /// Size in bytes.
     pub fn size_bytes(&self) -> usize {
         self.attention.size_bytes() + self.middle.size_bytes() + self.mlp.size_bytes()
     }

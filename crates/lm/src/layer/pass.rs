@@ -1,4 +1,4 @@
-//! What the blocks of a layer are given: the [`Pass`], the [`Context`] of attention, and in backward where gradients go.
+//! The arguments of a layer's blocks: the [`Pass`], the [`Context`] of attention, and, in backward, where gradients go.
 //!
 //! Read next: `attention.rs`.
 
@@ -17,7 +17,7 @@ pub(crate) struct Pass<'a, T: Real> {
     pub weights: &'a PackedWeights<T>,
     /// `[1, N]`: each row's position in its sequence.
     pub positions: View<'a, u32>,
-    /// `[P, D]`: cosines, then sines, of every position.
+    /// `[P, D]`: for each position, D/2 cosines, then D/2 sines.
     pub rotary: View<'a, f32>,
 }
 
@@ -27,7 +27,7 @@ impl<T: Real> Pass<'_, T> {
         self.positions.cols()
     }
 
-    /// The first `N` rows of a buffer of rows `cols` wide.
+    /// The first `N` rows of a buffer whose rows are `cols` wide.
     pub fn of<'b, E: Element>(&self, buffer: &'b Buffer<E>, cols: usize) -> View<'b, E> {
         buffer.matrix(self.rows(), cols)
     }
@@ -47,17 +47,17 @@ impl<T: Real> Pass<'_, T> {
         buffer.matrix_mut(1, self.rows())
     }
 
-    /// What RMSNorms add to the mean square.
+    /// The constant that RMSNorms add to the mean square.
     pub fn eps(&self) -> f32 {
         self.config.rms_norm_eps as f32
     }
 }
 
-/// Where attention finds the keys and values of the tokens that a row sees. Either gives the same bits.
+/// Where attention finds the keys and values of the tokens that a row sees. Both variants give the same bits.
 pub(crate) enum Context<'a, T: Real> {
-    /// In the pass itself: rows are packed in segments.
+    /// In the pass itself. The rows are packed sequences, described by segments.
     Packed(&'a [Segment]),
-    /// In a cache, which the pass's own keys and values are written to first.
+    /// In a cache. The keys and values of the pass are written to it first.
     Paged(Paged<'a, T>),
 }
 
@@ -67,31 +67,32 @@ pub(crate) struct Paged<'a, T: Real> {
     pub rows: &'a [PagedRow],
     /// The pages of each sequence, in order of position.
     pub tables: &'a [&'a [u32]],
-    /// `[N]`: page and offset within it of each row's own key and value.
+    /// `[N]`: the page, and the offset within the page, of each row's own key and value.
     pub slots: &'a [(u32, u32)],
     /// Each layer's cache.
     pub layers: &'a mut [PagedCache<T>],
 }
 
-/// Where a block puts the gradients of its weights.
+/// Where a block accumulates the gradients of its weights.
 pub(crate) trait WeightGradients<T: Real> {
     /// Accumulates the gradient `d_outᵀ · x` of a matrix `[out, in]`, from `d_out: [N, out]` and `x: [N, in]`.
     fn matrix(&mut self, pass: &Pass<T>, id: GroupId, d_out: View<T>, x: View<T>, scratch: &mut Scratch);
 
-    /// Where the gradient of a norm's scale, `[1, len]`, is accumulated. One that nobody wants goes to waste.
+    /// Where the gradient of a norm's scale, `[1, len]`, is accumulated. If the gradient is not wanted, this is memory
+    /// that nobody reads.
     fn norm(&mut self, id: GroupId, len: usize) -> ViewMut<'_, f32>;
 
     /// Where the gradient of a bias is accumulated, if it is wanted.
     fn bias(&mut self, id: GroupId) -> Option<ViewMut<'_, f32>>;
 }
 
-/// Memory of one backward over at most `capacity` packed tokens. Blocks use it one after the other.
+/// Memory of one backward pass over at most `capacity` tokens of packed sequences. Blocks use it one after the other.
 pub struct BackwardBuffers<T: Real> {
     /// `[N, C]`: gradient of the residual stream at the point that backward has reached.
     pub(crate) d_residual: Buffer<f32>,
-    /// `[N, C]`: gradient of what an RMSNorm made.
+    /// `[N, C]`: gradient of an RMSNorm's output.
     pub(crate) d_normed: Buffer<f32>,
-    /// `[N, max(F, H·D)]`: gradient of what a projection to the residual stream read.
+    /// `[N, max(F, H·D)]`: gradient of the input of a projection to the residual stream.
     pub(crate) d_inner: Buffer<f32>,
     /// `[N, (H + 2K)·D]`: gradient of queries, keys and values.
     pub(crate) d_qkv: Buffer<f32>,
@@ -99,7 +100,7 @@ pub struct BackwardBuffers<T: Real> {
 }
 
 impl<T: Real> BackwardBuffers<T> {
-    /// Memory for at most `capacity` packed tokens.
+    /// Memory for at most `capacity` tokens of packed sequences.
     pub fn new(device: Device, config: &Config, capacity: usize) -> Self {
         let (hidden, qkv) = (config.hidden_size, config.qkv_size());
         let inner = config.intermediate_size.max(config.query_size());
@@ -113,7 +114,7 @@ impl<T: Real> BackwardBuffers<T> {
         }
     }
 
-    /// Bytes of memory.
+    /// Size in bytes.
     pub fn size_bytes(&self) -> usize {
         [&self.d_residual, &self.d_normed, &self.d_inner, &self.d_qkv].iter().map(|b| b.size_bytes()).sum::<usize>()
             + self.operand.size_bytes()

@@ -1,5 +1,5 @@
-//! No product reads weights of another generation: each place that multiplies panics on a packed copy that an update left
-//! out.
+//! Tests that no product reads weights of another version. If an update leaves out a packed copy of a weight, each
+//! place that multiplies by this copy panics. (The version number is called `generation` in the code.)
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -22,7 +22,7 @@ struct Case {
     queue: Queue,
     master: Arena,
     model: Model<f32>,
-    /// The same weights, one update behind.
+    /// The same weights, one update earlier.
     older: Model<f32>,
     batch: Batch,
 }
@@ -41,7 +41,7 @@ impl Case {
         Case { queue, master, model, older, batch }
     }
 
-    /// The matrices of the first layer, by their first tensor's name.
+    /// The matrices of the first layer, each with the name of its first tensor.
     fn matrices(&self) -> Vec<(String, GroupId)> {
         let table = &self.model.layout.table;
         let of_first_layer = table.groups().filter_map(|(id, group)| {
@@ -136,7 +136,8 @@ fn adapters_of_an_older_generation_are_refused() {
     let lora = LoraConfig { rank: 2, alpha: 4.0 };
     let mut adapters = Adapters::<f32>::new(&case.queue, &config, lora, Key::new(1));
     let mut gradients = adapters.weights().zeros_like();
-    // Packing raises a model's generation: one of zeros from 0 to 1, one with weights from 1 to 2, as the case's.
+    // Packing raises the version of a model's weights: from 0 to 1 for the model of zeros, and from 1 to 2 for the
+    // model with weights, which is the version of the case.
     let before =
         [Model::zeros(&case.queue, &config, Role::Training), Model::new(&case.queue, &case.master, Role::Training)];
     for mut model in before {

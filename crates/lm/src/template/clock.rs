@@ -7,15 +7,15 @@ use jiff::fmt::strtime;
 use jiff::tz::TimeZone;
 use minijinja::{Error, ErrorKind};
 
-/// The conversions that jiff writes as Python's `strftime` does. It writes others, such as `%c`, in its own way, and a
-/// date that differs from the one in the model's training would go unnoticed.
+/// The conversions that jiff writes as Python's `strftime` does. It writes others, such as `%c`, differently. Then the
+/// date would silently differ from the form in the model's training data.
 const CONVERSIONS: &str = "YymdebhBaAjHIMSp%";
 
-/// Writes a moment in UTC, in C's format language: `%Y %y %m %d %e %b %h %B %a %A %j %H %I %M %S %p %%`, each also with
+/// Formats a time in UTC, in C's format language: `%Y %y %m %d %e %b %h %B %a %A %j %H %I %M %S %p %%`, each also with
 /// `-` for no padding.
 ///
 /// # Errors
-/// For a conversion that is not among these, and a moment outside the years −9999 to 9999.
+/// For a conversion that is not in this list, and for a time outside the years −9999 to 9999.
 pub fn strftime(moment: SystemTime, format: &str) -> Result<String, Error> {
     let fail = |problem: String| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {problem}"));
     let mut letters = format.chars();

@@ -7,7 +7,7 @@ use serde_json::ser::{Formatter, Serializer};
 use serde_json::{Map, Value as Json};
 use std::io::{self, Write};
 
-/// Writes a value as Python does.
+/// Writes a value as JSON, in the way Python does.
 ///
 /// * `options`: `indent` (a number), `separators` (two texts), `sort_keys`; `ensure_ascii` may only be false.
 pub fn dumps(value: &Value, options: &Kwargs) -> Result<String, Error> {
@@ -47,7 +47,7 @@ fn sorted(json: Json) -> Json {
     }
 }
 
-/// Writes blanks, line breaks and numbers as Python does.
+/// Writes spaces, line breaks and numbers as Python does.
 struct Python {
     item: String,
     key: String,
@@ -131,7 +131,7 @@ impl Formatter for Python {
     }
 }
 
-/// Python's `repr` of a finite float: shortest digits, with an exponent below 1e-4 and from 1e16 on.
+/// Python's `repr` of a finite float: the shortest digits, with an exponent below 1e-4 and from 1e16 on.
 fn float_repr(value: f64) -> String {
     let scientific = format!("{value:e}");
     let (digits, exponent) = scientific.split_once('e').expect("the format has an exponent");

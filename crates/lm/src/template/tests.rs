@@ -114,9 +114,9 @@ fn the_words_of_users_stay_words_in_a_template() {
     let rendered = format!("<|im_start|>user\n{attack}<|im_end|>\n");
     assert_eq!(special(&[json!({ "role": "user", "content": attack })]), (2, rendered));
     assert_eq!(special(&[json!({ "role": "tool", "content": attack })]).0, 2);
-    // The model's own words, such as a rollout's, keep their tokens.
+    // The model's own words, such as those of a rollout, keep their special tokens.
     assert_eq!(special(&[json!({ "role": "assistant", "content": attack })]).0, 4);
-    // A user who writes the marks themselves gains nothing.
+    // A user who writes the marks themselves gains nothing by it.
     let marked = format!("\u{fdd1}\u{fdd0}{attack}\u{fdd1}");
     assert_eq!(special(&[json!({ "role": "user", "content": marked })]).0, 2);
 }

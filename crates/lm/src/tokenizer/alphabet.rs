@@ -1,7 +1,7 @@
-//! How vocabularies spell bytes.
+//! How the tokens of a vocabulary represent bytes.
 //!
-//! GPT-2's byte-level alphabet has a character for every byte: printable characters of Latin-1 spell themselves, and the
-//! other bytes are U+0100 and up, in order.
+//! GPT-2's byte-level alphabet has one character for every byte. Printable characters of Latin-1 represent themselves.
+//! The other bytes are represented by U+0100 and the characters after it, in order.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -22,8 +22,8 @@ pub(super) fn byte_char(byte: u8) -> char {
 
 /// The bytes of a token of the vocabulary.
 ///
-/// * `byte_level`: whether it is spelled in the byte-level alphabet; otherwise as SentencePiece does, `▁` for a blank
-///   and `<0xHH>` for a byte.
+/// * `byte_level`: whether the token is spelled in the byte-level alphabet. If not, it is spelled as in SentencePiece:
+///   `▁` for a space and `<0xHH>` for a byte.
 pub(super) fn token_bytes(token: &str, byte_level: bool) -> Box<[u8]> {
     if byte_level {
         let bytes: Option<Box<[u8]>> = token.chars().map(|c| BYTE_OF.get(&c).copied()).collect();

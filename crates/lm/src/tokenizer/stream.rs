@@ -1,18 +1,18 @@
 //! Decoding token by token: [`DecodeStream`].
 //!
-//! A token of a byte-level vocabulary may end in the middle of a character. The stream holds such bytes back until the
-//! rest arrives, so that all the text it yields can be shown at once. The pieces and [`DecodeStream::finish`] together
-//! are what [`Tokenizer::decode`] gives for all the ids, with one difference: a byte that can never become part of a
-//! character turns into U+FFFD as soon as that is certain.
+//! A token of a byte-level vocabulary may end in the middle of a character. The stream keeps such bytes until the rest
+//! arrives, so all text that it returns can be shown at once. The pieces and the text of [`DecodeStream::finish`],
+//! joined, equal the text of [`Tokenizer::decode`] for all ids. There is one difference in time: a byte that can no
+//! longer become part of a character turns into U+FFFD as soon as this is certain.
 
 use super::Tokenizer;
 
-/// Text of tokens that arrive one after the other; see the [module](self).
+/// Decodes tokens that arrive one after the other; see the [module](self).
 #[derive(Debug, Clone)]
 pub struct DecodeStream<'a> {
     tokenizer: &'a Tokenizer,
     skip_special: bool,
-    /// Bytes that do not yet make a character; at most three between calls.
+    /// Bytes that do not make a whole character yet; at most three between calls.
     pending: Vec<u8>,
     at_start: bool,
 }
@@ -27,7 +27,7 @@ impl Tokenizer {
 }
 
 impl DecodeStream<'_> {
-    /// Takes one token and returns the text that is complete now; often empty.
+    /// Adds one token. Returns the text that is now complete, which is often empty.
     pub fn push(&mut self, id: u32) -> String {
         if self.skip_special && self.tokenizer.is_special(id) {
             return String::new();
@@ -40,7 +40,7 @@ impl DecodeStream<'_> {
         self.take_whole()
     }
 
-    /// Ends the stream: bytes still held back become U+FFFD.
+    /// Ends the stream. Bytes that are still pending become U+FFFD.
     pub fn finish(self) -> String {
         String::from_utf8_lossy(&self.pending).into_owned()
     }

@@ -95,7 +95,7 @@ fn a_stream_never_splits_a_character() {
 fn a_stream_of_damaged_bytes_goes_on() {
     let tokenizer = small();
     let byte = |byte: u8| (0..290).find(|&id| tokenizer.token_bytes(id) == Some(&[byte])).unwrap();
-    // A lone continuation byte, a character cut short by a letter, a character never finished.
+    // A single continuation byte; a character interrupted by a letter; a character that is never finished.
     let ids = [byte(0x80), byte(b'a'), byte(0xe4), byte(0xbd), byte(b'b'), byte(0xe4), byte(0xbd)];
     let mut stream = tokenizer.decode_stream(false);
     let pieces: Vec<String> = ids.iter().map(|&id| stream.push(id)).collect();
@@ -132,7 +132,7 @@ fn options_that_contradict_each_other_are_refused() {
 
 #[test]
 fn sentencepiece_vocabularies_decode_by_bytes() {
-    // A vocabulary in Llama 2's manner: ▁ for blanks, <0xHH> for bytes that no token spells.
+    // A vocabulary as in Llama 2: ▁ for spaces, <0xHH> for bytes that no token spells.
     let mut vocabulary: Vec<(String, u32)> =
         ["<unk>", "<s>", "</s>"].iter().zip(0..).map(|(token, id)| (token.to_string(), id)).collect();
     vocabulary.extend((0..=255u32).map(|byte| (format!("<0x{byte:02X}>"), byte + 3)));

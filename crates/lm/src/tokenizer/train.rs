@@ -1,16 +1,16 @@
-//! Training a byte-level BPE. The same texts give the same tokenizer on every machine.
+//! Trains a byte-level BPE tokenizer. The same texts give the same tokenizer on every machine.
 //!
-//! The `tokenizers` crate has a trainer too, but where two pairs are equally frequent its result depends on the order of
-//! a hash table. This one counts words into a sorted map and breaks ties by the pair's ids, so that vocabulary and merges
-//! depend on the texts alone, and not on their order.
+//! The `tokenizers` crate has a trainer too, but when two pairs are equally frequent its result depends on the order of
+//! a hash table. This trainer counts words into a sorted map and breaks ties by the pair's ids. So vocabulary and
+//! merges depend only on the texts, and not on their order.
 //!
-//! Text is cut into words before anything is counted. The cuts depart from GPT-2's:
-//! * Every digit is a word, so that numbers are spelled digit by digit.
-//! * A run of Chinese characters is a word, apart from punctuation and from other scripts.
-//! * No token is longer than [`TrainOptions::longest_token_bytes`], so that a clause without a comma, or a phrase that
-//!   every document repeats, does not become a token.
+//! Text is cut into words before anything is counted. The cuts differ from GPT-2's:
+//! * Every digit is a word, so numbers are spelled digit by digit.
+//! * A run of Chinese characters is a word, separate from punctuation and from other scripts.
+//! * No token is longer than [`TrainOptions::longest_token_bytes`]. So a clause without a comma, or a phrase that every
+//!   document repeats, does not become a token.
 //!
-//! llama.cpp has these cuts under the name `deepseek-coder`, so that a model trained here can be exported to it.
+//! llama.cpp has the same cuts under the name `deepseek-coder`, so a model that was trained here can be exported to it.
 //!
 //! Source: Sennrich et al. 2016, arXiv 1508.07909; byte level after Radford et al. 2019.
 
@@ -33,19 +33,19 @@ use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainOptions {
-    /// Tokens in all: special tokens, 256 bytes and merges.
+    /// Number of tokens in all: special tokens, markup tokens, 256 bytes and merges.
     pub vocab_size: usize,
-    /// Tokens that control rather than spell; they get the ids from 0 in this order.
+    /// Control tokens, which are not text. They get the ids from 0, in this order.
     pub special_tokens: Vec<String>,
-    /// Markup that is one token and still ordinary text, such as `<think>`; the ids follow those of the special tokens.
+    /// Markup that is one token but ordinary text, such as `<think>`. The ids follow those of the special tokens.
     pub markup_tokens: Vec<String>,
-    /// The one of `special_tokens` that begins a text, if any.
+    /// The token of `special_tokens` that begins a text, if any.
     pub bos_token: Option<String>,
-    /// The one of `special_tokens` that ends a text.
+    /// The token of `special_tokens` that ends a text.
     pub eos_token: String,
-    /// The one of `special_tokens` with which other programs fill up batches.
+    /// The token of `special_tokens` that other programs use to fill up batches.
     pub pad_token: String,
-    /// Bytes in the longest token.
+    /// Length of the longest token, in bytes.
     pub longest_token_bytes: usize,
 }
 
@@ -63,18 +63,19 @@ impl Default for TrainOptions {
     }
 }
 
-/// How text is cut into words. Each expression cuts its matches out of the pieces that the one before it left.
+/// How text is cut into words. Each expression splits the pieces that the previous expressions left, at its matches.
 ///
-/// In order: line ends; letters with the blank before; punctuation with the blank before; Chinese characters; single
-/// digits.
+/// In order: line ends; letters with a space before them; punctuation with a space before it; Chinese characters;
+/// single digits.
 pub(crate) const WORD_PATTERNS: [&str; 5] = ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"];
 
 impl Tokenizer {
     /// Trains a byte-level BPE; see [`TrainOptions`].
     ///
-    /// The result depends on `options` and on how often each word occurs in `texts`, and not on the order of the texts.
+    /// The result depends on `options` and on how often each word occurs in `texts`. It does not depend on the order of
+    /// the texts.
     ///
-    /// * `path`: the recipe, for messages.
+    /// * `path`: the recipe, which messages name.
     ///
     /// # Errors
     /// [`FormatError::Config`] for options that contradict each other, and for texts with too few words to give
@@ -162,11 +163,12 @@ fn pre_tokenizer() -> PreTokenizerWrapper {
     PreTokenizerWrapper::Sequence(Sequence::new(steps))
 }
 
-/// How often each word occurs, spelled in the byte-level alphabet.
+/// Counts how often each word occurs. Words are spelled in the byte-level alphabet.
 fn count_words<'t>(texts: impl IntoIterator<Item = &'t str>, words: &PreTokenizerWrapper) -> BTreeMap<String, u64> {
     let mut counts: HashMap<String, u64> = HashMap::new();
     for text in texts {
-        // A document that is cut into words takes many times its size. A line end is a word, so each line can be cut alone.
+        // Cutting a document takes memory of many times its size. A line end is a word of its own, so lines can be cut
+        // separately.
         for line in text.split_inclusive('\n') {
             let mut pieces = PreTokenizedString::from(line);
             words.pre_tokenize(&mut pieces).expect("cutting valid text cannot fail");
@@ -184,8 +186,8 @@ fn count_words<'t>(texts: impl IntoIterator<Item = &'t str>, words: &PreTokenize
 type Pair = (u32, u32);
 type Learned = (HashMap<String, u32>, Vec<(String, String)>);
 
-/// Merges the most frequent pair until there are enough tokens, or no pair occurs twice. Of equally frequent pairs the
-/// one with the smaller ids is merged first.
+/// Merges the most frequent pair again and again, until there are enough tokens or no pair occurs twice. If several
+/// pairs are equally frequent, the pair with the smaller ids is merged first.
 fn learn(words: &BTreeMap<String, u64>, options: &TrainOptions) -> Learned {
     let mut tokens: Vec<String> = [&options.special_tokens[..], &options.markup_tokens].concat();
     let mut alphabet: Vec<char> = (0..=u8::MAX).map(byte_char).collect();
@@ -201,7 +203,8 @@ fn learn(words: &BTreeMap<String, u64>, options: &TrainOptions) -> Learned {
         let Some((count, Reverse(pair))) = queue.pop() else { break };
         let current = pairs.table[&pair].count;
         if count != current {
-            // Merges have made the pair rarer since it was queued. A pair that became more frequent was queued again.
+            // Merges have made the pair rarer since it was queued. (A pair that became more frequent was queued again
+            // at that time.)
             if count > current && current > 0 {
                 queue.push((current, Reverse(pair)));
             }
@@ -209,7 +212,7 @@ fn learn(words: &BTreeMap<String, u64>, options: &TrainOptions) -> Learned {
         }
         let (left, right) = (tokens[pair.0 as usize].clone(), tokens[pair.1 as usize].clone());
         let joined = format!("{left}{right}");
-        // One character of the alphabet is one byte of text.
+        // One character of the byte-level alphabet is one byte of text.
         if count < 2 || joined.chars().count() > options.longest_token_bytes {
             continue;
         }
@@ -225,7 +228,7 @@ fn learn(words: &BTreeMap<String, u64>, options: &TrainOptions) -> Learned {
     (ids, merges)
 }
 
-/// Every word in its present spelling, and how often each pair of neighbouring tokens occurs in which words.
+/// Every word as its current tokens, and for each pair of neighbouring tokens how often it occurs, and in which words.
 struct Pairs {
     spelled: Vec<Vec<u32>>,
     counts: Vec<i64>,
@@ -235,7 +238,7 @@ struct Pairs {
 #[derive(Default)]
 struct Entry {
     count: i64,
-    /// Words that contain the pair, and some that did before a merge removed it.
+    /// The words that contain the pair, and some words that contained it before a merge removed it.
     words: Vec<u32>,
 }
 
@@ -260,7 +263,7 @@ impl Pairs {
         }
     }
 
-    /// Replaces `pair` by `id` in every word; returns the pairs that became more frequent.
+    /// Replaces `pair` by `id` in every word. Returns the pairs that became more frequent.
     fn merge(&mut self, pair: Pair, id: u32) -> BTreeSet<Pair> {
         let mut risen = BTreeSet::new();
         for at in std::mem::take(&mut self.table.get_mut(&pair).expect("a queued pair was counted").words) {
@@ -295,8 +298,7 @@ impl Pairs {
     }
 }
 
-/// A hash of two ids. The standard hash also protects against crafted keys, which would take a third of the training
-/// time.
+/// A hash of two ids. The standard hash also protects against crafted keys; it would take a third of the training time.
 #[derive(Default)]
 struct PairHasher(u64);
 

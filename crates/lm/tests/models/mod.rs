@@ -1,8 +1,8 @@
-//! The golden models for tests: configurations and expectations from `tests/golden`, weights from a formula.
+//! The golden models for tests: configurations and expected values from `tests/golden`, weights from a formula.
 //!
 //! `bench/peers/golden.py` writes the files and documents the formula.
 
-// Every test file uses its own part of this.
+// Every test file uses only a part of this.
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use kernels::Device;
 use lm::{Arena, Config};
 use serde_json::Value;
 
-/// One of each kind: rotary scaling and an untied head, biases, q/k norms.
+/// One model of each kind: one with rotary scaling and an untied head, one with biases, one with q/k norms.
 pub const MODELS: [&str; 3] = ["llama", "qwen2", "qwen3"];
 
-/// The expectations, and where the gradients are.
+/// The expected values, and the path of the gradients.
 pub fn golden(name: &str) -> (Value, PathBuf) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let text = std::fs::read_to_string(folder.join(format!("{name}.json"))).expect("a golden file");
@@ -29,7 +29,7 @@ fn mix(mut x: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-/// The weights that the formula gives.
+/// The weights according to the formula.
 pub fn weights(golden: &Value) -> Arena {
     let config = Config::from_json(&golden["config"].to_string(), Path::new("config.json")).expect("a valid config");
     let mut arena = Arena::zeros(Device::Cpu, &config);
@@ -46,7 +46,7 @@ pub fn weights(golden: &Value) -> Arena {
     arena
 }
 
-/// The packed tokens of the golden case.
+/// The tokens of the golden case, which are packed sequences.
 pub fn tokens(golden: &Value) -> Vec<u32> {
     golden["case"]["tokens"].as_array().expect("a list").iter().map(|t| t.as_u64().expect("an id") as u32).collect()
 }

@@ -1,4 +1,5 @@
-//! Times the `gemm` crate in f32 at the shapes that `cargo bench -p kernels --bench products` prints, beside its figures.
+//! Reads the output of `cargo bench -p kernels --bench products`, times the `gemm` crate in f32 at the same shapes, and
+//! prints its figures beside those of the input.
 //!
 //! `cargo bench -p kernels --bench products | cargo run --release --manifest-path crates/kernels/benches/peer/Cargo.toml [THREADS]`
 
@@ -8,7 +9,7 @@ fn numbers(len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect()
 }
 
-/// Microseconds of the fastest of as many runs as fit into a quarter of a second, but at least five.
+/// Microseconds of the fastest run, out of as many as fit into a quarter of a second, but at least five.
 fn best_us(mut work: impl FnMut()) -> f64 {
     let begin = Instant::now();
     let (mut best, mut runs) = (f64::INFINITY, 0);

@@ -1,7 +1,8 @@
-//! The pool under loom: every order of loads, stores and switches between threads, up to a number of forced switches.
+//! Tests the pool under loom, which tries every order of loads, stores and thread switches, up to a number of forced
+//! switches.
 //!
-//! Every task writes a cell of its own that loom watches. Two tasks with one number, a task that runs after the caller has
-//! returned, or a write that the caller cannot see would be reported as a race.
+//! Every task writes to a cell of its own that loom watches. Loom reports a race if two tasks have the same number, if
+//! a task runs after the caller has returned, or if the caller cannot see a task's write.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release -p kernels --lib exploration` (`bench/memory.sh` does so).
 
@@ -15,7 +16,7 @@ struct Cells(Vec<UnsafeCell<usize>>);
 // SAFETY: loom checks that accesses do not overlap; that is the test.
 unsafe impl Sync for Cells {}
 
-/// Runs jobs of as many tasks each, one after the other, on a pool of `threads` threads, in every order.
+/// Runs jobs with the given numbers of tasks, one after the other, on a pool of `threads` threads, in every order.
 fn explore(threads: usize, jobs: &'static [usize], forced_switches: usize) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(forced_switches);

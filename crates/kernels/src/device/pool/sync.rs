@@ -1,7 +1,7 @@
-//! What the pool is made of: the standard library's threads and atomics, or loom's, which try every order of events.
+//! The synchronisation primitives of the pool: the standard library's, or loom's, which try every order of events.
 //!
-//! loom knows the `UnsafeCell` by closures, so that it sees when an access begins and ends; the standard one is wrapped
-//! to look the same.
+//! Loom's `UnsafeCell` gives access through closures, so that loom sees when an access begins and ends. The standard
+//! one is wrapped here to have the same interface.
 
 #[cfg(loom)]
 pub use loom::{
@@ -19,7 +19,7 @@ pub use std::{
     thread::{Builder, JoinHandle, Thread, park, yield_now},
 };
 
-/// A cell whose owner says why accesses do not overlap.
+/// A cell whose user must say why accesses do not overlap.
 #[cfg(not(loom))]
 pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 

@@ -32,7 +32,8 @@ fn a_panicking_task_panics_the_caller_and_leaves_the_pool_usable() {
 
 #[test]
 fn many_short_jobs_leave_nothing_behind() {
-    // Workers come late to most of these: each job must still be whole, and none may run another's closure.
+    // Workers come late to most of these jobs. Each job must still be complete, and no worker may run another job's
+    // closure.
     let pool = Pool::new(4);
     for job in 0..20_000 {
         let sum = AtomicUsize::new(0);
@@ -48,7 +49,7 @@ fn what_one_thread_has_not_begun_others_take_over() {
     let (pool, done) = (Pool::new(2), AtomicUsize::new(0));
     pool.run(8, &|i| {
         let begin = std::time::Instant::now();
-        // The first task ends last: the other thread has the rest of both shares to do.
+        // The first task ends last, so the other thread must run the rest of both shares.
         while i == 0 && done.load(Ordering::Relaxed) != 7 {
             assert!(begin.elapsed().as_secs() < 60, "tasks lie about");
             std::thread::yield_now();
@@ -66,7 +67,7 @@ fn parked_workers_wake() {
         let sum = AtomicUsize::new(0);
         pool.run(2, &|i| {
             sum.fetch_add(i + 1, Ordering::Relaxed);
-            // Neither task ends before the other has begun, so that the worker is needed.
+            // Each task waits for the other to begin, so the worker is needed.
             let begin = std::time::Instant::now();
             while sum.load(Ordering::Relaxed) != 3 {
                 assert!(begin.elapsed().as_secs() < 60, "the worker sleeps");

@@ -3,7 +3,7 @@
 use super::super::split::{load, store, sum4};
 use crate::simd::{Kernel, Simd};
 
-/// The step over `len` consecutive elements.
+/// The step of the optimiser over `len` consecutive elements.
 pub(super) struct Update {
     pub weight: *mut f32,
     pub gradient: *const f32,
@@ -13,7 +13,7 @@ pub(super) struct Update {
     pub numbers: Numbers,
 }
 
-/// The numbers of a step; the corrections of the moments' bias are worked in.
+/// The numbers of a step. They include the corrections of the moments' bias.
 #[derive(Clone, Copy)]
 pub(super) struct Numbers {
     pub gradient_scale: f32,
@@ -37,7 +37,7 @@ impl Kernel for Update {
         let mut i = 0;
         while i < self.len {
             let left = self.len - i;
-            // SAFETY: whoever makes this task gives `len` elements of each, which no other task writes.
+            // SAFETY: the creator of this task gives `len` elements of each, which no other task writes.
             unsafe {
                 let g = s.mul(load(s, self.gradient.add(i), left), s.splat(n.gradient_scale));
                 let m = load(s, self.m.add(i), left);
@@ -54,7 +54,7 @@ impl Kernel for Update {
     }
 }
 
-/// Σ x² over consecutive elements, in f32. Callers add up chunks in f64.
+/// Σ x² over consecutive elements, in f32. Callers add the chunks in f64.
 pub(super) struct Squares<'a>(pub &'a [f32]);
 
 impl Kernel for Squares<'_> {

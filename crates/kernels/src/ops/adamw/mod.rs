@@ -1,9 +1,9 @@
 //! AdamW: one step of the optimiser over one tensor, and the squared norm that clipping needs.
 //!
-//! The weight decay is decoupled and scaled by the learning rate, as in `torch.optim.AdamW`; the update equals
-//! PyTorch's but for rounding. Clipping is a factor, `gradient_scale`, so that the gradient is read once.
+//! The weight decay is decoupled and multiplied by the learning rate, as in `torch.optim.AdamW`. The update equals
+//! PyTorch's except for rounding. Clipping is a factor, `gradient_scale`, so that the gradient is read only once.
 //!
-//! Source: Loshchilov and Hutter 2017, arXiv 1711.05101. Read next: `ops/elementwise/mod.rs`.
+//! Source: Loshchilov and Hutter 2019, arXiv 1711.05101, Algorithm 2. Read next: `ops/elementwise/mod.rs`.
 
 mod cpu;
 
@@ -23,18 +23,19 @@ pub struct AdamW {
     pub beta1: f32,
     /// Decay of the second moment.
     pub beta2: f32,
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub eps: f32,
-    /// Decoupled decay: each step takes away this share of the weight, times `lr`.
+    /// Decoupled weight decay: each step subtracts `lr · weight_decay` times the weight.
     pub weight_decay: f32,
-    /// Number of this step, the first being 1.
+    /// Number of this step, counted from 1.
     pub step: u32,
 }
 
-/// One step: moments and weight overwritten.
+/// Takes one step. It overwrites weight and moments.
 ///
 /// # Shapes
-/// * `weight`, `gradient`, `m`, `v`: the same shape; `gradient_scale` multiplies the gradient first (clipping, averaging).
+/// * `weight`, `gradient`, `m`, `v`: the same shape. `gradient_scale` multiplies the gradient first (for clipping or
+///   averaging).
 ///
 /// # Panics
 /// When shapes disagree or `step` is 0.
@@ -80,7 +81,8 @@ pub fn adamw(
     });
 }
 
-/// Σ x². It is summed over fixed chunks and then over these in order, so that it does not depend on the number of threads.
+/// Σ x². It is summed over fixed chunks, and then over the chunks in order. So it does not depend on the number of
+/// threads.
 ///
 /// # Shapes
 /// * `x`: any shape.
@@ -102,7 +104,7 @@ mod tests {
     use super::*;
     use crate::testing::{assert_close, assert_same_bits, queues, random, wide};
 
-    /// The update as PyTorch's documentation of `torch.optim.AdamW` states it.
+    /// The update, as PyTorch's documentation of `torch.optim.AdamW` states it.
     fn reference(w: &mut f64, g: f64, m: &mut f64, v: &mut f64, c: &AdamW) {
         let (beta1, beta2, lr) = (f64::from(c.beta1), f64::from(c.beta2), f64::from(c.lr));
         *w -= lr * f64::from(c.weight_decay) * *w;

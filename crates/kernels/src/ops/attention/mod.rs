@@ -1,18 +1,21 @@
 //! Causal attention with grouped query heads, over packed segments that may share a prefix, and over a paged cache.
 //!
-//! This is FlashAttention: no T×T matrix is ever held. Keys and values are taken in blocks of [`KEY_BLOCK`] positions, and
-//! each query keeps a running maximum, sum and output (online softmax):
+//! This is FlashAttention: no T×T matrix is ever stored. The pass goes over keys and values in blocks of [`KEY_BLOCK`]
+//! positions. Each query keeps a running maximum m, a running sum, and a running output (online softmax):
 //!
 //! ```text
-//!     for each block of keys:   s = q·kᵀ, where a key is visible;  m' = max(m, max s)
-//!                               sum = sum · exp(scale·(m − m')) + Σ exp(scale·(s − m'))
-//!                               out = out · exp(scale·(m − m')) + exp(scale·(s − m')) · v
+//!     for each block of keys:   s    = q·kᵀ for visible keys, −∞ for the others
+//!                               m'   = max(m, max s)
+//!                               sum' = sum · exp(scale·(m − m')) + Σ exp(scale·(s − m'))
+//!                               out' = out · exp(scale·(m − m')) + exp(scale·(s − m')) · v
 //!     in the end:               out / sum, and lse = scale·m + ln sum
 //! ```
 //!
 //! # Blocks begin at position 0 of the sequence
-//! Not at a segment's or a page's. So a query's arithmetic is the same wherever its keys lie: in the packed
-//! batch of [`attention_forward`], behind a shared prompt, or in the pages that [`attention_paged`] reads. The bits are equal.
+//! A block does not begin where a segment or a page begins; it begins at a multiple of [`KEY_BLOCK`] positions from the
+//! start of the sequence. So a query's arithmetic is the same wherever its keys are stored: in the packed sequences of
+//! [`attention_forward`], behind a shared prompt, or in the pages that [`attention_paged`] reads. The results are equal
+//! bit for bit. In this example, block 1 holds the end of the prompt and the beginning of the completion:
 //!
 //! ```text
 //!     prompt, 100 tokens                        completion, 50 tokens
@@ -20,15 +23,18 @@
 //!     0                         64        100             128               150     position
 //! ```
 //!
-//! To this end the forward pass first copies the batch's keys and values into pages, as if each segment were a
-//! sequence of a cache (`segments.rs`), and then runs the same code as decoding.
+//! To achieve this, the forward pass first copies the batch's keys and values into pages, as if each segment were a
+//! sequence in a cache (`segments.rs`). Then it runs the same code as decoding.
 //!
-//! The backward pass keeps only the log-sum-exp of every query. It computes the probabilities again, block by block.
+//! The forward pass keeps only the output and the log-sum-exp of every query for the backward pass. The backward pass
+//! computes the probabilities again, block by block.
 //!
-//! Query head `h` of H reads kv head `h / (H / K)`, as in Llama.
+//! Query head `h` of H reads kv head `h / (H / K)`, as in Llama. Packed sequences are several sequences in one batch of
+//! N rows, one after the other, without padding; this has nothing to do with the packed weights of [`crate::gemm`].
 //!
-//! Source: Dao 2023, arXiv 2307.08691 (blocks and the backward pass); Ainslie et al. 2023, arXiv 2305.13245 (grouped
-//! heads); Kwon et al. 2023, arXiv 2309.06180 (pages). Read next: `segments.rs`, `paged.rs`, then `cpu/forward.rs`.
+//! Source: Dao 2023, arXiv 2307.08691 (FlashAttention-2: Algorithm 1, the forward pass, and Algorithm 2, the backward
+//! pass); Ainslie et al. 2023, arXiv 2305.13245 (grouped heads); Kwon et al. 2023, arXiv 2309.06180 (pages). Read next:
+//! `segments.rs`, `paged.rs`, then `cpu/forward.rs`.
 
 mod cpu;
 mod limits;
@@ -55,16 +61,18 @@ use cpu::{Pages, Rows, RowsMut};
 use runs::{attend, push_runs};
 use segments::{PagePlan, check_segments, first_positions, trees};
 
-/// Attends within each sequence of a packed batch.
+/// Causal attention within each sequence of a batch of packed sequences.
 ///
 /// # Shapes
-/// * `q`: `[N, H·D]`; `k`, `v`: `[N, K·D]`; any strides. `head_dim`: D; `scale` multiplies `q·k`, usually `1/√D`; it is positive.
-/// * `segments`: which rows belong together. The rows of no segment are left as they are.
-/// * `out`: `[N, H·D]`, overwritten; `lse`: `[N, H]`, overwritten by log Σ exp(scale · q·k), for the backward pass.
+/// * `q`: `[N, H·D]`; `k`, `v`: `[N, K·D]`; any strides. `head_dim` is D. `scale` multiplies `q·k`; it is positive,
+///   usually `1/√D`.
+/// * `segments`: which rows belong to the same sequence. Rows that belong to no segment are not written.
+/// * `out`: `[N, H·D]`, overwritten. `lse`: `[N, H]`, overwritten with log Σ exp(scale · q·k), which the backward pass
+///   needs.
 ///
 /// # Panics
-/// When shapes disagree, H is no multiple of K, a head is longer than [`MAX_HEAD_DIM`], the scale is not positive, a segment leaves the batch
-/// or precedes its parent, or two segments share a row.
+/// When shapes disagree, H is no multiple of K, a head is longer than [`MAX_HEAD_DIM`], the scale is not positive, a
+/// segment lies partly outside the batch or comes before its parent, or two segments share a row.
 pub fn attention_forward<T: Real>(
     queue: &Queue,
     q: View<T>,
@@ -111,8 +119,10 @@ pub fn attention_forward<T: Real>(
 /// Gradient of [`attention_forward`].
 ///
 /// # Shapes
-/// * `q`, `k`, `v`, `segments`, `head_dim`, `scale` as in the forward pass; `out`, `lse` as it left them.
-/// * `d_out`: `[N, H·D]`. `d_q`: `[N, H·D]`, `d_k`, `d_v`: `[N, K·D]`, any strides, overwritten in the rows of segments.
+/// * `q`, `k`, `v`, `segments`, `head_dim`, `scale`: as in the forward pass. `out`, `lse`: as the forward pass left
+///   them.
+/// * `d_out`: `[N, H·D]`. `d_q`: `[N, H·D]`; `d_k`, `d_v`: `[N, K·D]`; any strides; overwritten in the rows of
+///   segments.
 ///
 /// # Panics
 /// As [`attention_forward`].
@@ -162,7 +172,7 @@ pub fn attention_backward<T: Real>(
         group,
         scale,
     };
-    // A worker keeps its part of the scratch, and takes tasks until none is left.
+    // Each worker has its own part of the scratch. It takes tasks until none is left.
     queue.parallel(workers, |worker| {
         let scratch = scratch.get().wrapping_add(worker * largest);
         loop {
@@ -180,10 +190,10 @@ pub fn attention_backward<T: Real>(
     });
 }
 
-/// The scratch. Each worker uses a part of its own.
+/// A pointer to the scratch. Each worker uses a part of its own.
 struct SendPtr(*mut f32);
 
-// SAFETY: only a pointer; each worker writes its own part.
+// SAFETY: it is only a pointer, and each worker writes its own part.
 unsafe impl Sync for SendPtr {}
 
 impl SendPtr {
@@ -192,7 +202,7 @@ impl SendPtr {
     }
 }
 
-/// Checks operands and segments; returns H and H / K.
+/// Checks operands and segments. Returns H and H / K.
 fn check<T: Real>(
     queue: &Queue,
     q: View<T>,

@@ -1,10 +1,11 @@
 //! [`PagedCache`]: the keys and values of one layer in pages, and attention over them.
 //!
-//! A page holds [`KEY_BLOCK`] positions of one sequence, for all kv heads. Which pages a sequence has, and when pages are
-//! shared or freed, is the caller's business: it names them in page tables.
+//! A page holds [`KEY_BLOCK`] positions of one sequence, for all kv heads. The caller decides which pages a sequence
+//! has, and when pages are shared or freed. It names them in page tables.
 //!
 //! # A page on the CPU
-//! For one kv head after the other, first the keys, transposed, then the values. D' is D rounded up to a multiple of 16.
+//! A page consists of one part per kv head, one after the other. Each part holds the keys, transposed, and then the
+//! values. D' is D rounded up to a multiple of 16.
 //!
 //! ```text
 //!     keys [D, 64]                       values [64, D']
@@ -13,9 +14,18 @@
 //!     …                                  …
 //! ```
 //!
-//! So a vector loaded from the keys holds one coordinate of consecutive positions, and one loaded from the values consecutive
-//! coordinates of one position. In bf16 every place holds a 4-byte word of two elements: of the keys the coordinates 2i and
-//! 2i + 1 of one position, of the values one coordinate of the positions 2p and 2p + 1.
+//! So a vector loaded from the keys holds one coordinate of consecutive positions. A vector loaded from the values
+//! holds consecutive coordinates of one position.
+//!
+//! In bf16 each place in the figure holds a 4-byte word of two elements. A word of the keys holds two neighbouring
+//! coordinates of one position. A word of the values holds one coordinate of two neighbouring positions:
+//!
+//! ```text
+//!     keys [D / 2, 64] words                             values [32, D'] words
+//!     k0[0] k0[1] │ k1[0] k1[1] │ k2[0] k2[1] │ …        v0[0] v1[0] │ v0[1] v1[1] │ v0[2] v1[2] │ …
+//!     k0[2] k0[3] │ k1[2] k1[3] │ k2[2] k2[3] │ …        v2[0] v3[0] │ v2[1] v3[1] │ v2[2] v3[2] │ …
+//!     …                                                  …
+//! ```
 //!
 //! Read next: `cpu/mod.rs`.
 
@@ -29,10 +39,10 @@ use crate::check::{expect, expect_below};
 use crate::view::area;
 use crate::{Buffer, Device, Queue, Real, View, ViewMut};
 
-/// [`cache_write`] divides its work among threads from this many elements of keys on.
+/// [`cache_write`] runs on all threads if it has at least this many elements of keys to write.
 const WORTH_A_FORK: usize = 2048;
 
-/// Keys and values of one layer, stored in the dtype that training attends over.
+/// Keys and values of one layer, stored in the dtype in which training computes attention.
 pub struct PagedCache<T: Real> {
     memory: Buffer<T>,
     pages: usize,
@@ -41,10 +51,10 @@ pub struct PagedCache<T: Real> {
 }
 
 impl<T: Real> PagedCache<T> {
-    /// `pages` pages of zeros.
+    /// A cache of `pages` pages of zeros.
     ///
     /// # Panics
-    /// When there are no heads, they are longer than [`MAX_HEAD_DIM`], or the cache exceeds the address space.
+    /// When `kv_heads` is 0, heads are longer than [`MAX_HEAD_DIM`], or the cache exceeds the address space.
     pub fn new(device: Device, pages: usize, kv_heads: usize, head_dim: usize) -> Self {
         assert!((1..=MAX_HEAD_DIM).contains(&head_dim), "a cache for heads of {head_dim}, not of 1 to {MAX_HEAD_DIM}");
         assert!(kv_heads > 0, "a cache without heads");
@@ -52,28 +62,30 @@ impl<T: Real> PagedCache<T> {
         Self { memory: Buffer::zeros(device, elements), pages, kv_heads, head_dim }
     }
 
-    /// Size of one page in memory.
+    /// Size of one page, in bytes.
     pub fn page_bytes(kv_heads: usize, head_dim: usize) -> usize {
         area(Pages::of(std::ptr::null_mut::<T>(), kv_heads, head_dim).words(), size_of::<f32>())
     }
 
-    /// Its memory. Who writes to it must hold the cache exclusively.
+    /// Where the pages lie in memory. A caller that writes to them must hold the cache exclusively.
     fn layout(&self) -> Pages {
         Pages::of(self.memory.host().as_ptr().cast_mut(), self.kv_heads, self.head_dim)
     }
 }
 
-/// Stores keys and values: row i goes to the page, and the offset within the page, that `slots[i]` names.
+/// Stores keys and values in the cache. Row i goes to the page and the offset within the page that `slots[i]` names.
 ///
 /// # Shapes
-/// * `k`, `v`: `[R, K·D]`, any stride; `slots`: R pairs (page, offset). Slots of one page follow one another, by increasing offset.
-/// * `cache`: those places are overwritten.
+/// * `k`, `v`: `[R, K·D]`, any stride. `slots`: R pairs (page, offset). The slots of one page follow one another, in
+///   order of increasing offset.
+/// * `cache`: these places are overwritten.
 ///
-/// In bf16 the values of offsets 2i and 2i + 1 share words. Writing offset 2i clears the other half, so that a page that is used
-/// again holds nothing old; so offset 2i + 1 is written later.
+/// In bf16 the values of offsets 2i and 2i + 1 share words. Writing offset 2i sets the other half to zero, so that a
+/// page that is used again contains no old values. Therefore offset 2i + 1 must be written after offset 2i.
 ///
 /// # Panics
-/// When shapes disagree, a slot lies outside the cache, or slots of one page are apart from each other or in another order.
+/// When shapes disagree, a slot lies outside the cache, slots of one page do not follow one another, or their offsets
+/// do not increase.
 pub fn cache_write<T: Real>(queue: &Queue, k: View<T>, v: View<T>, slots: &[(u32, u32)], cache: &mut PagedCache<T>) {
     let (kv_heads, d) = (cache.kv_heads, cache.head_dim);
     expect(queue, "cache_write: k", &k, (slots.len(), kv_heads * d));
@@ -99,22 +111,24 @@ pub fn cache_write<T: Real>(queue: &Queue, k: View<T>, v: View<T>, slots: &[(u32
             let (page, offset) = slots[row];
             for head in 0..kv_heads {
                 let (k, v) = (&k.row(row)[head * d..][..d], &v.row(row)[head * d..][..d]);
-                // SAFETY: the slot lies inside the cache, which is borrowed exclusively. No other task writes to this page.
+                // SAFETY: the slot lies inside the cache, which is borrowed exclusively. No other task writes to this
+                // page.
                 unsafe { write_key_and_value(k, v, pages.head(page as usize, head), offset as usize) };
             }
         }
     };
-    // Few rows are not worth a job for all threads. Otherwise pages go to threads as they do in attention, which reads them next.
+    // Few rows are not worth a job for all threads. With more rows, pages are divided among threads as attention
+    // divides them when it reads them next.
     match slots.len() * kv_heads * d < WORTH_A_FORK {
         true => (0..groups.len()).for_each(write),
         false => queue.parallel(groups.len(), write),
     }
 }
 
-/// Writes one head's key and value to the place that begins at `keys` and `values`.
+/// Writes the key and value of one head to position `offset` of the page part that begins at `keys` and `values`.
 ///
 /// # Safety
-/// They must be those of a head of a page of T that nobody else uses.
+/// `keys` and `values` must point to one head of a page of T that nobody else uses.
 unsafe fn write_key_and_value<T: Real>(k: &[T], v: &[T], (keys, values): (*mut f32, *mut f32), offset: usize) {
     let depth = size_of::<f32>() / size_of::<T>();
     let (keys, values) = (keys.cast::<T>(), values.cast::<T>());
@@ -136,7 +150,7 @@ unsafe fn write_key_and_value<T: Real>(k: &[T], v: &[T], (keys, values): (*mut f
     }
 }
 
-/// Copies a page. A sequence does so before it writes to a page that it shares with another.
+/// Copies a page. The caller does this before a sequence writes to a page that it shares with another sequence.
 ///
 /// # Panics
 /// When a page is outside the cache.
@@ -148,25 +162,27 @@ pub fn cache_copy_page<T: Real>(queue: &Queue, cache: &mut PagedCache<T>, from: 
     cache.memory.host_mut().copy_within(from * elements..(from + 1) * elements, to * elements);
 }
 
-/// A query over the cache. It sees positions `0 ..= position` of its sequence.
+/// One query of attention over the cache. It sees positions `0 ..= position` of its sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PagedRow {
-    /// Index of its page table.
+    /// Index of its sequence's page table.
     pub sequence: usize,
-    /// Its position. Keys and values up to it are in the cache already.
+    /// Its position. Keys and values up to and including this position are in the cache already.
     pub position: usize,
 }
 
-/// Attends over a paged cache. The bits are those of [`super::attention_forward`] over the same keys and values.
+/// Attention over a paged cache. The results are equal, bit for bit, to those of [`super::attention_forward`] over the
+/// same keys and values.
 ///
 /// # Shapes
-/// * `q`: `[R, H·D]`, any stride; `rows`: R; `tables`: for each sequence, its pages in order of position.
-/// * `scale` as in the forward pass; `out`: `[R, H·D]`, overwritten.
+/// * `q`: `[R, H·D]`, any stride. `rows`: R. `tables`: for each sequence, its pages in order of position.
+/// * `scale`: as in the forward pass. `out`: `[R, H·D]`, overwritten.
 ///
-/// Consecutive rows of one sequence read its pages together, as do the query heads of one kv head.
+/// Consecutive rows of one sequence share one pass over its pages, and so do the query heads of one kv head.
 ///
 /// # Panics
-/// When shapes disagree, the scale is not positive, or a table is too short for a position or names a page outside the cache.
+/// When shapes disagree, the scale is not positive, a table is too short for a position, or a table names a page
+/// outside the cache.
 pub fn attention_paged<T: Real>(
     queue: &Queue,
     q: View<T>,

@@ -1,8 +1,8 @@
-//! Attention in f64, one row at a time, and its gradients written out.
+//! Reference implementation in f64, one row at a time, with the gradients written out.
 
 use super::Segment;
 
-/// Shapes of a problem.
+/// Shapes of a test problem.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub segments: Vec<Segment>,

@@ -1,17 +1,17 @@
-//! Attention's tasks: runs of rows over pages of keys and values.
+//! The tasks of attention: runs of rows over pages of keys and values.
 
 use std::ops::Range;
 
 use super::cpu::forward::{Attend, Attention, heads_together};
 use crate::{DType, Queue, Real};
 
-/// Rows of one sequence that go to one task: for one kv head, or for several if the rows are few.
+/// Consecutive rows of one sequence that go to one task: for one kv head, or for several kv heads if the rows are few.
 pub(super) struct Run<'a> {
     pub rows: Range<usize>,
     pub table: &'a [u32],
 }
 
-/// Most rows of a run: few enough that a single long sequence keeps all threads busy.
+/// Most rows of a run. It is small enough that one long sequence still keeps all threads busy.
 const RUN: usize = 96;
 
 /// Cuts the rows of one sequence into runs.
@@ -21,11 +21,12 @@ pub(super) fn push_runs<'a>(runs: &mut Vec<Run<'a>>, rows: Range<usize>, table: 
     }
 }
 
-/// Attends for runs of rows over pages of T. [`super::attention_forward`] and [`super::attention_paged`] both end here.
+/// Computes attention for runs of rows over pages of T. [`super::attention_forward`] and [`super::attention_paged`]
+/// both end here.
 pub(super) fn attend<T: Real>(queue: &Queue, attention: &Attention, runs: &[Run]) {
     assert!(attention.scale > 0.0, "attention: a scale of {}", attention.scale);
     let kv_heads = attention.pages.kv_heads;
-    // About eight tasks for each thread, so that no thread waits long for another.
+    // Make about eight tasks for each thread, so that no thread waits long for another.
     let fair = (runs.len() * kv_heads).div_ceil(8 * queue.threads()).min(kv_heads);
     let mut tasks = Vec::with_capacity(runs.len());
     for run in runs {

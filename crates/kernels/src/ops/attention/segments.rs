@@ -1,7 +1,8 @@
-//! [`Segment`]: which rows of a packed batch belong together; and what follows from it: positions, pages, trees.
+//! [`Segment`] says which rows of the packed sequences belong together. Positions, pages and trees are derived from it.
 //!
-//! Three segments of one sequence, each behind the one before: rows 0..100, 100..103 and 103..173 of the batch. Each is laid
-//! out in pages of 64 positions as if it were a sequence of its own:
+//! An example: three segments of one sequence, each the continuation of the one before it. They are rows 0..100,
+//! 100..103 and 103..173 of the batch. Each is laid out in pages of 64 positions as if it, with its parents, were a
+//! sequence of its own:
 //!
 //! ```text
 //!     positions     0 … 63     64 … 127                  128 … 172
@@ -10,7 +11,8 @@
 //!     segment 2     page 0     page 3: rows 64..128      page 4: rows 128..173
 //! ```
 //!
-//! Page 0 is full before segment 1 begins, so that all three share it.
+//! Page 0 is full before segment 1 begins, so all three segments share it. Block 1 is not full where segment 1 begins,
+//! so segments 1 and 2 get their own copies of its rows.
 //!
 //! Read next: `paged.rs`.
 
@@ -18,38 +20,40 @@ use std::ops::Range;
 
 use super::limits::KEY_BLOCK;
 
-/// Consecutive rows of the packed batch that continue one sequence.
+/// Consecutive rows of a batch of packed sequences that continue one sequence.
 ///
-/// A token sees all tokens of the segment's parent, of the parent's parent and so on, and those of its own segment up to
-/// itself. Its position is the number of tokens before it that it sees. Parents come before their children.
+/// A token sees all tokens of its segment's parent, of the parent's parent and so on, and the tokens of its own segment
+/// up to and including itself. Its position is the number of tokens before it that it sees. Parents come before their
+/// children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// First row.
     pub start: usize,
     /// Number of rows, which may be 0.
     pub len: usize,
-    /// Index, among the segments of the batch, of the one it continues.
+    /// Index of the segment that it continues, among the segments of the batch.
     pub parent: Option<usize>,
 }
 
 impl Segment {
-    /// Its rows of the packed batch.
+    /// Its rows in the batch.
     pub fn rows(&self) -> Range<usize> {
         self.start..self.start + self.len
     }
 
-    /// Its rows, and one more if they are odd in number: where pairs of rows stay together, segments begin at even rows.
+    /// Its number of rows, rounded up to an even number. Where pairs of rows must stay together, each segment begins at
+    /// an even row.
     pub(super) fn even_len(&self) -> usize {
         self.len.next_multiple_of(2)
     }
 }
 
-/// Checks that segments lie in a batch of `rows` rows, share none of them, and come after their parents.
+/// Checks that segments lie inside a batch of `rows` rows, share no rows, and come after their parents.
 ///
-/// Tasks write the rows of different segments at the same time, so that a shared row would be a race.
+/// Tasks write the rows of different segments at the same time, so a shared row would be a race.
 ///
 /// # Panics
-/// With the segments' numbers when not.
+/// When one of these conditions does not hold; the message has the segments' numbers.
 pub(super) fn check_segments(segments: &[Segment], rows: usize) {
     assert!(u32::try_from(rows).is_ok(), "attention: a batch of {rows} rows");
     for (i, Segment { start, len, parent }) in segments.iter().enumerate() {
@@ -65,7 +69,7 @@ pub(super) fn check_segments(segments: &[Segment], rows: usize) {
     }
 }
 
-/// Position of each segment's first token: how many tokens its chain of parents has.
+/// Position of each segment's first token, which is the number of tokens in its chain of parents.
 ///
 /// # Panics
 /// When a parent does not come before its child.
@@ -80,7 +84,7 @@ pub(super) fn first_positions(segments: &[Segment]) -> Vec<usize> {
     first
 }
 
-/// The row at `position` of the sequence that ends in `segment`.
+/// The row that holds `position` of the sequence that ends in `segment`.
 fn row_at(segments: &[Segment], first: &[usize], mut segment: usize, position: usize) -> usize {
     while position < first[segment] {
         segment = segments[segment].parent.expect("a first position above 0 comes from a parent");
@@ -90,8 +94,9 @@ fn row_at(segments: &[Segment], first: &[usize], mut segment: usize, position: u
 
 /// The pages into which a batch's keys and values are copied, as if each segment were a sequence in a cache.
 ///
-/// A segment has pages of its own from the block in which it begins. What its parents have of that block is copied in
-/// front, so that blocks stay aligned to position 0. For the blocks before, it uses its parent's pages. The figure above shows it.
+/// For the blocks before the one in which it begins, a segment uses the pages of its parent. From that block on, it has
+/// pages of its own. Rows of its parents that lie in that block are copied to the front of the first page, so that
+/// blocks stay aligned to position 0. The figure at the top of this file shows an example.
 pub(super) struct PagePlan {
     /// For each segment, the pages of its sequence, in order of position.
     pub tables: Vec<Vec<u32>>,
@@ -117,15 +122,15 @@ impl PagePlan {
     }
 }
 
-/// Segments that share keys: one without a parent, and all that descend from it.
+/// A tree of segments that share keys: one segment without a parent, and all its descendants.
 pub(super) struct Tree {
     /// Indices of its segments, parents before children.
     pub segments: Vec<usize>,
-    /// Their rows, where each segment begins at an even one.
+    /// Number of their rows, with each segment rounded up to an even number.
     pub rows: usize,
 }
 
-/// The trees of a batch, in order of their roots.
+/// The trees of a batch, in the order of their roots.
 pub(super) fn trees(segments: &[Segment]) -> Vec<Tree> {
     let mut tree_of: Vec<usize> = Vec::with_capacity(segments.len());
     let mut trees: Vec<Tree> = Vec::new();
@@ -141,7 +146,7 @@ pub(super) fn trees(segments: &[Segment]) -> Vec<Tree> {
     trees
 }
 
-/// Whether `ancestor` is `segment`'s parent, or its parent's, and so on.
+/// Whether `ancestor` is the parent of `segment`, or its parent's parent, and so on.
 pub(super) fn descends(segments: &[Segment], segment: usize, ancestor: usize) -> bool {
     let mut next = segments[segment].parent;
     while let Some(i) = next {

@@ -9,7 +9,7 @@ fn segment(start: usize, len: usize, parent: Option<usize>) -> Segment {
     Segment { start, len, parent }
 }
 
-/// Batches that have given trouble somewhere: single tokens, borders inside a block, siblings, chains, empty segments.
+/// Batches that are likely to show errors: single tokens, borders inside a block, siblings, chains, empty segments.
 fn batches() -> Vec<Vec<Segment>> {
     vec![
         vec![],
@@ -45,7 +45,7 @@ fn rows(shape: &Shape) -> usize {
     shape.segments.iter().map(|s| s.start + s.len).max().unwrap_or(0)
 }
 
-/// Queries, keys and values side by side in one matrix, as a projection leaves them.
+/// Queries, keys and values side by side in one matrix, as the projection writes them.
 struct Problem<T: Real> {
     shape: Shape,
     n: usize,
@@ -53,7 +53,7 @@ struct Problem<T: Real> {
     d_out: Vec<f32>,
 }
 
-/// What the operations leave.
+/// The results of the operations.
 struct Solution<T> {
     out: Vec<T>,
     lse: Vec<f32>,
@@ -116,7 +116,8 @@ impl<T: Real> Problem<T> {
         Solution { out, lse, d_qkv }
     }
 
-    /// Each segment's chain as a sequence of its own in a cache, its rows taken `rows_per_call` at a time.
+    /// Runs each segment, with its chain of parents, as a sequence of its own in a cache, `rows_per_call` rows at a
+    /// time.
     fn solve_paged(&self, queue: &Queue, rows_per_call: usize) -> Vec<T> {
         let Shape { segments, kv_heads, head_dim, scale, .. } = &self.shape;
         let (width, first) = (self.widths().0, first_positions(segments));
@@ -126,7 +127,7 @@ impl<T: Real> Problem<T> {
             let total = first[i] + segment.len;
             let pages = total.div_ceil(KEY_BLOCK) + 1;
             let mut cache = PagedCache::<T>::new(Device::Cpu, pages, *kv_heads, *head_dim);
-            // Pages in reverse order, so that a table that is not read shows.
+            // The pages are in reverse order, so that code which ignores the table fails.
             let table: Vec<u32> = (0..pages as u32).rev().collect();
             let mut chain = vec![i];
             while let Some(parent) = segments[chain[chain.len() - 1]].parent {
@@ -156,7 +157,7 @@ impl<T: Real> Problem<T> {
         let (out, lse) = self.shape.forward(&q, &k, &v);
         let gradients = self.shape.backward(&q, &k, &v, &wide(&self.d_out));
         let (q_width, kv_width) = self.widths();
-        // One queue of each path; that threads change nothing is tested below.
+        // One queue of each path. Another test checks that the number of threads changes nothing.
         for queue in queues().iter().step_by(2) {
             let what = format!("{} {:?}", queue.isa().name(), self.shape);
             let got = self.solve(queue);
@@ -168,7 +169,7 @@ impl<T: Real> Problem<T> {
             {
                 let d = View::of(&got.d_qkv, self.n, q_width + 2 * kv_width).col_range(start..start + width);
                 let d: Vec<f32> = (0..self.n).flat_map(|i| d.row(i).to_vec()).collect();
-                // δ is taken from the stored output, whose rounding enters every gradient in bf16.
+                // δ is computed from the stored output, and in bf16 the rounding of that output enters every gradient.
                 assert_close(&format!("{name} {what}"), &d, wanted, 4.0 * tolerance::<T>());
                 start += width;
             }
@@ -207,7 +208,7 @@ fn bits_do_not_depend_on_threads_or_on_the_cache() {
 
 #[test]
 fn bits_do_not_depend_on_packing_or_on_sharing_the_prompt() {
-    // Two completions of one prompt, against each completion behind its own copy of the prompt, alone.
+    // Two completions that share one prompt are compared with each completion alone behind its own copy of the prompt.
     let shape = |segments| Shape { segments, heads: 4, kv_heads: 2, head_dim: 20, scale: 0.2 };
     let shared =
         Problem::<f32>::new(shape(vec![segment(0, 90, None), segment(90, 9, Some(0)), segment(99, 50, Some(0))]));
@@ -266,7 +267,8 @@ fn sequences_of_a_decode_step_do_not_touch_each_other() {
     assert_same_bits("copied", &both[..d], &step(&[&[3]], &[row(0, 1)], &cache));
 }
 
-/// A decode step of many sequences, in which tasks take several kv heads at a time, against each of its rows alone.
+/// Compares a decode step of many sequences, in which tasks take several kv heads at a time, with each of its rows
+/// alone.
 fn check_many_sequences<T: Real>(heads: usize, kv_heads: usize, d: usize) {
     let lengths: Vec<usize> = (0..40).map(|i| 1 + i * 29 % 150).collect();
     for queue in queues() {

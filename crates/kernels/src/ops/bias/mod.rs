@@ -3,13 +3,13 @@
 use crate::check::expect;
 use crate::{Queue, View, ViewMut};
 
-/// Columns that a task sums: whole cache lines.
+/// Number of columns that a task sums: whole cache lines.
 const COLUMNS_PER_TASK: usize = 64;
 
-/// `d_bias[j] += Σ_i d[i, j]`, in increasing row order.
+/// `d_bias[j] += Σ_i d[i, j]`, in order of increasing row.
 ///
 /// # Shapes
-/// * `d`: `[N, C]`, any stride; the gradient of the biased rows.
+/// * `d`: `[N, C]`, any stride; the gradient of the rows to which the bias was added.
 /// * `d_bias`: `[1, C]`, accumulated.
 ///
 /// # Panics

@@ -6,7 +6,7 @@ use super::super::split::{load, row, row_mut, store};
 use crate::simd::{Kernel, Simd};
 use crate::{Real, View, ViewMut};
 
-/// Part of a row, rounded.
+/// Converts part of a row, with rounding.
 pub(super) struct Convert<'a, T> {
     pub x: &'a [f32],
     pub out: *mut T,
@@ -25,7 +25,7 @@ impl<T: Real> Kernel for Convert<'_, T> {
     }
 }
 
-/// Part of a row, added.
+/// Adds part of a row.
 pub(super) struct Add<'a> {
     pub x: &'a [f32],
     pub y: *mut f32,
@@ -47,7 +47,7 @@ impl Kernel for Add<'_> {
     }
 }
 
-/// A range of rows.
+/// The squared error of a range of rows.
 pub(super) struct SquaredError<'a, 'b> {
     pub x: View<'a, f32>,
     pub target: View<'a, f32>,

@@ -1,4 +1,4 @@
-//! Operations that treat all elements alike: conversion, addition, zeroing, and the squared error of hidden states.
+//! Operations that treat all elements alike (conversion, addition, zeroing), and the squared error of hidden states.
 //!
 //! Read next: `ops/head/mod.rs`.
 
@@ -9,7 +9,7 @@ use crate::check::expect;
 use crate::{Queue, Real, View, ViewMut};
 use cpu::{Add, Convert, SquaredError};
 
-/// `out = x`, rounded to nearest even.
+/// `out = x`, rounded to nearest, ties to even.
 ///
 /// # Panics
 /// When shapes disagree.
@@ -49,12 +49,13 @@ pub fn zero(queue: &Queue, y: ViewMut<f32>) {
     });
 }
 
-/// Mean squared error of each row, and its weighted gradient: what hidden-state matching trains on.
+/// Mean squared error of each row, and its weighted gradient. It is the loss of hidden-state matching.
 ///
 /// `value[i] = mean_j (x[i,j] − target[i,j])²` and `d_x[i] += weight[i] · 2/C · (x[i] − target[i])`.
 ///
 /// # Shapes
-/// * `x`, `target`: `[N, C]`; `weight`: `[1, N]`; `value`: `[1, N]`, overwritten, unweighted; `d_x`: `[N, C]`, accumulated.
+/// * `x`, `target`: `[N, C]`. `weight`: `[1, N]`. `value`: `[1, N]`, overwritten, not multiplied by the weight. `d_x`:
+///   `[N, C]`, accumulated.
 ///
 /// # Panics
 /// When shapes disagree.

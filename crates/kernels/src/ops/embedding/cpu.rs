@@ -6,7 +6,7 @@ use super::super::split::{load, row, row_mut, store};
 use crate::simd::{Kernel, Simd};
 use crate::{Real, View, ViewMut};
 
-/// A range of tokens.
+/// The forward pass of a range of tokens.
 pub(super) struct Forward<'a, 'b, T: Real> {
     pub tokens: &'a [u32],
     pub table: View<'a, T>,
@@ -31,7 +31,7 @@ impl<T: Real> Kernel for Forward<'_, '_, T> {
     }
 }
 
-/// A range of columns, over all tokens in order.
+/// The backward pass of a range of columns, over all tokens in order.
 pub(super) struct Backward<'a, 'b> {
     pub tokens: &'a [u32],
     pub d_out: View<'a, f32>,

@@ -1,7 +1,7 @@
-//! Embedding: a row of the table for every token; backwards, the sum of the gradients of every row.
+//! Embedding: a row of the table for every token. The backward pass adds the gradients of each row.
 //!
-//! A token id that the table does not have panics. Gradients are added in token order, so that they do not depend on the
-//! number of threads.
+//! It panics for a token id that the table does not have. Gradients are added in token order, so they do not depend on
+//! the number of threads.
 //!
 //! Read next: `ops/rmsnorm/mod.rs`.
 

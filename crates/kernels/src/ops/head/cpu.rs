@@ -1,5 +1,5 @@
-//! Rows of logits on vectors. Sums along a row use four accumulators in a fixed pattern. Lanes past the end of a row hold a
-//! logit of −∞, whose weight is zero.
+//! Rows of logits on vectors. Sums along a row use four accumulators in a fixed pattern. Lanes past the end of a row
+//! hold a logit of −∞, whose weight is zero.
 
 use std::ops::Range;
 
@@ -7,10 +7,10 @@ use super::super::split::{load, row, row_mut, store, sum4};
 use crate::simd::{Kernel, Simd, exp};
 use crate::{Real, View, ViewMut};
 
-/// Takes the place of −∞ where a weight of zero is multiplied by it: 0 · −∞ would be NaN.
+/// Replaces −∞ where it is multiplied by a weight of zero, because 0 · −∞ would be NaN.
 const FAR_BELOW: f32 = -1e30;
 
-/// One row of logits, and the temperature that divides it.
+/// One row of logits, and the temperature that divides them.
 #[derive(Clone, Copy)]
 pub(super) struct Row {
     pub start: *const f32,
@@ -18,7 +18,7 @@ pub(super) struct Row {
     pub inverse_temperature: f32,
 }
 
-/// What log-softmax subtracts from a divided logit: the greatest one, and the logarithm of the sum.
+/// The two numbers that log-softmax subtracts from a divided logit: the greatest one, and the logarithm of the sum.
 #[derive(Clone, Copy)]
 pub(super) struct Normaliser {
     pub greatest: f32,
@@ -30,14 +30,14 @@ impl Row {
         Row { start: row(logits, i), len: logits.cols(), inverse_temperature: 1.0 / temperature }
     }
 
-    /// The logits from `at` on, not divided.
+    /// The logits from `at` on, not divided by the temperature.
     ///
     /// # Safety
     /// The row must be readable. The same holds for the methods below.
     #[inline(always)]
     pub unsafe fn raw<S: Simd>(self, s: S, at: usize) -> S::F {
         let left = self.len.saturating_sub(at);
-        // SAFETY: no more is loaded than is left of the row.
+        // SAFETY: it loads no more than is left of the row.
         unsafe {
             if left >= S::LANES {
                 return s.load(self.start.add(at));
@@ -47,7 +47,7 @@ impl Row {
         }
     }
 
-    /// The divided logits from `at` on, less `shift`.
+    /// The divided logits from `at` on, minus `shift`.
     #[inline(always)]
     pub unsafe fn shifted<S: Simd>(self, s: S, at: usize, shift: f32) -> S::F {
         // SAFETY: the caller's.
@@ -106,7 +106,7 @@ impl Normaliser {
     }
 }
 
-/// A range of rows.
+/// The statistics of a range of rows.
 pub(super) struct Statistics<'a, 'b> {
     pub logits: View<'a, f32>,
     pub targets: &'a [u32],
@@ -134,7 +134,7 @@ impl Kernel for Statistics<'_, '_> {
     }
 }
 
-/// A range of rows.
+/// The gradient of a range of rows.
 pub(super) struct Gradient<'a, 'b, T: Real> {
     pub logits: View<'a, f32>,
     pub targets: &'a [u32],
@@ -174,7 +174,7 @@ impl<T: Real> Kernel for Gradient<'_, '_, T> {
     }
 }
 
-/// A range of rows; see `top_k_rows`.
+/// The top k of a range of rows; see `top_k_rows`.
 pub(super) struct TopK<'a, 'b> {
     pub logits: View<'a, f32>,
     pub temperature: f32,
@@ -192,8 +192,8 @@ impl Kernel for TopK<'_, '_> {
         for i in self.rows.start..self.rows.end {
             let logits = Row::of(&self.logits, i, self.temperature);
             best.clear();
-            // Once k tokens are kept, a logit must exceed the least of theirs. A later token with an equal logit has a higher id,
-            // and loses.
+            // Once k tokens are kept, a logit must exceed the least of theirs. A later token with an equal logit has a
+            // higher id and so a lower rank.
             let mut threshold = None;
             let mut j = 0;
             // SAFETY: rows have V columns, and no other task writes these rows.
@@ -229,23 +229,23 @@ impl Kernel for TopK<'_, '_> {
     }
 }
 
-/// How many more than k tokens are gathered before all but the k greatest are dropped.
+/// How many more than k tokens are collected before all but the k greatest are dropped.
 const CANDIDATES: usize = 192;
 
-/// A number that is greater for a greater logit, and among equals for a lower id.
+/// A number that is higher for a greater logit, and, if logits are equal, for a lower id.
 fn rank(logit: f32, id: u32) -> u64 {
-    // Adding zero makes −0 to 0.
+    // Adding zero turns −0 into 0.
     let bits = (logit + 0.0).to_bits();
     let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
     u64::from(ordered) << 32 | u64::from(!id)
 }
 
-/// The id in a rank.
+/// The token id in a rank.
 fn token(rank: u64) -> u32 {
     !(rank as u32)
 }
 
-/// Keeps the k greatest in any order; returns the least of them.
+/// Keeps the k greatest ranks, in any order. Returns the least of them.
 fn keep_greatest(ranks: &mut Vec<u64>, k: usize) -> u64 {
     let (_, &mut last, _) = ranks.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
     ranks.truncate(k);
@@ -255,7 +255,7 @@ fn keep_greatest(ranks: &mut Vec<u64>, k: usize) -> u64 {
 /// Adds `scale · softmax` to the elements `from .. to` of a row of gradients.
 ///
 /// # Safety
-/// The row and its gradients must exist, and no other task may write the latter.
+/// The row and its gradients must exist, and no other task may write these gradients.
 #[inline(always)]
 pub(super) unsafe fn add_softmax<S: Simd>(
     s: S,
@@ -277,7 +277,7 @@ pub(super) unsafe fn add_softmax<S: Simd>(
     }
 }
 
-/// Σ softmax over the elements `from .. to`.
+/// Σ softmax over the elements `from .. to` of a row.
 ///
 /// # Safety
 /// The row must exist.

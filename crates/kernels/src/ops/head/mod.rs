@@ -1,12 +1,13 @@
-//! Rows of logits: statistics, gradients, and divergences from a teacher, each over a whole row of the vocabulary.
+//! Operations on rows of logits: statistics, gradients, and divergences from a teacher, each over the whole vocabulary.
 //!
-//! The head works in two phases. First [`head_statistics`] gives the log-probability of each row's target, its log-sum-exp and entropy.
-//! From these the caller's loss makes one coefficient per row, and [`head_gradient`] makes the gradient of the
-//! logits from it. Divergences ([`divergence_rows`], [`sparse_forward_kl_rows`]) are exact, over the
-//! whole vocabulary. The N × V logits are never held: callers pass blocks of rows.
+//! The head works in two phases. First, [`head_statistics`] computes the log-probability of each row's target, the
+//! log-sum-exp and the entropy. The caller's loss turns these into one coefficient per row. Second, [`head_gradient`]
+//! computes the gradient of the logits from the coefficient. Divergences ([`divergence_rows`],
+//! [`sparse_forward_kl_rows`]) are sums over the whole vocabulary. The N × V logits are never stored as a whole:
+//! callers pass blocks of rows.
 //!
-//! `temperature` divides the logits everywhere. Divergences are not multiplied by its square, as some papers do; the caller's weight can
-//! do that.
+//! `temperature` divides the logits everywhere. Divergences are not multiplied by the square of the temperature, as
+//! some papers do; the caller can do this with the weight.
 //!
 //! Read next: `ops/head/divergence/mod.rs`.
 
@@ -60,7 +61,7 @@ pub fn head_statistics(
 ///
 /// # Shapes and units
 /// * `logits`: `[R, V]`; `targets`, `logsumexp` (from [`head_statistics`] at this temperature): `[1, R]`.
-/// * `coefficient`: `[1, R]`, d loss / d logprob of the target; rows whose coefficient is 0 get zeros.
+/// * `coefficient`: `[1, R]`, d loss / d logprob of the target. Rows whose coefficient is 0 get zeros.
 /// * `d_logits`: `[R, V]`, overwritten.
 ///
 /// # Panics

@@ -7,7 +7,7 @@ use super::cpu::TopK;
 use crate::check::expect;
 use crate::{Queue, View, ViewMut};
 
-/// The k largest log-probabilities of each row, largest first. Of two equal ones, the lower id comes first.
+/// The k largest log-probabilities of each row, largest first. If two are equal, the lower id comes first.
 ///
 /// # Shapes and units
 /// * `logits`: `[R, V]`; `temperature` > 0 divides them; `k` ≤ V.
@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn the_largest_come_first_and_ties_go_to_the_lower_id() {
         for (r, v, k) in [(0, 5, 2), (1, 1, 1), (3, 5, 5), (4, 37, 0), (9, 1000, 20), (2, 1000, 700)] {
-            // Few distinct values, so that there are many ties; one row is −∞ but for its last element.
+            // Few distinct values, so that there are many ties. One row is −∞ except for its last element.
             let mut logits: Vec<f32> = random::<f32>(1, r * v).iter().map(|x| (x * 20.0).round() / 4.0).collect();
             if r == 9 {
                 logits[3 * v..4 * v - 1].fill(f32::NEG_INFINITY);

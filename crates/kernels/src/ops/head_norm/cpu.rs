@@ -7,7 +7,7 @@ use super::super::split::{load, row, row_mut, store};
 use crate::simd::{Kernel, Simd};
 use crate::{Real, View, ViewMut};
 
-/// A range of rows.
+/// The forward pass of a range of rows.
 pub(super) struct Forward<'a, 'b, T: Real> {
     pub x: View<'a, T>,
     pub weight: View<'a, f32>,
@@ -41,7 +41,7 @@ impl<T: Real> Kernel for Forward<'_, '_, T> {
     }
 }
 
-/// Replaces the gradient of the output by that of x, for a range of rows.
+/// Replaces the gradient of the output with that of x, for a range of rows.
 pub(super) struct BackwardRows<'a, 'b, T: Real> {
     pub x: View<'a, T>,
     pub weight: View<'a, f32>,

@@ -1,9 +1,9 @@
 //! RMSNorm over each head of a row, with one weight for all heads: the q/k norm of Qwen3.
 //!
-//! `x` is `[N, heads·D]`; every D elements are normalised by themselves. The backward pass works in place: it replaces
-//! the gradient of the output by that of the input.
+//! `x` is `[N, heads·D]`. Each head of D elements is normalised separately. The backward pass works in place: it
+//! replaces the gradient of the output with that of the input.
 //!
-//! Source: Henry et al. 2020, arXiv 2010.04245, with RMSNorm in place of the l2 norm. Read next: `ops/rotary/mod.rs`.
+//! Source: Henry et al. 2020, arXiv 2010.04245, with RMSNorm instead of the l2 norm. Read next: `ops/rotary/mod.rs`.
 
 mod cpu;
 
@@ -16,7 +16,7 @@ use cpu::{BackwardColumns, BackwardRows, Forward};
 ///
 /// # Shapes
 /// * `x`: `[N, heads·D]`, any stride; `weight`: `[1, D]`; `eps`: added to the mean square.
-/// * `out`: `[N, heads·D]`, any stride, overwritten; `rstd`: `[N, heads]`, overwritten.
+/// * `out`: `[N, heads·D]`, any stride, overwritten. `rstd`: `[N, heads]`, overwritten with `1 / √(mean(x²) + eps)`.
 ///
 /// # Panics
 /// When shapes disagree.
@@ -39,7 +39,8 @@ pub fn head_norm_forward<T: Real>(
     });
 }
 
-/// Gradient of [`head_norm_forward`], in place: `d` holds the gradient of the output before, and that of the input afterwards.
+/// Gradient of [`head_norm_forward`], in place: `d` is the gradient of the output before the call, and of the input
+/// after it.
 ///
 /// # Shapes
 /// * `x`: `[N, heads·D]`, the forward pass's input; `weight`: `[1, D]`; `rstd`: `[N, heads]` from the forward pass.
@@ -62,7 +63,7 @@ pub fn head_norm_backward<T: Real>(
     expect(queue, "head_norm_backward: rstd", &rstd, (n, heads));
     expect(queue, "head_norm_backward: d", &d, (n, x.cols()));
     expect(queue, "head_norm_backward: d_weight", &d_weight, (1, width));
-    // First the weight's gradient: it reads what the second step overwrites.
+    // Compute the weight's gradient first: it reads `d`, which the second step overwrites.
     by_columns(queue, width, |cols| {
         queue.isa().run_without_pairs(BackwardColumns { x, rstd, d: d.as_view(), d_weight: &d_weight, cols });
     });

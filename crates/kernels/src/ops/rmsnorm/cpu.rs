@@ -6,7 +6,7 @@ use super::super::split::{load, row, row_mut, store, sum4};
 use crate::simd::{Kernel, Simd};
 use crate::{Real, View, ViewMut};
 
-/// A range of rows.
+/// The forward pass of a range of rows.
 pub(super) struct Forward<'a, 'b, T: Real> {
     pub x: View<'a, f32>,
     pub weight: View<'a, f32>,

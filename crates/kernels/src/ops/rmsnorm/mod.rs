@@ -1,10 +1,11 @@
-//! RMSNorm: every row divided by its root mean square, times a learned weight.
+//! RMSNorm: every row is divided by its root mean square, and multiplied by a learned weight.
 //!
-//! `out = x · rstd · weight` with `rstd = 1 / √(mean(x²) + eps)`, as in the paper. Other libraries fuse it with the addition to the
-//! residual stream; here the product before does that (see the epilogue of `gemm`). Unlike transformers, it multiplies by the
-//! weight in f32, before the one rounding to `T`.
+//! `out = x · rstd · weight` with `rstd = 1 / √(mean(x²) + eps)`, as in the paper (equation 4), and with `eps` added.
+//! Other libraries fuse the norm with the addition to the residual stream. Here, the product before it makes that
+//! addition (see the epilogue of `gemm`). In transformers, `x · rstd` is rounded before it is multiplied by the weight.
+//! Here, the product is in f32 and is rounded once, to `T`.
 //!
-//! Source: Zhang and Sennrich 2019, arXiv 1910.07467. Read next: `ops/head_norm/mod.rs`, the same per head.
+//! Source: Zhang and Sennrich 2019, arXiv 1910.07467. Read next: `ops/head_norm/mod.rs`, the same for each head.
 
 mod cpu;
 
@@ -15,11 +16,11 @@ use cpu::{BackwardColumns, BackwardRows, Forward};
 
 pub(super) use cpu::{squares, triple};
 
-/// Normalises rows.
+/// Normalises each row.
 ///
 /// # Shapes
 /// * `x`: `[N, C]`; `weight`: `[1, C]`; `eps`: added to the mean square.
-/// * `out`: `[N, C]`, overwritten; `rstd`: `[1, N]`, overwritten, for the backward pass.
+/// * `out`: `[N, C]`, overwritten. `rstd`: `[1, N]`, overwritten; the backward pass needs it.
 ///
 /// # Panics
 /// When shapes disagree.

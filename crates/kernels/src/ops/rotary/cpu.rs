@@ -1,4 +1,4 @@
-//! Rotary embedding on vectors. A lane is a pair.
+//! Rotary embedding on vectors. Each lane holds one pair.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use super::super::split::{load, row, row_mut, store};
 use crate::simd::{Kernel, Simd};
 use crate::{Real, View, ViewMut};
 
-/// A range of rows. `direction` is 1, or −1 for the inverse turn.
+/// Rotates a range of rows. `direction` is 1, or −1 for the inverse rotation.
 pub(super) struct Rotate<'a, 'b, T: Real> {
     pub x: &'a ViewMut<'b, T>,
     pub positions: &'a [u32],

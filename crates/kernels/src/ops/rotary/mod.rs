@@ -1,10 +1,10 @@
-//! Rotary position embedding: each pair of a head's elements is turned by an angle that grows with the position.
+//! Rotary position embedding: each pair of a head's elements is rotated by an angle that grows with the position.
 //!
-//! The pairs are `(x[j], x[j + D/2])`, as in Hugging Face's Llama and Qwen. GGUF's Llama files interleave them; whoever reads
-//! such a file puts them back. The table of cosines and sines is computed once, in f64. Every row has its own
-//! position, since positions begin again in every sequence of a packed batch.
+//! The pairs are `(x[j], x[j + D/2])`, as in Hugging Face's Llama and Qwen. GGUF's Llama files interleave the two
+//! elements of a pair; code that reads such a file must undo this. The table of cosines and sines is computed once, in
+//! f64. Every row has its own position, because positions start again in every one of the packed sequences of a batch.
 //!
-//! Source: Su et al. 2021, arXiv 2104.09864. Read next: `ops/attention/mod.rs`.
+//! Source: Su et al. 2021, arXiv 2104.09864 (equation 34). Read next: `ops/attention/mod.rs`.
 
 mod cpu;
 
@@ -13,11 +13,11 @@ use crate::check::{expect, expect_below};
 use crate::{Buffer, Device, Queue, Real, View, ViewMut};
 use cpu::Rotate;
 
-/// Cosines and sines for positions `0 .. positions`: row p holds D/2 cosines, then D/2 sines.
+/// Cosines and sines of the angles at positions `0 .. positions`: row p holds D/2 cosines, then D/2 sines.
 ///
 /// # Shapes and units
-/// * `frequencies`: `[D/2]`, in radians a position. How a model family chooses them is `lm`'s business.
-/// * returns `[positions, D]`, computed in f64 and rounded once.
+/// * `frequencies`: `[D/2]`, in radians per position. The crate `lm` computes them for each model family.
+/// * returns `[positions, D]`, computed in f64 and rounded once to f32.
 pub fn rotary_table(device: Device, frequencies: &[f64], positions: usize) -> Buffer<f32> {
     let angles = |position: usize| frequencies.iter().map(move |frequency| position as f64 * frequency);
     let row = |position| angles(position).map(f64::cos).chain(angles(position).map(f64::sin));
@@ -25,7 +25,7 @@ pub fn rotary_table(device: Device, frequencies: &[f64], positions: usize) -> Bu
     Buffer::from_host(device, &table)
 }
 
-/// Turns every head of every row, in place.
+/// Rotates every head of every row, in place.
 ///
 /// # Shapes
 /// * `x`: `[N, heads·D]`, any stride, overwritten; `positions`: `[1, N]`; `cos_sin`: `[P, D]` from [`rotary_table`].
@@ -36,10 +36,10 @@ pub fn rotary_forward<T: Real>(queue: &Queue, x: ViewMut<T>, positions: View<u32
     rotate(queue, x, positions, cos_sin, 1.0);
 }
 
-/// Gradient of [`rotary_forward`], in place: the inverse turn.
+/// Gradient of [`rotary_forward`], in place: the inverse rotation.
 ///
 /// # Shapes
-/// * `d`: `[N, heads·D]`, any stride: the gradient of the output, which is overwritten by that of the input.
+/// * `d`: `[N, heads·D]`, any stride; the gradient of the output, which is overwritten with that of the input.
 ///
 /// # Panics
 /// When shapes disagree or a position is not below P.
@@ -93,7 +93,7 @@ mod tests {
             let (view, _) = ViewMut::of(&mut out, n, width + 1).split_cols(width);
             rotary_forward(&queue, view, positions, table);
             assert_close("turned", &out, &turned(&wide(&x), 1.0), tolerance::<T>());
-            // The turn is linear and keeps lengths: its gradient is its inverse.
+            // The rotation is linear and keeps lengths, so its gradient is its inverse.
             let mut d_x: Vec<f32> = x.iter().map(|x| x.to_f32()).collect();
             let (view, _) = ViewMut::of(&mut d_x, n, width + 1).split_cols(width);
             rotary_backward(&queue, view, positions, table);

@@ -1,4 +1,5 @@
-//! Moving whole rows: the head gathers the rows that it is asked for, and scatters their gradients back.
+//! Operations that move whole rows. The head gathers the rows that the caller asks for, and scatters their gradients
+//! back.
 
 use crate::check::{expect, expect_below};
 use crate::{Element, Queue, View, ViewMut};
@@ -28,7 +29,7 @@ pub fn gather_rows<T: Element>(queue: &Queue, x: View<T>, index: View<u32>, out:
     });
 }
 
-/// `out[index[i]] += x[i]`, in increasing `i`. A row that is named twice receives both.
+/// `out[index[i]] += x[i]`, in order of increasing `i`. A row that is named twice receives both.
 ///
 /// # Shapes
 /// * `x`: `[R, C]`; `index`: `[1, R]`, each below N; `out`: `[N, C]`, accumulated.
@@ -41,7 +42,7 @@ pub fn scatter_add_rows(queue: &Queue, x: View<f32>, index: View<u32>, out: View
     expect(queue, "scatter_add_rows: out", &out, (out.rows(), x.cols()));
     let (index, cols, stride) = (index.row(0), out.cols(), out.stride());
     expect_below("scatter_add_rows: index", index, out.rows());
-    // Tasks take columns, since two rows may go to the same place.
+    // Tasks take columns and not rows, because two rows may go to the same place.
     let per_task = cols.div_ceil(queue.threads()).max(16);
     queue.parallel(cols.div_ceil(per_task), |task| {
         let range = task * per_task..((task + 1) * per_task).min(cols);

@@ -3,7 +3,7 @@
 use crate::simd::{Kernel, Simd, exp};
 use crate::{Queue, View, ViewMut};
 
-/// Weights are summed in chunks of this many tokens. The search then looks into one chunk only.
+/// Weights are summed in chunks of this many tokens. The search for the token then looks into one chunk only.
 const CHUNK: usize = 256;
 
 pub(super) fn draw_rows(queue: &Queue, logits: View<f32>, temperature: &[f32], uniform: &[f32], ids: ViewMut<u32>) {
@@ -47,7 +47,8 @@ impl Kernel for Draw<'_> {
                         return (index * CHUNK + i) as u32;
                     }
                 }
-                // By rounding, the target lies past the last weight: take the chunk's last token that has any.
+                // Because of rounding, the target lies past the last weight. Take the last token of the chunk that has
+                // a weight.
                 let last = weights[..chunk.len()].iter().rposition(|&weight| weight > 0.0).unwrap_or(0);
                 return (index * CHUNK + last) as u32;
             }
@@ -63,13 +64,13 @@ fn greatest<S: Simd>(s: S, row: &[f32]) -> f32 {
     let whole = row.len() / S::LANES * S::LANES;
     let mut i = 0;
     while i < whole {
-        // SAFETY: `LANES` elements from `i` lie in the row.
+        // SAFETY: `LANES` elements from `i` on lie in the row.
         most = s.max(unsafe { s.load_f32(row.as_ptr().add(i)) }, most);
         i += S::LANES;
     }
     let rest = row.len() - whole;
     if rest > 0 {
-        // SAFETY: `rest` elements from `whole` lie in the row.
+        // SAFETY: `rest` elements from `whole` on lie in the row.
         let tail = unsafe { s.load_f32_partial(row.as_ptr().add(whole), rest) };
         most = s.max(s.select(s.first(rest), tail, s.splat(f32::NEG_INFINITY)), most);
     }
@@ -84,7 +85,7 @@ fn weigh<S: Simd>(s: S, chunk: &[f32], greatest: f32, scale: f32, weights: &mut 
     let mut i = 0;
     while i < chunk.len() {
         let count = S::LANES.min(chunk.len() - i);
-        // SAFETY: `count` elements from `i` lie in the chunk, and `CHUNK` is at least as long.
+        // SAFETY: `count` elements from `i` on lie in the chunk, and `CHUNK` is at least as long.
         unsafe {
             let x = s.load_f32_partial(chunk.as_ptr().add(i), count);
             let weight = exp(s, s.mul(s.sub(x, greatest), scale));

@@ -1,22 +1,23 @@
-//! Drawing a token from each row of logits.
+//! Draws a token from each row of logits.
 //!
-//! A token's weight is `exp((logit − max) / temperature)`. With `u` uniform in [0, 1), the token drawn is the first, in order of
-//! ids, at which the sum of weights exceeds `u` times the sum of all: the inverse of the cumulative distribution. A draw
-//! depends on its row and `u` alone.
+//! A token's weight is `exp((logit − max) / temperature)`. Let `u` be uniform in [0, 1). In order of ids, the first
+//! token at which the running sum of weights exceeds `u` times the total is drawn. This inverts the cumulative
+//! distribution. A draw depends only on its row and on `u`.
 
 mod cpu;
 
 use crate::check::expect;
 use crate::{Queue, View, ViewMut};
 
-/// One token id for each row.
+/// Draws one token id for each row.
 ///
 /// # Shapes and units
-/// * `logits`: `[R, V]`; `temperature`, `uniform`: `[1, R]`; `ids`: `[1, R]`, overwritten.
-/// * Temperature 0 takes the greatest logit; of equal ones, that with the lowest id. Uniform numbers lie in [0, 1).
+/// * `logits`: `[R, V]`. `temperature`, `uniform`: `[1, R]`. `ids`: `[1, R]`, overwritten.
+/// * Temperature 0 takes the greatest logit; if several are equal, the one with the lowest id. Uniform numbers lie in
+///   [0, 1).
 ///
 /// # Panics
-/// When shapes disagree or there is no vocabulary.
+/// When shapes disagree or V is 0.
 pub fn draw_rows(queue: &Queue, logits: View<f32>, temperature: View<f32>, uniform: View<f32>, ids: ViewMut<u32>) {
     let rows = logits.rows();
     expect(queue, "draw_rows: logits", &logits, (rows, logits.cols()));
@@ -58,7 +59,7 @@ mod tests {
                         below += w;
                         below > u * total
                     });
-                    // Very close to a boundary, either token is right.
+                    // Very close to a boundary, both tokens are accepted.
                     let slack = |shift: f64| {
                         let mut below = 0.0;
                         weights.iter().position(|w| {

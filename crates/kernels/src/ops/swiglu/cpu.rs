@@ -13,7 +13,7 @@ fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
     s.div(one, s.add(one, exp(s, s.sub(s.zero(), x))))
 }
 
-/// A range of rows.
+/// The forward pass of a range of rows.
 pub(super) struct Forward<'a, 'b, T: Real> {
     pub gate_up: View<'a, T>,
     pub out: &'a ViewMut<'b, T>,
@@ -40,7 +40,7 @@ impl<T: Real> Kernel for Forward<'_, '_, T> {
     }
 }
 
-/// A range of rows.
+/// The backward pass of a range of rows.
 pub(super) struct Backward<'a, 'b, T: Real> {
     pub d_out: View<'a, f32>,
     pub gate_up: &'a ViewMut<'b, T>,

@@ -1,7 +1,7 @@
-//! SwiGLU: the gated activation between a decoder's two feed-forward products.
+//! SwiGLU: the gated activation between the two feed-forward products of a decoder.
 //!
-//! `out = silu(gate) · up` with `silu(x) = x / (1 + e^−x)`. Gates and ups lie side by side in one row, since one product
-//! computes both. The backward pass computes the sigmoid again; nothing is kept for it.
+//! `out = silu(gate) · up` with `silu(x) = x / (1 + e^−x)`. Gates and ups lie side by side in one row, because one
+//! product computes both. The backward pass computes the sigmoid again, so the forward pass keeps nothing for it.
 //!
 //! Source: Shazeer 2020, arXiv 2002.05202. Read next: `ops/head/mod.rs`.
 
@@ -13,7 +13,7 @@ use crate::view::area;
 use crate::{Queue, Real, View, ViewMut};
 use cpu::{Backward, Forward};
 
-/// Gates rows.
+/// Computes `silu(gate) · up` for each row.
 ///
 /// # Shapes
 /// * `gate_up`: `[N, 2F]`, F gates and then F ups; `out`: `[N, F]`, overwritten.
@@ -29,10 +29,11 @@ pub fn swiglu_forward<T: Real>(queue: &Queue, gate_up: View<T>, out: ViewMut<T>)
     });
 }
 
-/// Gradient of [`swiglu_forward`], in place. Gates and ups are a model's widest rows, and nothing reads them after this.
+/// Gradient of [`swiglu_forward`], in place, because gates and ups are a model's widest rows and nothing reads them
+/// later.
 ///
 /// # Shapes
-/// * `d_out`: `[N, F]`; `gate_up`: `[N, 2F]` as in the forward pass, overwritten by its gradient.
+/// * `d_out`: `[N, F]`. `gate_up`: `[N, 2F]`, as in the forward pass; overwritten with its gradient.
 ///
 /// # Panics
 /// When shapes disagree.
@@ -57,7 +58,7 @@ mod tests {
     }
 
     fn check_against_reference<T: Real>(n: usize, f: usize) {
-        // Times 8, so that the sigmoid is far from linear and saturates.
+        // The factor 8 makes the sigmoid saturate, so that it is far from linear.
         let gate_up: Vec<T> = random::<f32>(1, n * 2 * f).iter().map(|x| T::from_f32(8.0 * x)).collect();
         let d_out = random::<f32>(2, n * f);
         let wanted = reference(&wide(&gate_up), f);

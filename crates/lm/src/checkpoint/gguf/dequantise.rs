@@ -1,8 +1,8 @@
-//! The block formats of ggml, dequantised to f32.
+//! Dequantises the block formats of ggml to f32.
 //!
-//! A block holds 32 or 256 elements that share a scale `d` and sometimes an offset, both in half precision. The larger
-//! blocks (`K`) have eight or sixteen sub-blocks with small integer scales of their own. The arithmetic is in f32 and in
-//! ggml's order, so that the values are ggml's bit for bit.
+//! A block holds 32 or 256 elements. They share a scale `d`, and in some formats an offset, both in half precision. A
+//! block of 256 elements (the `K` formats) has eight or sixteen sub-blocks, each with a small integer scale of its own.
+//! The arithmetic is in f32 and in ggml's order, so the values equal ggml's bit for bit.
 //!
 //! Source: `ggml-quants.c` and `ggml-common.h` of ggml describe the layouts.
 
@@ -12,10 +12,10 @@ use half::f16;
 
 /// Dequantises whole blocks.
 ///
-/// * `bytes`: as many blocks as `out` has elements for.
+/// * `bytes`: whole blocks, as many as `out` has room for.
 ///
 /// # Panics
-/// When the lengths do not fit each other; a valid header rules that out.
+/// When the two lengths do not match; a valid header excludes that.
 pub fn dequantise(kind: Kind, bytes: &[u8], out: &mut [f32]) {
     let (elements, size) = kind.block();
     assert_eq!(bytes.len() * elements, out.len() * size, "{kind:?}");
@@ -43,7 +43,7 @@ fn half(bytes: &[u8]) -> f32 {
     f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
 }
 
-/// Low and high nibbles: element `j` and element `j + 16`.
+/// The low and the high nibble of each byte: they are elements `j` and `j + 16`.
 fn nibbles(bytes: &[u8]) -> impl Iterator<Item = (usize, i32, i32)> {
     bytes.iter().enumerate().map(|(j, byte)| (j, i32::from(byte & 15), i32::from(byte >> 4)))
 }
@@ -66,7 +66,7 @@ fn q4_1(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// The fifth bits of elements `j` and `j + 16` of a block of 32, moved to their place.
+/// The fifth bits of elements `j` and `j + 16` of a block of 32, shifted to bit 4.
 fn fifth_bits(bytes: &[u8], j: usize) -> (i32, i32) {
     let bits = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     ((((bits >> j) & 1) << 4) as i32, (((bits >> (j + 16)) & 1) << 4) as i32)
@@ -100,7 +100,7 @@ fn q8_0(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Six-bit scale and minimum of sub-block `j`, from twelve bytes that hold eight of each.
+/// Six-bit scale and minimum of sub-block `j`. Twelve bytes hold eight of each.
 fn scale_and_minimum(packed: &[u8], j: usize) -> (f32, f32) {
     let (scale, minimum) = if j < 4 {
         (packed[j] & 63, packed[j + 4] & 63)
@@ -110,7 +110,7 @@ fn scale_and_minimum(packed: &[u8], j: usize) -> (f32, f32) {
     (f32::from(scale), f32::from(minimum))
 }
 
-/// d · scale · q − dmin · minimum, by sub-blocks of 32
+/// d · scale · q − dmin · minimum, in sub-blocks of 32
 fn q4_k(bytes: &[u8], out: &mut [f32]) {
     let (d, dmin, scales) = (half(bytes), half(&bytes[2..]), &bytes[4..16]);
     for (pair, (quants, out)) in bytes[16..].chunks_exact(32).zip(out.chunks_exact_mut(64)).enumerate() {
@@ -124,7 +124,7 @@ fn q4_k(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// As [`q4_k`], with a fifth bit of each element in a byte of its own column
+/// As [`q4_k`], with a fifth bit of each element: bit `s` of byte `l` belongs to element `l` of sub-block `s`
 fn q5_k(bytes: &[u8], out: &mut [f32]) {
     let (d, dmin, scales, fifth) = (half(bytes), half(&bytes[2..]), &bytes[4..16], &bytes[16..48]);
     for (pair, (quants, out)) in bytes[48..].chunks_exact(32).zip(out.chunks_exact_mut(64)).enumerate() {
@@ -139,7 +139,7 @@ fn q5_k(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// d · scale · (q − 32), by sub-blocks of 16; four low bits and two high bits apart
+/// d · scale · (q − 32), in sub-blocks of 16; the four low bits and the two high bits are stored separately
 fn q6_k(bytes: &[u8], out: &mut [f32]) {
     let (low, high, scales, d) = (&bytes[..128], &bytes[128..192], &bytes[192..208], half(&bytes[208..]));
     for (part, out) in out.chunks_exact_mut(128).enumerate() {

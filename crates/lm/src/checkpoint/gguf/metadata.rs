@@ -1,17 +1,17 @@
 //! The header of a GGUF file: keys with typed values, and where the tensors are.
 //!
-//! [`Header::parse`] reads the bytes once from front to back. It never allocates more than the remaining bytes could
-//! fill.
+//! [`Header::parse`] reads the bytes once from front to back. It never allocates memory for more values than the
+//! remaining bytes can hold.
 
 use super::{ALIGNMENT, Kind, MAGIC};
 use std::collections::{BTreeMap, HashSet};
 
-/// The most values in lists, in all. The largest vocabularies have half a million tokens and as many merges.
+/// The most values in all lists together. The largest vocabularies have half a million tokens and as many merges.
 const MOST_VALUES: usize = 1 << 22;
 /// The most tensors, and the most keys.
 const MOST_TENSORS: usize = 1 << 16;
 
-/// A value of the metadata. Integers of every width are widened.
+/// A value of the metadata. Integers of all widths are widened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     Unsigned(u64),
@@ -23,7 +23,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// A count or an id.
+    /// An unsigned integer, for a count or an id.
     pub fn as_unsigned(&self) -> Option<u64> {
         match self {
             Value::Unsigned(value) => Some(*value),
@@ -63,27 +63,27 @@ impl Value {
     }
 }
 
-/// Where a tensor is and how it is stored.
+/// Where a tensor lies and how it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     pub name: String,
-    /// Outermost dimension first; the file has them in the opposite order.
+    /// Outermost dimension first; the file stores them in the opposite order.
     pub shape: Vec<usize>,
     pub kind: Kind,
-    /// First byte, counted from the start of the file.
+    /// The first byte, counted from the start of the file.
     pub start: usize,
-    /// Bytes.
+    /// Number of bytes.
     pub len: usize,
 }
 
-/// Everything before the tensors' data.
+/// Everything in the file before the tensors' data.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Header {
     pub metadata: BTreeMap<String, Value>,
     pub entries: Vec<Entry>,
 }
 
-/// Why bytes are not a GGUF file that can be read.
+/// Why the bytes are not a GGUF file that can be read.
 pub type Problem = String;
 
 impl Header {
@@ -99,7 +99,7 @@ impl Header {
             version if version.swap_bytes() <= 3 => return Err("big-endian files are not read".into()),
             version => return Err(format!("version {version} is not known")),
         }
-        // A tensor takes at least 24 bytes of the header, a key 13.
+        // A tensor takes at least 24 bytes of the header, and a key at least 13.
         let tensors = reader.count(24, "tensors")?;
         let keys = reader.count(13, "keys")?;
         if tensors > MOST_TENSORS || keys > MOST_TENSORS {
@@ -135,7 +135,7 @@ struct RawEntry {
     offset: usize,
 }
 
-/// Turns offsets into places in the file; checks that every tensor lies within it and that no two overlap.
+/// Converts offsets to places in the file. Checks that every tensor lies within the file and that no two overlap.
 fn place(raw: Vec<RawEntry>, data: usize, alignment: usize, file_len: usize) -> Result<Vec<Entry>, Problem> {
     let mut entries = Vec::with_capacity(raw.len());
     let mut names = HashSet::new();
@@ -172,11 +172,12 @@ fn place(raw: Vec<RawEntry>, data: usize, alignment: usize, file_len: usize) -> 
     Ok(entries)
 }
 
-/// Reads little-endian values; every read is checked against the end.
+/// Reads little-endian values. Every read is checked against the end of the bytes.
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// How many more values lists may hold. A value takes more memory than its bytes in the file do.
+    /// How many more values lists may hold. The limit is needed because a value takes more memory than its bytes in the
+    /// file.
     values_left: usize,
 }
 
@@ -201,7 +202,8 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// A count of items of at least `least` bytes each; refused if the remaining bytes could not hold them all.
+    /// Reads a count of items of at least `least` bytes each. It is an error if the remaining bytes cannot hold so
+    /// many.
     fn count(&mut self, least: usize, what: &str) -> Result<usize, Problem> {
         let count = self.u64()?;
         let possible = (self.bytes.len() - self.at) / least;
@@ -217,7 +219,7 @@ impl<'a> Reader<'a> {
         Ok(text.to_string())
     }
 
-    /// A value of ggml's kind `kind`. Lists may hold lists, to a depth of four.
+    /// Reads a value of ggml's kind `kind`. Lists may contain lists, to a depth of four.
     fn value(&mut self, kind: u32, depth: usize) -> Result<Value, Problem> {
         Ok(match kind {
             0 => Value::Unsigned(u8::from_le_bytes(self.array()?).into()),

@@ -1,15 +1,22 @@
-//! GGUF files: the format of llama.cpp and its kin, one file with weights, configuration and tokenizer.
+//! GGUF files, the format of llama.cpp and related programs: one file with weights, configuration and tokenizer.
 //!
-//! [`File`] reads one: weights of any common quantisation become f32, the metadata a [`Config`], and the vocabulary a
-//! [`Tokenizer`](crate::tokenizer::Tokenizer). [`save`] writes one in F32, F16, BF16 or Q8_0 that llama.cpp loads.
+//! [`File`] reads one. Weights of all common quantisations become f32, the metadata become a [`Config`], and the
+//! vocabulary becomes a [`Tokenizer`](crate::tokenizer::Tokenizer). [`save`] writes a file in F32, F16, BF16 or Q8_0
+//! that llama.cpp loads.
 //!
-//! A file is not trusted: every count, length and offset is checked against the bytes that are there before anything is
+//! A file is not trusted: every count, length and offset is checked against the bytes of the file before anything is
 //! allocated for it.
 //!
 //! # The order of rows
-//! The rotary embedding turns two dimensions of a head together: in llama.cpp two neighbours, in Hugging Face's layout
-//! dimension `i` and `i + D/2`. Files of the `llama` architecture therefore hold the rows of query and key projections in
-//! another order ([`hf_row`]). Files of the Qwen architectures do not.
+//! The rotary embedding rotates two dimensions of a head together. In llama.cpp these are two neighbours. In Hugging
+//! Face's layout they are dimensions `i` and `i + D/2`. Therefore files of the `llama` architecture hold the rows of
+//! query and key projections in another order ([`hf_row`]). Files of the Qwen architectures do not. For a head of D = 8
+//! rows:
+//!
+//! ```text
+//!     row in the file       0  1  2  3  4  5  6  7
+//!     Hugging Face's row    0  4  1  5  2  6  3  7
+//! ```
 //!
 //! Source: the specification in ggml's `docs/gguf.md`.
 //!
@@ -29,16 +36,16 @@ use crate::config::{Config, Family};
 use crate::table::TensorSpec;
 
 const MAGIC: &[u8; 4] = b"GGUF";
-/// Tensors start at multiples of so many bytes, unless a file gives another number.
+/// Tensors start at multiples of this many bytes, unless a file gives another number.
 const ALIGNMENT: usize = 32;
-/// Divisors of the rotary frequencies of Llama 3.1 and later, `[D/2]`.
+/// The tensor of the divisors of rotary frequencies, `[D/2]`, of Llama 3.1 and later.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
 
-/// A key that only Ferule writes: the factor, the low and the high frequency factor, and the context of the first training,
-/// from which the divisors were made.
+/// A key that only Ferule writes. Its values are those from which the divisors were computed: the factor, the low and
+/// the high frequency factor, and the context of the first training.
 const LLAMA3_SCALING: &str = "ferule.rope_scaling.llama3";
 
-/// How a tensor's elements are stored, by ggml's numbers.
+/// How a tensor's elements are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     F32,
@@ -69,7 +76,7 @@ impl Kind {
         Kind::Q6K,
     ];
 
-    /// ggml's number for the kind.
+    /// ggml's number for this kind.
     fn number(self) -> u32 {
         match self {
             Kind::F32 => 0,
@@ -90,7 +97,7 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| kind.number() == number)
     }
 
-    /// Elements and bytes of one block.
+    /// Number of elements, and of bytes, of one block.
     fn block(self) -> (usize, usize) {
         match self {
             Kind::F32 => (1, 4),
@@ -116,14 +123,15 @@ fn architecture(family: Family) -> &'static str {
     }
 }
 
-/// Whether the rows of a tensor are in llama.cpp's rotary order.
+/// Whether the rows of a tensor are in llama.cpp's rotary order in the file.
 fn is_permuted(config: &Config, spec: &TensorSpec) -> bool {
     architecture(config.model_type) == "llama" && spec.rotated
 }
 
-/// The row of Hugging Face's tensor that is row `row` of a permuted tensor of a file.
+/// The row of Hugging Face's tensor that is stored as row `row` of a permuted tensor in a file.
 ///
-/// Within a head of D rows the file alternates between the two halves: its row `2j + half` is row `half × D/2 + j`.
+/// Within a head of D rows, the file alternates between the two halves: row `2j + half` of the file is Hugging Face's
+/// row `half × D/2 + j`.
 fn hf_row(row: usize, head_dim: usize) -> usize {
     let (head, within) = (row / head_dim, row % head_dim);
     head * head_dim + (within % 2) * (head_dim / 2) + within / 2

@@ -1,4 +1,4 @@
-//! Reading a GGUF file: configuration, weights, generation settings.
+//! Reads a GGUF file: configuration, weights, and the settings of text generation.
 //!
 //! Read next: `gguf/metadata.rs`.
 
@@ -16,14 +16,14 @@ use crate::tokenizer::Tokenizer;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// An open GGUF file: header and configuration are read and checked, weights are read when they are asked for.
+/// An open GGUF file. Header and configuration have been read and checked; weights are read when they are asked for.
 pub struct File {
     path: PathBuf,
     bytes: Bytes,
     header: Header,
     config: Config,
     generation: GenerationConfig,
-    /// Tensors by Hugging Face name. A tensor that the family does not have keeps its name from the file.
+    /// Tensors by Hugging Face name. Tensors that the family does not have keep their name from the file.
     places: BTreeMap<String, Place>,
 }
 
@@ -49,7 +49,7 @@ impl File {
         Self::parse(Bytes::map(path)?, path)
     }
 
-    /// Opens the bytes of a file; `path` is named in messages.
+    /// Opens the bytes of a file. Messages name `path`.
     ///
     /// # Errors
     /// As [`File::open`].
@@ -88,7 +88,7 @@ impl File {
         &self.config
     }
 
-    /// The end tokens. A file holds nothing else about sampling.
+    /// The end tokens. A GGUF file holds no other settings of text generation.
     pub fn generation(&self) -> &GenerationConfig {
         &self.generation
     }
@@ -96,7 +96,7 @@ impl File {
     /// The tokenizer inside the file.
     ///
     /// # Errors
-    /// [`FormatError::Malformed`] if there is none, or if its way of cutting text into words is not known.
+    /// [`FormatError::Malformed`] if there is no tokenizer, or if its way of cutting text into words is unknown.
     pub fn tokenizer(&self) -> Result<Tokenizer, FormatError> {
         vocabulary::read(&self.header.metadata, &self.path)
     }
@@ -254,13 +254,14 @@ fn config(header: &Header, bytes: &[u8], path: &Path) -> Result<Config, FormatEr
     Ok(config)
 }
 
-/// The shortest decimal that is this f32: files hold 1e-5 as 9.999999747378752e-6.
+/// The shortest decimal number that rounds to this f32. Files hold 1e-5 as 9.999999747378752e-6.
 fn decimal(value: f64) -> f64 {
     (value as f32).to_string().parse().expect("a float prints as a float")
 }
 
-/// Scaling of the rotary embedding. Llama 3's is stored by its result, one divisor for each frequency. Ferule's own files
-/// also hold the numbers that it was made from; for other files those of the releases are tried.
+/// Scaling of the rotary embedding. Files store Llama 3's scaling as its result, one divisor for each frequency.
+/// Ferule's own files also hold the parameters from which the divisors were computed. For other files, the parameters
+/// of known releases are tried.
 fn rope_scaling(
     header: &Header,
     bytes: &[u8],
@@ -297,7 +298,7 @@ fn rope_scaling(
     let plain = config.rotary_frequencies();
     let noted = header.metadata.get(LLAMA3_SCALING).and_then(Value::as_list).unwrap_or_default();
     let noted: Option<Vec<f64>> = noted.iter().map(|number| number.as_float().map(decimal)).collect();
-    // Llama 3.1 has 8, Llama 3.2 has 32; the rest are from other releases.
+    // Llama 3.1 has 8, Llama 3.2 has 32; the others occur in other releases.
     let releases = [8.0, 32.0, 2.0, 4.0, 16.0, 64.0].map(|factor| vec![factor, 1.0, 4.0, 8192.0]);
     for candidate in noted.into_iter().chain(releases) {
         let [factor, low_freq_factor, high_freq_factor, context] = candidate[..] else { continue };

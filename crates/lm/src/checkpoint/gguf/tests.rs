@@ -7,8 +7,8 @@ use crate::config::RopeScaling;
 use crate::tokenizer::{Tokenizer, TrainOptions};
 use std::path::Path;
 
-/// Two blocks of each format with bytes from a formula. Expected are first and last value, sum, and sum weighted by
-/// position, as the `gguf` package 0.19 dequantises them.
+/// Two blocks of each format, with bytes from a formula. The expected first and last value, sum, and sum weighted by
+/// position are those of the `gguf` package 0.19.
 #[test]
 fn blocks_are_dequantised_as_ggml_does() {
     for (kind, first, last, sum, weighted) in [
@@ -64,7 +64,7 @@ fn export<'a>(config: &'a Config, tokenizer: Option<&'a Tokenizer>) -> Export<'a
     Export { name: "tiny", config, tokenizer, template: Some("{{ messages[0].content }}{{ eos_token }}") }
 }
 
-/// A configuration of each family with the vocabulary of [`tokenizer`] and rows that are whole blocks of 32.
+/// A configuration of each family, with the vocabulary of [`tokenizer`] and with rows that are whole blocks of 32.
 fn families() -> Vec<Config> {
     ["llama", "qwen2", "qwen3"]
         .map(|family| {
@@ -129,7 +129,7 @@ fn a_tokenizer_survives_the_file() {
         assert_eq!(read.encode_user(text), tokenizer.encode_user(text));
         assert_eq!(read.decode(&read.encode(text), false), text);
     }
-    // Four rows of the embedding have no token.
+    // Four rows of the embedding belong to no token.
     assert_eq!((tokenizer.vocab_size(), read.vocab_size()), (260, 264));
 }
 
@@ -185,7 +185,7 @@ fn every_scaling_survives_the_file() {
         save(&path, export(&config, None), &weights(&config), Storage::F32).unwrap();
         assert_eq!(File::open(&path).unwrap().config().rope_scaling, Some(scaling));
     }
-    // Without the key of our own, as other programs write it.
+    // Remove the key that only Ferule writes, so that the file looks like another program's.
     let hide = |path: &Path| {
         let mut bytes = std::fs::read(path).unwrap();
         let at = bytes.windows(LLAMA3_SCALING.len()).position(|text| text == LLAMA3_SCALING.as_bytes()).unwrap();
@@ -222,7 +222,7 @@ fn what_cannot_be_stored_is_refused() {
     assert!(message(refused).contains("has no row in the embedding"));
 }
 
-/// A file of one tensor `w` of two f32, with `change` made to its parts.
+/// A file with one tensor `w` of two f32, after `change` has changed its parts.
 fn raw(change: impl Fn(&mut Vec<u8>, &mut Vec<u8>, &mut Vec<u8>)) -> Vec<u8> {
     let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
     let mut start = [&b"GGUF"[..], &3u32.to_le_bytes(), &1u64.to_le_bytes(), &1u64.to_le_bytes()].concat();

@@ -1,12 +1,12 @@
-//! Tokenizers in GGUF metadata, and back.
+//! Reads tokenizers from GGUF metadata, and writes them.
 //!
-//! A file holds the tokens in the order of their ids, merges or scores, and a *name* for the way in which text is cut into
-//! words. The regular expressions behind the names are not in the file. [`CUTS`] has those that the supported families
-//! use, each as the `pre_tokenizer` of a `tokenizer.json`. An unknown name is refused, since the ids would be wrong
-//! without any error.
+//! A file holds the tokens in the order of their ids, their merges or scores, and a *name* for the way in which text is
+//! cut into words. It does not hold the regular expressions behind the name. [`CUTS`] has those that the supported
+//! families use, each in the form of a `pre_tokenizer` of a `tokenizer.json`. An unknown name is an error, because the
+//! ids would be silently wrong.
 //!
 //! Two kinds of vocabulary can be read: byte-level BPE with merges (`gpt2`), and SentencePiece's BPE with scores
-//! (`llama`), whose merges are recovered from the scores.
+//! (`llama`). The merges of the latter are recovered from the scores.
 
 use super::metadata::Value;
 use crate::error::FormatError;
@@ -15,7 +15,7 @@ use serde_json::{Map, Value as Json, json};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// What a token is, by ggml's numbers.
+/// The type of a token, by ggml's numbers.
 mod token_type {
     pub const NORMAL: i64 = 1;
     pub const UNKNOWN: i64 = 2;
@@ -26,15 +26,15 @@ mod token_type {
 
 /// A way of cutting text into words.
 struct Cut {
-    /// Names in `tokenizer.ggml.pre`; the first is written.
+    /// Names in `tokenizer.ggml.pre`; the first one is written.
     names: &'static [&'static str],
-    /// Regular expressions, applied in order: each cuts the pieces that the one before it left.
+    /// Regular expressions, applied in order. Each splits the pieces that the previous one left.
     patterns: &'static [&'static str],
-    /// Whether the byte-level step then cuts by GPT-2's expression.
+    /// Whether the byte-level step then splits by GPT-2's expression.
     gpt2: bool,
-    /// Whether text is first normalised to Unicode's composed form.
+    /// Whether text is first normalised to Unicode's composed form (NFC).
     nfc: bool,
-    /// Whether a word that is a token becomes that token without any merges.
+    /// Whether a word that is a token becomes that token directly, without merges.
     ignore_merges: bool,
 }
 
@@ -43,7 +43,7 @@ const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const DEEPSEEK_V3: &str = "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
 
-/// The ways that the supported families use, from their releases' `tokenizer.json`.
+/// The ways of the supported families, from the `tokenizer.json` of their releases.
 const CUTS: [Cut; 7] = [
     Cut {
         names: &["llama-bpe", "llama3", "llama-v3"],
@@ -91,7 +91,7 @@ fn get<'a>(metadata: &'a Metadata, key: &str) -> Option<&'a Value> {
     metadata.get(&format!("tokenizer.ggml.{key}"))
 }
 
-/// What `tokenizer_config.json` would hold: the named special tokens and the chat template.
+/// The fields that `tokenizer_config.json` would have: the named special tokens and the chat template.
 pub fn special_fields(metadata: &Metadata) -> Map<String, Json> {
     let tokens = get(metadata, "tokens").and_then(Value::as_list).unwrap_or_default();
     let mut fields = Map::new();
@@ -152,7 +152,7 @@ fn byte_level_pipeline(metadata: &Metadata, merges: &[&str]) -> Result<Json, Str
         let known: Vec<&str> = CUTS.iter().flat_map(|cut| cut.names).copied().collect();
         format!("cutting text into words by `{name}` is not known; these are: {}", known.join(", "))
     })?;
-    // A merge is two tokens with a blank between them; a blank within a token is spelled by another character.
+    // A merge is two tokens with a space between them. A space inside a token is spelled by another character.
     let pairs: Option<Vec<Json>> =
         merges.iter().map(|merge| merge.split_once(' ').map(|(left, right)| json!([left, right]))).collect();
     Ok(json!({
@@ -167,8 +167,8 @@ fn byte_level_pipeline(metadata: &Metadata, merges: &[&str]) -> Result<Json, Str
     }))
 }
 
-/// SentencePiece merges the pair whose joined token has the best score. As a list of merges that is every way to cut
-/// every token in two, in the order of the tokens' scores.
+/// The pipeline of a SentencePiece vocabulary. SentencePiece merges the pair whose joined token has the best score. The
+/// equivalent list of merges is every way to cut every token in two, in the order of the tokens' scores.
 fn sentencepiece_pipeline(metadata: &Metadata, tokens: &[&str], ids: &HashMap<&str, u32>) -> Result<Json, String> {
     let scores = get(metadata, "scores").and_then(Value::as_list).unwrap_or_default();
     let scores: Option<Vec<f64>> = scores.iter().map(Value::as_float).collect();
@@ -211,7 +211,7 @@ fn sentencepiece_pipeline(metadata: &Metadata, tokens: &[&str], ids: &HashMap<&s
     }))
 }
 
-/// The added tokens: control tokens, which are special, and those that users defined, which are not.
+/// The added tokens: control tokens, which are special, and tokens that users defined, which are not.
 fn added_tokens(metadata: &Metadata, tokens: &[&str]) -> Vec<Json> {
     let types = get(metadata, "token_type").and_then(Value::as_list).unwrap_or_default();
     let mut added = Vec::new();
@@ -231,7 +231,7 @@ fn added_tokens(metadata: &Metadata, tokens: &[&str]) -> Vec<Json> {
     added
 }
 
-/// The step that puts the beginning and the end token around a text, if the file asks for either.
+/// The step that adds the beginning token and the end token around a text, if the file asks for them.
 fn post_processor(metadata: &Metadata, tokens: &[&str]) -> Result<Json, String> {
     let sentencepiece = get(metadata, "model").and_then(Value::as_text) == Some("llama");
     let flag = |key: &str, default| get(metadata, key).and_then(Value::as_bool).unwrap_or(default);
@@ -268,10 +268,10 @@ fn post_processor(metadata: &Metadata, tokens: &[&str]) -> Result<Json, String> 
 
 /// The metadata that describe a tokenizer.
 ///
-/// * `vocab_size`: rows of the embedding; rows beyond the last token get unused tokens.
+/// * `vocab_size`: number of rows of the embedding. Rows beyond the last token get unused tokens.
 ///
 /// # Errors
-/// A sentence, for a tokenizer that no name in a GGUF file describes.
+/// A sentence for the user, if no name in a GGUF file describes the tokenizer.
 pub fn write(tokenizer: &Tokenizer, vocab_size: usize) -> Result<Vec<(String, Value)>, String> {
     let text = tokenizer.pipeline().to_string(false).map_err(|error| error.to_string())?;
     let json: Json = serde_json::from_str(&text).map_err(|error| error.to_string())?;
@@ -345,7 +345,7 @@ fn pair(merge: &Json) -> Option<(String, String)> {
     }
 }
 
-/// Scores that rank each token by the first merge that makes it; tokens that no merge makes come last.
+/// Scores that rank each token by the first merge that makes it. Tokens that no merge makes come last.
 fn sentencepiece_scores(tokens: &[String], merges: &[(String, String)]) -> Vec<f64> {
     let mut first: HashMap<String, usize> = HashMap::new();
     for (rank, (left, right)) in merges.iter().enumerate() {
@@ -354,7 +354,8 @@ fn sentencepiece_scores(tokens: &[String], merges: &[(String, String)]) -> Vec<f
     tokens.iter().map(|token| first.get(token).map_or(-1e9, |&rank| -(rank as f64))).collect()
 }
 
-/// The entry of [`CUTS`] that a `tokenizer.json` describes, whichever of two equivalent spellings a step has.
+/// The entry of [`CUTS`] that a `tokenizer.json` describes. Some steps have two equivalent spellings; both are
+/// recognised.
 fn cut_of(json: &Json) -> Result<&'static Cut, String> {
     let nfc = match &json["normalizer"] {
         Json::Null => false,

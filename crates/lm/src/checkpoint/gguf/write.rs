@@ -1,7 +1,7 @@
-//! Writing a GGUF file that llama.cpp loads.
+//! Writes a GGUF file that llama.cpp loads.
 //!
-//! Norms, biases and rotary factors are written in F32, which llama.cpp requires. Matrices are written in the storage that
-//! is asked for, or in F16 if their rows are not whole blocks of it. One tensor at a time is held in memory.
+//! Norms, biases and rotary factors are written in F32, which llama.cpp requires. Matrices are written in the requested
+//! storage, or in F16 if their rows are not whole blocks of that storage. One tensor at a time is held in memory.
 
 use super::metadata::Value;
 use super::{ALIGNMENT, Kind, LLAMA3_SCALING, MAGIC, ROPE_FACTORS, architecture, hf_row, is_permuted, vocabulary};
@@ -16,7 +16,7 @@ use half::f16;
 use std::io::Write;
 use std::path::Path;
 
-/// What a file holds beside the weights.
+/// The content of a file beside the weights.
 #[derive(Debug, Clone, Copy)]
 pub struct Export<'a> {
     /// The model's name, shown by other programs.
@@ -32,9 +32,9 @@ pub struct Export<'a> {
 /// Writes a file atomically.
 ///
 /// # Errors
-/// [`FormatError::Io`], what [`check`] refuses, and [`FormatError::NotFinite`]. [`FormatError::Config`] for a shape that
-/// llama.cpp does not have. [`FormatError::Malformed`] for a tokenizer that has no counterpart in llama.cpp, and for
-/// values too large for half precision.
+/// [`FormatError::Io`], the errors of [`check`], and [`FormatError::NotFinite`]. [`FormatError::Config`] for a shape
+/// that llama.cpp does not support. [`FormatError::Malformed`] for a tokenizer that has no counterpart in llama.cpp,
+/// and for values that are too large for half precision.
 pub fn save(path: &Path, export: Export, source: &dyn TensorSource, storage: Storage) -> Result<(), FormatError> {
     check(export.config, source)?;
     let config = export.config;
@@ -67,7 +67,7 @@ pub fn save(path: &Path, export: Export, source: &dyn TensorSource, storage: Sto
     let mut header = header(&metadata, &plans);
     header.resize(header.len().next_multiple_of(ALIGNMENT), 0);
 
-    // `write_atomically` passes on the disk's errors alone; one of the source is kept here.
+    // `write_atomically` passes on only errors of the disk, so an error of the source is kept here.
     let mut failed = None;
     let written = write_atomically(path, |file| {
         file.write_all(&header)?;
@@ -106,9 +106,9 @@ pub fn save(path: &Path, export: Export, source: &dyn TensorSource, storage: Sto
     }
 }
 
-/// A tensor to be written.
+/// A tensor that will be written.
 struct Plan {
-    /// None for the rotary factors, which come from the configuration.
+    /// `None` for the rotary factors, which come from the configuration.
     spec: Option<TensorSpec>,
     name: String,
     shape: Vec<usize>,
@@ -117,7 +117,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// Adds a tensor that begins at `offset`; returns where the next one begins.
+    /// Adds a tensor that begins at `offset`. Returns where the next one begins.
     fn push(
         plans: &mut Vec<Plan>,
         spec: Option<TensorSpec>,
@@ -132,7 +132,7 @@ impl Plan {
         (offset + len).next_multiple_of(ALIGNMENT)
     }
 
-    /// The storage of single elements; none for blocks.
+    /// The storage of single elements; `None` for block formats.
     fn fixed_width(&self) -> Option<Storage> {
         match self.kind {
             Kind::F32 => Some(Storage::F32),
@@ -199,7 +199,7 @@ fn config_metadata(export: Export, storage: Storage) -> Vec<(String, Value)> {
             metadata.push((LLAMA3_SCALING.into(), Value::List(numbers.into())));
         }
     }
-    // These belong to the tokenizer, but a model without one has end tokens too.
+    // These keys belong to the tokenizer, but a model without a tokenizer has end tokens too.
     if export.tokenizer.is_none() {
         if let Some(id) = config.bos_token_id {
             metadata.push(("tokenizer.ggml.bos_token_id".into(), Value::Unsigned(id.into())));
@@ -225,7 +225,7 @@ fn permute(values: &[f32], spec: &TensorSpec, head_dim: usize) -> Vec<f32> {
     rows.flat_map(|at| &values[at..at + row_len]).copied().collect()
 }
 
-/// Blocks of 32: the largest magnitude becomes ±127, the scale is kept in half precision.
+/// Appends blocks of 32: the largest magnitude becomes ±127, and the scale is stored in half precision.
 fn append_q8_0(values: &[f32], bytes: &mut Vec<u8>) {
     for block in values.chunks_exact(32) {
         let largest = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));

@@ -1,7 +1,9 @@
-//! The backward pass, as in FlashAttention 2: blocks of keys outside, strips of queries inside.
+//! The backward pass, as in FlashAttention-2 (Algorithm 2): blocks of keys in the outer loop, strips of queries in the
+//! inner loop.
 //!
-//! Segments that share keys form a *tree*: a segment without a parent, and all that descend from it. One task takes one tree and one kv
-//! head. It owns every gradient that it adds to, and takes blocks and strips in order, so that no sum depends on the number of threads.
+//! Segments that share keys form a *tree*: one segment without a parent, and all its descendants. One task takes one
+//! tree and one kv head. Only this task adds to the gradients of that tree and kv head, and it takes blocks and strips
+//! in order. So no sum depends on the number of threads. (FlashAttention-2 uses atomic additions to d_q instead.)
 //!
 //! ```text
 //!     copy the tree's queries and d_out together;  δ = Σ d_out·out, for each query
@@ -11,37 +13,45 @@
 //!             S  = q · kᵀ         P  = exp(scale·S − lse)
 //!             dP = d_out · vᵀ     dS = P · (dP − δ)
 //!             d_v += Pᵀ · d_out   d_k += dSᵀ · q   d_q += dS · k
-//!         write d_k and d_v
-//!     write d_q
+//!         write scale · d_k, and d_v
+//!     write scale · d_q
 //! ```
 //!
 //! # Pairs
-//! With PAIRS, for bf16 where `vdpbf16ps` exists, words are pairs. P, dS and d_out are then rounded to bf16, as FlashAttention does.
-//! A word pairs two elements along the sum. S sums q along the head, and d_k sums q along the queries; so q is kept twice, paired
-//! along either. The same holds for d_out, k and dS. Without PAIRS a word is one element, and one copy serves both sums.
+//! `PAIRS` is true for bf16 where `vdpbf16ps` exists. A word is then a pair of bf16 that are neighbours along the sum.
+//! P, dS and d_out are rounded to bf16 for this, as FlashAttention does. S sums q along the head, and d_k sums q along
+//! the queries. So q is stored twice, once for each direction:
 //!
-//! Queries are taken six at a time, also beyond the last one: the scratch has room, and P and dS are zero there. Each
-//! segment begins at an even row of the scratch, so that pairs of rows belong to one segment.
+//! ```text
+//!     q, two queries, D = 4        words along D            words along the queries
+//!     a0 a1 a2 a3                  (a0 a1) (a2 a3)          (a0 b0) (a1 b1) (a2 b2) (a3 b3)
+//!     b0 b1 b2 b3                  (b0 b1) (b2 b3)
+//! ```
 //!
-//! Read next: `ops/attention/tests.rs`.
+//! The same holds for d_out, k and dS. Without `PAIRS` a word is one f32, and one copy serves both sums.
+//!
+//! Queries are taken six at a time, even if fewer are left: the scratch has room for them, and P and dS are zero there.
+//! Each segment begins at an even row of the scratch, so that both rows of a pair belong to one segment.
 
 use super::super::segments::{Segment, Tree, descends};
 use super::{Rows, RowsMut, add_product, padded, product, transpose};
 use crate::bf16;
 use crate::simd::{Kernel, Simd, exp};
 
-/// Rows of one tile.
+/// Number of rows of one tile.
 const TILE: usize = 6;
-/// Keys in one block: whole tiles and whole vectors, and few enough that all that belongs to a block fits the first cache.
+/// Number of keys in one block: whole tiles and whole vectors, and few enough that the data of a block fits the L1
+/// cache.
 const BLOCK: usize = 48;
-/// Queries in one strip: whole tiles, and enough to make the sums over them long.
+/// Number of queries in one strip: whole tiles, and enough to make the sums over them long.
 const STRIP: usize = 48;
-/// Queries in one strip where causality hides a part of the block: fewer, so that less is computed in vain.
+/// Number of queries in one strip where the causal mask hides a part of the block. It is smaller, so that less work is
+/// wasted on hidden elements.
 const DIAGONAL_STRIP: usize = 24;
-/// Rows are asked for this many rows before they are copied.
+/// Rows are prefetched this many rows before they are copied.
 const AHEAD: usize = 12;
 
-/// What all tasks of one backward pass share; see `attention_backward`.
+/// What all tasks of one backward pass share; see `attention_backward` for the meaning of each.
 pub(in super::super) struct Passes<'a> {
     pub q: Rows,
     pub k: Rows,
@@ -63,11 +73,11 @@ pub(in super::super) struct Differentiate<'a, const PAIRS: bool> {
     pub of: &'a Passes<'a>,
     pub tree: &'a Tree,
     pub kv_head: usize,
-    /// At least [`scratch_elements`] for this tree.
+    /// Room for at least [`scratch_elements`] elements for this tree.
     pub scratch: *mut f32,
 }
 
-/// Elements of scratch that a tree of `rows` rows needs.
+/// Number of f32 elements of scratch that a tree of `rows` rows needs.
 pub(in super::super) fn scratch_elements(pairs: bool, rows: usize, group: usize, head_dim: usize) -> usize {
     let (start, queries) = (std::ptr::null_mut(), rows * group);
     let room =
@@ -75,14 +85,14 @@ pub(in super::super) fn scratch_elements(pairs: bool, rows: usize, group: usize,
     room.end.addr() / size_of::<f32>()
 }
 
-/// Where things lie in the scratch. With PAIRS, a matrix "in words along D" has half as many columns, and one "in words along
-/// the queries" half as many rows.
+/// Where each array lies in the scratch. With `PAIRS`, a matrix "in words along D" has half as many columns as its
+/// shape says, and one "in words along the queries" has half as many rows.
 #[derive(Clone, Copy)]
 struct Room {
     /// Queries and gradients of outputs, `[queries, padded D]`, in words along D.
     q: *mut f32,
     d_out: *mut f32,
-    /// The same in words along the queries.
+    /// The same matrices in words along the queries.
     q_along: *mut f32,
     d_out_along: *mut f32,
     /// Gradients of queries, `[queries, padded D]`, f32.
@@ -99,12 +109,12 @@ struct Room {
     /// Gradients of keys and of values, `[BLOCK, padded D]`, f32.
     d_k: *mut f32,
     d_v: *mut f32,
-    /// Of one strip, `[STRIP, BLOCK]`: P and dS in words along the queries, and dS in words along the keys.
+    /// For one strip, `[STRIP, BLOCK]`: P and dS in words along the queries, and dS in words along the keys.
     p: *mut f32,
     d_s: *mut f32,
     d_s_along: *mut f32,
     end: *mut f32,
-    /// Number of queries, with those that fill up the last tile.
+    /// Number of queries, including those that fill up the last tile.
     queries: usize,
 }
 
@@ -122,7 +132,7 @@ impl Room {
         let (words, strip) = (queries * width / depth, STRIP * BLOCK / depth);
         let (q, d_out) = (take(words), take(words));
         let (rows, d_s) = (take(BLOCK * width / depth), take(strip));
-        // Without PAIRS a word is one element, and both orders are the same memory.
+        // Without `PAIRS` a word is one element, so both orders use the same memory.
         let mut other = |same: *mut f32, elements: usize| if PAIRS { take(elements) } else { same };
         Room {
             q,
@@ -154,7 +164,7 @@ impl<const PAIRS: bool> Kernel for Differentiate<'_, PAIRS> {
         if const { PAIRS && !S::NATIVE_BF16 } {
             unreachable!("pairs on {}", S::ISA.name());
         }
-        // SAFETY: whoever makes this task gives matrices that hold the tree's rows and heads. No other task writes the
+        // SAFETY: the creator of this task gives matrices that hold the tree's rows and heads. No other task writes the
         // gradients of these rows and this kv head, or uses this scratch.
         unsafe {
             let parts = &self.tree.segments;
@@ -167,7 +177,8 @@ impl<const PAIRS: bool> Kernel for Differentiate<'_, PAIRS> {
                 while start < segment.len {
                     let keys = BLOCK.min(segment.len - start);
                     self.open_block(s, room, segment.start + start, keys);
-                    // First the segment's own queries, causally; then those of its descendants, which see all of it.
+                    // First the segment's own queries, with the causal mask; then those of its descendants, which see
+                    // the whole block.
                     let mut begin = first;
                     for later in order..parts.len() {
                         let part = &self.of.segments[parts[later]];
@@ -190,10 +201,10 @@ impl<const PAIRS: bool> Kernel for Differentiate<'_, PAIRS> {
 }
 
 impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
-    /// Elements in a word.
+    /// Number of elements in a word.
     const DEPTH: usize = if PAIRS { 2 } else { 1 };
 
-    /// Copies the tree's queries and gradients of outputs together, computes δ, and clears d_q.
+    /// Copies the queries and output gradients of the tree to the scratch, computes δ, and sets d_q to zero.
     ///
     /// # Safety
     /// As in `run`. The same holds for the methods below.
@@ -201,7 +212,7 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
     unsafe fn gather_queries<S: Simd>(&self, s: S, room: Room) {
         let (d, words) = (self.of.head_dim, padded(self.of.head_dim) / Self::DEPTH);
         let mut query = 0;
-        // SAFETY: rows and heads exist. The room holds every query of the tree, and a tile more.
+        // SAFETY: rows and heads exist. The room holds every query of the tree, and one tile more.
         unsafe {
             for part in 0..self.tree.segments.len() {
                 let segment = self.of.segments[self.tree.segments[part]];
@@ -239,13 +250,13 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
         }
     }
 
-    /// Clears queries that only fill up a tile or a pair.
+    /// Sets to zero the queries that only fill up a tile or a pair.
     #[inline(always)]
     unsafe fn clear_queries<S: Simd>(&self, s: S, room: Room, from: usize, to: usize) {
         let words = padded(self.of.head_dim) / Self::DEPTH;
         for query in from..to {
             let mut i = 0;
-            // SAFETY: the room holds them. A row may be half a vector long.
+            // SAFETY: the room holds them. A row may be only half a vector long.
             unsafe {
                 while i < words {
                     let count = S::LANES.min(words - i);
@@ -259,7 +270,7 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
         }
     }
 
-    /// Copies a row of one head, in words along D.
+    /// Copies one head of a row, in words along D.
     #[inline(always)]
     unsafe fn copy<S: Simd>(&self, s: S, from: Rows, row: usize, head: usize, to: *mut f32) {
         let d = self.of.head_dim;
@@ -273,12 +284,13 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
         }
     }
 
-    /// Copies a block of keys and values, and clears its gradients.
+    /// Copies a block of keys and values, and sets its gradients to zero.
     #[inline(always)]
     unsafe fn open_block<S: Simd>(&self, s: S, room: Room, row: usize, keys: usize) {
         let width = padded(self.of.head_dim);
         let words = width / Self::DEPTH;
-        // SAFETY: the rows exist, and the room holds a block. Values and then keys are copied to `rows`, and transposed from there.
+        // SAFETY: the rows exist, and the room holds a block. Values, and later keys, are copied to `rows` and
+        // transposed from there.
         unsafe {
             for j in 0..keys {
                 self.of.v.expect(row + j + BLOCK, self.kv_head * self.of.head_dim, self.of.head_dim);
@@ -291,7 +303,8 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
             }
             transpose(room.rows, words, keys, words, room.k_columns, BLOCK);
             if PAIRS {
-                // The key that completes the last pair has a dS of zero, but it must be a number.
+                // The key that fills up the last pair has a dS of zero. It must still be a finite number, so that the
+                // product is zero.
                 for i in 0..words * (keys % 2) {
                     *room.rows.add(keys * words + i) = 0.0;
                 }
@@ -302,7 +315,8 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
         }
     }
 
-    /// Takes the queries of rows `from .. to` of the tree, in strips. When `causal`, key j is seen from row `from + j` on.
+    /// Processes the queries of rows `from .. to` of the tree, in strips. When `causal`, the rows from `from + j` on
+    /// see key j.
     #[inline(always)]
     unsafe fn strips<S: Simd>(&self, s: S, room: Room, from: usize, to: usize, keys: usize, causal: bool) {
         let group = self.of.group;
@@ -312,14 +326,15 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
             let hidden = causal && query - start < keys * group;
             let most = if hidden { DIAGONAL_STRIP } else { STRIP };
             let count = most.min(end - query);
-            // How many keys the strip's last query sees.
+            // The number of keys that the strip's last query sees.
             let last = (query + count - 1) / group - from;
             let seen = if causal { keys.min(last + 1) } else { keys };
             // SAFETY: the room holds `count` queries from `query` on, and the block `seen` keys.
             unsafe {
                 let mut i = 0;
                 while i < count {
-                    // How many keys each query of the tile sees; none if it only fills up the tile.
+                    // The number of keys that each query of the tile sees; zero for a query that only fills up the
+                    // tile.
                     let mut visible = [0; TILE];
                     for m in 0..TILE.min(count - i) {
                         let offset = (query + i + m - start) / group;
@@ -352,7 +367,7 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
         let words = padded(self.of.head_dim) / Self::DEPTH;
         let scale = s.splat(self.of.scale);
         let mut at = 0;
-        // The sums below read whole tiles of keys.
+        // The sums below read whole tiles of keys, so P and dS are computed for whole tiles.
         while at < seen.next_multiple_of(TILE) {
             let (mut score, mut d_p) = ([[s.zero(); W]; TILE], [[s.zero(); W]; TILE]);
             // SAFETY: blocks and strips have `BLOCK` columns, a multiple of W·LANES.
@@ -391,13 +406,13 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
         }
     }
 
-    /// Adds what one strip contributes to d_v, d_k and d_q.
+    /// Adds the contribution of one strip to d_v, d_k and d_q.
     #[inline(always)]
     unsafe fn accumulate<S: Simd>(&self, s: S, room: Room, query: usize, count: usize, seen: usize) {
         let width = padded(self.of.head_dim);
         let at = query * width;
         let (queries, keys) = (count.div_ceil(Self::DEPTH), seen.div_ceil(Self::DEPTH));
-        // SAFETY: whole tiles of rows lie in the room.
+        // SAFETY: whole tiles of rows lie inside the room.
         unsafe {
             let sums = [
                 (seen, queries, room.p, (1, BLOCK), room.d_out_along.add(at / Self::DEPTH), room.d_v),
@@ -416,7 +431,7 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
         }
     }
 
-    /// Writes a block's gradients out.
+    /// Writes the gradients of a block of keys and values to the output.
     #[inline(always)]
     unsafe fn close_block<S: Simd>(&self, s: S, room: Room, row: usize, keys: usize) {
         let (d, width) = (self.of.head_dim, padded(self.of.head_dim));
@@ -429,7 +444,7 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
         }
     }
 
-    /// Writes the gradients of queries out.
+    /// Writes the gradients of the queries to the output.
     #[inline(always)]
     unsafe fn scatter_queries<S: Simd>(&self, s: S, room: Room) {
         let d = self.of.head_dim;
@@ -450,10 +465,10 @@ impl<const PAIRS: bool> Differentiate<'_, PAIRS> {
     }
 }
 
-/// Copies rows that are in words along `width` to words along the rows, of which there is an even number.
+/// Copies rows in words along `width` to words along the rows. The number of rows is even.
 ///
 /// # Safety
-/// They must be readable, and their places writable.
+/// The rows must be readable, and the destination writable.
 #[inline(always)]
 unsafe fn turn_pairs<S: Simd>(s: S, from: *const f32, rows: usize, width: usize, to: *mut f32) {
     for pair in 0..rows / 2 {
@@ -470,7 +485,7 @@ unsafe fn turn_pairs<S: Simd>(s: S, from: *const f32, rows: usize, width: usize,
     }
 }
 
-/// Writes `len` zeros, a multiple of `LANES`.
+/// Writes `len` zeros; `len` is a multiple of `LANES`.
 ///
 /// # Safety
 /// They must be writable.
@@ -484,10 +499,10 @@ unsafe fn zero<S: Simd>(s: S, to: *mut f32, len: usize) {
     }
 }
 
-/// Writes `head_dim` elements times `scale`.
+/// Writes `head_dim` elements, multiplied by `scale`.
 ///
 /// # Safety
-/// The padded number must be readable, and `head_dim` elements writable.
+/// The padded number of elements must be readable, and `head_dim` elements writable.
 #[inline(always)]
 unsafe fn write_row<S: Simd>(s: S, from: *const f32, head_dim: usize, scale: f32, to: RowsMut, row: usize, col: usize) {
     let mut i = 0;

@@ -1,23 +1,23 @@
 //! The forward pass over pages.
 //!
-//! A task takes a few consecutive rows of one sequence, with the query heads of one or more kv heads. It works on a *slab* of
-//! at most 48 queries, whose running maxima, sums and outputs lie on the stack:
+//! A task takes a few consecutive rows of one sequence, with the query heads of one or more kv heads. It works on a
+//! *slab* of at most 48 queries. Their running maxima, sums and outputs lie on the stack:
 //!
 //! ```text
-//!     for each block of 64 keys                    a page; read once by the whole slab
+//!     for each block of 64 keys                    a page; the whole slab reads it once
 //!         for each kv head of the slab
 //!             for each tile of up to 6 queries
-//!                 scores  [6, 64] = q · keys       keys in the lanes, since keys lie transposed
-//!                 weights [6, 64] = exp(…)         maxima, sums and outputs are rescaled where a maximum has grown
+//!                 scores  [6, 64] = q · keys       keys in the lanes, because the keys are stored transposed
+//!                 weights [6, 64] = exp(…)         sums and outputs are rescaled where a maximum has grown
 //!                 out     [6, D] += weights · values       coordinates in the lanes
-//!     divide by the sums, and write out
+//!     divide by the sums, and write the outputs
 //! ```
 //!
-//! Where a sequence asks with few rows, several kv heads share a slab, in the order in which they lie in the page. A decode step of many
-//! sequences waits for memory; so it reads each page from its start to its end.
+//! When a sequence has few query rows, several kv heads share a slab, in the order in which they lie in the page. A
+//! decode step of many sequences is limited by memory, so it reads each page from start to end.
 //!
-//! For bf16, words are pairs (PAIRS). The weights are then rounded to bf16 before they meet the values, as in FlashAttention;
-//! their sum is not rounded.
+//! For bf16, words are pairs (`PAIRS`). The weights are then rounded to bf16 before they are multiplied by the values,
+//! as in FlashAttention. Their sum is not rounded.
 //!
 //! Read next: `backward.rs`.
 
@@ -31,7 +31,7 @@ use crate::simd::{Kernel, Simd, exp};
 
 /// Most queries in one tile.
 const TILE: usize = 6;
-/// Most queries in one slab: whole tiles.
+/// Most queries in one slab: a whole number of tiles.
 const SLAB: usize = 48;
 
 /// Copies one kv head of some rows of keys and values to a page.
@@ -51,8 +51,9 @@ impl<const PAIRS: bool> Kernel for FillPage<'_, PAIRS> {
         let (d, width, col) = (self.head_dim, padded(self.head_dim), self.kv_head * self.head_dim);
         let (keys, values) = self.to;
         let row = |j: usize| self.rows[j] as usize;
-        // SAFETY: whoever makes this task names existing rows, at most `KEY_BLOCK` of them, and points at a head of a page
-        // that nobody else uses. The keys are first copied to the place of the values, and transposed from there.
+        // SAFETY: the creator of this task names existing rows, at most `KEY_BLOCK` of them, and points to one head of
+        // a page that nobody else uses. The keys are first copied to the place of the values, and transposed from
+        // there.
         unsafe {
             let depth = if PAIRS { 2 } else { 1 };
             for j in 0..self.rows.len() {
@@ -72,7 +73,8 @@ impl<const PAIRS: bool> Kernel for FillPage<'_, PAIRS> {
                     while i < width {
                         let (at, count) = (col + i.min(d), d.saturating_sub(i).min(S::LANES));
                         let first = self.values.load(s, row(j), at, count);
-                        // The other half of the last word has a weight of zero, but it must be a number.
+                        // The second half of the last word has a weight of zero. It must still be a finite number, so
+                        // that the product is zero.
                         let exists = j + 1 < self.rows.len();
                         let second = if exists { self.values.load(s, row(j + 1), at, count) } else { s.zero() };
                         s.store_pairs(values.add(j / 2 * width + i).cast(), s.pairs(first, second));
@@ -94,7 +96,7 @@ pub(in super::super) struct Attention<'a> {
     /// Position of each row of the batch.
     pub positions: &'a [u32],
     pub pages: Pages,
-    /// Query heads of a kv head.
+    /// Number of query heads per kv head.
     pub group: usize,
     pub scale: f32,
 }
@@ -107,18 +109,19 @@ pub(in super::super) struct Attend<'a, const PAIRS: bool> {
     pub table: &'a [u32],
 }
 
-/// How many kv heads of `queries` queries each fit into one slab; at least one.
+/// How many kv heads with `queries` queries each fit into one slab; at least one.
 pub(in super::super) fn heads_together(queries: usize) -> usize {
     (SLAB / whole_tiles(queries.clamp(1, SLAB))).max(1)
 }
 
-/// Queries, and those that fill up the last tile, which has six rows, three or one.
+/// The number of queries, rounded up so that the last tile is full. The last tile has six rows, three or one.
 #[inline(always)]
 fn whole_tiles(queries: usize) -> usize {
     queries / TILE * TILE + [0, 1, 3, 3, 6, 6][queries % TILE]
 }
 
-/// Queries that go through the blocks together: of each of some consecutive kv heads `count` queries, from `first` on.
+/// Queries that go over the blocks of keys together: `count` queries of each of `heads` kv heads, from query `first`
+/// on.
 #[derive(Clone, Copy)]
 struct Slab {
     head: usize,
@@ -127,21 +130,22 @@ struct Slab {
     count: usize,
 }
 
-/// What a slab keeps on the stack. Queries (in words) and outputs lie row after row, each as long as the padded head.
+/// The data of a slab on the stack. Queries (in words) and outputs are stored row by row; each row has the padded
+/// length of a head.
 #[repr(align(64))]
 struct State {
     q: [f32; SLAB * MAX_HEAD_DIM],
     out: [f32; SLAB * MAX_HEAD_DIM],
-    /// Sum of the weights so far, by lane.
+    /// Sum of the weights so far, one partial sum per lane.
     sum: [f32; SLAB * MAX_LANES],
     /// Greatest score so far.
     highest: [f32; SLAB],
-    /// How many keys a query sees.
+    /// How many keys each query sees.
     visible: [usize; SLAB],
     scores: [f32; TILE * KEY_BLOCK],
 }
 
-/// Where the parts of a [`State`] lie.
+/// Pointers to the parts of a [`State`].
 #[derive(Clone, Copy)]
 struct Places {
     q: *mut f32,
@@ -156,10 +160,10 @@ impl<const PAIRS: bool> Kernel for Attend<'_, PAIRS> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // Most heads need far less. Every element is written before it is read.
+        // Most heads need far less memory than this. Every element is written before it is read.
         let mut state = MaybeUninit::<State>::uninit();
         let state = state.as_mut_ptr();
-        // SAFETY: the places lie inside the state. No reference is made to what is not written yet.
+        // SAFETY: the places lie inside the state. No reference is made to memory that is not written yet.
         let places = unsafe {
             Places {
                 q: (&raw mut (*state).q).cast(),
@@ -178,8 +182,8 @@ impl<const PAIRS: bool> Kernel for Attend<'_, PAIRS> {
             let mut first = 0;
             while first < queries {
                 let slab = Slab { head, heads, first, count: SLAB.min(queries - first) };
-                // SAFETY: whoever makes this task names rows that exist and pages that hold their positions. No other
-                // task writes these heads of these rows. The slab fits the state.
+                // SAFETY: the creator of this task names rows that exist, and pages that hold their positions. No other
+                // task writes these heads of these rows. The slab fits into the state.
                 unsafe {
                     let longest = self.open(s, slab, places);
                     self.attend(s, slab, longest, places);
@@ -193,20 +197,21 @@ impl<const PAIRS: bool> Kernel for Attend<'_, PAIRS> {
 }
 
 impl<const PAIRS: bool> Attend<'_, PAIRS> {
-    /// Elements in a word.
+    /// Number of elements in a word.
     const DEPTH: usize = if PAIRS { 2 } else { 1 };
 
-    /// Row and head of a query. The heads of one row follow one another, so that a tile's queries see nearly the same keys.
+    /// Row and head of a query. The heads of one row follow one another, so that the queries of a tile see nearly the
+    /// same keys.
     #[inline(always)]
     fn query(&self, kv_head: usize, index: usize) -> (usize, usize) {
         (self.rows.start + index / self.of.group, kv_head * self.of.group + index % self.of.group)
     }
 
-    /// Copies a slab's queries and clears its sums; returns how many keys it sees. Where a head's queries do not fill the last
-    /// tile, the last query is repeated.
+    /// Copies a slab's queries and sets its sums to zero. Returns how many keys the slab sees. If the queries of a head
+    /// do not fill the last tile, the last query is repeated.
     ///
     /// # Safety
-    /// As in `run`, and nobody else uses the state. The same holds for the methods below.
+    /// As in `run`; also, nobody else uses the state. The same holds for the methods below.
     #[inline(always)]
     unsafe fn open<S: Simd>(&self, s: S, slab: Slab, state: Places) -> usize {
         let (d, width) = (self.of.pages.head_dim, padded(self.of.pages.head_dim));
@@ -239,7 +244,7 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
         longest
     }
 
-    /// Takes a slab through the blocks of keys.
+    /// Goes over the blocks of keys with a slab.
     #[inline(always)]
     unsafe fn attend<S: Simd>(&self, s: S, slab: Slab, longest: usize, state: Places) {
         for block in 0..longest.div_ceil(KEY_BLOCK) {
@@ -254,7 +259,8 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
                         match left {
                             4.. => self.tile::<S, 6, 2, 2>(s, at, start, page, state),
                             2.. => self.tile::<S, 3, 2, 2>(s, at, start, page, state),
-                            // A single query waits for chains of additions: so it has as many at once as its head allows.
+                            // A single query has few chains of additions, so their latency limits it. It gets as many
+                            // as its head allows.
                             _ if padded(self.of.pages.head_dim) >= 4 * S::LANES => {
                                 self.tile::<S, 1, 4, 4>(s, at, start, page, state)
                             }
@@ -268,8 +274,8 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
         }
     }
 
-    /// Attends for M queries of the slab, from `at` on, over the block that begins at position `start`. It takes W vectors of keys
-    /// and V vectors of coordinates at a time; returns M.
+    /// Computes attention of M queries of the slab, from query `at` on, over the block that begins at position `start`.
+    /// It takes W vectors of keys and V vectors of coordinates at a time. Returns M.
     #[inline(always)]
     unsafe fn tile<S: Simd, const M: usize, const W: usize, const V: usize>(
         &self,
@@ -309,8 +315,8 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
             };
         }
         for m in 0..M {
-            // SAFETY: inside the state. A row of scores has room for `KEY_BLOCK` of them, and for as many weights, which may
-            // be half as long.
+            // SAFETY: inside the state. A row of scores has room for `KEY_BLOCK` scores, and so for as many weights,
+            // which may be half as long.
             unsafe {
                 let (highest, sum) = (state.highest.add(at + m), state.sum.add((at + m) * S::LANES));
                 let mut total = s.load(sum);
@@ -342,8 +348,8 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
                 s.store(sum, total);
             }
         }
-        // SAFETY: each row has weights for `seen` keys; the page has as many rows of values (with PAIRS an even number), and the
-        // state has padded rows of output.
+        // SAFETY: each row has weights for `seen` keys. The page has as many rows of values (with `PAIRS` an even
+        // number), and the state has padded rows of output.
         unsafe {
             let (depth, weights) = (seen.div_ceil(Self::DEPTH), state.scores);
             add_product::<S, PAIRS, M, V>(s, depth, weights, (KEY_BLOCK, 1), (values, width), (out, width), width);
@@ -365,8 +371,8 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
                     let inverse = s.splat(1.0 / total);
                     let mut i = 0;
                     while i < d {
-                        // Adding zero makes −0 to 0. Otherwise the sign of a zero would depend on how many keys of weight
-                        // zero there were.
+                        // Adding zero turns −0 into 0. Otherwise the sign of a zero would depend on how many keys of
+                        // weight zero there were.
                         let x = s.add(s.mul(s.load(state.out.add(at * width + i)), inverse), s.zero());
                         self.of.out.store(s, row, head * d + i, x, S::LANES.min(d - i));
                         i += S::LANES;
@@ -380,8 +386,8 @@ impl<const PAIRS: bool> Attend<'_, PAIRS> {
         }
     }
 
-    /// Computes W vectors of scores, not yet scaled, for the keys from position `start` on. Keys that a query does not see get −∞.
-    /// `top` takes up the greatest scores; returns W.
+    /// Computes W vectors of scores, not yet scaled, for the keys from position `start` on. Keys that a query does not
+    /// see get −∞. `top` is updated with the greatest scores. Returns W.
     #[inline(always)]
     unsafe fn scores<S: Simd, const M: usize, const W: usize>(
         &self,

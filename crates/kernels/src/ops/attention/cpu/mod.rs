@@ -1,13 +1,13 @@
-//! Attention on vectors: the one small matrix product that everything is made of, and the layout of a page.
+//! Attention on vectors: the small matrix product that all of attention consists of, and the layout of a page.
 //!
-//! Every product of the forward and of the backward pass has the form `C[m, lanes] += Σ_i a[m, i] · b[i, lanes]`:
-//! an element of `a` goes to every lane, and `b` is read along its rows. So nothing is summed across lanes but a query's
-//! maximum and sum. Each element of C is one accumulator that grows in increasing `i`; how queries are gathered in
-//! tiles never changes a bit.
+//! Every product of the forward and of the backward pass has the form `C[m, lanes] += Σ_i a[m, i] · b[i, lanes]`. An
+//! element of `a` is copied to every lane, and `b` is read along its rows. So the only sums across lanes are those of a
+//! query: its maximum, its sum of weights and its δ. Each element of C is one accumulator, and terms are added to it in
+//! order of increasing `i`. So the grouping of queries into tiles never changes a bit.
 //!
-//! Operands lie in 4-byte *words*. A word is an f32, or, with PAIRS, two bf16 that follow one another along the sum over `i`:
-//! the instruction `vdpbf16ps` multiplies and adds both at once. A matrix that is summed along its rows in one product and along its
-//! columns in another is therefore kept in two copies.
+//! Operands are stored as 4-byte *words*. A word is one f32. With `PAIRS`, a word is two bf16 that are neighbours along
+//! the sum over `i`; the instruction `vdpbf16ps` multiplies both and adds both products. A matrix that one product sums
+//! along its rows and another along its columns is therefore stored in two copies (`backward.rs` has a figure).
 //!
 //! Read next: `forward.rs`, then `backward.rs`.
 
@@ -19,54 +19,54 @@ use crate::simd::{Simd, prefetch};
 use crate::view::area;
 use crate::{DType, Real, View, ViewMut, bf16};
 
-/// The most lanes of any path.
+/// The most lanes of any instruction path.
 const MAX_LANES: usize = 16;
 
-/// Columns of a row of values: D padded to a multiple of every path's lanes.
+/// Length of a row of values: D padded to a multiple of the lanes of every path.
 pub(super) fn padded(head_dim: usize) -> usize {
     head_dim.next_multiple_of(MAX_LANES)
 }
 
-/// Pages in memory; `paged.rs` has a figure. For one kv head after the other, keys `[D, KEY_BLOCK]` in words along D, and
-/// values `[KEY_BLOCK, padded D]` in words along the positions.
+/// Pages in memory; `paged.rs` has a figure. Each page has one part per kv head, one after the other. A part holds the
+/// keys `[D, KEY_BLOCK]` in words along D, and then the values `[KEY_BLOCK, padded D]` in words along the positions.
 #[derive(Clone, Copy)]
 pub(super) struct Pages {
     pub memory: *mut f32,
     pub kv_heads: usize,
     pub head_dim: usize,
-    /// Elements in a word.
+    /// Number of elements in a word.
     pub depth: usize,
 }
 
-// SAFETY: a pointer to words that are `Send + Sync`. Who writes through it says why nobody else does.
+// SAFETY: a pointer to words that are `Send + Sync`. Code that writes through it says why nobody else does.
 unsafe impl Send for Pages {}
 // SAFETY: as above.
 unsafe impl Sync for Pages {}
 
 impl Pages {
-    /// Pages of elements of type T from `memory` on.
+    /// Pages of elements of type T that begin at `memory`.
     pub fn of<T: Real>(memory: *mut T, kv_heads: usize, head_dim: usize) -> Pages {
         Pages { memory: memory.cast(), kv_heads, head_dim, depth: size_of::<f32>() / size_of::<T>() }
     }
 
-    /// Words of one page.
+    /// Number of words of one page.
     pub fn words(&self) -> usize {
         area(self.kv_heads, self.head_words())
     }
 
-    /// Words of one head of one page.
+    /// Number of words of one head of one page.
     #[inline(always)]
     fn head_words(&self) -> usize {
         self.key_words() + KEY_BLOCK / self.depth * padded(self.head_dim)
     }
 
-    /// Words of one head's keys.
+    /// Number of words of one head's keys.
     #[inline(always)]
     fn key_words(&self) -> usize {
         KEY_BLOCK * self.head_dim.div_ceil(self.depth)
     }
 
-    /// Where the keys and where the values of one head of one page begin.
+    /// Pointers to the keys and to the values of one head of one page.
     #[inline(always)]
     pub fn head(&self, page: usize, kv_head: usize) -> (*mut f32, *mut f32) {
         let keys = self.memory.wrapping_add((page * self.kv_heads + kv_head) * self.head_words());
@@ -76,7 +76,7 @@ impl Pages {
 
 /// `acc[m][w] += Σ_{i < depth} a[m·a_row + i·a_step] · b[i·b_row + w·LANES ..]`, in increasing `i`.
 ///
-/// With PAIRS a word is two bf16, and each `·` adds the two products of a word ([`Simd::dot_bf16`]).
+/// With `PAIRS` a word is two bf16, and each `·` adds the two products of a word ([`Simd::dot_bf16`]).
 ///
 /// # Safety
 /// The elements named must be readable.
@@ -121,7 +121,8 @@ pub(super) unsafe fn product<S: Simd, const PAIRS: bool, const M: usize, const W
     }
 }
 
-/// `c[m, 0..cols] += Σ_i a[m, i] · b[i, 0..cols]` for M rows, `cols` a multiple of `LANES`; strides as in [`product`].
+/// `c[m, 0..cols] += Σ_i a[m, i] · b[i, 0..cols]` for M rows. `cols` is a multiple of `LANES`; strides are as in
+/// [`product`].
 ///
 /// # Safety
 /// The elements named must be readable, and those of `c` writable.
@@ -177,8 +178,8 @@ unsafe fn add_block<S: Simd, const PAIRS: bool, const M: usize, const W: usize>(
     }
 }
 
-/// Rows of f32 or of bf16, to be read. The type is a value and no parameter, so that the large kernels are compiled once for
-/// both.
+/// Rows of f32 or of bf16, to be read. The type is a run-time value, not a type parameter, so that the large kernels
+/// are compiled only once for both.
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
     start: *const u8,
@@ -196,7 +197,7 @@ impl Rows {
         Rows { start: view.as_ptr().cast(), stride: view.stride(), dtype: T::DTYPE }
     }
 
-    /// The first `count` elements from `(row, col)`, widened; zero in the other lanes.
+    /// Loads the first `count` elements from `(row, col)` on, widened to f32; the other lanes are zero.
     ///
     /// # Safety
     /// Those elements must exist.
@@ -212,7 +213,7 @@ impl Rows {
         }
     }
 
-    /// Asks for `count` elements from `(row, col)`, which need not exist.
+    /// Prefetches `count` elements from `(row, col)` on. They need not exist.
     #[inline(always)]
     fn expect(self, row: usize, col: usize, count: usize) {
         let size = if self.dtype == DType::F32 { 4 } else { 2 };
@@ -222,10 +223,10 @@ impl Rows {
         }
     }
 
-    /// Copies `head_dim` elements from `(row, col)` as O, and then zeros up to the padded length.
+    /// Copies `head_dim` elements from `(row, col)` on as type O, and then writes zeros up to the padded length.
     ///
     /// # Safety
-    /// Those elements must exist, and the padded number be writable.
+    /// Those elements must exist, and the padded number of elements must be writable at `to`.
     #[inline(always)]
     unsafe fn copy<S: Simd, O: Real>(self, s: S, row: usize, col: usize, head_dim: usize, to: *mut O) {
         let mut d = 0;
@@ -248,7 +249,7 @@ pub(super) struct RowsMut {
     dtype: DType,
 }
 
-// SAFETY: a pointer to elements that are `Send + Sync`. Who writes through it says why nobody else does.
+// SAFETY: a pointer to elements that are `Send + Sync`. Code that writes through it says why nobody else does.
 unsafe impl Send for RowsMut {}
 // SAFETY: as above.
 unsafe impl Sync for RowsMut {}
@@ -258,7 +259,7 @@ impl RowsMut {
         RowsMut { start: view.as_mut_ptr().cast(), stride: view.stride(), dtype: T::DTYPE }
     }
 
-    /// Writes the first `count` lanes, rounded, from `(row, col)` on.
+    /// Writes the first `count` lanes, rounded to the row's type, from `(row, col)` on.
     ///
     /// # Safety
     /// Those elements must exist and be written by no other task.
@@ -278,7 +279,7 @@ impl RowsMut {
 /// Transposes `rows` rows of `words` words: word `i` of row `j`, at `from[j·from_row + i]`, goes to `to[i·to_row + j]`.
 ///
 /// # Safety
-/// Those words must be readable, and their places writable.
+/// Those words must be readable, and their destinations writable.
 #[inline(always)]
 unsafe fn transpose(from: *const f32, from_row: usize, rows: usize, words: usize, to: *mut f32, to_row: usize) {
     for i in 0..words {

@@ -8,7 +8,7 @@ use super::kind::Divergence;
 use crate::simd::{Kernel, Simd, exp};
 use crate::{View, ViewMut};
 
-/// A range of rows; see `divergence_rows`.
+/// The divergences of a range of rows; see `divergence_rows`.
 pub(super) struct Dense<'a, 'b> {
     pub student: View<'a, f32>,
     pub teacher: View<'a, f32>,
@@ -51,7 +51,7 @@ impl Dense<'_, '_> {
         unsafe { (rows[0].shifted(s, j, shifts[0]), rows[1].shifted(s, j, shifts[1])) }
     }
 
-    /// The divergence in two parts: the student's, whose share of the gradient's mean it is, and the teacher's.
+    /// The divergence in two parts, the student's and the teacher's. The gradient needs the student's part alone.
     #[inline(always)]
     unsafe fn value<S: Simd>(&self, s: S, rows: [Row; 2], shifts: [f32; 2]) -> (f32, f32) {
         let (mut students, mut teachers) = ([s.zero(); 2], [s.zero(); 2]);
@@ -80,7 +80,7 @@ impl Dense<'_, '_> {
         }
     }
 
-    /// Adds `scale` · the gradient in the divided logits; `own` is the student's part of the value.
+    /// Adds `scale` times the gradient with respect to the divided logits. `own` is the student's part of the value.
     #[inline(always)]
     unsafe fn gradient<S: Simd>(
         &self,
@@ -94,7 +94,7 @@ impl Dense<'_, '_> {
         let len = rows[0].len;
         let mut j = 0;
         while j < len {
-            // SAFETY: the caller's; the count keeps within the row.
+            // SAFETY: the caller's; the count stays within the row.
             unsafe {
                 let (log_p, log_q) = self.logprobs(s, rows, shifts, j);
                 let (p, q) = (exp(s, log_p), exp(s, log_q));
@@ -117,7 +117,7 @@ impl Dense<'_, '_> {
     }
 }
 
-/// eᵃ·(a − b), and 0 where eᵃ is 0.
+/// eᵃ·(a − b), and 0 if eᵃ is 0.
 #[inline(always)]
 fn weighted<S: Simd>(s: S, a: S::F, b: S::F) -> S::F {
     let weight = exp(s, a);
@@ -132,8 +132,8 @@ fn mixture<S: Simd>(s: S, p: S::F, q: S::F, beta: f32) -> S::F {
     s.add(high, ln_1p(s, exp(s, s.sub(s.min(p, q), high))))
 }
 
-/// ln(1 + t) for t in 0 ..= 1, as 2·artanh(t / (2 + t)): the argument is at most 1/3, where seven terms of the series
-/// leave a relative error below 1e-8.
+/// ln(1 + t) for t in 0 ..= 1, computed as 2·artanh(t / (2 + t)). The argument is at most 1/3, where seven terms of the
+/// series give a relative error below 1e-8.
 #[inline(always)]
 fn ln_1p<S: Simd>(s: S, t: S::F) -> S::F {
     let z = s.div(t, s.add(t, s.splat(2.0)));
@@ -148,7 +148,7 @@ fn ln_1p<S: Simd>(s: S, t: S::F) -> S::F {
 /// One row; see `sparse_forward_kl_rows`.
 pub(super) struct Sparse<'a> {
     pub student: Row,
-    /// The teacher's tokens by increasing id, with their log-probabilities.
+    /// The teacher's tokens in order of increasing id, with their log-probabilities.
     pub known: &'a [(u32, f32)],
     pub weight: f32,
     pub d_logits: *mut f32,
@@ -182,7 +182,7 @@ impl Kernel for Sparse<'_> {
             }
             let scale = self.weight * student.inverse_temperature;
             if scale != 0.0 {
-                // Σ of what every token is drawn towards; 1 unless the tail was left out.
+                // The sum of the target probabilities of all tokens. It is 1, unless the tail was left out.
                 let total = if ratio > 0.0 { mass + p_tail } else { mass };
                 for gap in 0..=known.len() {
                     let range = between(known, gap, student.len);
@@ -199,7 +199,7 @@ impl Kernel for Sparse<'_> {
     }
 }
 
-/// The tokens between the known ones: before the first, after the last.
+/// The range of tokens in gap number `gap`: before the first known token, between two of them, or after the last.
 fn between(known: &[(u32, f32)], gap: usize, len: usize) -> Range<usize> {
     let start = if gap == 0 { 0 } else { known[gap - 1].0 as usize + 1 };
     start..known.get(gap).map_or(len, |known| known.0 as usize)

@@ -1,11 +1,16 @@
-//! Divergences of a student's rows from a teacher's, with their gradients in the student's logits.
+//! Divergences of a student's rows from a teacher's, with their gradients with respect to the student's logits.
 //!
-//! With p the teacher's and q the student's distribution, both softmax of logits over `temperature`:
-//! forward KL is Σ p ln(p/q), reverse KL is Σ q ln(q/p), and the generalised Jensen–Shannon divergence of GKD is
-//! β Σ p ln(p/m) + (1−β) Σ q ln(q/m) with m = β p + (1−β) q. It tends to 0 for β → 0 and for β → 1, so that callers
-//! choose the two KLs by name.
+//! Let p be the teacher's and q the student's distribution, both softmax(logits / `temperature`):
 //!
-//! Source: Agarwal et al. 2023, arXiv 2306.13649. Read next: `ops/head/top_k.rs`.
+//! ```text
+//!     forward KL                   Σ p ln(p/q)
+//!     reverse KL                   Σ q ln(q/p)
+//!     generalised Jensen–Shannon   β Σ p ln(p/m) + (1−β) Σ q ln(q/m)   with m = β p + (1−β) q
+//! ```
+//!
+//! The last tends to 0 for β → 0 and for β → 1, so callers choose the two KLs by name and not by β.
+//!
+//! Source: Agarwal et al. 2023, arXiv 2306.13649 (GKD, section 2). Read next: `ops/head/top_k.rs`.
 
 mod cpu;
 mod kind;
@@ -18,11 +23,12 @@ use cpu::{Dense, Sparse};
 
 pub use kind::Divergence;
 
-/// Divergence of each row, and its weighted gradient.
+/// Divergence of each row, in nats, and its weighted gradient.
 ///
 /// # Shapes and units
-/// * `student`, `teacher`: logits, `[R, V]`; `temperature` > 0 divides both; `weight`: `[1, R]`.
-/// * `value`: `[1, R]`, overwritten, the unweighted divergence in nats; `d_logits`: `[R, V]`, += weight · gradient.
+/// * `student`, `teacher`: logits, `[R, V]`. `temperature` > 0 divides both. `weight`: `[1, R]`.
+/// * `value`: `[1, R]`, overwritten with the divergence in nats, not multiplied by the weight. `d_logits`: `[R, V]`, +=
+///   weight · gradient.
 ///
 /// # Panics
 /// When shapes disagree or `beta` is not strictly between 0 and 1.
@@ -52,17 +58,21 @@ pub fn divergence_rows(
     });
 }
 
-/// Forward KL from a teacher of which only the most likely tokens are known. All other tokens are one bucket, the tail.
+/// Forward KL from a teacher of which only the most likely tokens are known. All other tokens form one bucket, the
+/// tail.
 ///
-/// `Σ_top p ln(p/q) + p_tail ln(p_tail/q_tail)`, with `p_tail = 1 − Σ_top p`. It is a lower bound of the full divergence, and equal to
-/// it if within the tail the teacher's distribution has the student's shape.
+/// The value is `Σ_top p ln(p/q) + p_tail ln(p_tail/q_tail)`, with `p_tail = 1 − Σ_top p`. It is a lower bound of the
+/// full divergence. The two are equal if, within the tail, the teacher's probabilities are proportional to the
+/// student's.
 ///
 /// # Shapes and units
-/// * `student`: logits, `[R, V]`; `ids`, `logprobs`: `[R, k]`, the teacher's, at the same temperature. The ids of a row differ.
-/// * `weight`: `[1, R]`; `value`: `[1, R]`, overwritten, unweighted, in nats; `d_logits`: `[R, V]`, += weight · gradient.
+/// * `student`: logits, `[R, V]`. `ids`, `logprobs`: `[R, k]`, the teacher's, at the same temperature. The ids of a row
+///   are distinct.
+/// * `weight`: `[1, R]`. `value`: `[1, R]`, overwritten, in nats, not multiplied by the weight. `d_logits`: `[R, V]`,
+///   += weight · gradient.
 ///
 /// # Panics
-/// When shapes disagree, an id is not below V, or a row names one twice.
+/// When shapes disagree, an id is not below V, or a row contains an id twice.
 pub fn sparse_forward_kl_rows(
     queue: &Queue,
     student: View<f32>,

@@ -1,4 +1,4 @@
-//! Divergences against f64, their gradients against central differences.
+//! Tests divergences against f64, and their gradients against central differences.
 
 use super::*;
 use crate::testing::{assert_close, assert_same_bits, central_differences, queues, random, wide};
@@ -32,11 +32,11 @@ fn logits(seed: u64, len: usize) -> Vec<f32> {
 }
 
 fn weights(r: usize) -> Vec<f32> {
-    // A weight of zero leaves the gradient alone.
+    // A weight of zero must not change the gradient.
     random::<f32>(3, r).iter().enumerate().map(|(i, w)| if i % 3 == 2 { 0.0 } else { *w }).collect()
 }
 
-/// Values and gradients of `r` rows over a starting gradient of ones.
+/// Values and gradients of `r` rows; the gradients are added to ones.
 fn expected(student: &[f32], v: usize, weight: &[f32], value: impl Fn(usize, &[f64]) -> f64) -> (Vec<f64>, Vec<f64>) {
     let student = wide(student);
     let values = student.chunks(v).enumerate().map(|(i, row)| value(i, row)).collect();
