@@ -1,4 +1,4 @@
-//! Whether two resolved recipes are the same, key by key.
+//! Compares two resolved recipes key by key.
 //!
 //! Values are compared, not text: comments, order and the spelling of numbers do not matter. It knows no recipe's schema.
 //!
