@@ -1,7 +1,8 @@
-//! How a command's end becomes a message and an exit code.
+//! Turns the end of a command into a message and an exit code.
 //!
-//! 0: done, or whoever read the output stopped reading. 1: the work failed. 2: wrong use, which is a [`WrongUse`] anywhere in
-//! the error's chain, or a recipe that was refused. A message is one `error:` line with its causes, then `hint:` lines.
+//! 0: done, or the reader of the output closed it. 1: the work failed. 2: wrong use, which is a [`WrongUse`] anywhere
+//! in the error's chain, or a recipe that was refused. A message is one `error:` line with its causes, then `hint:`
+//! lines.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 use tasks::refusal::Refusal;
 use train::TrainError;
 
-/// The arguments make no sense together, or a value among them makes none.
+/// The arguments contradict each other, or one of them has an invalid value.
 #[derive(Debug)]
 pub struct WrongUse(String);
 
@@ -28,12 +29,12 @@ impl fmt::Display for WrongUse {
 
 impl std::error::Error for WrongUse {}
 
-/// A failure with its mend.
+/// A failure, with a hint how to fix it.
 pub fn failure(problem: impl fmt::Display, hint: impl fmt::Display) -> anyhow::Error {
     anyhow::anyhow!("{problem}\nhint: {hint}")
 }
 
-/// Whoever read our output has closed it (`ferule … | head`): not an error, but the end.
+/// The reader of the output has closed it (`ferule … | head`). This ends the command and is no error.
 #[derive(Debug)]
 pub struct ReaderGone;
 
@@ -45,7 +46,7 @@ impl fmt::Display for ReaderGone {
 
 impl std::error::Error for ReaderGone {}
 
-/// Prints the error, if there is one, and gives the exit code.
+/// Prints the error, if there is one, and returns the exit code.
 pub fn report(outcome: anyhow::Result<()>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     if error.chain().any(|cause| cause.is::<ReaderGone>()) {
@@ -61,7 +62,7 @@ fn is_wrong_use(cause: &(dyn std::error::Error + 'static)) -> bool {
         || cause.downcast_ref::<TrainError>().is_some_and(TrainError::is_wrong_use)
 }
 
-/// Causes joined by colons, each cause's hints moved to the end.
+/// The causes joined by colons, with each cause's hints moved to the end.
 fn message(error: &anyhow::Error) -> String {
     let (mut problems, mut hints): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for cause in error.chain() {
@@ -69,7 +70,7 @@ fn message(error: &anyhow::Error) -> String {
         let (hint_lines, problem_lines): (Vec<&str>, Vec<&str>) =
             text.lines().partition(|line| line.starts_with("hint:"));
         let problem = problem_lines.join("\n");
-        // Library errors often end with their source already.
+        // The message of a library error often ends with its source already.
         if !problems.last().is_some_and(|above| above.ends_with(&problem)) {
             problems.push(problem);
         }
