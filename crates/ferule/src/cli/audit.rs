@@ -1,4 +1,4 @@
-//! `ferule audit`: who did what, and whether the list of it is whole.
+//! `ferule audit`: who did what, and whether the audit is intact.
 
 use serde_json::json;
 use store::DataFolder;

@@ -1,11 +1,12 @@
 //! `ferule chat`: a conversation in the terminal.
 //!
-//! Replies go to stdout as they come, whole characters at a time; the prompt and all notes go to stderr, so that a
-//! conversation can be piped. Ctrl-C ends the reply, and at the prompt the program.
+//! Replies go to stdout as they are generated, in whole characters; the prompt and all notes go to stderr, so that a
+//! conversation can be piped. Ctrl-C during a reply stops the reply; at the prompt it ends the program.
 //!
-//! A model with a chat template holds a conversation; one without is asked line by line ([`super::asking`]).
+//! A model with a chat template holds a conversation. Without one, each line is a prompt of its own
+//! ([`super::asking`]).
 //!
-//! Sampling not asked for on the command line is as the model's makers have it in `generation_config.json`.
+//! Sampling settings that the command line does not give come from the model's `generation_config.json`.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::Arc;
@@ -74,7 +75,7 @@ fn variable(text: &str) -> Result<(String, Value), String> {
 }
 
 impl Arguments {
-    /// What was asked for; where nothing was, the makers' defaults.
+    /// The sampling settings of the command line; the model's defaults if it gives none.
     fn sampling(&self, open: &OpenModel) -> anyhow::Result<Sampling> {
         let makers = makers_sampling(open.checkpoint.generation());
         let sampling = Sampling {
@@ -89,7 +90,7 @@ impl Arguments {
     }
 }
 
-/// Talks until the input ends.
+/// Runs the conversation until the input ends.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let model = arguments.model.open()?;
     match model.dtype {
@@ -127,7 +128,7 @@ fn run_in<T: Real>(arguments: &Arguments, open: &OpenModel) -> anyhow::Result<()
     loop {
         if at_terminal {
             eprint!("> ");
-            // A prompt that cannot be shown is no reason to stop.
+            // A failure to show the prompt is no reason to stop.
             let _ = io::stderr().flush();
         }
         line.clear();
@@ -168,7 +169,7 @@ impl<T: Real> Conversation<'_, T> {
     fn turn(&mut self, message: &str) -> anyhow::Result<()> {
         let prompt = self.asking.ask(message, self.tokenizer)?;
         if let Err(error) = self.open.check_context(prompt.len()) {
-            // The conversation outgrew the context; the user decides what to forget.
+            // The conversation is longer than the context. The user decides what to forget.
             eprintln!("error: {error:#}, or forget the conversation with /reset");
             self.asking.answered(None);
             return Ok(());
@@ -242,7 +243,7 @@ impl<T: Real> Conversation<'_, T> {
     }
 }
 
-/// Ctrl-C: during a reply a wish to stop it, otherwise the end of the program.
+/// Ctrl-C: stops a running reply, otherwise ends the program.
 struct Interrupt {
     replying: Arc<AtomicBool>,
     came: Arc<AtomicBool>,
@@ -253,7 +254,7 @@ impl Interrupt {
         let interrupt = Self { replying: Arc::default(), came: Arc::default() };
         let (replying, came) = (interrupt.replying.clone(), interrupt.came.clone());
         ctrlc::set_handler(move || {
-            // A second one before the reply has stopped means the program.
+            // A second one before the reply has stopped ends the program.
             if !replying.load(Ordering::SeqCst) || came.swap(true, Ordering::SeqCst) {
                 eprintln!();
                 std::process::exit(130);
@@ -272,7 +273,7 @@ impl Interrupt {
         self.came.load(Ordering::SeqCst)
     }
 
-    /// Ends the watch; says whether the reply was interrupted.
+    /// Stops watching, and returns whether the reply was interrupted.
     fn end(&self) -> bool {
         self.replying.store(false, Ordering::SeqCst);
         self.came.swap(false, Ordering::SeqCst)

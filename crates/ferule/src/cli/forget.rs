@@ -1,4 +1,5 @@
-//! `ferule forget RECORD|--user ID`: the text of a record or a person goes, from the ledger and from the files of turns.
+//! `ferule forget RECORD|--user ID`: erases the text of a record or a person from the ledger and from the files of
+//! turns.
 
 use std::fs;
 use std::io::Write;
@@ -49,7 +50,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         let problem = format!("turn {} is open and learns from this record", open.id);
         return Err(failure(problem, "let the turn finish, or give it up with `ferule flywheel turn … --abandon`"));
     }
-    // Files first: they derive from the ledger. A command that is killed in between finds the record still there when it is given again.
+    // Files are erased first, because the ledger says which they are. If the command is killed in between, the record
+    // is still there when the command runs again.
     for turn in touched {
         erase_files(&data.turn_folder(turn))?;
     }
@@ -76,7 +78,8 @@ fn tell(forgotten: &Forgotten, as_json: bool) -> anyhow::Result<()> {
     output.flush()
 }
 
-/// Erases the files of a turn in which the text of a record may stand: its cases, its rollouts and its report. The weights stay.
+/// Erases the files of a turn that may contain a record's text: its cases, its rollouts and its report. The weights
+/// stay.
 fn erase_files(folder: &Path) -> anyhow::Result<()> {
     for folder in [folder.to_path_buf(), folder.join("replay")] {
         for name in ["train.jsonl", "gate.jsonl", "run/report.html"] {
@@ -92,7 +95,7 @@ fn erase_files(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Overwrites a file with zeros and removes it; one that is absent is as good as removed.
+/// Overwrites a file with zeros and removes it. A file that does not exist is no error.
 fn erase(path: &Path) -> anyhow::Result<()> {
     let Ok(size) = fs::metadata(path).map(|data| data.len()) else { return Ok(()) };
     let work = || {

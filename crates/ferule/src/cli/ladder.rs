@@ -1,4 +1,4 @@
-//! The ladder as plain text: baselines above, one row a stage below.
+//! The ladder as plain text: baselines at the top, then one row per stage.
 
 use store::{BaselineRow, StageRow};
 
@@ -21,7 +21,7 @@ const HEADINGS: [&str; 12] = [
     "cost",
 ];
 
-/// The whole ladder. The column of costs is there where a cost is known.
+/// The whole ladder. It has a column for costs if any cost is known.
 pub fn text(baselines: &[BaselineRow], rows: &[StageRow]) -> String {
     let mut table: Vec<Vec<String>> = vec![HEADINGS.map(String::from).to_vec()];
     table.extend(baselines.iter().map(baseline));
@@ -38,7 +38,7 @@ pub fn text(baselines: &[BaselineRow], rows: &[StageRow]) -> String {
     text
 }
 
-/// What several samples a case came to.
+/// The results with several samples per case.
 fn sampled(row: &StageRow) -> Option<String> {
     let evaluation = row.extra.get("evaluation")?;
     let k = evaluation["k"].as_u64().filter(|&k| k > 1)?;
@@ -51,7 +51,7 @@ fn sampled(row: &StageRow) -> Option<String> {
     Some(format!("{}: pass@{k} {pass}, maj@{k} {majority}", row.stage))
 }
 
-/// One stage in a sentence, for the log.
+/// One stage as a line of the log.
 pub fn line(row: &StageRow) -> String {
     let accuracy = match (row.accuracy, row.low, row.high) {
         (Some(accuracy), Some(low), Some(high)) => {

@@ -1,4 +1,4 @@
-//! `ferule withdraw ID…`: takes records out of every run to come, and names the weights that they touched.
+//! `ferule withdraw ID…`: excludes records from all later runs, and names the weights that they influenced.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

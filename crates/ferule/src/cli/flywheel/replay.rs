@@ -1,7 +1,8 @@
-//! `ferule flywheel replay`: the recorded turns again, without what was forgotten since.
+//! `ferule flywheel replay`: runs the recorded turns again, without what was forgotten since.
 //!
-//! A turn is a function of its records, its file and the model that it began from, so a replay gives the weights of a wheel that never saw what was forgotten. A turn
-//! that neither lost a record nor begins from a replayed model is not run again: it would give the same weights.
+//! A turn is a function of its records, its file and the model from which it began. So a replay gives the weights of a
+//! flywheel that never had the forgotten records. A turn that lost no record and did not begin from a replayed model is
+//! not run again, because it would give the same weights.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! `ferule flywheel simulate`: how often the gate would promote a candidate that is no better.
 //!
-//! Takes the stored outcomes of a turn, draws items from them with replacement, and swaps incumbent and candidate of each at random: then neither is better. The decision
-//! is the turn's own.
+//! It takes the stored outcomes of a turn, draws items from them with replacement, and swaps incumbent and candidate of
+//! each item at random, so that neither is better. The decision is made as in a turn.
 
 use kernels::rng::Key;
 use serde_json::json;

@@ -1,10 +1,10 @@
-//! What a reviewer is shown before the verdict.
+//! What a reviewer sees before the verdict.
 
 use anyhow::Context;
 use serde_json::{Value, json};
 use store::data_folder::review::Waiting;
 
-/// An item that waits, without what a blind verdict must not know.
+/// A waiting item, without what a blind verdict must not show.
 pub(super) fn blind(item: &Waiting) -> anyhow::Result<Value> {
     let messages = messages(&item.messages)?;
     Ok(json!({
