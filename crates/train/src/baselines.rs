@@ -59,7 +59,7 @@ impl Default for NgramSettings {
 
 /// Multinomial logistic regression on character n-grams. A text's features are TF-IDF weighted and have unit length.
 ///
-/// It is trained by AdaGrad, one text a step, in an order drawn from a fixed key. Weights exist only for n-grams that were seen
+/// It is trained by AdaGrad, one text per step, in an order drawn from a fixed key. Weights exist only for n-grams that were seen
 /// in training.
 ///
 /// # Source

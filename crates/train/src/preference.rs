@@ -2,9 +2,9 @@
 //! coefficient per token.
 //!
 //! People either compared two completions of a prompt (a pair, for DPO) or marked one completion as good or bad (a
-//! thumb, for KTO). There is no reward model, and nothing is sampled. The *implicit reward* of a completion is `beta ·
-//! (log π − log π_ref)`: its log-probability under the policy minus that under the reference, each summed over its
-//! tokens.
+//! thumb, for KTO). There is no reward model, and nothing is sampled. The *implicit reward* of a completion is
+//! `beta · (log π − log π_ref)`: its log-probability under the policy minus that under the reference, each summed over
+//! its tokens, times `beta`.
 //!
 //! With `m` the implicit reward of the chosen completion minus that of the rejected one, the loss of a pair is
 //!
@@ -17,9 +17,12 @@
 //! The IPO paper sums over tokens. The mean per token is TRL's, and the paper's authors agreed to it; with it one
 //! `beta` suits completions of every length.
 //!
-//! With `z` the [`divergence`] of a step, the loss of a completion that was marked good is `desirable_weight · (1 −
-//! σ(reward − beta·z))`, and that of one marked bad is `undesirable_weight · (1 − σ(beta·z − reward))` (KTO: Ethayarajh
-//! et al. 2024, arXiv 2402.01306). No gradient goes through `z`.
+//! With `z` the [`divergence`] of a step, the loss of a single completion is
+//!
+//! * `desirable_weight · (1 − σ(reward − beta·z))` if it was marked good,
+//! * `undesirable_weight · (1 − σ(beta·z − reward))` if it was marked bad
+//!
+//! (KTO: Ethayarajh et al. 2024, arXiv 2402.01306). No gradient goes through `z`.
 //!
 //! Checked against TRL's losses and gradients (`tests/preference_losses.rs`).
 //!

@@ -97,8 +97,8 @@ fn measure<T: Real>(arguments: &Arguments) -> anyhow::Result<()> {
     output.flush()
 }
 
-/// The table of the requested task. A file is graded with the rules, columns and template of the model's own run, if that
-/// run used a file.
+/// The table of the requested task. A file is graded with the rules, columns and template of the model's own run, if
+/// that run used a file.
 fn table(task: &str, own: Option<toml::Table>) -> toml::Table {
     let is_file = task.ends_with(".jsonl");
     let name = if is_file { "jsonl" } else { task };

@@ -1,10 +1,15 @@
 //! Real records: lines of cases, in this project's format or in CAIL2018's.
 //!
-//! A line of this project's format is `{"fact", "charges": […], "articles"?, "months"?, "life"?, "death"?}`. A line of
-//! CAIL2018's has `meta`: `{"fact", "meta": {"accusation", "relevant_articles", "term_of_imprisonment":
-//! {"imprisonment", "life_imprisonment", "death_penalty"}}}`. 0 months mean exemption or no custodial term. A part that
-//! a source omits stays unknown; nothing is guessed. An invalid line is refused with its file, line and field, and
-//! never skipped.
+//! A line with `meta` is in CAIL2018's format:
+//!
+//! ```text
+//! {"fact", "charges": […], "articles"?, "months"?, "life"?, "death"?}
+//! {"fact", "meta": {"accusation", "relevant_articles",
+//!                   "term_of_imprisonment": {"imprisonment", "life_imprisonment", "death_penalty"}}}
+//! ```
+//!
+//! 0 months mean exemption or no custodial term. A part that a source omits stays unknown; nothing is guessed. An
+//! invalid line is refused with its file, line and field, and never skipped.
 
 use std::path::Path;
 
