@@ -14,9 +14,9 @@ use toml::{Table, Value};
 pub struct Change {
     /// Where: `stages[2].learning_rate`.
     pub key: String,
-    /// The stored value as TOML, or none where the key is new.
+    /// The stored value as TOML, or none if the key is new.
     pub old: Option<String>,
-    /// The value now, or none where the key is gone.
+    /// The value now, or none if the key is gone.
     pub new: Option<String>,
 }
 

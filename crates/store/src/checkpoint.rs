@@ -146,7 +146,7 @@ impl Committed {
     /// A blob's bytes, checked against the manifest.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] where there is no such blob, or it changed since the run was opened.
+    /// [`StoreError::Damaged`] if there is no such blob, or if it changed since the run was opened.
     pub fn read(&self, name: &str) -> Result<Vec<u8>, StoreError> {
         let path = self.folder.join(name);
         let damaged = |reason| StoreError::Damaged {

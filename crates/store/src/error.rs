@@ -47,7 +47,7 @@ pub enum StoreError {
         name: String,
         /// The lock file.
         path: PathBuf,
-        /// The holder, where the lock file names it.
+        /// The holder, if the lock file names it.
         pid: Option<u32>,
     },
 
@@ -60,7 +60,7 @@ pub enum StoreError {
     FolderLocked {
         /// The lock file.
         path: PathBuf,
-        /// The holder, where the lock file names it.
+        /// The holder, if the lock file names it.
         pid: Option<u32>,
     },
 

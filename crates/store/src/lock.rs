@@ -28,7 +28,7 @@ impl FolderLock {
     /// Takes the lock at `folder/lock` for the run `name`.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] with the holder's process id; [`StoreError::Io`] where the file cannot be made.
+    /// [`StoreError::Locked`] with the holder's process id; [`StoreError::Io`] if the file cannot be made.
     pub fn take(folder: &Path, name: &str) -> Result<Self, StoreError> {
         let path = lock_path(folder);
         let fail = |e| StoreError::io("lock", &path, e);

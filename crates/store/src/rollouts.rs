@@ -5,14 +5,14 @@
 //! | `stage`, `step`    | string, int64                                               | where                                       |
 //! | `case_id`, `sample`| string, uint32                                              | which case, which completion of its group   |
 //! | `prompt`           | string                                                      | as rendered                                 |
-//! | `answer`           | string, nullable                                            | the known answer, where the case has one    |
+//! | `answer`           | string, nullable                                            | the known answer, if the case has one       |
 //! | `completion`       | string                                                      | decoded once, for people; the tokens count  |
 //! | `tokens`           | list of uint32                                              | the completion's token ids                  |
 //! | `logprobs`         | list of float32                                             | the sampler's, of each token, in nats       |
 //! | `given`            | list of bool, nullable                                      | whether an environment wrote the token; none if the model wrote all |
 //! | `logprobs_teacher` | list of float32, nullable                                   | a teacher's, if one scored the tokens       |
-//! | `reward`           | float64, nullable                                           | none where the rules gave none              |
-//! | `advantage`        | float32, nullable                                           | none where no policy was trained            |
+//! | `reward`           | float64, nullable                                           | none if the rules gave none                 |
+//! | `advantage`        | float32, nullable                                           | none if no policy was trained               |
 //! | `finished`         | bool                                                        | ended by its end token, not cut short       |
 //! | `verdicts`         | list of {rule, outcome: score \| abstain \| failed \| timed_out, value, reason} | every rule's, in the rule set's order |
 //! | `soft_temperature`, `top_ids`, `top_logprobs`, `tail` | see [`soft`]             | a teacher's soft labels, where some were kept |

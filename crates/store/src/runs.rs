@@ -96,7 +96,7 @@ impl Runs {
     /// All runs, and how far each has come. A run that cannot be read is listed with its problem.
     ///
     /// # Errors
-    /// [`StoreError::Io`] where the folder itself cannot be listed.
+    /// [`StoreError::Io`] if the folder itself cannot be listed.
     pub fn list(&self) -> Result<Vec<RunSummary>, StoreError> {
         Ok(self.names()?.into_iter().map(|name| self.summary(name)).collect())
     }

@@ -99,7 +99,7 @@ pub fn paired_bootstrap_at(strata: &[Vec<(f64, f64)>], resamples: usize, tail: f
 /// The mean of some cases' scores, with a percentile bootstrap interval over the cases.
 ///
 /// # Shapes and units
-/// * `values`: `[n]`, one a case; in units of the scores. Where a case has several samples, their mean.
+/// * `values`: `[n]`, one a case; in units of the scores. With several samples per case, the mean of the case.
 /// * returns the mean; without a case the value is 0 and the interval is 0 to 1, since nothing is known.
 ///
 /// # Panics

@@ -27,7 +27,7 @@ use hidden::Matching;
 
 /// The losses on the tokens of one batch. The columns add up. Each is `[N]`, and element `t` belongs to `tokens[t]`.
 pub struct Signals<'a, T: Real> {
-    /// Weight of the cross-entropy of each token; 0 where it is not a target.
+    /// Weight of the cross-entropy of each token; 0 if it is not a target.
     pub cross_entropy: Vec<f32>,
     /// A loss with one coefficient per row: a policy gradient or a preference loss.
     pub rows: Option<&'a dyn RowLoss>,

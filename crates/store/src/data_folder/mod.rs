@@ -78,7 +78,7 @@ impl DataFolder {
     /// Opens an existing data folder for writing. It never makes one, so that a wrong path is an error.
     ///
     /// # Errors
-    /// As [`Self::open`]; [`StoreError::NotPossible`] where there is none.
+    /// As [`Self::open`]; [`StoreError::NotPossible`] if there is none.
     pub fn open_existing(folder: &Path) -> Result<DataFolder, StoreError> {
         refuse_absent(folder)?;
         DataFolder::open(folder)
@@ -103,7 +103,7 @@ impl DataFolder {
     /// Opens an existing data folder for reading, also while another process writes it.
     ///
     /// # Errors
-    /// As [`Self::open`]; [`StoreError::NotPossible`] where there is none.
+    /// As [`Self::open`]; [`StoreError::NotPossible`] if there is none.
     pub fn open_to_read(folder: &Path) -> Result<DataFolder, StoreError> {
         let ledger = folder.join("ledger.sqlite");
         refuse_absent(folder)?;

@@ -16,7 +16,7 @@ pub struct StageRow {
     pub kind: String,
     /// The model that it trained or measured, such as "teacher" or "student"; empty if there is none yet.
     pub model: String,
-    /// The headline score on held-out cases after the stage, 0 to 1; none where nothing was evaluated.
+    /// The headline score on held-out cases after the stage, 0 to 1; none if nothing was evaluated.
     pub accuracy: Option<f64>,
     /// Lower end of its interval.
     pub low: Option<f64>,
@@ -38,9 +38,9 @@ pub struct StageRow {
     pub flops: f64,
     /// Wall-clock seconds of this stage, without interruptions.
     pub seconds: f64,
-    /// What the stage's seconds cost, in the user's currency; none where the recipe has no `cost_per_hour`.
+    /// What the stage's seconds cost, in the user's currency; none if the recipe has no `cost_per_hour`.
     pub cost: Option<f64>,
-    /// [`crate::ModelDigest`] of the exported model; none where the stage exports none.
+    /// [`crate::ModelDigest`] of the exported model; none if the stage exports none.
     pub digest: Option<String>,
     /// Further figures of the stage: pass@k, calibration, score parts.
     #[serde(default, skip_serializing_if = "Map::is_empty")]

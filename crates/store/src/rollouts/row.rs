@@ -13,7 +13,7 @@ pub struct Rollout {
     pub sample: u32,
     /// The prompt as rendered.
     pub prompt: String,
-    /// The known answer, where the case has one, so that the file can be graded again by itself.
+    /// The known answer, if the case has one, so that the file can be graded again by itself.
     pub answer: Option<String>,
     /// The completion, decoded.
     pub completion: String,
@@ -28,9 +28,9 @@ pub struct Rollout {
     pub logprobs_teacher: Option<Vec<f32>>,
     /// A teacher's soft labels, where some were kept; as long as `tokens`.
     pub soft: Option<SoftLabels>,
-    /// The rule set's reward; none where it gave none.
+    /// The rule set's reward; none if it gave none.
     pub reward: Option<f64>,
-    /// The advantage trained with; none where no policy was trained.
+    /// The advantage that was trained with; none if no policy was trained.
     pub advantage: Option<f32>,
     /// Whether it ended by its end token and was not cut short.
     pub finished: bool,

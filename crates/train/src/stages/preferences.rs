@@ -163,7 +163,7 @@ pub(super) fn summed(packed: &PackedCompletions, logprobs: &[f32]) -> Vec<f64> {
     packed.rows().into_iter().map(sum).collect()
 }
 
-/// The outcome of a step. Its metrics are the named figures of the report, none where the report lacks one, and
+/// The outcome of a step. Its metrics are the named figures of the report, none if the report lacks one, and
 /// `further`.
 pub(super) fn outcome(report: StepReport, names: &[&str], further: Figures) -> StepOutcome {
     let figures = names.iter().map(|name| (name.to_string(), report.rows.figure(name)));
