@@ -45,7 +45,7 @@ pub enum Aggregate {
     Grpo,
     /// Mean over all tokens.
     Dapo,
-    /// Sum over tokens, over completions times the longest a completion may be.
+    /// Sum over tokens, divided by the number of completions times `max_new_tokens`.
     DrGrpo,
 }
 

@@ -42,9 +42,10 @@ pub enum PairLossType {
     /// The logistic loss of the margin (DPO).
     #[default]
     Sigmoid,
-    /// The same, unbiased where a share `label_smoothing` of the pairs is the wrong way round.
+    /// The logistic loss, corrected so that it is unbiased if a share `label_smoothing` of the pairs has the wrong order.
     Robust,
-    /// The squared distance of the margin per token from `1 / (2·beta)` (IPO): a target, so that certain pairs do not pull for ever.
+    /// The squared difference between the log-ratio margin per token and its target `1 / (2·beta)` (IPO). Because of the
+    /// target, pairs that are certain stop pulling.
     Ipo,
 }
 
