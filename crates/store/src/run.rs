@@ -125,7 +125,7 @@ impl Run {
     /// The completions of one step, as [`Run::write_rollouts`] wrote them.
     ///
     /// # Errors
-    /// [`StoreError::Io`] if there are none; [`StoreError::Parquet`] and [`StoreError::Damaged`] if they cannot be read.
+    /// [`StoreError::Io`] if there are none; [`StoreError::Parquet`] and [`StoreError::Damaged`] if unreadable.
     pub fn rollouts(&self, stage: &str, step: u64) -> Result<Vec<Rollout>, StoreError> {
         rollouts::read(&rollout_path(&self.folder, stage, step))
     }

@@ -83,7 +83,7 @@ impl RunView {
     /// The completions of one step.
     ///
     /// # Errors
-    /// [`StoreError::Io`] if there are none; [`StoreError::Parquet`] and [`StoreError::Damaged`] if they cannot be read.
+    /// [`StoreError::Io`] if there are none; [`StoreError::Parquet`] and [`StoreError::Damaged`] if unreadable.
     pub fn rollouts(&self, stage: &str, step: u64) -> Result<Vec<Rollout>, StoreError> {
         rollouts::read(&rollout_path(&self.folder, stage, step))
     }

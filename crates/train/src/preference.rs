@@ -42,10 +42,11 @@ pub enum PairLossType {
     /// The logistic loss of the margin (DPO).
     #[default]
     Sigmoid,
-    /// The logistic loss, corrected so that it is unbiased if a share `label_smoothing` of the pairs has the wrong order.
+    /// The logistic loss, corrected so that it is unbiased if a share `label_smoothing` of the pairs is
+    /// in the wrong order.
     Robust,
-    /// The squared difference between the log-ratio margin per token and its target `1 / (2·beta)` (IPO). Because of the
-    /// target, pairs that are certain stop pulling.
+    /// The squared difference between the log-ratio margin per token and its target `1 / (2·beta)` (IPO). Because
+    /// of the target, certain pairs do not pull for ever.
     Ipo,
 }
 
