@@ -1,7 +1,8 @@
 //! The `ferule` binary: arguments in, an exit code out.
 //!
-//! Everything it does is in [`cli`], one file a command. [`hub`] downloads models and knows their cache, [`report`] makes the
-//! page that shows a run, [`serve`] answers over HTTP, [`people`] knows who may sign, and [`outcome`] turns an error into a message and an exit code.
+//! [`cli`] does everything, with one file per command. [`hub`] downloads models and knows their cache, [`report`] makes
+//! the page that shows a run, [`serve`] answers over HTTP, [`people`] knows who may sign, and [`outcome`] turns an
+//! error into a message and an exit code.
 #![forbid(unsafe_code)]
 
 mod cli;

@@ -1,7 +1,8 @@
-//! How a command's end becomes a message and an exit code.
+//! Turns the end of a command into a message and an exit code.
 //!
-//! 0: done, or whoever read the output stopped reading. 1: the work failed. 2: wrong use, which is a [`WrongUse`] anywhere in
-//! the error's chain, or a recipe that was refused. A message is one `error:` line with its causes, then `hint:` lines.
+//! 0: done, or the reader of the output closed it. 1: the work failed. 2: wrong use, which is a [`WrongUse`] anywhere
+//! in the error's chain, or a recipe that was refused. A message is one `error:` line with its causes, then `hint:`
+//! lines.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -46,7 +47,7 @@ pub fn failure_because(cause: anyhow::Error, problem: impl fmt::Display, hint: i
     Failure { problem: problem.to_string(), hint: hint.to_string(), source: Some(cause.into()) }.into()
 }
 
-/// Whoever read our output has closed it (`ferule … | head`): not an error, but the end.
+/// The reader of the output has closed it (`ferule … | head`). This ends the command and is no error.
 #[derive(Debug)]
 pub struct ReaderGone;
 
@@ -58,7 +59,7 @@ impl fmt::Display for ReaderGone {
 
 impl std::error::Error for ReaderGone {}
 
-/// Prints the error, if there is one, and gives the exit code.
+/// Prints the error, if there is one, and returns the exit code.
 pub fn report(outcome: anyhow::Result<()>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     if error.chain().any(|cause| cause.is::<ReaderGone>()) {

@@ -1,7 +1,7 @@
 //! The people who sign verdicts and promote models, and their personal tokens.
 //!
-//! A token is 256 random bits, shown once. The ledger keeps an Argon2id hash of it. Commands read a person's token from `FERULE_TOKEN`, never from the command line, where other
-//! users of the machine could see it.
+//! A token is 256 random bits and is shown once. The ledger keeps an Argon2id hash of it. Commands take a person's
+//! token from `FERULE_TOKEN`, never from the command line, where other users of the machine could see it.
 
 use anyhow::Context;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier, SaltString};
@@ -12,15 +12,15 @@ use store::data_folder::people::Person;
 use crate::outcome::{WrongUse, failure};
 use crate::secrets::random_hex;
 
-/// The variable that holds a person's token.
+/// The environment variable that holds a person's token.
 const VARIABLE: &str = "FERULE_TOKEN";
-/// What every token begins with, so that one in a wrong place is recognised.
+/// The prefix of every token, so that a token in a wrong place is recognised.
 const PREFIX: &str = "ferule_";
 
-/// A fresh token and its hash.
+/// A new token and its hash.
 ///
 /// # Errors
-/// No random numbers.
+/// The system gives no random numbers.
 pub fn fresh_token() -> anyhow::Result<(String, String)> {
     let token = format!("{PREFIX}{}", random_hex::<32>().context("no random numbers")?);
     let mut salt = [0; 16];
@@ -33,12 +33,12 @@ pub fn fresh_token() -> anyhow::Result<(String, String)> {
     Ok((token, hash))
 }
 
-/// Whose token this is.
+/// The person to whom a token belongs; none for an unknown token.
 ///
 /// # Errors
 /// A ledger that cannot be read.
 pub fn owner(data: &DataFolder, token: &str) -> anyhow::Result<Option<Person>> {
-    // Hashing is slow on purpose; what is no token at all is not worth it.
+    // Hashing is deliberately slow, so a text that cannot be a token is not hashed.
     if !token.starts_with(PREFIX) {
         return Ok(None);
     }
@@ -51,7 +51,7 @@ pub fn owner(data: &DataFolder, token: &str) -> anyhow::Result<Option<Person>> {
 /// The person whose token is in `FERULE_TOKEN`.
 ///
 /// # Errors
-/// No token, or nobody's.
+/// There is no token, or it is unknown.
 pub fn signed_in(data: &DataFolder) -> anyhow::Result<String> {
     let Ok(token) = std::env::var(VARIABLE) else {
         let hint = format!("`ferule person add NAME` makes a token; put it into the variable {VARIABLE}");
@@ -65,7 +65,8 @@ pub fn signed_in(data: &DataFolder) -> anyhow::Result<String> {
     })
 }
 
-/// The person whose token is in `FERULE_TOKEN`, or the operator of this machine where there is none and no server serves from the data folder.
+/// The person whose token is in `FERULE_TOKEN`. Without a token it is the operator of this machine, if no server serves
+/// from the data folder.
 ///
 /// # Errors
 /// As [`signed_in`].

@@ -1,9 +1,9 @@
-//! Random numbers that nobody can guess, and bytes in hexadecimal.
+//! Unguessable random numbers, and bytes in hexadecimal.
 
 /// `N` random bytes from the system, in hexadecimal.
 ///
 /// # Errors
-/// A system that gives none.
+/// The system gives no random numbers.
 pub fn random_hex<const N: usize>() -> Result<String, getrandom::Error> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)?;

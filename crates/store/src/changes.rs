@@ -1,4 +1,4 @@
-//! Whether two resolved recipes are the same, key by key.
+//! Compares two resolved recipes key by key.
 //!
 //! Values are compared, not text: comments, order and the spelling of numbers do not matter. It knows no recipe's schema.
 //!
@@ -14,9 +14,9 @@ use toml::{Table, Value};
 pub struct Change {
     /// Where: `stages[2].learning_rate`.
     pub key: String,
-    /// The stored value as TOML, or none where the key is new.
+    /// The stored value as TOML, or none if the key is new.
     pub old: Option<String>,
-    /// The value now, or none where the key is gone.
+    /// The value now, or none if the key is gone.
     pub new: Option<String>,
 }
 

@@ -1,17 +1,19 @@
-//! Checkpoints: named byte blobs and a JSON value. A checkpoint is there whole or not at all.
+//! Checkpoints: named byte blobs and a JSON value. A checkpoint exists whole or not at all.
 //!
-//! The steps of writing one, in order, and why each is there:
+//! It is written in this order, for the reasons given:
 //!
-//! 1. Write every blob into `checkpoints/.tmp-…/` and sync it: the content is on the disk before anything refers to it.
-//! 2. Write and sync `manifest.json` with the BLAKE3 of each blob, and `manifest.b3` with the manifest's own: later damage shows.
-//! 3. Sync the temporary folder: the names are on the disk too.
-//! 4. **Rename** it to `checkpoints/<sequence>-<stage>-<step>/`: this is the commit point.
-//! 5. Sync `checkpoints/`: the new name survives a power cut.
+//! 1. Write every blob into `checkpoints/.tmp-…/` and sync it, so that the content is on the disk before anything
+//!    refers to it.
+//! 2. Write and sync `manifest.json`, which holds the BLAKE3 of each blob, and `manifest.b3`, which holds that of the
+//!    manifest. They show later damage.
+//! 3. Sync the temporary folder, so that the names are on the disk too.
+//! 4. **Rename** it to `checkpoints/<sequence>-<stage>-<step>/`. This is the commit point.
+//! 5. Sync `checkpoints/`, so that the new name survives a power cut.
 //!
 //! A failure before step 4 leaves the older checkpoints as they were. `manifest.b3` has the form of `b3sum`'s output.
 //! This module does not know what the blobs mean, and never looks at the clock.
 //!
-//! Read next: [`crate::run`], which picks the newest good one.
+//! Read next: [`crate::run`], which resumes from the newest good one.
 
 use std::fs::{self, File};
 use std::io;
@@ -28,10 +30,10 @@ use crate::names;
 const FORMAT: u64 = 1;
 const MANIFEST: &str = "manifest.json";
 const MANIFEST_DIGEST: &str = "manifest.b3";
-/// Damaged checkpoints are renamed to begin with this, and removed once there are enough good ones again.
+/// The prefix of damaged checkpoints. They are removed once there are enough good ones again.
 const DAMAGED: &str = "damaged-";
 
-/// What is to be kept: how far the run has come, and everything that it needs to go on from there.
+/// What to keep: how far the run has come, and everything that is needed to resume it.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The stage's place in the recipe, from 0.
@@ -42,7 +44,7 @@ pub struct Checkpoint {
     pub step: u64,
     /// Weights, moments, tokenizers: named bytes.
     pub blobs: Vec<Blob>,
-    /// Counters, seeds, the instruction path: whatever is small.
+    /// Counters, seeds, the instruction path: small values.
     pub state: Value,
     /// Whether the stage is done. Such a checkpoint is never removed, so that a run can go back to it. It should have few blobs.
     pub ends_stage: bool,
@@ -144,7 +146,7 @@ impl Committed {
     /// A blob's bytes, checked against the manifest.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] where there is no such blob, or it changed since the run was opened.
+    /// [`StoreError::Damaged`] if there is no such blob, or if it changed since the run was opened.
     pub fn read(&self, name: &str) -> Result<Vec<u8>, StoreError> {
         let path = self.folder.join(name);
         let damaged = |reason| StoreError::Damaged {
@@ -166,7 +168,7 @@ impl Committed {
     }
 }
 
-/// Refuses checkpoints that could not be written, before anything is.
+/// Refuses a checkpoint that cannot be written, before anything is written.
 pub(crate) fn check(checkpoint: &Checkpoint) -> Result<(), StoreError> {
     names::check("stage", &checkpoint.stage)?;
     let mut seen = std::collections::BTreeSet::new();
@@ -269,7 +271,7 @@ fn hash_file(path: &Path) -> io::Result<(u64, String)> {
     Ok((hasher.count(), hasher.finalize().to_hex().to_string()))
 }
 
-/// Puts a damaged checkpoint aside, so that its sequence number is free and it is not looked at again.
+/// Renames a damaged checkpoint, so that its sequence number is free and it is not examined again.
 pub(crate) fn set_aside(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let aside = folder.with_file_name(format!("{DAMAGED}{name}"));
@@ -287,13 +289,14 @@ pub struct StageEnd<'a> {
 }
 
 impl StageEnd<'_> {
-    /// Whether the checkpoint at `folder` was taken there.
+    /// Whether the checkpoint at `folder` is this end of a stage.
     pub(crate) fn is_at(self, folder: &Path) -> bool {
         read_manifest(folder).is_ok_and(|m| m.ends_stage && m.stage_index == self.index && m.stage == self.stage)
     }
 }
 
-/// Removes checkpoints, except the `keep` newest and those that end a stage. Damaged ones go once there are that many good ones.
+/// Removes checkpoints, except the `keep` newest and those that end a stage. Damaged ones are removed once there are
+/// that many good ones.
 pub(crate) fn prune(disk: &dyn Disk, checkpoints: &Path, keep: usize) -> Result<(), StoreError> {
     let good = list(checkpoints)?;
     for (_, folder) in good.iter().skip(keep) {

@@ -20,7 +20,7 @@
 
 use crate::error::StoreError;
 
-/// A digest being computed: begin each tensor in the order of names, feed its bytes in pieces of any size, and finish.
+/// Computes a digest: begin each tensor in the order of names, feed its bytes in pieces of any size, and finish.
 ///
 /// # Example
 /// ```
@@ -32,12 +32,12 @@ use crate::error::StoreError;
 #[derive(Clone, Default)]
 pub struct ModelDigest {
     hasher: blake3::Hasher,
-    /// Name, bytes announced, bytes fed.
+    /// Name, announced bytes, fed bytes.
     current: Option<(String, u64, u64)>,
 }
 
 impl ModelDigest {
-    /// A digest of no tensors yet.
+    /// A digest of no tensors.
     pub fn new() -> Self {
         Self::default()
     }
@@ -45,8 +45,8 @@ impl ModelDigest {
     /// Adds one whole tensor; `bytes` are little-endian and row-major.
     ///
     /// # Errors
-    /// [`StoreError::DigestOrder`] where `name` does not come after the one before; [`StoreError::DigestLength`] where the
-    /// tensor before was not fed whole.
+    /// [`StoreError::DigestOrder`] if `name` does not sort after the previous name; [`StoreError::DigestLength`] if the
+    /// previous tensor was not fed whole.
     pub fn tensor(&mut self, name: &str, dtype: &str, shape: &[u64], bytes: &[u8]) -> Result<(), StoreError> {
         self.begin(name, dtype, shape, bytes.len() as u64)?;
         self.bytes(bytes);
@@ -77,10 +77,10 @@ impl ModelDigest {
         Ok(())
     }
 
-    /// Feeds the next piece of the tensor begun last.
+    /// Feeds the next piece of the tensor that was begun last.
     ///
     /// # Panics
-    /// Where no tensor was begun.
+    /// When no tensor was begun.
     pub fn bytes(&mut self, piece: &[u8]) {
         let (_, _, fed) = self.current.as_mut().expect("bytes of no tensor: call `begin` first");
         *fed += piece.len() as u64;
@@ -90,7 +90,7 @@ impl ModelDigest {
     /// The digest: 64 lower-case hexadecimal characters.
     ///
     /// # Errors
-    /// [`StoreError::DigestLength`] where the last tensor was not fed whole.
+    /// [`StoreError::DigestLength`] if the last tensor was not fed whole.
     pub fn finish(self) -> Result<String, StoreError> {
         self.check_whole()?;
         Ok(self.hasher.finalize().to_hex().to_string())

@@ -1,9 +1,9 @@
-//! The few file operations on which crash safety rests, behind a trait, so that a test can make any one of them fail.
+//! The few file operations that crash safety depends on, behind a trait, so that a test can make any of them fail.
 //!
-//! This is not a virtual file system: reading goes to `std::fs` directly, because a failed read harms nothing.
+//! This is not a virtual file system: reads go to `std::fs` directly, because a failed read does no harm.
 //!
-//! A single file is written whole or not at all through [`Disk::temporary`]: it gets a name of its own in the folder of its final
-//! place, and is renamed when its content is complete. Folders do the same with [`Disk::rename`].
+//! [`Disk::temporary`] writes a single file whole or not at all: the file gets a temporary name in the folder of its
+//! final path and is renamed when its content is complete. For folders, [`Disk::rename`] does the same.
 //!
 //! Read next: [`crate::checkpoint`].
 
@@ -30,9 +30,9 @@ pub trait OutFile: Write + Send {
     fn truncate(&mut self, len: u64) -> io::Result<()>;
 }
 
-/// A file under a name of its own, which is removed unless it is put in its place.
+/// A file under a temporary name. It is removed unless it is renamed to its final path.
 pub trait Temporary: OutFile {
-    /// Renames the file to `path`; a file in the way is replaced.
+    /// Renames the file to `path`; an existing file is replaced.
     ///
     /// # Errors
     /// The system's; the file is removed.
@@ -59,13 +59,13 @@ pub trait Disk: Send + Sync {
     /// The system's.
     fn append(&self, path: &Path) -> io::Result<Box<dyn OutFile>>;
 
-    /// Renames a file or folder within one file system; a file in the way is replaced.
+    /// Renames a file or folder within one file system; an existing file is replaced.
     ///
     /// # Errors
     /// The system's.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Makes a file durable, or a folder's list of names. Without [`SYNCS_FOLDERS`] a folder is left to the system.
+    /// Makes a file, or a folder's list of names, durable. Without [`SYNCS_FOLDERS`], folders are left to the system.
     ///
     /// # Errors
     /// The system's.
@@ -77,18 +77,18 @@ pub trait Disk: Send + Sync {
     /// The system's.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
-    /// Removes a file or a whole folder; absence is success.
+    /// Removes a file or a whole folder. A path that does not exist is no error.
     ///
     /// # Errors
     /// The system's.
     fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
-/// Whether this system can make a folder's list of names durable. Windows has no call for it: after a power cut the newest rename may be
-/// undone there.
+/// Whether this system can make a folder's list of names durable. Windows has no call for it, so a power cut there may
+/// undo the newest rename.
 pub const SYNCS_FOLDERS: bool = cfg!(unix);
 
-/// The disk as it is.
+/// The real disk.
 pub struct RealDisk;
 
 impl OutFile for NamedTempFile {
@@ -121,7 +121,7 @@ impl Disk for RealDisk {
     fn temporary(&self, folder: &Path) -> io::Result<Box<dyn Temporary>> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(TEMPORARY);
-        // By default only its owner could read the file; it gets the rights of any new file.
+        // A temporary file can be read by its owner only. This gives it the rights of any new file.
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -146,7 +146,7 @@ impl Disk for RealDisk {
         if !SYNCS_FOLDERS && path.is_dir() {
             return Ok(());
         }
-        // Windows syncs only what is open for writing, and Unix opens no folder for it.
+        // Windows syncs only files that are open for writing; Unix cannot open a folder for writing.
         OpenOptions::new().read(true).write(cfg!(windows)).open(path)?.sync_all()
     }
 
@@ -160,10 +160,11 @@ impl Disk for RealDisk {
     }
 }
 
-/// Writes a small file whole or not at all: a temporary file is written, synced and put in its place, and the folder is synced.
+/// Writes a small file whole or not at all: writes and syncs a temporary file, renames it to `path`, and syncs the
+/// folder.
 ///
 /// # Errors
-/// [`StoreError::DiskFull`] or [`StoreError::Io`]; the file that stood there before still stands.
+/// [`StoreError::DiskFull`] or [`StoreError::Io`]; an older file at `path` is unchanged.
 pub fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || {
@@ -176,7 +177,7 @@ pub fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), Sto
     disk.sync(folder).map_err(|e| StoreError::io("sync", folder, e))
 }
 
-/// Makes a small file that only its owner can read, whole or not at all. A file that is there already stays as it is.
+/// Makes a small file that only its owner can read, whole or not at all. An existing file is not changed.
 ///
 /// # Errors
 /// As [`write_whole`].
@@ -196,7 +197,8 @@ pub fn make_private(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     RealDisk.sync(folder).map_err(|e| StoreError::io("sync", folder, e))
 }
 
-/// What every temporary name begins with. A killed process leaves such files and folders; opening the run removes them.
+/// The prefix of all temporary names. A killed process leaves such files and folders behind; opening the run removes
+/// them.
 pub const TEMPORARY: &str = ".tmp-";
 
 /// Removes what an interrupted write left in `folder`. An absent folder is an empty one.

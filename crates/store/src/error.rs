@@ -44,7 +44,7 @@ pub enum StoreError {
         name: String,
         /// The lock file.
         path: PathBuf,
-        /// The holder, where the lock file names it.
+        /// The holder, if the lock file names it.
         pid: Option<u32>,
     },
 
@@ -57,14 +57,14 @@ pub enum StoreError {
     FolderLocked {
         /// The lock file.
         path: PathBuf,
-        /// The holder, where the lock file names it.
+        /// The holder, if the lock file names it.
         pid: Option<u32>,
     },
 
     /// What was asked for makes no sense in the present state; nothing was changed.
     #[error("{problem}")]
     NotPossible {
-        /// What is in the way.
+        /// What prevents it.
         problem: String,
         /// What to do instead.
         hint: &'static str,
@@ -89,7 +89,7 @@ pub enum StoreError {
     /// A recipe is not TOML.
     #[error("{} is not valid TOML: {source}", path.display())]
     RecipeSyntax {
-        /// The recipe; the run's own `recipe.toml`, or the one to come.
+        /// The run's own `recipe.toml`, or the new recipe.
         path: PathBuf,
         /// Line and column, from the parser.
         source: Box<toml::de::Error>,
@@ -140,7 +140,7 @@ pub enum StoreError {
         path: PathBuf,
         /// What was found.
         reason: String,
-        /// The mend.
+        /// How to fix it.
         hint: &'static str,
     },
 
@@ -155,7 +155,7 @@ pub enum StoreError {
         known: u64,
     },
 
-    /// SQLite refused.
+    /// An error of SQLite.
     #[error("ledger {}: {source}", path.display())]
     Ledger {
         /// The ledger.
@@ -173,12 +173,12 @@ pub enum StoreError {
         source: parquet::errors::ParquetError,
     },
 
-    /// Tensors came to [`crate::ModelDigest`] out of name order.
+    /// Tensors were given to [`crate::ModelDigest`] out of name order.
     #[error("tensor `{name}` comes after `{previous}` in a digest, but names must rise byte by byte")]
     DigestOrder {
         /// The name before.
         previous: String,
-        /// The name that does not follow.
+        /// The name that does not sort after it.
         name: String,
     },
 
@@ -244,7 +244,7 @@ impl StoreError {
         }
     }
 
-    /// Says that something cannot be done, and what can.
+    /// An error that says what is not possible, and what is.
     pub fn not_possible(problem: impl Into<String>, hint: &'static str) -> Self {
         StoreError::NotPossible { problem: problem.into(), hint }
     }

@@ -12,14 +12,14 @@
 //! | `rollouts/<stage>/step-000120.parquet` | every completion of a step with its verdicts         | [`rollouts`]        |
 //! | `models/<stage>/`                   | exported models, whatever their format                  | the caller          |
 //!
-//! What outlives runs lies in a [`data_folder`].
+//! A [`data_folder`] holds what outlives runs.
 //!
 //! # The commit point
 //!
-//! A step counts from the moment at which the folder of a checkpoint behind it is renamed, and from no other. The manifest in that folder
-//! holds *marks*: how long `metrics.jsonl` was and which ledger rows existed when the checkpoint was taken. When a run is
-//! opened again, everything beyond the marks of the newest good checkpoint is dropped. So the steps that follow find
-//! exactly the state that they found the first time.
+//! A step counts only when the folder of a later checkpoint has been renamed to its final name. The manifest in that
+//! folder holds *marks*: how long `metrics.jsonl` was and which ledger rows existed when the checkpoint was taken. When
+//! a run is opened again, everything beyond the marks of the newest good checkpoint is dropped. So the next steps start
+//! from exactly the state from which they started the first time.
 //!
 //! # What this crate never does
 //!

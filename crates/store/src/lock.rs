@@ -1,7 +1,8 @@
-//! One process to a folder: an advisory lock on the file `lock`, which also names its holder. Runs and data folders have one.
+//! Allows one process per folder: an advisory lock on the file `lock`, which also names its holder. Runs and data
+//! folders have one.
 //!
-//! The system lets go of the lock when the process ends, however it ends, so there is never a stale one to remove. Only the
-//! lock counts: neither the file's content nor its existence does.
+//! The system releases the lock when the process ends, however it ends, so there is never a stale lock to remove. Only
+//! the lock counts, not the file's content or existence.
 //!
 //! Read next: [`crate::run`].
 
@@ -12,13 +13,14 @@ use std::time::Duration;
 
 use crate::error::StoreError;
 
-/// A held lock; dropping it lets go.
+/// A held lock. Dropping it releases it.
 #[derive(Debug)]
 pub struct FolderLock {
     _file: File,
 }
 
-/// [`is_locked`] holds a shared lock for a moment. A run that starts waits longer than that before it gives up.
+/// Tries of [`FolderLock::take`]. [`is_locked`] holds a shared lock for a moment; a run that starts keeps trying for
+/// longer than that.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -26,7 +28,7 @@ impl FolderLock {
     /// Takes the lock at `folder/lock` for the run `name`.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] with the holder's process id; [`StoreError::Io`] where the file cannot be made.
+    /// [`StoreError::Locked`] with the holder's process id; [`StoreError::Io`] if the file cannot be made.
     pub fn take(folder: &Path, name: &str) -> Result<Self, StoreError> {
         let path = lock_path(folder);
         let fail = |e| StoreError::io("lock", &path, e);

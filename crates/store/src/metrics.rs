@@ -1,12 +1,12 @@
-//! `metrics.jsonl`: one JSON object a step, for people, plots and `tail -f`.
+//! `metrics.jsonl`: one JSON object per step, for people, plots and `tail -f`.
 //!
 //! ```text
 //! {"stage":"grpo","step":120,"reward":0.71,"loss":0.013,"entropy":0.42,"step_seconds":1.93}
 //! ```
 //!
-//! Two runs of one recipe agree in every column but `step_seconds`. A figure that does not exist is `null`, never 0: the loss of a
-//! step without an update, the reward of a step without a rewarded completion. A number that is not finite is `null` too, since JSON
-//! has no word for it.
+//! Two runs of one recipe agree in every column but `step_seconds`. A figure that does not exist is `null`, never 0:
+//! for example the loss of a step without an update. A number that is not finite is `null` too, because JSON cannot
+//! write it.
 //!
 //! This module never averages, smooths or drops a step.
 //!
@@ -28,8 +28,8 @@ pub struct StepMetrics {
     pub stage: String,
     /// The step, counted from 1 by the stage.
     pub step: u64,
-    /// Named figures in the order in which they are written; none where the step has no such figure. Names carry their unit last:
-    /// `train_tokens`, `step_seconds`.
+    /// Named figures in the order in which they are written; none if the step does not have the figure. Names end in
+    /// their unit: `train_tokens`, `step_seconds`.
     pub values: Vec<(String, Option<f64>)>,
 }
 
@@ -46,7 +46,7 @@ impl StepMetrics {
         self
     }
 
-    /// The figure of that name; none where it is `null` or was not logged.
+    /// The figure with that name; none if it is `null` or was not logged.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.values.iter().find(|(n, _)| n == name).and_then(|&(_, v)| v)
     }
@@ -78,7 +78,7 @@ impl StepMetrics {
     }
 }
 
-/// The open file, and the length of its whole lines.
+/// The open file, and the length of its complete lines.
 pub(crate) struct MetricsFile {
     file: Box<dyn OutFile>,
     path: PathBuf,
@@ -97,7 +97,7 @@ impl MetricsFile {
     pub(crate) fn append(&mut self, metrics: &StepMetrics) -> Result<(), StoreError> {
         let line = metrics.to_line();
         if let Err(e) = self.file.write_all(line.as_bytes()) {
-            // The next line would be appended to half a line. If the cut fails too, opening the run does it.
+            // Otherwise the next line would be appended to half a line. If the cut fails too, opening the run does it.
             let _ = self.file.truncate(self.bytes);
             return Err(StoreError::io("write", &self.path, e));
         }

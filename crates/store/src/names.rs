@@ -7,7 +7,7 @@
 
 use crate::error::StoreError;
 
-/// Longest name, in bytes: with prefix and suffix it still fits in the 255 bytes that file systems allow.
+/// The longest name, in bytes. With a prefix and a suffix it still fits in the 255 bytes that file systems allow.
 pub const MAX_BYTES: usize = 120;
 
 /// Checks that `name` can be one path component; `what` ("run", "stage", "blob") is used in the message.

@@ -1,10 +1,10 @@
-//! Going back to the end of an earlier stage, so that what followed it can be done again.
+//! Takes a run back to the end of an earlier stage, so that the later stages can run again.
 //!
-//! Checkpoints that end a stage are kept, so going back is only to remove the newer ones, newest first. After each removal the run is whole,
-//! at an earlier commit point. Opening the run then drops what lies beyond that, as it does after a kill. Exported models stay until their stage
-//! exports again.
+//! Checkpoints that end a stage are kept. So going back only removes the newer checkpoints, newest first. After each
+//! removal the run is whole, at an earlier commit point. Opening the run then drops what lies beyond that point, as it
+//! does after a kill. Exported models stay until their stage exports again.
 //!
-//! Read next: `run/resume.rs`, which does the dropping.
+//! Read next: `run/resume.rs`, which drops what lies beyond the commit point.
 
 use std::fs;
 
@@ -18,14 +18,15 @@ use crate::runs::Runs;
 use crate::{names, recipe};
 
 impl Runs {
-    /// Takes a run back to the end of a stage, or to its beginning where `end` is none.
+    /// Takes a run back to the end of a stage, or to its beginning if `end` is none.
     ///
-    /// `resolved_recipe` replaces the stored one; it may differ in the keys that `free` accepts.
+    /// `resolved_recipe` replaces the stored recipe. It may differ from it in the keys that `free` accepts.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchRun`]; [`StoreError::RecipeChanged`] in other keys; [`StoreError::StageEndGone`] where the stage before was not finished, or
-    /// its end was not kept; [`StoreError::Damaged`] where it was and is not whole; [`StoreError::Locked`] and failures of the file system. The run is
-    /// as it was then, or at an earlier commit point on the way back.
+    /// [`StoreError::NoSuchRun`]; [`StoreError::RecipeChanged`] for other keys; [`StoreError::StageEndGone`] if the
+    /// stage before was not finished or its end was not kept; [`StoreError::Damaged`] if that checkpoint is damaged;
+    /// [`StoreError::Locked`] and failures of the file system. After an error the run is unchanged or at an earlier
+    /// commit point on the way back.
     pub fn rewind(
         &self,
         name: &str,

@@ -1,26 +1,27 @@
-//! Rollouts: one Parquet file a step, with everything that a completion was and was judged by.
+//! Rollouts: one Parquet file per step, with every completion of the step and its verdicts.
 //!
 //! | column             | type                                                        | what                                        |
 //! |--------------------|-------------------------------------------------------------|---------------------------------------------|
 //! | `stage`, `step`    | string, int64                                               | where                                       |
 //! | `case_id`, `sample`| string, uint32                                              | which case, which completion of its group   |
 //! | `prompt`           | string                                                      | as rendered                                 |
-//! | `answer`           | string, nullable                                            | the known answer, where the case has one    |
+//! | `answer`           | string, nullable                                            | the known answer, if the case has one       |
 //! | `completion`       | string                                                      | decoded once, for people; the tokens count  |
 //! | `tokens`           | list of uint32                                              | the completion's token ids                  |
 //! | `logprobs`         | list of float32                                             | the sampler's, of each token, in nats       |
-//! | `given`            | list of bool, nullable                                      | whether an environment said the token; none where the model said all |
-//! | `logprobs_teacher` | list of float32, nullable                                   | a teacher's, where one listened             |
-//! | `reward`           | float64, nullable                                           | none where the rules gave none              |
-//! | `advantage`        | float32, nullable                                           | none where no policy was trained            |
+//! | `given`            | list of bool, nullable                                      | whether an environment wrote the token; none if the model wrote all |
+//! | `logprobs_teacher` | list of float32, nullable                                   | a teacher's, if one scored the tokens       |
+//! | `reward`           | float64, nullable                                           | none if the rules gave none                 |
+//! | `advantage`        | float32, nullable                                           | none if no policy was trained               |
 //! | `finished`         | bool                                                        | ended by its end token, not cut short       |
 //! | `verdicts`         | list of {rule, outcome: score \| abstain \| failed \| timed_out, value, reason} | every rule's, in the rule set's order |
 //! | `soft_temperature`, `top_ids`, `top_logprobs`, `tail` | see [`soft`]             | a teacher's soft labels, where some were kept |
 //!
-//! DuckDB, pandas, `datasets`, DataFusion and Spark read it as it is. Equal rows give equal bytes: the file says nothing about time,
+//! DuckDB, pandas, `datasets`, DataFusion and Spark can read it. Equal rows give equal bytes: the file holds no time,
 //! machine or run.
 //!
-//! Nothing is filtered: a step's file holds every completion that was sampled, also those that were not trained on.
+//! Nothing is filtered: a step's file holds every completion that was sampled, including those that were not trained
+//! on.
 //!
 //! Read next: [`soft`].
 
@@ -56,7 +57,7 @@ use crate::ledger::rows::{Verdict, VerdictOutcome};
 /// [`StoreError::Parquet`]; `path` is for the message.
 ///
 /// # Panics
-/// Where a row's log-probs are not as many as its tokens.
+/// When a row has another number of log-probabilities than of tokens.
 pub fn encode(path: &Path, stage: &str, step: u64, rows: &[Rollout]) -> Result<Vec<u8>, StoreError> {
     let write = || -> Result<Vec<u8>, ParquetError> {
         let batch = to_batch(stage, step, rows)?;
@@ -64,7 +65,7 @@ pub fn encode(path: &Path, stage: &str, step: u64, rows: &[Rollout]) -> Result<V
             .set_created_by("ferule".to_owned())
             .set_compression(Compression::SNAPPY)
             .build();
-        // Arrow's own copy of the schema would add nothing, and would make the bytes depend on one library more.
+        // Arrow's own copy of the schema would add nothing, and it would make the bytes depend on one more library.
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let mut writer = ArrowWriter::try_new_with_options(Vec::new(), batch.schema(), options)?;
         writer.write(&batch)?;
@@ -76,7 +77,7 @@ pub fn encode(path: &Path, stage: &str, step: u64, rows: &[Rollout]) -> Result<V
 /// Reads a step's completions, in the order in which they were written.
 ///
 /// # Errors
-/// [`StoreError::Parquet`] for what is not Parquet, [`StoreError::Damaged`] for other columns than ours.
+/// [`StoreError::Parquet`] for a file that is not Parquet, [`StoreError::Damaged`] for other columns than these.
 pub fn read(path: &Path) -> Result<Vec<Rollout>, StoreError> {
     let file = File::open(path).map_err(|e| StoreError::io("read", path, e))?;
     let fail = |e| StoreError::parquet(path, e);

@@ -1,7 +1,7 @@
-//! One run at work: what training writes, and the commit.
+//! One run at work: what training writes, and how it is committed.
 //!
-//! Training calls [`Run::log_step`], [`Run::write_rollouts`] and the [`Ledger`], then [`Run::commit`]. The marks are taken
-//! at that call, so what is written while the background writer works belongs to the next checkpoint.
+//! Training calls [`Run::log_step`], [`Run::write_rollouts`] and the [`Ledger`], then [`Run::commit`]. That call takes
+//! the marks, so anything written while the background writer works belongs to the next checkpoint.
 //!
 //! This module never decides when to checkpoint, and it never deletes a run.
 //!
@@ -31,7 +31,7 @@ pub struct Run {
     disk: Arc<dyn Disk>,
     ledger: Ledger,
     metrics: Mutex<MetricsFile>,
-    /// Written since the last commit and not synced yet, and the next checkpoint's number.
+    /// The files that were written since the last commit and are not synced yet, and the next checkpoint's number.
     open: Mutex<Uncommitted>,
     writer: Writer,
     resumed: Option<Committed>,
@@ -56,12 +56,12 @@ impl Run {
         &self.ledger
     }
 
-    /// The checkpoint to go on from; none for a run that begins.
+    /// The checkpoint to resume from; none for a new run.
     pub fn resumed(&self) -> Option<&Committed> {
         self.resumed.as_ref()
     }
 
-    /// What a person should know of opening the run: damaged checkpoints, withdrawals, the resumption itself.
+    /// What a person should know about opening the run: damaged checkpoints, withdrawals, the resumption itself.
     pub fn notices(&self) -> &[Notice] {
         &self.notices
     }
@@ -74,10 +74,10 @@ impl Run {
     /// Adds the metrics of a step.
     ///
     /// # Errors
-    /// [`StoreError::DiskFull`], [`StoreError::Io`]; the file is as it was.
+    /// [`StoreError::DiskFull`], [`StoreError::Io`]; the file is unchanged.
     ///
     /// # Panics
-    /// Where a number is named `stage` or `step`.
+    /// When a number is named `stage` or `step`.
     pub fn log_step(&self, metrics: &StepMetrics) -> Result<(), StoreError> {
         guard(&self.metrics).append(metrics)
     }
@@ -85,11 +85,11 @@ impl Run {
     /// Writes the completions of a step, whole or not at all.
     ///
     /// # Errors
-    /// [`StoreError::DiskFull`], [`StoreError::Io`], [`StoreError::BadName`]; [`StoreError::Ledger`] where the step's file was
-    /// written before.
+    /// [`StoreError::DiskFull`], [`StoreError::Io`], [`StoreError::BadName`]; [`StoreError::Ledger`] if the step's file
+    /// was written before.
     ///
     /// # Panics
-    /// Where a row's log-probs are not as many as its tokens.
+    /// When a row has another number of log-probabilities than of tokens.
     pub fn write_rollouts(&self, stage: &str, step: u64, rows: &[Rollout]) -> Result<(), StoreError> {
         names::check("stage", stage)?;
         let path = rollout_path(&self.folder, stage, step);
@@ -99,8 +99,9 @@ impl Run {
         let fail = |e| StoreError::io("write", &path, e);
         let mut file = self.disk.temporary(folder).map_err(fail)?;
         file.write_all(&bytes).map_err(fail)?;
-        // The row is written first, so that a step written twice is refused before its file is touched. Neither has to be durable
-        // before the checkpoint that speaks of them, and that one syncs the file before it is committed.
+        // The ledger row is written first, so that a step written twice is refused before its file is touched. Neither
+        // has to be durable before the checkpoint that refers to them, and that checkpoint syncs the file before it is
+        // committed.
         let blake3 = blake3::hash(&bytes).to_hex().to_string();
         self.ledger.record_rollout_file(&RolloutFile {
             stage: stage.to_owned(),
@@ -113,7 +114,7 @@ impl Run {
         file.persist(&path).map_err(fail)
     }
 
-    /// The steps of a stage whose completions are stored, rising.
+    /// The steps of a stage whose completions are stored, in increasing order.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
@@ -121,26 +122,27 @@ impl Run {
         self.ledger.rollout_steps(stage)
     }
 
-    /// The completions of one step, as [`Run::write_rollouts`] left them.
+    /// The completions of one step, as [`Run::write_rollouts`] wrote them.
     ///
     /// # Errors
-    /// [`StoreError::Io`] where there are none; [`StoreError::Parquet`] and [`StoreError::Damaged`] where they cannot be read.
+    /// [`StoreError::Io`] if there are none; [`StoreError::Parquet`] and [`StoreError::Damaged`] if unreadable.
     pub fn rollouts(&self, stage: &str, step: u64) -> Result<Vec<Rollout>, StoreError> {
         rollouts::read(&rollout_path(&self.folder, stage, step))
     }
 
-    /// Where the model that a stage exported lies.
+    /// The folder of the model that a stage exported.
     pub fn model_folder(&self, stage: &str) -> PathBuf {
         model_path(&self.folder, stage)
     }
 
-    /// Hands a checkpoint to the background writer. What was logged, written and recorded until now belongs to it.
+    /// Hands a checkpoint to the background writer. It covers everything that was logged, written and recorded until
+    /// now.
     ///
-    /// Returns once the writer has taken it, which may mean waiting for the one before.
+    /// Returns once the writer has taken it. If the writer still works on the checkpoint before, it waits.
     ///
     /// # Errors
-    /// Those of this checkpoint's names; and whatever the checkpoint *before* met, [`StoreError::DiskFull`] above all. The run may go
-    /// on or stop then: the last committed checkpoint stands.
+    /// A bad name in this checkpoint; or the error of the checkpoint *before*, above all [`StoreError::DiskFull`]. The
+    /// run may then continue or stop: the last committed checkpoint is intact.
     pub fn commit(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
         checkpoint::check(&checkpoint)?;
         let metrics_bytes = guard(&self.metrics).bytes();
@@ -162,10 +164,10 @@ impl Run {
         Ok(())
     }
 
-    /// Waits until every checkpoint handed over is committed.
+    /// Waits until every checkpoint that was handed over is committed.
     ///
     /// # Errors
-    /// What the writer met.
+    /// The first error of the writer.
     pub fn flush(&self) -> Result<(), StoreError> {
         self.writer.flush()
     }
@@ -184,7 +186,7 @@ impl Run {
     }
 }
 
-/// A model being exported; it appears under its name when it is whole.
+/// A model that is being exported. It gets its final name when it is whole.
 pub struct Export<'a> {
     disk: &'a dyn Disk,
     temporary: PathBuf,
@@ -197,7 +199,7 @@ impl Export<'_> {
         &self.temporary
     }
 
-    /// Makes the files durable and puts the folder in its place, `models/<stage>`, over an older one.
+    /// Makes the files durable and renames the folder to `models/<stage>`. An older export there is replaced.
     ///
     /// # Errors
     /// [`StoreError::DiskFull`], [`StoreError::Io`].

@@ -34,7 +34,7 @@ pub struct RunSummary {
     pub step: Option<u64>,
     /// Whether a process works on it now.
     pub locked: bool,
-    /// Why it could not be read; none where it could.
+    /// Why it could not be read; none if it could.
     pub problem: Option<String>,
 }
 
@@ -44,7 +44,7 @@ impl Runs {
         Self::open_on(folder, Arc::new(RealDisk))
     }
 
-    /// The same on another [`Disk`].
+    /// The same, on another [`Disk`].
     pub fn open_on(folder: impl Into<PathBuf>, disk: Arc<dyn Disk>) -> Self {
         Runs { folder: folder.into(), disk }
     }
@@ -58,9 +58,9 @@ impl Runs {
         &self.disk
     }
 
-    /// Makes the run `name`, or resumes it from its last commit.
+    /// Creates the run `name`, or resumes it from its last commit.
     ///
-    /// `resolved_recipe` is TOML; under an existing name it must equal the one the run was made with, key by key.
+    /// `resolved_recipe` is TOML. For an existing run it must equal the stored recipe, key by key.
     ///
     /// # Errors
     /// [`StoreError::Locked`], [`StoreError::RecipeChanged`], [`StoreError::RecipeSyntax`], [`StoreError::BadName`],
@@ -73,7 +73,7 @@ impl Runs {
     /// A run for reading, whether or not a process works on it.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchRun`] naming those that exist; otherwise as reading fails.
+    /// [`StoreError::NoSuchRun`], which names the existing runs; otherwise the errors of reading.
     pub fn view(&self, name: &str) -> Result<RunView, StoreError> {
         names::check("run", name)?;
         let folder = self.folder.join(name);
@@ -96,7 +96,7 @@ impl Runs {
     /// All runs, and how far each has come. A run that cannot be read is listed with its problem.
     ///
     /// # Errors
-    /// [`StoreError::Io`] where the folder itself cannot be listed.
+    /// [`StoreError::Io`] if the folder itself cannot be listed.
     pub fn list(&self) -> Result<Vec<RunSummary>, StoreError> {
         Ok(self.names()?.into_iter().map(|name| self.summary(name)).collect())
     }
@@ -135,7 +135,7 @@ impl Runs {
     /// Every model of every run that a record touched, as (run, digest).
     ///
     /// # Errors
-    /// As reading a run fails.
+    /// The errors of reading a run.
     pub fn touched_by(&self, record_id: &str) -> Result<Vec<(String, String)>, StoreError> {
         let mut touched = Vec::new();
         for name in self.names()? {

@@ -1,5 +1,5 @@
-//! A run for reading, as `report`, `grade`, `ls`, `chat` and `eval` need it. It takes no lock and changes nothing, so it
-//! can be opened while the run goes on. It then shows what is there, committed or not.
+//! A run for reading, as `report`, `grade`, `ls`, `chat` and `eval` need it. It takes no lock and changes nothing, so
+//! it can be opened while the run is working. It then shows everything that exists, committed or not.
 //!
 //! Read next: [`crate::ledger::rows`], for what the rows mean.
 
@@ -72,7 +72,7 @@ impl RunView {
         metrics::read(&self.folder.join(METRICS))
     }
 
-    /// The steps of a stage whose completions are stored, rising.
+    /// The steps of a stage whose completions are stored, in increasing order.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
@@ -83,12 +83,12 @@ impl RunView {
     /// The completions of one step.
     ///
     /// # Errors
-    /// [`StoreError::Io`] where there are none; [`StoreError::Parquet`] and [`StoreError::Damaged`] where they cannot be read.
+    /// [`StoreError::Io`] if there are none; [`StoreError::Parquet`] and [`StoreError::Damaged`] if unreadable.
     pub fn rollouts(&self, stage: &str, step: u64) -> Result<Vec<Rollout>, StoreError> {
         rollouts::read(&rollout_path(&self.folder, stage, step))
     }
 
-    /// The model that a stage exported, where it did.
+    /// The model that a stage exported, if it did.
     pub fn model(&self, stage: &str) -> Option<PathBuf> {
         Some(model_path(&self.folder, stage)).filter(|path| path.is_dir())
     }

@@ -1,7 +1,7 @@
-//! Records that their owners have withdrawn: `runs/withdrawals.jsonl`, one object a line.
+//! Records that their owners have withdrawn: `runs/withdrawals.jsonl`, one object per line.
 //!
-//! A run copies the list when it begins and keeps that copy, so that a resumed run ends as an unbroken one. When it is opened again,
-//! it says which records were withdrawn since.
+//! A run copies the list when it begins and keeps that copy, so that a resumed run ends in the same state as an
+//! unbroken one. When it is opened again, it reports which records were withdrawn since.
 //!
 //! Read next: [`crate::ledger::lineage`], which finds the weights that a record touched.
 

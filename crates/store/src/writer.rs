@@ -1,9 +1,9 @@
-//! The background writer: one thread that commits checkpoints while training goes on.
+//! The background writer: one thread that commits checkpoints while training continues.
 //!
-//! At most one checkpoint is being written. Handing over a second waits for the first, so that memory holds at most two copies
-//! and commits happen in order. A failure is returned by the next call.
+//! At most one checkpoint is being written. Handing over a second one waits for the first, so memory holds at most two
+//! copies and commits happen in order. The next call returns the error of a failed write.
 //!
-//! Read next: [`crate::checkpoint`], for the order of writing.
+//! Read next: [`crate::checkpoint`], for the order in which a checkpoint is written.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -75,7 +75,7 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// Finishes what was handed over. Nobody is left to hear of a failure here; the older checkpoint is still there.
+    /// Finishes what was handed over. Nobody can receive an error any more; the older checkpoint is still there.
     fn drop(&mut self) {
         self.sender = None;
         if let Some(thread) = self.thread.take() {
@@ -100,7 +100,7 @@ impl Work {
                         *self.failure.lock().expect("the failure's lock is never held in a panic") = Some(error);
                     }
                 }
-                // The caller may have stopped waiting, and nobody else wants to know.
+                // The caller may have stopped waiting. Then nobody needs the answer.
                 Message::Flush(done) => drop(done.send(())),
             }
         }

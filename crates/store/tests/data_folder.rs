@@ -1,4 +1,5 @@
-//! The data folder: what is kept, in which order it is reviewed, who is in service, and that what is forgotten is gone from every byte.
+//! The data folder: what is kept, in which order it is reviewed, which model is in service, and that no byte of what
+//! was forgotten remains.
 
 use std::fs;
 use std::path::Path;
@@ -68,7 +69,7 @@ fn the_queue_mixes_the_least_sure_with_the_gate() {
     assert_eq!((training[0].request.as_str(), training[0].reason), (disliked.id.as_str(), "thumb_down"));
     assert!(training[1..].windows(2).all(|pair| pair[0].confidence <= pair[1].confidence));
     assert!(queue[4].gate && !queue[3].gate, "one of the gate after every four");
-    // The order of the gate's items says nothing of what they are.
+    // The order of the gate's items does not depend on their content.
     assert!(queue.iter().filter(|item| item.gate).map(|item| &item.item).is_sorted());
 }
 
@@ -113,7 +114,7 @@ fn a_verdict_counts_until_it_is_revoked() {
     data.revoke("an", verdict).unwrap();
     assert!(data.revoke("an", verdict).is_err());
     assert_eq!((data.queue("an", 9).unwrap().len(), data.verdicts().unwrap().len()), (3, 0));
-    // Who skips does not see the item again; others do.
+    // A person who skips an item does not see it again; others do.
     sign(&data, &item, Decision::Skip, None).unwrap();
     assert_eq!((data.queue("an", 9).unwrap().len(), data.queue("bo", 9).unwrap().len()), (2, 3));
 }
@@ -220,7 +221,7 @@ fn what_is_forgotten_is_in_no_byte_of_the_folder_and_does_not_come_back() {
     assert!(data.collect(&asked(100, None)).unwrap());
     assert!(data.forget("an", &Forget::Record("chatcmpl-secret".into())).is_err());
 
-    // A person: all that he asked goes; what another one asked in the same words stays.
+    // Forgetting a person erases everything that the person asked. Requests of others with the same messages stay.
     let same = Exchange { id: "chatcmpl-same".into(), user: Some("user 1".into()), ..asked(0, None) };
     data.collect(&same).unwrap();
     let before = data.collected().unwrap();

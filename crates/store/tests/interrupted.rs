@@ -1,4 +1,4 @@
-//! A run that is interrupted, anywhere and by anything, ends as the run that was not.
+//! A run that is interrupted, anywhere and by anything, ends in the same state as a run that was not.
 
 #[allow(dead_code)]
 mod scripted_run;
@@ -21,7 +21,7 @@ fn undisturbed() -> (Outcome, u64, u64) {
     (outcome(folder.path()), operations, bytes)
 }
 
-/// Runs on a failing disk, then on a whole one, and returns what came of it and the first error.
+/// Runs on a failing disk, then on a sound one, and returns the outcome and the first error.
 fn failed_then_resumed(folder: &Path, fate: Fate) -> (Outcome, Option<StoreError>) {
     let disk = FailingDisk::new(fate);
     let error = open_on(folder, disk).and_then(|run| run_all(&run).err().map_or(Ok(()), Err)).err();
@@ -60,7 +60,7 @@ fn dying_at_any_operation_changes_nothing() {
 #[test]
 fn a_full_disk_at_any_write_stops_clearly_and_changes_nothing() {
     let (whole, _, bytes) = undisturbed();
-    // Prime steps meet the middle of every kind of file; the first and last bytes are the edges.
+    // Steps of a prime size reach the middle of every kind of file; the first and last bytes are the edges.
     for room in (0..bytes).step_by(397).chain([1, bytes - 1]) {
         let folder = tempfile::tempdir().unwrap();
         let (resumed, error) = failed_then_resumed(folder.path(), Fate::FullAfter(room));
@@ -76,7 +76,8 @@ fn stopping_between_steps_changes_nothing() {
     let (whole, ..) = undisturbed();
     for steps in 1..8 {
         let folder = tempfile::tempdir().unwrap();
-        // Each opening gets `steps` steps further, less what was not committed; with one step it would stand still for ever.
+        // Each opening runs `steps` more steps, and those that were not committed are lost. With one step per opening
+        // it would never advance.
         for _ in 0..8 {
             let run = open_on(folder.path(), FailingDisk::new(Fate::DeadFrom(u64::MAX))).unwrap();
             run_until(&run, steps.max(2)).unwrap();

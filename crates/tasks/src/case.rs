@@ -1,4 +1,4 @@
-//! A case of a task, and what came of it: the prompt, the completion, the grade.
+//! A case of a task, a completion of it, and the completion's grade.
 //!
 //! Read next: [`crate::task`].
 
@@ -11,19 +11,20 @@ use crate::refusal::Refusal;
 /// One case: a prompt, and what is known about it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Case {
-    /// A hexadecimal name from the BLAKE3 of the case's content. The order of data and random numbers derive from it.
+    /// A hexadecimal id from the BLAKE3 of the case's content. The order of data and the random numbers are derived
+    /// from it.
     pub id: String,
     /// What the model is asked.
     pub prompt: Prompt,
-    /// The answer that the source of the case states, in the task's own notation; `None` where nobody knows it.
+    /// The answer that the source of the case states, in the task's own notation; `None` if it is unknown.
     pub answer: Option<String>,
-    /// Hidden facts of the case. Only `eval` and a rule's trial may read it.
+    /// Hidden facts of the case. Only evaluation and the trial of a rule may use it.
     pub record: serde_json::Value,
 }
 
 impl Case {
-    /// The prompt as one text: a [`Prompt::Text`] as it is, the messages' contents joined by line breaks.
-    /// This is what a rule sees; a chat template does not show here.
+    /// The prompt as one text: a [`Prompt::Text`] unchanged, or the messages' contents joined by line breaks. This is
+    /// what a rule sees; it contains nothing of a chat template.
     pub fn prompt_text(&self) -> String {
         match &self.prompt {
             Prompt::Text(text) => text.clone(),
@@ -50,21 +51,21 @@ pub enum Prompt {
 pub struct Message {
     /// `system`, `user` or `assistant`.
     pub role: String,
-    /// What was said.
+    /// The message's text.
     pub content: String,
 }
 
-/// Which part of a task's cases.
+/// A part of a task's cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
     /// For demonstrations and rollouts.
     Train,
-    /// Never met in training, drawn like the training cases.
+    /// Never used in training. Drawn like the training cases.
     Heldout,
-    /// Never met in training, with wordings and ranges of figures that training and corpus never contain.
+    /// Never used in training. It has wordings and ranges of figures that training and corpus never contain.
     HeldoutUnseen,
-    /// For choosing a checkpoint and tuning; apart from both held-out parts.
+    /// For choosing a checkpoint and for tuning. It shares no case with the held-out parts.
     Validation,
 }
 
@@ -72,10 +73,10 @@ impl Split {
     /// All splits, in the order of their declaration.
     pub const ALL: [Split; 4] = [Split::Train, Split::Heldout, Split::HeldoutUnseen, Split::Validation];
 
-    /// The split of that name.
+    /// The split with that name.
     ///
     /// # Errors
-    /// Another name; the hint has the four.
+    /// An unknown name; the hint lists the four.
     pub fn parse(name: &str) -> Result<Split, Refusal> {
         Split::ALL.into_iter().find(|split| split.name() == name).ok_or_else(|| {
             let names = Split::ALL.map(Split::name).join(", ");
@@ -94,7 +95,7 @@ impl Split {
     }
 }
 
-/// A completion as the sampler left it.
+/// A completion as the sampler produced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion<'a> {
     /// The decoded text, without the end token.
@@ -106,7 +107,7 @@ pub struct Completion<'a> {
 }
 
 impl<'a> Completion<'a> {
-    /// A completion that ended by itself; `tokens` is taken as its number of characters. For demonstrations and tests.
+    /// A completion that ended with its end token, for demonstrations and tests. `tokens` is its number of characters.
     pub fn finished(text: &'a str) -> Completion<'a> {
         Completion { text, finished: true, tokens: text.chars().count() }
     }
@@ -115,12 +116,12 @@ impl<'a> Completion<'a> {
 /// The score of one completion.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Grade {
-    /// The headline: right or wrong.
+    /// The headline score: right or wrong.
     pub correct: bool,
-    /// Named scores beside the headline, each in the unit that the task documents.
+    /// Named scores besides the headline, each in the unit that the task documents.
     pub parts: BTreeMap<String, f64>,
     /// Why, in a few words.
     pub reason: String,
-    /// The answer in canonical form, by which completions vote in maj@k; `None` when there is no single answer.
+    /// The answer in canonical form, which is a completion's vote in maj@k; `None` if there is no single answer.
     pub answer_key: Option<String>,
 }

@@ -1,12 +1,13 @@
-//! Countdown: reach a target with given numbers and + − × ÷, each number used once. The field's small R1-Zero task.
+//! Countdown: reach a target with given numbers and + − × ÷, using each number once. The usual small task of R1-Zero
+//! replications.
 //!
 //! The prompt is `拿3、5、7凑22。`, the completion `<think>3*5=15，15+7=22。</think><answer>3*5+7</answer>`. No case has an answer:
 //! the rule works from the prompt alone.
 //!
-//! **Splits** depend on a case's content: its target, and its numbers in any order. The corpus has a part of its own. It holds
-//! equations in prose, and three kinds of exercise: work out a sum; write a sum with a given result; make any sum of given
-//! numbers. It never holds the form of the prompt. `heldout_unseen` words the question differently and has one number above
-//! the range.
+//! **Splits** depend on a case's content: its target, and its numbers in any order. The corpus has a part of its own.
+//! It holds equations in prose and three kinds of exercise: compute a result; write a sum with a given result; make any
+//! sum of given numbers. It never contains the form of the prompt. `heldout_unseen` words the question differently and
+//! has one number above the range.
 //!
 //! Read next: [`crate::rewards::countdown`] (the rule).
 
@@ -27,7 +28,7 @@ use crate::rewards::{Evidence, Rule, RuleSet, answer};
 use crate::task::{Configured, Task, TaskError};
 
 const NAME: &str = "countdown";
-/// Draws that bring nothing new before a split counts as exhausted.
+/// Draws without a new case after which a split counts as exhausted.
 const ATTEMPTS: u64 = 20_000;
 
 /// The share of exercises among the corpus's documents.
@@ -75,7 +76,7 @@ struct Solution {
     numbers: Vec<i64>,
     target: i64,
     expression: String,
-    /// `3*5=15`, one per operation.
+    /// The steps, one per operation, such as `3*5=15`.
     steps: Vec<String>,
 }
 
@@ -87,10 +88,10 @@ struct Node {
 }
 
 impl Countdown {
-    /// The task with these keys, whose numbers lie in their ranges.
+    /// The task with these keys. Their numbers must be in range.
     ///
     /// # Errors
-    /// Operations that are not some of `+-*/`.
+    /// No operation, or one that is not in `+-*/`.
     pub fn new(settings: CountdownKeys) -> Result<Countdown, Refusal> {
         let operations: Vec<char> = settings.operations.chars().collect();
         if operations.is_empty() || operations.iter().any(|operation| !"+-*/".contains(*operation)) {
@@ -100,7 +101,7 @@ impl Countdown {
         Ok(Countdown { settings, operations })
     }
 
-    /// Draws numbers, combines them in random order, and takes what comes out as the target. `None` when it is out of range.
+    /// Draws numbers, combines them in random order, and takes the result as the target. `None` if it is out of range.
     fn draw(&self, unseen: bool, draws: &mut Stream) -> Option<Solution> {
         let mut numbers: Vec<i64> =
             (0..self.settings.numbers).map(|_| draws.between(1, self.settings.max_number)).collect();
@@ -123,7 +124,7 @@ impl Countdown {
                 _ if left.value % right.value == 0 => left.value / right.value,
                 _ => return None,
             };
-            // Results stay positive and near the range, as a person would work.
+            // Intermediate results stay positive and near the range, as they do when a person calculates.
             if value <= 0 || value > self.settings.max_target * 4 {
                 return None;
             }
@@ -152,7 +153,7 @@ impl Countdown {
         }
     }
 
-    /// A sum of the corpus's part.
+    /// A sum from the corpus's part.
     fn corpus_solution(&self, draws: &mut Stream) -> Solution {
         loop {
             match self.draw(false, draws) {
@@ -164,7 +165,7 @@ impl Countdown {
         }
     }
 
-    /// A sentence of the corpus with one sum of the corpus's part.
+    /// A sentence of the corpus with one sum from the corpus's part.
     fn sentence(&self, draws: &mut Stream) -> String {
         if self.settings.numbers > 2 && draws.chance(0.25) {
             return self.simple_sum(draws);
@@ -191,7 +192,7 @@ impl Countdown {
         }
     }
 
-    /// A sum of two numbers. It reveals no case where cases have more than two numbers.
+    /// A sum of two numbers. It reveals no case if cases have more than two numbers.
     fn simple_sum(&self, draws: &mut Stream) -> String {
         let (a, b) = (draws.between(1, self.settings.max_target), draws.between(1, self.settings.max_number));
         let (text, value) = match draws.below(3) {
@@ -206,7 +207,7 @@ impl Countdown {
     }
 }
 
-/// Writes `left operation right` with the brackets that it needs and no others.
+/// Writes `left operation right` with the necessary brackets only.
 fn join(left: Node, operation: char, right: Node, value: i64) -> Node {
     let rank = |operation: Option<char>| match operation {
         Some('+' | '-') => 1,
@@ -220,7 +221,7 @@ fn join(left: Node, operation: char, right: Node, value: i64) -> Node {
     Node { value, text: format!("{left_text}{operation}{right_text}"), operation: Some(operation) }
 }
 
-/// What makes two cases the same: the numbers in any order, and the target.
+/// The content by which two cases are equal: the numbers in any order, and the target.
 fn content(numbers: &[i64], target: i64) -> String {
     let mut sorted = numbers.to_vec();
     sorted.sort_unstable();
@@ -236,7 +237,7 @@ pub fn prompt(numbers: &[i64], target: i64) -> String {
     format!("拿{}凑{target}。", listed(numbers))
 }
 
-/// The same question in words that training never holds.
+/// The same question in words that training never contains.
 fn unseen_prompt(solution: &Solution) -> String {
     format!("手上有{}，每个数恰好用一次，怎样列式才等于{}？", listed(&solution.numbers), solution.target)
 }

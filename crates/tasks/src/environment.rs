@@ -1,31 +1,31 @@
-//! Environments that answer back: a rollout of several turns.
+//! Environments for episodes of several turns.
 //!
-//! The sampler writes a completion, and the environment replies with text that is put after it and is never trained. This goes
-//! on until the environment says that the episode is over. An environment keeps the state of one episode; its random numbers
-//! come from its key alone.
+//! The policy samples a completion, and the environment replies with text that is appended to it and never trained on.
+//! This repeats until the environment ends the episode. An environment holds the state of one episode. Its random
+//! numbers come from its key alone.
 //!
-//! Read next: [`crate::idiom_chain`], the game of idioms.
+//! Read next: [`crate::idiom_chain`], an environment.
 
 use crate::case::Completion;
 
 /// What an environment does after a completion.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
-    /// The episode goes on: text to put after the completion, before the policy's next turn.
+    /// The episode continues: text that is appended to the completion before the policy's next turn.
     Say(String),
     /// The episode is over.
     Done {
         /// The episode's reward, 0..=1.
         reward: f64,
-        /// Why it ended: the fault, without the words it was made with.
+        /// Why it ended, without the text that the policy wrote.
         ending: String,
     },
 }
 
 /// One episode.
 pub trait Environment: Send {
-    /// What the policy is asked first.
+    /// The first prompt of the episode.
     fn prompt(&self) -> String;
-    /// The answer to the policy's turn. After [`Reply::Done`] it is not called again.
+    /// The reply to the policy's turn. It is not called again after [`Reply::Done`].
     fn reply(&mut self, completion: &Completion) -> Reply;
 }

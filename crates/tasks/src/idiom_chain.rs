@@ -1,17 +1,17 @@
 //! Idiom chain (成语接龙): each idiom begins with the last character of the one before; the dictionary is the rule.
 //!
-//! In a single move the prompt is `接龙：一心一意，意气风发。` and the completion `<think>末字是发。</think><answer>发扬光大</answer>`. The
-//! game of several turns is [`Game`]. No case has an answer, since many are right.
+//! In a single move the prompt is `接龙：一心一意，意气风发。` and the completion is `<think>末字是发。</think><answer>发扬光大</answer>`.
+//! [`Game`] is the environment for episodes of several turns. No case has an answer, since many are right.
 //!
-//! The corpus holds idioms in prose, and exercises of other kinds with their answers (fill an idiom's gaps; name its last
-//! character).
+//! The corpus holds idioms in prose, and exercises of other kinds with their answers (fill the gaps of an idiom; name
+//! its last character).
 //!
-//! **Splits** depend on the idiom that has to be followed. The corpus may show an idiom of its own half beside one that follows
-//! it. It never does so for an idiom of a split, so that this step is never shown in training. Every idiom may stand in the corpus
-//! alone, since a model has to know the dictionary. The form of the prompt never stands in the corpus. `heldout_unseen` words
-//! the question differently and has longer chains.
+//! **Splits** depend on the idiom that the answer has to follow. For an idiom of the corpus's half, the corpus may show
+//! one that follows it. It never does so for an idiom of a split, so training never shows the step that a case asks
+//! for. Every idiom may occur alone in the corpus, since a model has to know the dictionary. The form of the prompt
+//! never occurs in the corpus. `heldout_unseen` words the question differently and has longer chains.
 //!
-//! Read next: [`crate::rewards::dictionary`] (the rule), [`crate::environment`] (the game's trait).
+//! Read next: [`crate::rewards::dictionary`] (the rule), [`crate::environment`] (the trait of environments).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ use crate::rewards::{RuleSet, answer};
 use crate::task::{Configured, Task, TaskError};
 
 const NAME: &str = "idiom_chain";
-/// Attempts to find a case that is new before a split counts as exhausted.
+/// Draws without a new case after which a split counts as exhausted.
 const ATTEMPTS: u64 = 400;
 
 /// The share of exercises among the corpus's documents.
@@ -50,10 +50,10 @@ pub struct IdiomChainKeys {
 /// The task. See the module.
 pub struct IdiomChain {
     dictionary: Arc<Dictionary>,
-    /// Idioms that can be followed, by the part that their content gives them.
+    /// Indices of the idioms that can be followed, by the part to which their content assigns them.
     followed: HashMap<Split, Vec<usize>>,
     corpus: Vec<usize>,
-    /// Places of the idioms that end in a character.
+    /// Indices of the idioms that end in a character.
     by_last: HashMap<char, Vec<usize>>,
 }
 
@@ -90,7 +90,7 @@ impl IdiomChain {
         task
     }
 
-    /// The list.
+    /// The dictionary.
     pub fn dictionary(&self) -> &Arc<Dictionary> {
         &self.dictionary
     }
@@ -99,7 +99,7 @@ impl IdiomChain {
         &self.dictionary.words()[place]
     }
 
-    /// A chain that ends in an idiom of the split, written from its end backwards.
+    /// A chain that ends in an idiom of the split. It is drawn backwards from its end.
     fn chain(&self, ends: &[usize], unseen: bool, draws: &mut Stream) -> Vec<&str> {
         let mut chain = vec![self.word(*draws.pick(ends))];
         let length = if unseen { draws.between(4, 6) } else { draws.between(1, 3) };
@@ -177,7 +177,7 @@ impl IdiomChain {
         }
     }
 
-    /// Prose in which one idiom of the corpus's part stands before one that follows it.
+    /// Prose in which an idiom of the corpus's part is followed by one that continues the chain.
     fn linked(&self, draws: &mut Stream) -> String {
         if self.corpus.is_empty() {
             return self.with_initial(draws);
@@ -209,7 +209,7 @@ pub fn prompt(chain: &[&str]) -> String {
     format!("接龙：{}。", chain.join("，"))
 }
 
-/// The same question in words that training never holds.
+/// The same question in words that training never contains.
 fn unseen_prompt(chain: &[&str]) -> String {
     format!("轮到你接下一个，不许重复。已有：{}。", chain.join("、"))
 }
@@ -299,7 +299,7 @@ impl Task for IdiomChain {
         }
     }
 
-    /// A game that starts from the last idiom of a case's prompt; `None` for a prompt without one.
+    /// An episode that starts from the last idiom of a case's prompt; `None` for a prompt without an idiom.
     fn game(&self, case: &Case, turns: usize, key: Key) -> Option<Box<dyn Environment>> {
         let text = case.prompt_text();
         let used: Vec<String> = self.dictionary.words_in(&text).into_iter().map(str::to_string).collect();
@@ -336,7 +336,7 @@ impl Configured for IdiomChain {
     }
 }
 
-/// A game: policy and environment take turns until one cannot go on, or the turns are used up.
+/// An episode: policy and environment add idioms in turn until one of them cannot continue, or the turns are used up.
 pub struct Game {
     dictionary: Arc<Dictionary>,
     prompt: String,
@@ -371,7 +371,7 @@ impl Environment for Game {
             _ if self.turn == self.turns => {
                 Reply::Done { reward: 1.0, ending: format!("all {} turns held", self.turns) }
             }
-            // Nobody can follow: the policy has won.
+            // The environment has no idiom left: the policy has won.
             None => Reply::Done { reward: 1.0, ending: "the environment cannot follow".to_string() },
             Some(answer) => {
                 let say = format!("\n接龙：{answer}。");

@@ -4,16 +4,17 @@
 //! |---|---|
 //! | `prompt` (text, or a list of messages) | the prompt |
 //! | `messages` | the prompt; a last message of the assistant becomes the demonstration |
-//! | `question`, `answer` | prompt and answer; where the answer ends in `#### n` (GSM8K), `n` is the answer and what stands above it the demonstration |
+//! | `question`, `answer` | prompt and answer; if the answer ends in `#### n` (GSM8K), `n` is the answer and the text above it is the demonstration |
 //! | `answer` | the known answer: text or a number |
 //! | `demonstration` | what an expert wrote, reasoning and answer |
 //!
-//! A recipe's [`Columns`] give these fields the names that the file has for them. Other fields are kept in the hidden record. Rules come
-//! from the recipe. A case is held out by the hash of its prompt, so that lines may be added or moved without changing any other case's split;
-//! equal prompts are one case, and counted. Where the recipe names a file of held-out cases, all of them are, and what the first file
-//! has of them is left out and counted.
+//! A recipe's [`Columns`] map these fields to the file's own column names. Other fields are kept in the hidden record.
+//! The rules come from the recipe. The hash of its prompt decides a case's split, so adding or moving lines does not
+//! change the split of any other case. Lines with equal prompts are one case; the repeats are counted. If the recipe
+//! names a file of held-out cases, all cases of that file are held out. Cases of the first file that are in it too are
+//! left out and counted.
 //!
-//! It never guesses: a line that is not what it should be is an error with its number, before anything is trained.
+//! The reader never guesses: an invalid line is an error with its line number, before anything is trained.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -31,17 +32,17 @@ use crate::rewards::{RuleConfig, RuleSet, answer, quantity};
 use crate::task::{Configured, Task, TaskError};
 
 const NAME: &str = "jsonl";
-/// Where a template takes the prompt.
+/// The prompt's placeholder in a template.
 const PLACE: &str = "{prompt}";
 
 /// What reading a file found, besides the cases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Lines that hold something.
+    /// Lines that are not empty.
     pub lines: usize,
-    /// Lines whose prompt stood further up; the first one was kept.
+    /// Lines whose prompt an earlier line has; the first line is kept.
     pub duplicates: usize,
-    /// Cases of the first file that the held-out file holds too.
+    /// Cases of the first file that are in the held-out file too.
     pub also_heldout: usize,
     /// Cases with a known answer.
     pub answers: usize,
@@ -96,7 +97,7 @@ pub struct Jsonl {
     cases: Vec<(Split, Case)>,
     demonstrations: HashMap<String, String>,
     found: Found,
-    /// Built once; asked for only by what needs rules.
+    /// Built once. A refusal is returned only to callers that need rules.
     rules: Result<RuleSet, Refusal>,
 }
 
@@ -104,8 +105,8 @@ impl Jsonl {
     /// Reads the files; relative paths start at `folder`.
     ///
     /// # Errors
-    /// A template without `{prompt}` or a file that cannot be read, by its key; an empty or binary file, or the first line that is
-    /// no case, by file and line.
+    /// A template without `{prompt}` or a file that cannot be read, by its key; an empty or binary file, or the first
+    /// invalid line, by file and line.
     pub fn open(keys: JsonlKeys, folder: &Path) -> Result<Jsonl, Refusal> {
         if let Some(template) = keys.template.as_ref().filter(|template| !template.contains(PLACE)) {
             let problem = format!("\"{template}\" has no {PLACE}");
@@ -118,7 +119,7 @@ impl Jsonl {
         let (cases, demonstrations, found) = (Vec::new(), HashMap::new(), Found::default());
         let mut task = Jsonl { keys, cases, demonstrations, found, rules };
         let mut seen = HashMap::new();
-        // Held-out cases come first, so that a case in both files is left out of training.
+        // Held-out cases are read first, so that a case in both files is left out of training.
         if let Some(heldout) = &heldout {
             task.read("heldout", heldout, |_| Split::Heldout, &mut seen)?;
         }
@@ -131,7 +132,7 @@ impl Jsonl {
         Ok(task)
     }
 
-    /// Adds the cases of the file that a key names.
+    /// Adds the cases of the file that `key` names.
     fn read(
         &mut self,
         key: &str,
@@ -168,7 +169,7 @@ impl Jsonl {
         self.found
     }
 
-    /// How many cases of a split have a demonstration: the most labels that fine-tuning can ask for.
+    /// The number of cases of a split that have a demonstration: the most labels that fine-tuning can ask for.
     pub fn demonstrated(&self, split: Split) -> usize {
         self.of(split).filter(|case| self.demonstrations.contains_key(&case.id)).count()
     }
@@ -206,7 +207,7 @@ impl Jsonl {
             known = Some(last);
         }
         let mut case = Case { id: String::new(), prompt, answer: known, record: value };
-        // A template may change without moving a case to another split.
+        // The content does not contain the template, so changing the template does not move a case to another split.
         let content = match &case.prompt {
             Prompt::Text(_) => Prompt::Text(self.words(&case)),
             messages => messages.clone(),
@@ -215,7 +216,7 @@ impl Jsonl {
         Ok((case, demonstration))
     }
 
-    /// A line's prompt, and the assistant's words that follow it.
+    /// A line's prompt, and the assistant's text that follows it.
     fn prompt(&self, at: &At, record: &Map<String, Value>) -> Result<(Prompt, Option<String>), Refusal> {
         let columns = &self.keys.columns;
         let question = record.get("question").filter(|_| columns.prompt == Columns::default().prompt);
@@ -237,7 +238,7 @@ impl Jsonl {
         }
     }
 
-    /// A case's own words: a text prompt without the template, or what the user says.
+    /// A case's own text: a text prompt without the template, or the user's messages.
     fn words(&self, case: &Case) -> String {
         match &case.prompt {
             Prompt::Messages(messages) => {
@@ -278,7 +279,7 @@ impl At<'_> {
     }
 }
 
-/// The messages up to the last one of the assistant, and that one.
+/// The messages before the last one of the assistant, and that last one.
 fn messages(at: &At, list: &[Value]) -> Result<(Vec<Message>, Option<String>), Refusal> {
     let mut messages: Vec<Message> = Vec::with_capacity(list.len());
     for value in list {
@@ -295,7 +296,7 @@ fn messages(at: &At, list: &[Value]) -> Result<(Vec<Message>, Option<String>), R
     }
 }
 
-/// The text of the file that a key names, whole.
+/// The whole text of the file that a key names.
 fn read_text(key: &str, path: &Path) -> Result<String, Refusal> {
     let bytes = std::fs::read(path).map_err(|error| {
         let hint = "give the path of a JSON-lines file, from the recipe's folder";
@@ -520,7 +521,7 @@ mod tests {
         let heldout = ids(&task, Split::Heldout, 1);
         assert!(heldout.len().abs_diff(100) < 35, "{}", heldout.len());
         assert_ne!(heldout, ids(&task, Split::Heldout, 2), "the seed orders the cases");
-        // Half the lines, in another order and with other answers: each case stays in its split.
+        // Half of the lines, in another order and with other answers: each case stays in its split.
         let half: Vec<String> = (0..250).rev().map(|i| format!("{{\"prompt\": \"case {i}\"}}")).collect();
         let smaller = open(half.join("\n")).unwrap();
         assert!(ids(&smaller, Split::Heldout, 1).iter().all(|id| heldout.contains(id)));

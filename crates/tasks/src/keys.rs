@@ -1,12 +1,13 @@
-//! The keys of a configuration struct: names, kinds, ranges, defaults and a sentence each.
+//! The keys of a configuration struct: name, kind, range, default and a sentence for each.
 //!
-//! Everything comes from the struct itself, through `schemars`: names and defaults as serde knows them (flattened structs
-//! included), ranges from `#[schemars(range(min = 1))]` or `#[schemars(extend("exclusiveMinimum" = 0))]`, sentences from the
-//! fields' comments. So what a user is shown is what is checked: [`read`] refuses an unknown key, a value out of its range
-//! and a value of the wrong type, and names the key.
+//! Everything is derived from the struct itself, through `schemars`: names and defaults from serde (flattened structs
+//! included), ranges from `#[schemars(range(min = 1))]` or `#[schemars(extend("exclusiveMinimum" = 0))]`, sentences
+//! from the fields' doc comments. So the documentation and the checks cannot differ: [`read`] refuses an unknown key, a
+//! value out of its range and a value of the wrong type, and names the key.
 //!
-//! Two marks are ours. `extend("hint" = "…")` on a number is what to say when it is out of its range. `extend("format" =
-//! "path")` on a text makes it a path; to a schema a path is a text like any other.
+//! Two attributes are Ferule's own. `extend("hint" = "…")` on a number is the hint of the refusal when the number is
+//! out of its range. `extend("format" = "path")` marks a text as a path, because to a schema a path is a text like any
+//! other.
 
 mod kind;
 mod range;
@@ -21,16 +22,16 @@ use toml::Table;
 use crate::refusal::Refusal;
 use crate::suggest;
 
-/// One key, for a person to read.
+/// The documentation of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyDoc {
-    /// Dotted where it lies in a table of its own, as in `columns.prompt`.
+    /// Its name; dotted if it is in a table of its own, as in `columns.prompt`.
     pub name: String,
-    /// What it takes: `integer ≥ 1`, `one of "a", "b"`, `path or list of paths`.
+    /// The values that it takes: `integer ≥ 1`, `one of "a", "b"`, `path or list of paths`.
     pub kind: String,
-    /// Whether it must be written.
+    /// Whether a recipe must set it.
     pub required: bool,
-    /// What holds where it is not written, as TOML; none for a required key, and for one that may simply be absent.
+    /// Its default as TOML; none for a required key, and for an optional one without a default.
     pub default: Option<String>,
     /// What it means.
     pub doc: String,
@@ -48,11 +49,11 @@ pub fn names_of<T: JsonSchema>() -> Vec<String> {
     properties(&schema_of::<T>()).map(|(name, _)| name.clone()).collect()
 }
 
-/// The table as a `T`; `foreign` says of a key what other trainers call it.
+/// Reads a table as a `T`. `foreign` gives the names that other trainers use for a key.
 ///
 /// # Errors
-/// An unknown key, a value out of its range or of the wrong type, a required key that is missing. The place is the key; it is
-/// empty where one is missing.
+/// An unknown key, a value out of its range or of the wrong type, a missing required key. The place is the key; it is
+/// empty if a key is missing.
 pub fn read<T: JsonSchema + DeserializeOwned>(table: Table, foreign: &[(&str, &[&str])]) -> Result<T, Refusal> {
     let schema = schema_of::<T>();
     refuse_unknown_to(&schema, &table, foreign)?;
@@ -62,11 +63,11 @@ pub fn read<T: JsonSchema + DeserializeOwned>(table: Table, foreign: &[(&str, &[
         let misfit = properties(&schema).find(|(key, own)| table.get(*key).is_some_and(|v| !kind::fits(own, v)));
         let problem = error.inner().message().trim();
         match misfit {
-            // Of a key that takes one thing or another serde only says that it is neither.
+            // For a key that takes one of two kinds, serde only reports that the value is neither.
             Some((key, own)) if kind::is_either(own) => {
                 Refusal::new("is of the wrong kind", format!("it takes {}", kind::name(own))).in_key(key)
             }
-            // Inside a flattened struct serde forgets which key was wrong.
+            // Inside a flattened struct, serde does not report which key was wrong.
             Some((key, _)) if path == "." => Refusal::new(problem, TYPES).in_key(key),
             _ if path == "." => Refusal::new(problem, TYPES),
             _ => Refusal::new(problem, TYPES).in_key(path),
@@ -74,13 +75,13 @@ pub fn read<T: JsonSchema + DeserializeOwned>(table: Table, foreign: &[(&str, &[
     })
 }
 
-/// The mend for a value of the wrong type.
+/// The hint for a value of the wrong type.
 const TYPES: &str = "numbers stand without quotes, words in quotes, lists in brackets";
 
-/// Refuses the first key of a table that is none of `known`; `foreign` as in [`read`].
+/// Refuses the first key of a table that is not in `known`. `foreign` is as in [`read`].
 ///
 /// # Errors
-/// An unknown key, with the nearest known one or the one that means the same.
+/// An unknown key, with the nearest known key or the one with the same meaning.
 pub fn refuse_unknown(table: &Table, known: &[&str], foreign: &[(&str, &[&str])]) -> Result<(), Refusal> {
     let Some(unknown) = table.keys().find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
     let meant = foreign.iter().find(|(ours, theirs)| theirs.contains(&unknown.as_str()) && known.contains(ours));
@@ -93,7 +94,7 @@ pub fn refuse_unknown(table: &Table, known: &[&str], foreign: &[(&str, &[&str])]
 
 /// As [`refuse_unknown`], for all tables that a schema describes.
 fn refuse_unknown_to(schema: &Value, table: &Table, foreign: &[(&str, &[&str])]) -> Result<(), Refusal> {
-    // Only a struct with a flattened table takes keys that it does not name.
+    // Only a struct with a flattened table accepts keys that it does not name.
     if schema.get("additionalProperties") != Some(&Value::Bool(true)) {
         let known: Vec<&str> = properties(schema).map(|(name, _)| name.as_str()).collect();
         refuse_unknown(table, &known, foreign)?;
@@ -106,7 +107,7 @@ fn refuse_unknown_to(schema: &Value, table: &Table, foreign: &[(&str, &[&str])])
     Ok(())
 }
 
-/// Refuses the first number of a table that is out of its key's range, or not finite. Other faults are another check's business.
+/// Refuses the first number of a table that is out of its key's range or not finite. Other checks find other faults.
 fn check(schema: &Value, table: &Table) -> Result<(), Refusal> {
     for (name, own) in properties(schema) {
         match table.get(name) {

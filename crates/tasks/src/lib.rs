@@ -1,15 +1,15 @@
-//! What is asked and what counts as right: cases, environments, rules, readers of data. Nothing here needs a model.
+//! Tasks and rewards: cases, environments, rules, readers of data. Nothing here needs a model.
 //!
-//! A task is a generator or a reader of files. It knows its cases, its demonstrations, its pretraining corpus and
-//! its headline score, and it names the rules that reward a policy by default. It never trains, samples or
-//! encodes; tokens are the stages' business. Three rules hold for every task:
+//! A task is a generator or a reader of files. It gives cases, demonstrations, a pretraining corpus and a headline
+//! score, and it names the rules that reward a policy by default. It never trains, samples or encodes; the stages
+//! handle tokens. Three properties hold for every task:
 //!
 //! * **Determinism.** The same `(split, seed)` always gives the same list of cases; a larger `n` gives a longer
 //!   list with the same head.
-//! * **Disjoint splits.** Which split a case belongs to follows from its content alone, never from the seed, so
-//!   that no seed can move a held-out case into training. The corpus holds no held-out case.
+//! * **Disjoint splits.** A case's content alone decides its split, never the seed, so no seed can move a held-out case
+//!   into training. The corpus holds no held-out case.
 //! * **Hidden records.** [`Case::record`] is for evaluation and for the trial of a rule. A rule gets an
-//!   [`Evidence`](rewards::Evidence), which has no way to reach it.
+//!   [`Evidence`](rewards::Evidence), which does not contain it.
 //!
 //! Read in this order: [`case`], [`task`], [`rewards`], then one task, such as [`countdown`].
 #![forbid(unsafe_code)]

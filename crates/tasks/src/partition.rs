@@ -1,11 +1,11 @@
-//! Which part of a task a piece of content belongs to: a function of the content alone.
+//! Assigns content to a part of a task: a function of the content alone.
 //!
-//! No seed enters here, so no seed can carry a held-out case into training. BLAKE3 of the content gives a number in 0..100, and
-//! each part has a range of them.
+//! No seed is used, so no seed can move a held-out case into training. The BLAKE3 of the content gives a number in
+//! 0..100, and each part has a range of these numbers.
 
 use crate::case::Split;
 
-/// What a piece of content is for.
+/// The part that a piece of content belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Only the pretraining corpus may hold it.
@@ -14,7 +14,7 @@ pub enum Part {
     Split(Split),
 }
 
-/// A number in 0..100 from the content.
+/// A number in 0..100 that depends on the content.
 pub fn hundredth(content: &str) -> u64 {
     let hash = blake3::hash(content.as_bytes());
     let mut bytes = [0; 8];
@@ -22,7 +22,8 @@ pub fn hundredth(content: &str) -> u64 {
     u64::from_le_bytes(bytes) % 100
 }
 
-/// For generators, whose corpus and splits share one space: 50 of 100 corpus, 25 train, 15 held out, 10 validation.
+/// For generators, whose corpus and splits share one space: 50 of 100 for the corpus, 25 for training, 15 held out, 10
+/// for validation.
 pub fn generated(content: &str) -> Part {
     match hundredth(content) {
         0..50 => Part::Corpus,
@@ -32,7 +33,7 @@ pub fn generated(content: &str) -> Part {
     }
 }
 
-/// For files of cases: 70 of 100 train, 20 held out, 10 validation.
+/// For files of cases: 70 of 100 for training, 20 held out, 10 for validation.
 pub fn filed(content: &str) -> Split {
     match hundredth(content) {
         0..70 => Split::Train,

@@ -22,7 +22,7 @@ impl Default for Paths {
 }
 
 impl Paths {
-    /// Each as [`located`] finds it; none where nothing was written.
+    /// Each path as [`located`] finds it; empty if the recipe gives none.
     pub fn located(&self, folder: &Path) -> Vec<PathBuf> {
         let paths = match self {
             Paths::One(path) => std::slice::from_ref(path),
@@ -32,8 +32,8 @@ impl Paths {
     }
 }
 
-/// A path as a recipe means it: from the recipe's folder or, where nothing lies there, from the current one, since `--set` is written
-/// where the command runs.
+/// Resolves a path of a recipe: relative to the recipe's folder or, if nothing exists there, to the current folder,
+/// because `--set` is written where the command runs.
 pub fn located(folder: &Path, path: &Path) -> PathBuf {
     let beside = folder.join(path);
     if !beside.exists() && path.exists() { path.to_path_buf() } else { beside }

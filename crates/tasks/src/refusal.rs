@@ -1,8 +1,8 @@
-//! What is refused to a user: where it stands, what is wrong with it, and how to mend it.
+//! Refusals: errors that the user can fix. A refusal says where the fault is, what is wrong, and how to fix it.
 //!
-//! Every error that a person can mend is a [`Refusal`]. It is made where the fault is found, with what is known there
-//! (often just a key), and each caller adds the place around it: the rule, the stage, the line of the recipe. It becomes
-//! text once, in [`std::fmt::Display`]; no code takes a text apart again.
+//! Every error that the user can fix is a [`Refusal`]. It is created where the fault is found, with the place that is
+//! known there (often just a key), and each caller adds the place around it: the rule, the stage, the line of the
+//! recipe. [`std::fmt::Display`] renders it once; no code parses the text again.
 //!
 //! ```
 //! use tasks::refusal::Refusal;
@@ -18,11 +18,11 @@ use std::path::{Path, PathBuf};
 /// A refusal. Shown as `place: problem`, and `hint: hint` on a line of its own.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Refusal {
-    /// Where it stands.
+    /// Where the fault is.
     pub place: Place,
     /// What is wrong.
     pub problem: String,
-    /// The mend.
+    /// How to fix it.
     pub hint: String,
 }
 
@@ -34,7 +34,7 @@ pub struct Place {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
-    /// A file, and a line of it counted from 1 where one is known.
+    /// A file, and its line counted from 1 if it is known.
     File {
         path: PathBuf,
         line: Option<usize>,
@@ -77,7 +77,7 @@ impl Refusal {
         self.within(Part::File { path: path.into(), line: None })
     }
 
-    /// In a line of a file, counted from 1; in the file as a whole where the line is not known.
+    /// In a line of a file, counted from 1; in the file as a whole if the line is unknown.
     pub fn in_line(self, path: impl Into<PathBuf>, line: impl Into<Option<usize>>) -> Refusal {
         self.within(Part::File { path: path.into(), line: line.into() })
     }
@@ -89,7 +89,7 @@ impl Refusal {
 }
 
 impl Place {
-    /// The file that it begins with, if any: such a place is complete, and needs no other file around it.
+    /// The file that the place begins with, if any. Such a place is complete, and no caller adds another file.
     pub fn file(&self) -> Option<&Path> {
         match self.parts.first() {
             Some(Part::File { path, .. }) => Some(path),
@@ -97,7 +97,7 @@ impl Place {
         }
     }
 
-    /// The keys that it begins with (after its file), dotted; empty where there are none.
+    /// The keys that it begins with (after its file), dotted; empty if there are none.
     pub fn key(&self) -> String {
         let inside = &self.parts[usize::from(self.file().is_some())..];
         let keys = inside.iter().map_while(|part| match part {

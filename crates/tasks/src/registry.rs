@@ -44,14 +44,14 @@ impl Entry {
     }
 }
 
-/// A task, for a person to read.
+/// The documentation of a task.
 #[derive(Debug, Clone)]
 pub struct Described {
     /// Its name in recipes.
     pub name: &'static str,
-    /// What it is, in a sentence.
+    /// What it is, in one sentence.
     pub summary: &'static str,
-    /// The sets of rules that it brings, by the names that a stage's `rules` can have.
+    /// The names of its sets of rules. A stage's `rules` may name one.
     pub arms: &'static [&'static str],
     /// Its keys, besides `name`.
     pub keys: Vec<KeyDoc>,
@@ -62,7 +62,7 @@ pub fn names() -> impl Iterator<Item = &'static str> + Clone {
     TASKS.iter().map(|entry| entry.name)
 }
 
-/// The task of that name, for a person to read.
+/// The documentation of the task with that name.
 pub fn describe(name: &str) -> Option<Described> {
     let entry = TASKS.iter().find(|entry| entry.name == name)?;
     Some(Described { name: entry.name, summary: entry.summary, arms: entry.arms, keys: (entry.keys)() })
@@ -71,24 +71,24 @@ pub fn describe(name: &str) -> Option<Described> {
 /// The task that a `[task]` table describes; relative paths in it start at `folder`.
 ///
 /// # Errors
-/// An unknown task or key, a value that cannot be or a file that cannot be read, by the table's key; a bad line, by its file and
-/// number.
+/// An unknown task or key, an invalid value or a file that cannot be read, by the table's key; an invalid line, by its
+/// file and number.
 pub fn build(table: &Table, folder: &Path) -> Result<Box<dyn Task>, Refusal> {
     let (entry, keys) = named(table)?;
     (entry.build)(keys, folder)
 }
 
-/// A person's own words as a prompt of the task that a `[task]` table describes: facts for `judgment`, an idiom for
-/// `idiom_chain`. No file is read.
+/// Turns a user's text into a prompt of the task that a `[task]` table describes. The text is facts for `judgment`, an
+/// idiom for `idiom_chain`. No file is read.
 ///
 /// # Errors
-/// An unknown task or key, a value that cannot be.
+/// An unknown task or key, an invalid value.
 pub fn question(table: &Table, text: &str) -> Result<String, Refusal> {
     let (entry, keys) = named(table)?;
     (entry.question)(keys, text)
 }
 
-/// The task that a table names, and its other keys.
+/// The task that a table names, and the table's other keys.
 fn named(table: &Table) -> Result<(&'static Entry, Table), Refusal> {
     let mut keys = table.clone();
     let name = keys.remove("name");

@@ -1,13 +1,13 @@
-//! "Did you mean …?": the nearest known name to one that is not known.
+//! "Did you mean …?": suggests the nearest known name for an unknown one.
 //!
-//! It only suggests: nothing is ever accepted under another name than its own.
+//! It only suggests; a wrong name is never accepted.
 
 use strsim::osa_distance;
 
-/// The known name nearest to `unknown`, if one is near enough to be meant.
+/// The known name nearest to `unknown`, if one is near enough.
 ///
-/// Near is at most a third of the longer name's characters in insertions, deletions, replacements and swaps of
-/// neighbours; case and the difference between `-`, `_` and a blank do not count.
+/// A name is near if the insertions, deletions, replacements and swaps of neighbours number at most a third of the
+/// longer name's characters. Case and the difference between `-`, `_` and a blank do not count.
 ///
 /// ```
 /// use tasks::suggest::nearest;
@@ -23,7 +23,7 @@ pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> O
     (distance * 3 <= plain.chars().count().max(name.chars().count())).then_some(name)
 }
 
-/// `did you mean "x"?`, or else the whole list: the words after `hint:`.
+/// The text of a hint: `did you mean "x"?`, or the whole list if no name is near.
 pub fn hint<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
     match nearest(unknown, known.clone()) {
         Some(name) => format!("did you mean \"{name}\"?"),
@@ -31,7 +31,7 @@ pub fn hint<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str> + Clone)
     }
 }
 
-/// The name in lower case, with `_` for `-` and blanks.
+/// The name in lower case, with `_` in place of `-` and blanks.
 fn plain(name: &str) -> String {
     name.to_lowercase().replace(['-', ' '], "_")
 }

@@ -1,4 +1,4 @@
-//! What a task is: a source of cases with its corpus, its demonstrations and its scores.
+//! The trait of tasks: a source of cases with a corpus, demonstrations and scores.
 //!
 //! Read next: [`crate::rewards`], then one task, such as [`crate::countdown`].
 
@@ -14,18 +14,18 @@ use crate::partition;
 use crate::refusal::Refusal;
 use crate::rewards::RuleSet;
 
-/// A source of cases with its corpus, demonstrations and scores.
+/// A source of cases with a corpus, demonstrations and scores.
 pub trait Task: Send + Sync {
-    /// The name by which a recipe calls it.
+    /// The name that a recipe uses.
     fn name(&self) -> &str;
 
-    /// The first `n` cases of a split; all of them where a file holds fewer.
+    /// The first `n` cases of a split, or all of them if a file holds fewer.
     ///
     /// # Errors
     /// [`TaskError`] when a file cannot be read or the split has no cases at all.
     fn cases(&self, split: Split, n: usize, seed: u64) -> Result<Vec<Case>, TaskError>;
 
-    /// What an expert would write for the case, reasoning and answer: a demonstration, metered as a label.
+    /// A demonstration: the reasoning and answer that an expert would write for the case. It is metered as a label.
     fn demonstration(&self, case: &Case) -> Option<String>;
 
     /// The answer in the task's format with an empty chain of reasoning, for fine-tuning on bare answers.
@@ -35,11 +35,12 @@ pub trait Task: Send + Sync {
     /// No document contains a held-out or validation case.
     fn corpus(&self, index: u64, seed: u64) -> Option<String>;
 
-    /// What a text that is trained on must not hold: the words of held-out and validation cases, without what the task puts
-    /// around them. A file gives all of them; a generator, whose cases do not end, the first `n` of each split.
+    /// The texts that no training text may contain: the words of held-out and validation cases, without what the task
+    /// puts around them. A task on a file gives all of them. A generator has endless cases and gives the first `n` of
+    /// each split.
     ///
     /// # Errors
-    /// As [`Task::cases`]; a split without cases is none.
+    /// As [`Task::cases`], except that a split without cases is no error.
     fn kept_out(&self, n: usize, seed: u64) -> Result<Vec<String>, TaskError> {
         let mut words = Vec::new();
         for split in [Split::Heldout, Split::HeldoutUnseen, Split::Validation] {
@@ -52,27 +53,27 @@ pub trait Task: Send + Sync {
         Ok(words)
     }
 
-    /// A prompt from elsewhere, such as a file of preferences, as the task would ask it: with what it puts around the prompts of its own cases.
-    /// Also the id that a case with this prompt has.
+    /// Puts a prompt from elsewhere, such as a file of preferences, into the form of the task's own prompts. Also
+    /// returns the id that a case with this prompt has.
     fn asked(&self, prompt: &Prompt) -> (String, Prompt) {
         (partition::id(&serde_json::json!(prompt).to_string()), prompt.clone())
     }
 
-    /// What a person should know of the task's files (cases left out, facts cut), one sentence each.
+    /// What a person should know about the task's files (cases left out, facts cut), one sentence each.
     fn notices(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Why [`Task::grade`] cannot tell right from wrong for the case, whatever the completion: its answer is not known, say. Such a case
-    /// is left out of every accuracy, and is never counted as wrong.
+    /// Why [`Task::grade`] cannot grade any completion of the case, for example because its answer is unknown; `None`
+    /// if it can. Such a case is left out of every accuracy and is never counted as wrong.
     fn ungradable(&self, _case: &Case) -> Option<String> {
         None
     }
 
-    /// The headline score of evaluation. Strict, and it may read everything in the case.
+    /// The headline score of evaluation. It is strict, and it may use everything in the case.
     fn grade(&self, case: &Case, completion: &Completion) -> Grade;
 
-    /// A game of `turns` that begins at the case; `None` for a task without games.
+    /// An episode of at most `turns` turns that begins at the case; `None` for a task without episodes.
     fn game(&self, _case: &Case, _turns: usize, _key: Key) -> Option<Box<dyn Environment>> {
         None
     }
@@ -80,15 +81,15 @@ pub trait Task: Send + Sync {
     /// The rules that reward a policy by default, by arm: `answers` or `answer_free`.
     ///
     /// # Errors
-    /// An arm that there is not, or rules of a recipe that cannot be built.
+    /// An unknown arm, or rules of a recipe that cannot be built.
     fn rules(&self, arm: &str) -> Result<RuleSet, TaskError>;
 }
 
-/// The most cases that are searched for those that have a text.
+/// The largest number of cases that are searched for cases with a text.
 const MOST_SEARCHED: usize = 1 << 20;
 
-/// The first `n` training cases for which `written` has a text, each with its text; fewer where the task has no more. A file
-/// may hold cases without one in between.
+/// The first `n` training cases for which `written` has a text, each with its text; fewer if the task has no more.
+/// Cases without a text may be between them.
 ///
 /// # Errors
 /// As [`Task::cases`].
@@ -125,23 +126,23 @@ pub trait Configured: Task + Sized + 'static {
     /// The task with these keys, its files read; relative paths in them start at `folder`.
     ///
     /// # Errors
-    /// A value that the keys' own ranges do not exclude, or a file that cannot be read, by its key; a bad line, by its file and
-    /// number.
+    /// An invalid value that the keys' own ranges do not exclude, or a file that cannot be read, by its key; an invalid
+    /// line, by its file and number.
     fn build(keys: Self::Keys, folder: &Path) -> Result<Self, Refusal>;
 
-    /// A person's own words as a prompt of the task. No file is read.
+    /// Turns a user's text into a prompt of the task. No file is read.
     fn question(_keys: &Self::Keys, text: &str) -> String {
         text.to_string()
     }
 }
 
-/// Why a task gives no cases or no rules.
+/// Why a task has no cases or no rules.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
-    /// Something that a person wrote.
+    /// A fault in what the user wrote.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// A split without a case, which some callers can do without.
+    /// A split without a case. Some callers accept it.
     #[error(transparent)]
     EmptySplit(Refusal),
 }

@@ -1,9 +1,11 @@
-//! A task without the records that their owners have withdrawn.
+//! A task without its withdrawn records, that is, without the records whose owners do not want them used.
 //!
-//! Everything that a run learns from or is measured on comes through here. So a run on the whole file equals, bit for bit, one on a
-//! file without those records: the list of cases is the same, and order and random numbers derive from the records' ids.
+//! Everything that a run learns from or is measured on comes through here. So a run on the whole file equals, bit for
+//! bit, a run on a file without those records: the list of cases is the same, and order and random numbers are derived
+//! from the records' ids.
 //!
-//! The words of a withdrawn held-out case stay kept out of the texts that are pretrained on: they are their owner's there too.
+//! Texts for pretraining must not contain the words of a held-out case, even if that case was withdrawn, because the
+//! words are its owner's there too.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +15,7 @@ use crate::rewards::RuleSet;
 use crate::task::{Task, TaskError, withdrawn};
 use kernels::rng::Key;
 
-/// The task. See the module.
+/// A task without its withdrawn records.
 pub struct Withheld<'a> {
     task: &'a dyn Task,
     withdrawn: BTreeSet<String>,
@@ -21,7 +23,8 @@ pub struct Withheld<'a> {
 }
 
 impl<'a> Withheld<'a> {
-    /// The task without `withdrawn`; a case of `withdrawn_since`, which its run may have used already, is refused.
+    /// The task without the records in `withdrawn`. A case in `withdrawn_since` is refused, because the run may have
+    /// used it already.
     pub fn new(task: &'a dyn Task, withdrawn: BTreeSet<String>, withdrawn_since: BTreeSet<String>) -> Self {
         Self { task, withdrawn, withdrawn_since }
     }

@@ -59,8 +59,8 @@ impl Default for NgramSettings {
 
 /// Multinomial logistic regression on character n-grams. A text's features are TF-IDF weighted and have unit length.
 ///
-/// It is trained by AdaGrad, one text a step, in an order drawn from a fixed key. Weights exist only for n-grams that were seen
-/// in training.
+/// It is trained by AdaGrad, one text per step, in an order drawn from a fixed key. Weights exist only for n-grams that
+/// were seen in training.
 ///
 /// # Source
 /// Joachims 1998 (linear classifiers of text), Duchi et al. 2011 (AdaGrad).

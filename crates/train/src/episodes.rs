@@ -20,7 +20,7 @@ use tasks::environment::{Environment, Reply};
 use tasks::rewards::{Judged, Verdict};
 use tasks::{Case, Prompt, Task};
 
-/// The name of the verdict that holds an episode's reward, where other rollouts have the name of a rule.
+/// The name of the verdict that holds an episode's reward. In other rollouts, a verdict has the name of a rule.
 pub const GAME: &str = "game";
 /// Tokens that are reserved for the environment's reply between two turns.
 pub(crate) const REPLY_TOKENS: usize = 32;

@@ -94,7 +94,7 @@ pub struct Ungraded {
     pub reason: String,
 }
 
-/// The cases that can be graded. The others belong in no accuracy: they are neither right nor wrong.
+/// The cases that can be graded. The others are neither right nor wrong, so they count in no accuracy.
 pub fn gradable(task: &dyn Task, cases: Vec<Case>) -> (Vec<Case>, Option<Ungraded>) {
     let all = cases.len();
     let mut reason = None;
@@ -116,7 +116,7 @@ pub fn gradable(task: &dyn Task, cases: Vec<Case>) -> (Vec<Case>, Option<Ungrade
 /// As [`sample`].
 ///
 /// # Panics
-/// Without a case: there is no accuracy of nothing.
+/// Without a case.
 pub fn evaluate<T: Real>(
     queue: &Queue,
     model: &mut Model<T>,

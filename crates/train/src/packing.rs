@@ -1,7 +1,8 @@
-//! From token lists to micro-batches: packed, without padding, cut at nothing but the micro-batch's size.
+//! Packs token lists into micro-batches without padding. Nothing is cut.
 //!
-//! [`micro_batches`] packs sequences that stand alone. [`packed_completions`] packs the completions of prompts, which share their prompt's rows,
-//! and [`packed_groups`] adds what a policy gradient needs of sampled ones.
+//! [`micro_batches`] packs sequences that stand alone. [`packed_completions`] packs completions behind their prompts;
+//! the completions of a prompt share its rows. [`packed_groups`] adds what a policy gradient needs of sampled
+//! completions.
 
 use std::ops::Range;
 
@@ -43,8 +44,9 @@ impl Sequence {
     }
 }
 
-/// Packs sequences, in order, into micro-batches of at most `tokens_per_micro_batch` tokens (or one sequence), each with its
-/// tokens' weights times `scale`.
+/// Packs sequences, in order, into micro-batches of at most `tokens_per_micro_batch` tokens. A longer sequence is a
+/// micro-batch by itself, and sequences without a target are left out. Each micro-batch comes with its tokens' weights
+/// times `scale`.
 pub fn micro_batches(sequences: &[Sequence], tokens_per_micro_batch: usize, scale: f32) -> Vec<(Batch, Vec<f32>)> {
     let mut batches: Vec<(Batch, Vec<f32>)> = Vec::new();
     for sequence in sequences.iter().filter(|sequence| sequence.targets() > 0) {
@@ -101,11 +103,11 @@ impl PackedCompletions {
     }
 }
 
-/// Packs prompts with their completions, in order, into micro-batches of at most `tokens_per_micro_batch` tokens (or one prompt with its
-/// completions, which are never parted).
+/// Packs prompts with their completions, in order, into micro-batches of at most `tokens_per_micro_batch` tokens. A
+/// prompt and its completions always stay together; if they are larger, they are a micro-batch by themselves.
 ///
-/// A prompt stands in its batch once, without its last token; each completion is a child that begins with that token, since a segment's first
-/// token is never a target.
+/// A prompt is in its batch once, without its last token. Each completion is a child segment that begins with that last
+/// token, because a segment's first token is never a target.
 ///
 /// # Panics
 /// For an empty prompt.
@@ -141,7 +143,8 @@ pub struct PackedGroups {
     pub tokens: PolicyTokens,
 }
 
-/// Packs prompts with what was sampled behind them as [`packed_completions`] does; a prompt without completions is left out.
+/// Packs prompts with their sampled completions as [`packed_completions`] does. Prompts without completions are left
+/// out.
 ///
 /// # Panics
 /// For an empty prompt.

@@ -235,7 +235,7 @@ fn finish<T: Real>(
     Ok(row)
 }
 
-/// How the model does on the cases; none where there are none.
+/// Measures the model on the cases; none without cases.
 fn measure<T: Real>(trainer: &Trainer, model: &mut Model<T>, cases: &[Case]) -> Result<Option<Evaluation>, TrainError> {
     if cases.is_empty() {
         return Ok(None);
@@ -246,8 +246,8 @@ fn measure<T: Real>(trainer: &Trainer, model: &mut Model<T>, cases: &[Case]) -> 
     evaluate(trainer.queue, model, &prompting, trainer.task, cases, 1, most, key).map(Some)
 }
 
-/// Records in the ledger which weights these were made from: the model's previous ones, its teacher's and its data set's, and the records
-/// of the tokenizer stage.
+/// Records in the ledger what the stage's weights were made from: the previous weights of its model, those of its
+/// teacher, those of the models behind its data set, and the tokenizer stage.
 fn lineage(trainer: &Trainer, stage: &Outline, digest: &str) -> Result<(), TrainError> {
     let ledger = trainer.run.ledger();
     let rows = ledger.stages()?;

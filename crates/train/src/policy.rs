@@ -1,8 +1,8 @@
-//! The clipped policy gradient: from log-probabilities and advantages to one coefficient a token.
+//! The clipped policy gradient: from log-probabilities and advantages to one coefficient per token.
 //!
-//! A coefficient is `d loss / d logprob` of the policy at a sampled token; the head turns it into gradients and never sees
-//! an advantage. GRPO, DAPO, Dr. GRPO, GSPO and RLOO differ in three choices, which are the fields of [`PolicyLoss`] and
-//! the token weights that a recipe gives:
+//! A coefficient is `d loss / d logprob` of the policy at a sampled token. The head turns coefficients into gradients
+//! and never sees an advantage. GRPO, DAPO, Dr. GRPO, GSPO and RLOO differ in the ratio, the clipping and the weights
+//! of tokens. The first two are fields of [`PolicyLoss`]; [`Aggregate`] gives the third:
 //!
 //! | | ratio | a token's weight |
 //! |---|---|---|
@@ -45,7 +45,7 @@ pub enum Aggregate {
     Grpo,
     /// Mean over all tokens.
     Dapo,
-    /// Sum over tokens, over completions times the longest a completion may be.
+    /// Sum over tokens, divided by the number of completions times `max_new_tokens`.
     DrGrpo,
 }
 
@@ -67,7 +67,7 @@ impl Aggregate {
     }
 }
 
-/// The choices that make an algorithm of the family.
+/// The choices in which the algorithms differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PolicyLoss {
     /// What the ratio is taken over.
@@ -88,22 +88,22 @@ impl Default for PolicyLoss {
     }
 }
 
-/// The sampled tokens of one step, all completions one after the other. Every list but `completions` is `[R]`.
+/// The sampled tokens of one step, one completion after the other. Every list except `completions` is `[R]`.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyTokens {
-    /// Which rows are one completion.
+    /// The rows of each completion.
     pub completions: Vec<Range<usize>>,
     /// Log-probability under the sampler, in nats.
     pub logprobs_sampler: Vec<f32>,
-    /// Log-probability under the reference; needed with a `kl_coefficient`.
+    /// Log-probability under the reference, in nats; needed if `kl_coefficient` is not 0.
     pub logprobs_reference: Option<Vec<f32>>,
-    /// Advantage; the same for every token of a completion unless the recipe judges tokens.
+    /// Advantage. It is the same for every token of a completion unless tokens have rewards of their own.
     pub advantage: Vec<f32>,
     /// Weight in the loss.
     pub weight: Vec<f32>,
 }
 
-/// What the loss says of some rows; sums with their weights.
+/// What the loss reports about some rows. Every value is a sum with the rows' weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PolicyReport {
     /// The loss.
@@ -114,7 +114,7 @@ pub struct PolicyReport {
     pub kl: f64,
 }
 
-/// The policy gradient of a batch, as a step takes it.
+/// The policy gradient of a batch, as a signal.
 #[derive(Clone, Debug)]
 pub struct PolicySignal {
     /// The choices that make the algorithm.
@@ -123,7 +123,8 @@ pub struct PolicySignal {
     pub tokens: PolicyTokens,
     /// `[N]`, whether a token is one of them.
     pub sampled: Vec<bool>,
-    /// Whether the sampler is the very policy that is trained: then its log-probabilities are the policy's, bit for bit.
+    /// Whether the sampler has the same weights as the policy. Its log-probabilities are then the policy's, bit for
+    /// bit.
     pub on_policy: bool,
 }
 
@@ -142,14 +143,19 @@ impl RowLoss for PolicySignal {
     }
 }
 
-/// One coefficient a row.
+/// The coefficient of every row.
 ///
 /// # Shapes and units
 /// * `logprobs_policy`: `[R]`, nats, in the order of `tokens`.
 /// * returns `[R]` of `d loss / d logprob`, and the report.
 ///
 /// # Panics
-/// When the lists differ in length, or a `kl_coefficient` comes without reference log-probabilities.
+/// When the lists differ in length, or when `kl_coefficient` is not 0 and the log-probabilities of the reference are
+/// missing.
+///
+/// # Source
+/// Schulman et al. 2017 (the clipped objective), arXiv 1707.06347, equation 7; the other sources are in the module's
+/// table.
 pub fn coefficients(loss: &PolicyLoss, tokens: &PolicyTokens, logprobs_policy: &[f32]) -> (Vec<f32>, PolicyReport) {
     let rows = logprobs_policy.len();
     assert_eq!(rows, tokens.logprobs_sampler.len(), "policy and sampler log-probabilities");
@@ -160,7 +166,8 @@ pub fn coefficients(loss: &PolicyLoss, tokens: &PolicyTokens, logprobs_policy: &
         let log_ratio = |r: usize| f64::from(logprobs_policy[r]) - f64::from(tokens.logprobs_sampler[r]);
         let sum: f64 = completion.clone().map(log_ratio).sum();
         let length = completion.len() as f64;
-        // The derivative of a sequence's ratio reaches every token of it, so the sequence's term is shared out below.
+        // The derivative of a sequence's ratio reaches every token of the sequence, so its term is added to each of
+        // them below.
         let mut shared = 0.0;
         for r in completion.clone() {
             let (ratio, weight) = match loss.ratio {
@@ -194,7 +201,7 @@ pub fn coefficients(loss: &PolicyLoss, tokens: &PolicyTokens, logprobs_policy: &
     (coefficients.into_iter().map(|c| c as f32).collect(), report)
 }
 
-/// `min(ρ·A, clip(ρ)·A)`, its derivative by `log ρ`, and whether the clip decided.
+/// Returns `min(ρ·A, clip(ρ)·A)`, its derivative by `log ρ`, and whether the ratio was clipped.
 fn clip(loss: &PolicyLoss, ratio: f64, advantage: f64) -> (f64, f64, bool) {
     let (low, high) = (1.0 - f64::from(loss.epsilon_low), 1.0 + f64::from(loss.epsilon_high));
     let cap = loss.ratio_cap.map_or(f64::INFINITY, f64::from);

@@ -1,26 +1,32 @@
-//! Preferences of people: from the log-probabilities of whole completions to a loss and one coefficient a token.
+//! Preference losses (DPO, robust DPO, IPO, KTO): from the log-probabilities of completions to a loss and one
+//! coefficient per token.
 //!
-//! A person said which of two completions is better (a pair, for DPO), or whether one completion is good (a thumb, for KTO). No reward is
-//! modelled and nothing is sampled. What a policy thinks of a completion is its *implicit reward* `beta · (log π − log π_ref)`: how much
-//! likelier the completion, all of its tokens together, has become than it was under the reference.
+//! People either compared two completions of a prompt (a pair, for DPO) or marked one completion as good or bad (a
+//! thumb, for KTO). There is no reward model, and nothing is sampled. The *implicit reward* of a completion is
+//! `beta · (log π − log π_ref)`: its log-probability under the policy minus that under the reference, each summed over
+//! its tokens, times `beta`.
 //!
-//! With `m` the chosen completion's implicit reward less the rejected one's, the loss of a pair is
+//! With `m` the implicit reward of the chosen completion minus that of the rejected one, the loss of a pair is
 //!
 //! | `loss_type` | loss | source |
 //! |---|---|---|
-//! | `sigmoid` | `−log σ(m)` | DPO: Rafailov et al. 2023, arXiv 2305.18290 |
+//! | `sigmoid` | `−log σ(m)` | DPO: Rafailov et al. 2023, arXiv 2305.18290, equation 7 |
 //! | `robust` | `(−(1 − ε)·log σ(m) + ε·log σ(−m)) / (1 − 2ε)` | Chowdhury et al. 2024, arXiv 2403.00409; `ε` is `label_smoothing` |
-//! | `ipo` | `(h − 1 / (2·beta))²`, `h` the difference of the two log-ratios *per token* | Azar et al. 2023, arXiv 2310.12036 |
+//! | `ipo` | `(h − 1 / (2·beta))²`, `h` the difference of the two log-ratios *per token* | Azar et al. 2023, arXiv 2310.12036, equation 17 |
 //!
-//! The paper on IPO takes sums over tokens; the mean is TRL's, which its authors agreed to, and makes `beta` mean the same for every length.
+//! The IPO paper sums over tokens. The mean per token is TRL's, and the paper's authors agreed to it; with it one
+//! `beta` suits completions of every length.
 //!
-//! With `z` the [`divergence`] of a batch, the loss of a thumb is `desirable_weight · (1 − σ(reward − beta·z))` where it points up and
-//! `undesirable_weight · (1 − σ(beta·z − reward))` where it points down (KTO: Ethayarajh et al. 2024, arXiv 2402.01306). No gradient goes
-//! through `z`.
+//! With `z` the [`divergence`] of a step, the loss of a single completion is
+//!
+//! * `desirable_weight · (1 − σ(reward − beta·z))` if it was marked good,
+//! * `undesirable_weight · (1 − σ(beta·z − reward))` if it was marked bad
+//!
+//! (KTO: Ethayarajh et al. 2024, arXiv 2402.01306). No gradient goes through `z`.
 //!
 //! Checked against TRL's losses and gradients (`tests/preference_losses.rs`).
 //!
-//! Read next: [`crate::policy`], whose coefficients come from rewards instead.
+//! Read next: [`crate::policy`], whose coefficients come from rewards.
 
 use std::ops::Range;
 
@@ -36,24 +42,27 @@ pub enum PairLossType {
     /// The logistic loss of the margin (DPO).
     #[default]
     Sigmoid,
-    /// The same, unbiased where a share `label_smoothing` of the pairs is the wrong way round.
+    /// The logistic loss, corrected so that it is unbiased if a share `label_smoothing` of the pairs is
+    /// in the wrong order.
     Robust,
-    /// The squared distance of the margin per token from `1 / (2·beta)` (IPO): a target, so that certain pairs do not pull for ever.
+    /// The squared difference between the log-ratio margin per token and its target `1 / (2·beta)` (IPO). Because
+    /// of the target, certain pairs do not pull for ever.
     Ipo,
 }
 
 /// The loss of pairs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PairLoss {
-    /// What the margin costs.
+    /// Which loss.
     pub loss_type: PairLossType,
-    /// Nats of log-ratio to one unit of reward: the smaller, the further the policy may go from the reference. Above 0.
+    /// Implicit reward per nat of log-ratio. The smaller it is, the further the policy may move from the reference.
+    /// Above 0.
     pub beta: f32,
-    /// The share of pairs taken to be the wrong way round, below one half; only `robust` reads it.
+    /// The assumed share of pairs whose order is wrong, below one half. Only `robust` uses it.
     pub label_smoothing: f32,
 }
 
-/// The loss of thumbs.
+/// The loss of completions that were marked good or bad (KTO).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ThumbLoss {
     /// As in [`PairLoss`].
@@ -64,7 +73,7 @@ pub struct ThumbLoss {
     pub undesirable_weight: f32,
 }
 
-/// A completion as both models see it, its end token included.
+/// The log-probabilities of one completion under both models. The end token is included.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scored {
     /// Log-probability under the policy, summed over the tokens, in nats.
@@ -76,13 +85,14 @@ pub struct Scored {
 }
 
 impl Scored {
-    /// How much likelier it is under the policy, in nats.
+    /// `log π − log π_ref` of the completion, in nats.
     pub fn log_ratio(&self) -> f64 {
         self.policy - self.reference
     }
 }
 
-/// The loss of one pair and its derivatives, which are those by every token's log-probability too.
+/// The loss of one pair and its derivatives by the log-probabilities of the two completions. Each is also the
+/// derivative by the log-probability of every single token of its completion.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PairSlope {
     /// The loss.
@@ -94,7 +104,8 @@ pub struct PairSlope {
 }
 
 impl PairLoss {
-    /// The loss of one pair. A completion without tokens counts as one of one token.
+    /// Computes the loss of one pair. IPO divides by lengths; there a completion without tokens counts as one token
+    /// long.
     pub fn of(&self, chosen: Scored, rejected: Scored) -> PairSlope {
         let (beta, smoothing) = (f64::from(self.beta), f64::from(self.label_smoothing));
         let margin = beta * (chosen.log_ratio() - rejected.log_ratio());
@@ -119,9 +130,9 @@ impl PairLoss {
 }
 
 impl ThumbLoss {
-    /// The loss of one completion, and its `d loss / d logprob`.
+    /// Computes the loss of one completion and its derivative `d loss / d logprob`.
     ///
-    /// * `divergence`: of the batch, in nats; see [`divergence`].
+    /// * `divergence`: that of the step, in nats; see [`divergence`].
     pub fn of(&self, completion: Scored, desirable: bool, divergence: f64) -> (f64, f64) {
         let beta = f64::from(self.beta);
         let (weight, sign) = if desirable { (self.desirable_weight, 1.0) } else { (self.undesirable_weight, -1.0) };
@@ -131,26 +142,28 @@ impl ThumbLoss {
     }
 }
 
-/// How far the policy has gone from the reference, in nats: the mean log-ratio of completions that belong to other prompts, at least 0.
+/// KTO's reference point `z`: the mean log-ratio of mismatched completions, at least 0, in nats. It is 0 without
+/// completions.
 ///
-/// It estimates the divergence that KTO measures rewards against. The completions are those of the batch itself, each behind the prompt that
-/// [`behind`] says. Zero without any.
+/// It estimates the KL divergence of the policy from the reference. A mismatched completion is a completion of the same
+/// step that stands after the prompt of another; [`behind`] says after which.
 pub fn divergence(mismatched: &[Scored]) -> f64 {
     let sum: f64 = mismatched.iter().map(Scored::log_ratio).sum();
     (sum / mismatched.len().max(1) as f64).max(0.0)
 }
 
-/// Of a batch of `count`, the completion that stands behind the prompt `index` in the estimate of the [`divergence`]: the one before it.
+/// In a step of `count` completions, the index of the completion that stands after prompt `index` in the estimate of
+/// the [`divergence`]. It is the one before; the first prompt gets the last completion.
 pub fn behind(index: usize, count: usize) -> usize {
     (index + count - 1) % count
 }
 
-/// A completion among the rows of a batch.
+/// The rows of one completion in a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompletionRows {
-    /// Its rows.
+    /// Its rows, counted among the trained rows of the batch.
     pub rows: Range<usize>,
-    /// Its log-probability under the reference, in nats.
+    /// Its log-probability under the reference, summed over its tokens, in nats.
     pub reference: f64,
 }
 
@@ -161,8 +174,8 @@ impl CompletionRows {
     }
 }
 
-/// The pairs of a batch, as a step takes them. It reports `reward_chosen`, `reward_rejected`, `reward_margin`, and `reward_accuracy`: the share
-/// of pairs whose chosen completion has the greater implicit reward.
+/// The preference pairs of a batch, as a signal. It reports `reward_chosen`, `reward_rejected`, `reward_margin`, and
+/// `reward_accuracy`: the share of pairs whose chosen completion has the greater implicit reward.
 #[derive(Clone, Debug)]
 pub struct PairSignal {
     /// The loss.
@@ -171,7 +184,7 @@ pub struct PairSignal {
     pub trained: Vec<bool>,
     /// The chosen and the rejected completion of each pair.
     pub pairs: Vec<[CompletionRows; 2]>,
-    /// Weight of each pair: one over the pairs of the step.
+    /// Weight of each pair: 1 / (number of pairs in the step).
     pub weight: f64,
 }
 
@@ -207,8 +220,8 @@ impl RowLoss for PairSignal {
     }
 }
 
-/// The thumbs of a batch, as a step takes them. It reports `reward_desirable` and `reward_undesirable`; each is missing where the batch has no
-/// such completion.
+/// The marked completions of a batch, as a signal. It reports `reward_desirable` and `reward_undesirable`. Each is
+/// missing if the batch has no such completion.
 #[derive(Clone, Debug)]
 pub struct ThumbSignal {
     /// The loss.
@@ -217,9 +230,9 @@ pub struct ThumbSignal {
     pub divergence: f64,
     /// `[N]`, whether a token belongs to a completion.
     pub trained: Vec<bool>,
-    /// Each completion, and whether it was found good.
+    /// Each completion, and whether it was marked good.
     pub thumbs: Vec<(CompletionRows, bool)>,
-    /// Completions of the step that were found good, and bad.
+    /// How many completions of the step were marked good, and how many bad.
     pub counts: [usize; 2],
 }
 

@@ -84,8 +84,8 @@ impl Prompting {
         Ok(template.encode(&self.tokenizer, &chat(&messages, true))?)
     }
 
-    /// The token ids of a prompt that follows a few examples, each a prompt with its answer. A base model, which was never tuned to the
-    /// task, is prompted so.
+    /// The token ids of a prompt that follows a few examples, each a prompt with its answer. This is how a base model,
+    /// which was never tuned to the task, is prompted.
     ///
     /// # Errors
     /// As [`Prompting::prompt`].

@@ -51,7 +51,7 @@ pub fn wilson(successes: usize, n: usize) -> Interval {
     wilson_of(successes as f64 / n as f64, n as f64)
 }
 
-/// The same of a share of `n` items, which may be what dependent items are worth.
+/// As [`wilson`], for a share of `n` items. `n` may be the effective number of dependent items.
 fn wilson_of(share: f64, n: f64) -> Interval {
     let z2 = Z_95 * Z_95;
     let middle = (share + z2 / (2.0 * n)) / (1.0 + z2 / n);
@@ -99,7 +99,7 @@ pub fn paired_bootstrap_at(strata: &[Vec<(f64, f64)>], resamples: usize, tail: f
 /// The mean of some cases' scores, with a percentile bootstrap interval over the cases.
 ///
 /// # Shapes and units
-/// * `values`: `[n]`, one a case; in units of the scores. Where a case has several samples, their mean.
+/// * `values`: `[n]`, one a case; in units of the scores. With several samples per case, the mean of the case.
 /// * returns the mean; without a case the value is 0 and the interval is 0 to 1, since nothing is known.
 ///
 /// # Panics
@@ -196,7 +196,7 @@ pub struct CalibrationBin {
     pub n: u64,
 }
 
-/// The bins behind [`calibration_error`], least confident first; those without an item are left out.
+/// The bins that [`calibration_error`] uses, least confident first. Bins without an item are left out.
 ///
 /// # Panics
 /// When `bins` is 0.
@@ -213,8 +213,8 @@ pub fn calibration_bins(judged: &[(f64, bool)], bins: usize) -> Vec<CalibrationB
         .collect()
 }
 
-/// The share of samples that gave the most frequent answer; it serves as the confidence of a majority vote. A sample without an answer
-/// (`None`) counts in the whole and votes for nothing.
+/// The share of samples that gave the most frequent answer. It serves as the confidence of a majority vote. A sample
+/// without an answer (`None`) counts in the total but is no vote.
 ///
 /// # Shapes and units
 /// * `votes`: `[k]`, each sample's canonical answer and whether it is right, as for [`majority_is_right`].

@@ -1,10 +1,10 @@
 //! The one training step: accumulate micro-batches, clip, update, repack.
 //!
-//! A [`Learner`] owns everything that is trained of one model. It is given batches with [`Signals`] and knows no algorithm: a
-//! recipe says what each token should learn from, never how the optimiser works. Every loss of Ferule is a sum of the
-//! columns of [`Signals`].
+//! A [`Learner`] owns everything of one model that training changes. It takes batches with [`Signals`] and knows no
+//! algorithm: a stage decides what each token learns from, and the learner knows how the optimiser works. Every loss of
+//! Ferule is a sum of the columns of [`Signals`].
 //!
-//! Read next: [`crate::stages::sft`], the simplest recipe, then `lm::head`, where the signals become gradients.
+//! Read next: [`crate::stages::sft`], the simplest stage, then `lm::head`, where the signals become gradients.
 
 mod hidden;
 mod rows;
@@ -25,21 +25,21 @@ pub use rows::{RowLoss, RowReport};
 
 use hidden::Matching;
 
-/// What the tokens of one batch learn from. Columns add up; each is `[N]`, `x[t]` speaking of `tokens[t]`.
+/// The losses on the tokens of one batch. The columns add up. Each is `[N]`, and element `t` belongs to `tokens[t]`.
 pub struct Signals<'a, T: Real> {
-    /// Weight of the cross-entropy of each token; 0 where it is not a target.
+    /// Weight of the cross-entropy of each token; 0 if it is not a target.
     pub cross_entropy: Vec<f32>,
-    /// A loss of one coefficient a row: the policy gradient, or a preference.
+    /// A loss with one coefficient per row: a policy gradient or a preference loss.
     pub rows: Option<&'a dyn RowLoss>,
-    /// A distribution to come near to.
+    /// A divergence from a teacher's distribution.
     pub soft: Option<SoftSignal<'a, T>>,
-    /// Hidden states to come near to.
+    /// The error against a teacher's hidden states.
     pub hidden: Option<HiddenSignal<'a>>,
     /// Divides the logits, in every column.
     pub temperature: f32,
 }
 
-/// The soft column: a teacher's distribution at every weighted token.
+/// Soft labels: a teacher's distribution at every token with a weight.
 pub struct SoftSignal<'a, T: Real> {
     /// Where the distribution comes from.
     pub labels: SoftLabels<'a, T>,
@@ -49,18 +49,18 @@ pub struct SoftSignal<'a, T: Real> {
 
 /// Where soft labels come from.
 pub enum SoftLabels<'a, T: Real> {
-    /// A local teacher that has read the same batch.
+    /// A local teacher that has run forward over the same batch.
     Teacher {
         /// The teacher.
         model: &'a Model<T>,
         /// Its activations.
         activations: &'a Activations<T>,
-        /// Which divergence.
+        /// The divergence that is minimised.
         divergence: Divergence,
     },
-    /// Its most likely tokens, and the rest of its mass as one bucket; forward KL.
+    /// The teacher's most likely tokens, and the rest of its probability as one bucket. The divergence is forward KL.
     TopK {
-        /// Tokens in a row.
+        /// Tokens per row.
         k: usize,
         /// `[N, k]` token ids; those of a row differ.
         ids: Vec<u32>,
@@ -75,7 +75,7 @@ impl<T: Real> Signals<'_, T> {
         Self { cross_entropy: weights, ..Self::none(0, 1.0) }
     }
 
-    /// No signal on any of `tokens` tokens: what a recipe adds its columns to.
+    /// No signal on any of `tokens` tokens. Stages start from it and fill in the columns that they need.
     pub fn none(tokens: usize, temperature: f32) -> Self {
         Self { cross_entropy: vec![0.0; tokens], rows: None, soft: None, hidden: None, temperature }
     }
@@ -103,9 +103,9 @@ pub struct StepReport {
     pub entropy: f64,
     /// Weighted mean divergence from soft targets, in nats.
     pub divergence: f64,
-    /// Weighted error against the teacher's hidden states, as a share of their mean square.
+    /// Weighted squared error against the teacher's hidden states, divided by their mean square.
     pub hidden_error: f64,
-    /// What the loss of one coefficient a row reported.
+    /// What the [`RowLoss`] reported.
     pub rows: RowReport,
     /// Global norm of the gradient before clipping.
     pub gradient_norm: f32,
@@ -117,7 +117,8 @@ impl StepReport {
         (self.targets > 0).then(|| self.entropy / self.targets as f64)
     }
 
-    /// Several updates on one batch as one step: what they went through in all, and the mean of each loss and of the norm.
+    /// Reports several updates on one batch as one step: the sums of the counts, and the means of the losses and the
+    /// gradient norm. None without updates.
     pub fn of_updates(updates: &[StepReport]) -> Option<StepReport> {
         let n = updates.len() as f64;
         let mut all = updates.iter().cloned().reduce(|mut a, b| {
@@ -143,7 +144,7 @@ impl StepReport {
 
 /// A model in training.
 pub struct Learner<T: Real> {
-    /// The weights as products read them; always those of `master`, with what adapters add.
+    /// The packed weights that products use. They are always those of `master` with the adapters added.
     pub model: Model<T>,
     master: Arena,
     adapters: Option<Adapters<T>>,
@@ -161,12 +162,14 @@ pub struct Learner<T: Real> {
 }
 
 impl<T: Real> Learner<T> {
-    /// A learner of the given weights with zero moments; `keep` trades memory for a second forward.
+    /// A learner of the given weights, with zero moments. `keep` says which activations are kept for the backward pass;
+    /// the others are computed again.
     pub fn new(queue: &Queue, master: Arena, hyperparameters: Hyperparameters, keep: Keep) -> Self {
         Self::of(queue, master, None, hyperparameters, keep)
     }
 
-    /// A learner of fresh adapters on the given weights, which stay as they are. `key` is that of the adapters' first values.
+    /// A learner that trains new adapters. The given weights do not change. `key` is the key of the adapters' random
+    /// initial values.
     pub fn with_adapters(
         queue: &Queue,
         master: Arena,
@@ -208,17 +211,17 @@ impl<T: Real> Learner<T> {
         learner
     }
 
-    /// The weights that learn: the model's, or its adapters'.
+    /// The weights that are trained: the model's own or its adapters'.
     pub fn trained(&self) -> &Arena {
         self.adapters.as_ref().map_or(&self.master, Adapters::weights)
     }
 
-    /// The same, for writing; [`Learner::repack`] makes a change felt.
+    /// The same, for writing. Call [`Learner::repack`] after a change.
     pub fn trained_mut(&mut self) -> &mut Arena {
         self.adapters.as_mut().map_or(&mut self.master, Adapters::weights_mut)
     }
 
-    /// Takes the weights over into the model.
+    /// Packs the current weights into the model.
     pub fn repack(&mut self, queue: &Queue) {
         match &mut self.adapters {
             None => self.model.update(queue, &self.master),
@@ -226,7 +229,7 @@ impl<T: Real> Learner<T> {
         }
     }
 
-    /// The model's weights in the end, with what adapters add.
+    /// The model's weights after training, with the adapters merged in.
     pub fn into_weights(mut self, queue: &Queue) -> Arena {
         if let Some(adapters) = &self.adapters {
             adapters.merge_into(queue, &mut self.master, &mut self.scratch);
@@ -234,13 +237,14 @@ impl<T: Real> Learner<T> {
         self.master
     }
 
-    /// Floating-point operations of the steps that a report speaks of.
+    /// Floating-point operations of the steps that `report` covers.
     pub fn flops(&self, report: &StepReport) -> f64 {
         let adapters = self.adapters.as_ref().map(Adapters::config);
         self.model.config().training_flops(adapters, report.tokens, report.targets, report.attention_pairs)
     }
 
-    /// Log-probabilities of some tokens of a batch under the weights as they are, `[R]` in the order of `targets`, in nats. Nothing is learned.
+    /// Log-probabilities of the targets of a batch under the current weights: `[R]`, in the order of `targets`, in
+    /// nats. Nothing is trained.
     pub fn logprobs(&mut self, queue: &Queue, batch: &Batch, targets: &Targets, temperature: f32) -> Vec<f32> {
         self.reserve(queue, batch);
         forward(queue, &self.model, batch, &mut self.activations, &mut self.scratch);
@@ -248,10 +252,12 @@ impl<T: Real> Learner<T> {
         head::statistics(queue, &self.model, hidden, targets, temperature, &mut self.head).logprob
     }
 
-    /// Adds the gradient of one micro-batch. Weights in `signals` are those of the whole step: nothing is averaged here.
+    /// Adds the gradient of one micro-batch. The weights in `signals` are those of the whole step; nothing is averaged
+    /// here.
     ///
     /// # Panics
-    /// When a column's length is not the batch's, or no token has a signal: a recipe counts and leaves out such rows.
+    /// When a column's length is not the batch's, or when no token has a signal. Stages count such rows and leave them
+    /// out.
     pub fn accumulate(&mut self, queue: &Queue, batch: &Batch, signals: &Signals<T>) {
         assert_eq!(signals.cross_entropy.len(), batch.len(), "the columns of signals and the batch");
         let targets = Targets::of(batch, |t| signals.is_target(t));
@@ -348,7 +354,7 @@ impl<T: Real> Learner<T> {
         self.model.reserve_context(queue, batch.context_len());
         if self.activations.capacity() < batch.len() {
             let (device, config, rows) = (queue.device(), self.model.config(), batch.len());
-            // The old memory goes first, so that the peak is the new size.
+            // The old memory is freed first, so that the peak is the new size.
             self.activations = Activations::new(device, config, 0, self.keep);
             self.activations = Activations::new(device, config, rows, self.keep);
             self.backward = BackwardBuffers::new(device, config, rows);
@@ -388,7 +394,7 @@ impl<T: Real> Learner<T> {
         StepReport { gradient_norm, loss: report.loss + report.hidden_error, ..report }
     }
 
-    /// What the gradient of the next update is so far.
+    /// The gradient that was accumulated since the last update.
     pub fn gradient(&self) -> &Arena {
         &self.gradients
     }
@@ -408,7 +414,7 @@ impl<T: Real> Learner<T> {
     }
 }
 
-/// The rows of a top-k column that are targets, `[R, k]`.
+/// The rows of a top-k column that belong to targets, `[R, k]`.
 struct TopKRows {
     k: usize,
     ids: Buffer<u32>,

@@ -177,10 +177,10 @@ impl Trainer<'_> {
         }
     }
 
-    /// Records in the ledger which records the stage learns from, other than labels and answers. So the weights that a record influenced can
-    /// be found.
+    /// Records in the ledger which records the stage learns from, other than labels and answers. With it, the weights
+    /// that a record influenced can be found.
     ///
-    /// * `role`: what the records are used as: "prompt", "sample" or "document".
+    /// * `role`: what the records are used as: "prompt", "sample", "document" or "preference".
     pub(crate) fn note_uses<'c>(&self, role: &str, ids: impl Iterator<Item = &'c String>) -> Result<(), TrainError> {
         let note = |id: &String| RecordUse { record_id: id.clone(), stage: self.stage.into(), role: role.into() };
         Ok(self.run.ledger().record_uses(&ids.map(note).collect::<Vec<_>>())?)

@@ -1,4 +1,5 @@
-//! A step of reinforcement learning whose groups are all equal is counted, and leaves weights and moments alone.
+//! A reinforcement-learning step in which all groups have equal rewards is counted, and it changes neither weights nor
+//! moments.
 
 mod toy;
 

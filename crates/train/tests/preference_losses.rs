@@ -1,4 +1,5 @@
-//! DPO, IPO, robust DPO and KTO against TRL's own losses and gradients; `bench/peers/rl_losses.py` writes the expectations.
+//! Tests the losses of DPO, IPO, robust DPO and KTO and their gradients against TRL's. `bench/peers/rl_losses.py`
+//! writes the expected values.
 
 use serde_json::Value;
 use train::preference::{
@@ -20,7 +21,7 @@ fn sum(row: &[f32]) -> f64 {
     row.iter().map(|&x| f64::from(x)).sum()
 }
 
-/// The completions one behind the other, with their sums under the reference.
+/// The completions' rows, one completion after the other, with their log-probabilities under the reference.
 fn completions(policy: &[Vec<f32>], reference: &[Vec<f32>]) -> Vec<CompletionRows> {
     let mut start = 0;
     let mut of = |(policy, reference): (&Vec<f32>, &Vec<f32>)| {

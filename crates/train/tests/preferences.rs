@@ -1,4 +1,5 @@
-//! People's preferences: stages that learn from a user's file of pairs or thumbs, without what is held out, and to the same bits when interrupted.
+//! Preference stages: they learn from a user's file of pairs or thumbs, leave held-out cases out, and end in the same
+//! bits after an interruption.
 
 mod toy;
 
@@ -66,7 +67,8 @@ learning_rate = 1e-3
 checkpoint_every_steps = 7
 "#;
 
-/// Pairs of letters, of which the second is the answer; of every prompt a right answer is preferred to a wrong one.
+/// Writes the data and the recipe. A prompt is two letters, and the right answer is the second one. Every prompt has a
+/// pair that prefers the right answer to a wrong one, and a thumb for each of the two.
 fn prepare(folder: &Path) -> Recipe {
     let letters = || "abcdefgh".chars();
     let answer = |letter: char| format!("<think></think><answer>{letter}</answer>");
@@ -119,7 +121,8 @@ fn what_people_prefer_becomes_likelier_and_an_interrupted_run_ends_in_the_same_b
         let after = row(stage).accuracy.expect("measured");
         assert!(after >= before, "{stage} fell from {before} to {after}");
     }
-    // Prompts of held-out and validation cases teach nothing: of 64 prompts about 45 are left, twice as many thumbs, and 20 demonstrations.
+    // Preferences on held-out and validation cases are left out: about 45 of the 64 pairs remain, and twice as many
+    // thumbs. The other 20 labels are demonstrations.
     let judged = |stage: &str| row(stage).labels - 20;
     assert!((35..60).contains(&judged("dpo-pairs")), "{} pairs", judged("dpo-pairs"));
     assert_eq!(judged("kto-thumbs"), 2 * judged("dpo-pairs"));

@@ -232,7 +232,7 @@ fn the_reward_of_the_teacher_is_reverse_kl_in_expectation() {
 const PAIRS: [(&[u32], [&[u32]; 2]); 2] =
     [(&[3, 1, 4], [&[1, 5, 9, 2], &[6, 5]]), (&[7, 2], [&[8, 3], &[5, 3, 5, 8, 9]])];
 
-/// What IPO says of the pairs and its gradient, in micro-batches of at most so many tokens.
+/// The report and the gradient of IPO on the pairs, in micro-batches of at most `tokens` tokens.
 fn preferred(queue: &Queue, master: &Arena, reference: &Arena, tokens: usize) -> (StepReport, Vec<f32>) {
     let (mut learner, mut reference) = (learner(queue, master), LocalTeacher::<f32>::new(queue, reference));
     let loss = PairLoss { loss_type: PairLossType::Ipo, beta: 0.5, label_smoothing: 0.0 };

@@ -1,4 +1,5 @@
-//! A run without a withdrawn record equals, digest for digest, a run that never had it, whatever kind of stage would have used it.
+//! A run without a withdrawn record has the same digests as a run that never had the record. This holds for every kind
+//! of stage that would have used it.
 
 mod toy;
 

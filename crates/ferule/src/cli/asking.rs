@@ -11,9 +11,9 @@ use tasks::registry;
 use super::model_argument::OpenModel;
 use crate::outcome::WrongUse;
 
-/// How to ask a model.
+/// How a model is prompted.
 pub enum Asking {
-    /// Messages that add up to a conversation.
+    /// Messages that form a conversation.
     Conversation {
         template: Box<ChatTemplate>,
         system: Option<String>,
@@ -25,10 +25,10 @@ pub enum Asking {
 }
 
 impl Asking {
-    /// The asking of a model.
+    /// Chooses how to prompt a model.
     ///
     /// # Errors
-    /// A system message or a template's variable for a model that has no template.
+    /// A system message or a template variable for a model without a template.
     pub fn of(open: &OpenModel, system: Option<&str>, variables: &[(String, Value)]) -> anyhow::Result<Asking> {
         if let Some(template) = open.checkpoint.template()? {
             let (system, variables) = (system.map(str::to_string), variables.iter().cloned().collect());
@@ -68,7 +68,7 @@ impl Asking {
         }
     }
 
-    /// The token ids that ask `line`.
+    /// The token ids of the prompt for `line`.
     ///
     /// # Errors
     /// A template that fails, a task that this version does not know.
@@ -88,7 +88,7 @@ impl Asking {
         }
     }
 
-    /// Takes up the reply, or, where there was none, takes the line back.
+    /// Adds the reply to the conversation or, without a reply, removes the line again.
     pub fn answered(&mut self, reply: Option<&str>) {
         let Asking::Conversation { messages, .. } = self else { return };
         match reply {

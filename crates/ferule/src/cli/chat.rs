@@ -1,9 +1,10 @@
 //! `ferule chat`: a conversation in the terminal.
 //!
-//! Replies go to stdout as they come, whole characters at a time; the prompt and all notes go to stderr, so that a
-//! conversation can be piped. Ctrl-C ends the reply, and at the prompt the program.
+//! Replies go to stdout as they are generated, in whole characters; the prompt and all notes go to stderr, so that a
+//! conversation can be piped. Ctrl-C during a reply stops the reply; at the prompt it ends the program.
 //!
-//! A model with a chat template holds a conversation; one without is asked line by line ([`super::asking`]).
+//! A model with a chat template holds a conversation. Without one, each line is a prompt of its own
+//! ([`super::asking`]).
 //!
 //! What the command line does not say about sampling is taken from the makers' `generation_config.json`.
 
@@ -89,7 +90,7 @@ impl Arguments {
     }
 }
 
-/// Talks until the input ends.
+/// Runs the conversation until the input ends.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let model = arguments.model.open()?;
     match model.dtype {
@@ -127,7 +128,7 @@ fn run_in<T: Real>(arguments: &Arguments, open: &OpenModel) -> anyhow::Result<()
     loop {
         if at_terminal {
             eprint!("> ");
-            // A prompt that cannot be shown is no reason to stop.
+            // A failure to show the prompt is no reason to stop.
             let _ = io::stderr().flush();
         }
         line.clear();
@@ -253,7 +254,7 @@ impl Interrupt {
         let interrupt = Self { replying: Arc::default(), came: Arc::default() };
         let (replying, came) = (interrupt.replying.clone(), interrupt.came.clone());
         ctrlc::set_handler(move || {
-            // A second one before the reply has stopped means the program.
+            // A second one before the reply has stopped ends the program.
             if !replying.load(Ordering::SeqCst) || came.swap(true, Ordering::SeqCst) {
                 eprintln!();
                 std::process::exit(130);
@@ -272,7 +273,7 @@ impl Interrupt {
         self.came.load(Ordering::SeqCst)
     }
 
-    /// Ends the watch; says whether the reply was interrupted.
+    /// Stops watching, and returns whether the reply was interrupted.
     fn end(&self) -> bool {
         self.replying.store(false, Ordering::SeqCst);
         self.came.swap(false, Ordering::SeqCst)

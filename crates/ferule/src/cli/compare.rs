@@ -1,5 +1,5 @@
-//! `ferule compare FIRST SECOND --run RUN…`: what the second row of the ladder adds to the first, paired case by case and pooled over
-//! the seeds of several runs.
+//! `ferule compare FIRST SECOND --run RUN…`: the difference between two rows of the ladder, paired case by case and
+//! pooled over the seeds of several runs.
 //!
 //! A difference *appears* when every run agrees in its sign and the pooled interval does not include zero; otherwise it is within
 //! the noise. Rows that did not answer the same cases are refused. Beside the accuracies stand the labels and answers behind
@@ -58,7 +58,7 @@ struct Spent {
     flops: f64,
 }
 
-/// A row of the ladder: right or wrong for every case, and what its stage spent.
+/// A row of the ladder: whether each case is right, and what its stage used.
 struct Row {
     right: Vec<f64>,
     spent: Spent,
@@ -121,7 +121,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     output.flush()
 }
 
-/// The same cases under both rows: 1 right, 0 wrong.
+/// Each case's score in both rows: 1 for right, 0 for wrong.
 fn pairs(view: &RunView, first: &Row, second: &Row) -> anyhow::Result<Vec<(f64, f64)>> {
     let (a, b) = (&first.right, &second.right);
     if a.len() != b.len() || a.is_empty() {

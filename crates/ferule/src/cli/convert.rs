@@ -1,6 +1,6 @@
-//! `ferule import` and `ferule export`: a model from one form on disk to the other.
+//! `ferule import` and `ferule export`: convert a model from one file format to another.
 //!
-//! Both take any form they can read. Tensors are read, converted and written one at a time.
+//! Both accept every format that Ferule reads. Tensors are read, converted and written one at a time.
 
 use std::path::{Path, PathBuf};
 

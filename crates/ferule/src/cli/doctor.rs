@@ -1,7 +1,8 @@
-//! `ferule doctor`: what this machine offers, which model sizes fit on it at what speed, and what is missing.
+//! `ferule doctor`: what this machine offers, which model sizes fit and how fast they run, and what is missing.
 //!
-//! Peaks are measured, for a fraction of a second each. Everything about a model is an estimate from its shape and these
-//! peaks, and called so: [`EFFICIENCY`] of the arithmetic peak in training, of the memory's in decoding.
+//! Peaks are measured, for a fraction of a second each. Everything about a model is an estimate from its shape and
+//! these peaks, and is called one: training is assumed to reach [`EFFICIENCY`] of the arithmetic peak, decoding the
+//! same share of the memory's.
 
 use std::path::Path;
 
@@ -16,17 +17,17 @@ use super::model_argument::ComputeArguments;
 use super::output::Output;
 use crate::hub::Cache;
 
-/// Share of a peak that an estimate counts on; `ferule bench` measures the real one.
+/// The share of a peak that estimates assume; `ferule bench` measures the real one.
 const EFFICIENCY: f64 = 0.5;
 /// Tokens of a micro-batch in the estimates of training.
 const MICRO_BATCH: usize = 2048;
-/// The adapters that the column on LoRA speaks of.
+/// The adapters of the LoRA column.
 const LORA: LoraConfig = LoraConfig { rank: 16, alpha: 16.0 };
 /// Positions of cache in the estimate of serving.
 const SERVED_TOKENS: usize = 4096;
 /// Positions of cache in the estimate of reinforcement learning: 32 completions of a thousand tokens at once.
 const ROLLOUT_TOKENS: usize = 32 * 1024;
-/// What must stay free for the system.
+/// Memory that must stay free for the system.
 const RESERVE_BYTES: u64 = 512 << 20;
 
 /// What `ferule doctor` is told.
@@ -57,7 +58,7 @@ struct Report {
     advice: Vec<String>,
 }
 
-/// What one model size asks for, and what it would give.
+/// The needs of one model size, and its estimated speed.
 #[derive(Serialize)]
 struct Size {
     name: &'static str,
@@ -75,7 +76,7 @@ struct Use {
     tokens_per_s: f64,
 }
 
-/// Examines and prints.
+/// Examines the machine and prints the result.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let queue = arguments.compute.queue()?;
     let report = examine(&queue);
@@ -164,7 +165,7 @@ fn shapes() -> Vec<(&'static str, Config)> {
 fn size(name: &'static str, config: &Config, peaks: &Peaks, available: Option<u64>) -> Size {
     let parameters = config.parameters();
     let head = config.vocab_size * config.hidden_size;
-    // The head reads every row for each token; an untied embedding is only looked up.
+    // The head uses every row for each token. An untied embedding is only looked up.
     let active = if config.tie_word_embeddings { parameters } else { parameters - head };
     let weights = 2 * (active + head) as u64;
     let page_bytes = (2 * config.num_hidden_layers * config.key_value_size() * 2) as u64;

@@ -1,4 +1,5 @@
-//! `ferule run --dry-run`: the resolved recipe on stdout, so that it can be kept, and on stderr what it will cost.
+//! `ferule run --dry-run`: prints the resolved recipe to stdout, so that it can be kept, and its estimated cost to
+//! stderr.
 
 use kernels::{Queue, Real};
 use tasks::Task;
@@ -10,12 +11,13 @@ use super::output::Output;
 use super::table::aligned;
 use crate::report::figures::{count, duration, large};
 
-/// How far a whole run's time may lie from its estimate, either way, on a machine without other work; see `bench/LOG.md`.
+/// The factor by which a whole run's time may differ from its estimate, either way, on a machine without other work;
+/// see `bench/LOG.md`.
 const FACTOR: f64 = 2.0;
 
 /// Estimates the recipe and prints both. Nothing is written to the disk.
 ///
-/// `recipes`: one for each seed. They cost the same, so the first stands for all.
+/// `recipes`: one for each seed. All cost the same, so the first one is estimated.
 pub fn run<T: Real>(queue: &Queue, recipes: &[Recipe], task: &dyn Task) -> anyhow::Result<()> {
     let recipe = &recipes[0];
     let plan = Plan::of::<T>(queue, recipe, task)?;
@@ -30,7 +32,7 @@ fn text(plan: &Plan, queue: &Queue, dtype: &str) -> String {
     format!("{}\n{}\n{}", models(plan), stages(plan), notes(plan, queue, dtype))
 }
 
-/// What all seeds cost together; nothing for a single run.
+/// The cost of all seeds together; empty for a single run.
 fn draws(plan: &Plan, recipes: &[Recipe]) -> String {
     let [first, .., last] = recipes else { return String::new() };
     let (Cost { flops, seconds }, count) = (plan.total(), recipes.len() as f64);

@@ -34,7 +34,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     output.flush()
 }
 
-/// Every section of a word: `countdown` is a task and a rule.
+/// All sections with this name: `countdown` is a task and a rule.
 fn explained(sections: &[Section], word: &str) -> anyhow::Result<String> {
     let named = |section: &&Section| section.word == word || section.aliases.contains(&word);
     let texts: Vec<String> = sections.iter().filter(named).map(plain).collect();

@@ -1,4 +1,5 @@
-//! `ferule forget RECORD|--user ID`: the text of a record or a person goes, from the ledger and from the files of turns.
+//! `ferule forget RECORD|--user ID`: erases the text of a record or a person from the ledger and from the files of
+//! turns.
 
 use std::fs;
 use std::io::Write;
@@ -51,7 +52,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         let problem = format!("turn {} is open and learns from this record", open.id);
         return Err(failure(problem, "let the turn finish, or abandon it with `ferule flywheel turn … --abandon`"));
     }
-    // Files first: they derive from the ledger. A command that is killed in between finds the record still there when it is given again.
+    // Files are erased first, because the ledger says which they are. If the command is killed in between, the record
+    // is still there when the command runs again.
     for turn in touched {
         erase_files(&data.turn_folder(turn))?;
     }
@@ -94,7 +96,7 @@ fn erase_files(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Overwrites a file with zeros and removes it; one that is absent is as good as removed.
+/// Overwrites a file with zeros and removes it. A file that does not exist is no error.
 fn erase(path: &Path) -> anyhow::Result<()> {
     let Ok(size) = fs::metadata(path).map(|data| data.len()) else { return Ok(()) };
     let work = || {

@@ -1,8 +1,8 @@
 //! `ferule generate`: completions of prompts and conversations.
 //!
-//! The whole input is read and checked before anything is computed, so that a bad last line costs nothing. Completions are
-//! written in the input's order, as soon as those before them are done. A completion depends on its prompt, the seed, its
-//! place in the input and its number among the samples, never on the batch.
+//! The whole input is read and checked before anything is computed, so that a bad last line wastes no work. Completions
+//! are written in the input's order, as soon as those before them are done. A completion depends on its prompt, the
+//! seed, its position in the input and its number among the samples, never on the batch.
 //!
 //! Unlike `ferule chat`, it takes no sampling defaults from the model's makers: what the command line does not say is off.
 
@@ -98,7 +98,7 @@ impl SamplingArguments {
     }
 }
 
-/// Refuses values that make no sense, as wrong use.
+/// Refuses invalid sampling settings, as wrong use.
 pub fn check_sampling(sampling: &Sampling) -> anyhow::Result<()> {
     let refuse = |name: &str, value: f32, hint: &str| Err(WrongUse::error(format!("--{name} {value}"), hint));
     let Sampling { temperature, top_p, min_p, repetition_penalty, .. } = *sampling;
@@ -117,7 +117,7 @@ pub fn check_sampling(sampling: &Sampling) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How the model's makers advise to draw tokens; plainly where they say nothing.
+/// The sampling settings of the model's generation config; plain sampling if it has none.
 pub fn makers_sampling(makers: &GenerationConfig) -> Sampling {
     let plain = Sampling::default();
     let greedy = makers.do_sample == Some(false);
@@ -150,7 +150,7 @@ struct Answer {
     top_logprobs: Option<Vec<Vec<(u32, f32)>>>,
 }
 
-/// Generates from stdin to stdout.
+/// Generates completions from stdin to stdout.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let sampling = arguments.sampling.resolve()?;
     let model = arguments.model.open()?;
@@ -245,7 +245,7 @@ fn answer(completion: Completion, text: Option<String>, with_top: bool) -> Answe
     }
 }
 
-/// The word of OpenAI's API.
+/// The finish reason in the words of OpenAI's API.
 pub fn finish_reason(finish: Finish) -> &'static str {
     match finish {
         Finish::StopToken | Finish::Stopped => "stop",
@@ -265,10 +265,11 @@ pub fn stop_tokens(open: &OpenModel, tokenizer: Option<&Tokenizer>, ignore_eos: 
     declared.clone()
 }
 
-/// A cache for `places` sequences of up to `longest` positions, or as many pages as half of the free memory holds.
+/// Limits for a cache of `places` sequences of up to `longest` positions, or of as many pages as half of the free
+/// memory holds.
 ///
 /// # Errors
-/// When not even one sequence fits.
+/// Not even one sequence fits.
 pub fn limits_for<T: Real>(config: &lm::Config, places: usize, longest: usize) -> anyhow::Result<Limits> {
     let limits = Limits::for_sequences(places, longest);
     let Some(available) = machine::available_bytes() else { return Ok(limits) };
@@ -286,7 +287,7 @@ pub fn limits_for<T: Real>(config: &lm::Config, places: usize, longest: usize) -
     Ok(Limits { pages: limits.pages.min(fitting), ..limits })
 }
 
-/// From a line to token ids.
+/// Turns input lines into token ids.
 struct Prompts<'a> {
     open: &'a OpenModel,
     tokenizer: Option<&'a Tokenizer>,
@@ -334,7 +335,7 @@ impl Prompts<'_> {
     }
 }
 
-/// Text of running completions, where stop strings have to be found.
+/// The texts of running completions, in which stop strings have to be found.
 struct Texts<'a> {
     tokenizer: Option<&'a Tokenizer>,
     stops: &'a [String],
@@ -373,7 +374,7 @@ impl Texts<'_> {
     }
 }
 
-/// Answers that wait for those before them.
+/// Completions that wait for those before them.
 #[derive(Default)]
 struct Ordered {
     next: usize,

@@ -1,4 +1,4 @@
-//! `ferule grade RUN`: stored rollouts under other rules, old and new side by side.
+//! `ferule grade RUN`: grades stored rollouts by other rules, and shows old and new rewards side by side.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `ferule init FILE`: looks at the user's data and writes a commented recipe.
+//! `ferule init FILE`: inspects the user's data and writes a commented recipe.
 
 use std::path::{Path, PathBuf};
 

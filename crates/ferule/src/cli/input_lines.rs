@@ -9,13 +9,13 @@ use crate::outcome::failure;
 /// One line of the input.
 #[derive(Clone, Debug)]
 pub struct InputLine {
-    /// Counted from 1, blank lines included.
+    /// The line's number, counted from 1, blank lines included.
     pub number: usize,
-    /// Without its line end.
+    /// The line without its line end.
     pub text: String,
 }
 
-/// The lines of stdin that are not blank. `form` says what a line looks like, for whoever sits at a terminal.
+/// The lines of stdin that are not blank. `form` shows the form of a line to a user at a terminal.
 pub fn stdin_lines(form: &str) -> impl Iterator<Item = anyhow::Result<InputLine>> {
     if io::stdin().is_terminal() {
         eprintln!("reading lines such as {form}; Ctrl-D ends the input");
@@ -39,12 +39,12 @@ fn lines_of(reader: impl BufRead) -> impl Iterator<Item = anyhow::Result<InputLi
 }
 
 impl InputLine {
-    /// The line as a `T`; `form` is what the hint shows.
+    /// Parses the line as a `T`. `form` is shown in the hint.
     pub fn parse<T: DeserializeOwned>(&self, form: &str) -> anyhow::Result<T> {
         let mut json = serde_json::Deserializer::from_str(&self.text);
         let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let field = match error.path().to_string().as_str() {
-                // serde_path_to_error's words for the line itself, and for a place it does not know.
+                // These stand in serde_path_to_error for the line itself and for an unknown place.
                 "." | "?" => String::new(),
                 path => format!("field `{path}`: "),
             };
@@ -62,7 +62,7 @@ impl InputLine {
         failure(format!("stdin line {}: {problem}", self.number), hint)
     }
 
-    /// Names this line in an error from elsewhere.
+    /// Adds this line's number to another error.
     pub fn name<T>(&self, outcome: Result<T, impl Into<anyhow::Error>>) -> anyhow::Result<T> {
         outcome.map_err(|error| error.into().context(format!("stdin line {}", self.number)))
     }
@@ -86,7 +86,7 @@ impl InputLine {
     }
 }
 
-/// serde's message without its own position, which counts lines of the one line.
+/// serde's message without its position, because that position counts lines within this line.
 fn plain(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(problem, _)| problem.to_string())

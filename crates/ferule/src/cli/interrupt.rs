@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A flag that Ctrl-C and a termination signal raise. A second signal ends the process: the run's files survive that too.
+/// A flag that Ctrl-C or a termination signal sets. A second signal ends the process at once; the run's files survive
+/// that too.
 pub fn stopped_by_signal() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let raised = stop.clone();

@@ -51,7 +51,7 @@ fn sampled(row: &StageRow) -> Option<String> {
     Some(format!("{}: pass@{k} {pass}, maj@{k} {majority}", row.stage))
 }
 
-/// One stage in a sentence, for the log.
+/// One stage as a line of the log.
 pub fn line(row: &StageRow) -> String {
     let accuracy = match (row.accuracy, row.low, row.high) {
         (Some(accuracy), Some(low), Some(high)) => {

@@ -42,7 +42,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     output.flush()
 }
 
-/// A model, the turns that made it, the last one first, and what each learned from whom.
+/// A model, the turns that made it, the latest first, and the records and people behind each turn.
 fn of_model(data: &DataFolder, id: &str, turns: &[Turn]) -> anyhow::Result<Value> {
     let signed: BTreeMap<i64, Signed> = data.verdicts()?.into_iter().map(|verdict| (verdict.id, verdict)).collect();
     let found: BTreeMap<String, Option<String>> =
@@ -76,7 +76,7 @@ fn of_model(data: &DataFolder, id: &str, turns: &[Turn]) -> anyhow::Result<Value
     Ok(json!({ "model": data.model(id)?, "base": model, "turns": chain, "service": service }))
 }
 
-/// A record, what was signed of it, and what learned from it.
+/// A record, its verdicts, and the turns that used it.
 fn of_record(data: &DataFolder, subject: &str, turns: &[Turn]) -> anyhow::Result<Value> {
     let exchange = data.exchange(subject)?;
     let item = exchange.as_ref().map_or(subject.to_string(), |exchange| data.item_of(&exchange.messages));

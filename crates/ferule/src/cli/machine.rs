@@ -1,4 +1,4 @@
-//! What the machine has free, as the system tells it.
+//! The machine's free resources, as the system reports them.
 
 use std::num::NonZeroUsize;
 
@@ -7,14 +7,14 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// A line of `/proc/meminfo` or `/proc/self/status`, in bytes; none where the system has no such file.
+/// A line of `/proc/meminfo` or `/proc/self/status`, in bytes; none if the system has no such file.
 fn proc_bytes(file: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
-/// Memory in all.
+/// The total memory.
 pub fn memory_bytes() -> Option<u64> {
     proc_bytes("/proc/meminfo", "MemTotal")
 }
@@ -28,12 +28,12 @@ pub fn available_bytes() -> Option<u64> {
     Some(group.map_or(machine, |group| group.min(machine)))
 }
 
-/// The process's resident memory at its highest since [`forget_peak`], or since its start.
+/// The process's peak resident memory since [`forget_peak`], or since its start.
 pub fn peak_resident_bytes() -> Option<u64> {
     proc_bytes("/proc/self/status", "VmHWM")
 }
 
-/// Starts the peak of resident memory anew from what is resident now. Says whether the system could.
+/// Resets the peak to the present resident memory. Returns whether the system supports that.
 pub fn forget_peak() -> bool {
     std::fs::write("/proc/self/clear_refs", "5").is_ok()
 }
@@ -45,7 +45,7 @@ pub fn processor() -> Option<String> {
     Some(name.split_once(':')?.1.trim().to_string())
 }
 
-/// Bytes in the unit a person reads: `1.5 GiB`.
+/// Bytes in a readable unit: `1.5 GiB`.
 pub fn readable(bytes: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     match units.iter().find(|(shift, _)| bytes >> shift > 0) {

@@ -1,10 +1,10 @@
-//! The command line: arguments as they were typed, resolved to what a command needs, then run.
+//! The command line: parses the arguments, resolves them to what a command needs, and runs the command.
 //!
-//! A command's file holds its `Arguments` (what clap reads) and a `run`. Shared are `model_argument.rs` (which model, in which
-//! dtype, on how many threads), `input_lines.rs` (JSON lines from stdin, with line numbers in every error) and `output.rs`
-//! (stdout, where only data goes). `crate::outcome` turns an error into a message and an exit code.
+//! A command's file holds its `Arguments` (for clap) and a `run`. Shared files are `model_argument.rs` (which model, in
+//! which dtype, on how many threads), `input_lines.rs` (JSON lines from stdin, with line numbers in every error) and
+//! `output.rs` (stdout, which gets only data). `crate::outcome` turns an error into a message and an exit code.
 //!
-//! To add a command: a file beside these, and a line in [`Command`] and in [`run()`].
+//! To add a command, write a file beside these and add a line to [`Command`] and to [`run()`].
 
 mod asking;
 mod audit;
@@ -124,12 +124,12 @@ enum Command {
     Export(convert::ExportArguments),
 }
 
-/// Parses the process's arguments, runs the command and reports how it went.
+/// Parses the process's arguments, runs the command and reports its outcome.
 pub fn main() -> ExitCode {
     match Arguments::try_parse() {
         Ok(arguments) => outcome::report(run(arguments.command)),
         Err(error) => {
-            // Help and version go to stdout and are no error; nobody is left to tell where printing fails.
+            // Help and version go to stdout and are no error. If printing fails, nobody can be told.
             let _ = error.print();
             ExitCode::from(error.exit_code() as u8)
         }

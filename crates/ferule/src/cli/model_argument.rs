@@ -1,7 +1,8 @@
 //! `--model`, `--dtype` and `--threads`, the same in every command.
 //!
-//! A model is a Hugging Face folder, a `.gguf` file, one that a run made ([`super::run_model`]), or the id of a repository that `ferule pull` has put in the cache. The
-//! dtype is the one to compute in: by default bf16 where the weights are stored in 16 bits or fewer, and f32 otherwise.
+//! A model is a Hugging Face folder, a `.gguf` file, a model that a run made ([`super::run_model`]), or the id of a
+//! repository that `ferule pull` has put into the cache. The dtype is the one of the computation: by default bf16 if
+//! the weights are stored in 16 bits or fewer, and f32 otherwise.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -53,7 +54,7 @@ impl ComputeArguments {
     /// The queue to compute on.
     ///
     /// # Errors
-    /// Wrong use, when `FERULE_ISA` names no instruction path of this machine.
+    /// `FERULE_ISA` names no instruction path of this machine.
     pub fn queue(&self) -> anyhow::Result<Queue> {
         let isa =
             Isa::choose().map_err(|problem| WrongUse::error(problem, "unset FERULE_ISA to take the best path"))?;
@@ -64,7 +65,7 @@ impl ComputeArguments {
 /// A model on disk with everything around it, before its weights are read.
 pub struct OpenModel {
     pub name: String,
-    /// Where it lies; none for a repository of the cache.
+    /// Its path; none for a repository of the cache.
     pub path: Option<PathBuf>,
     pub checkpoint: Checkpoint,
     /// The task of the run that made it.
@@ -101,7 +102,7 @@ impl OpenModel {
         Ok(model)
     }
 
-    /// The tokenizer; none where the model comes without one.
+    /// The tokenizer; none if the model has none.
     pub fn tokenizer(&self) -> anyhow::Result<Option<Tokenizer>> {
         tokenizer_of(&self.checkpoint)
     }
@@ -109,7 +110,7 @@ impl OpenModel {
     /// The chat template.
     ///
     /// # Errors
-    /// Where there is none.
+    /// The model has none.
     pub fn template(&self) -> anyhow::Result<ChatTemplate> {
         self.checkpoint.template()?.ok_or_else(|| {
             let problem = format!("{} has no chat template", self.name);
@@ -146,7 +147,7 @@ pub fn open(model: &Path) -> anyhow::Result<Checkpoint> {
     checkpoint::open(&pulled(model)?).with_context(|| format!("{} in the cache", model.display()))
 }
 
-/// Where the cache holds the model of a repository.
+/// The path of a repository's model in the cache.
 pub fn pulled(model: &Path) -> anyhow::Result<PathBuf> {
     let text = model.to_string_lossy();
     let not_found = || {

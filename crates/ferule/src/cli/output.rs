@@ -1,4 +1,4 @@
-//! Stdout, where only data goes.
+//! Stdout, which gets only data.
 
 use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
 
@@ -6,30 +6,30 @@ use serde::Serialize;
 
 use crate::outcome::ReaderGone;
 
-/// Buffered stdout that tells a closed pipe from a failure.
+/// Buffered stdout that distinguishes a closed pipe from a failure.
 pub struct Output {
     out: BufWriter<StdoutLock<'static>>,
 }
 
 impl Output {
-    /// Takes stdout for as long as it lives.
+    /// Locks stdout for its own lifetime.
     pub fn stdout() -> Self {
         Self { out: BufWriter::new(io::stdout().lock()) }
     }
 
-    /// One JSON object as a line. Numbers of type f32 get the fewest digits that read back to the same bits.
+    /// Writes one JSON object as a line. Numbers of type f32 get the fewest digits that parse back to the same bits.
     pub fn json_line(&mut self, row: &impl Serialize) -> anyhow::Result<()> {
         let mut line = serde_json::to_vec(row)?;
         line.push(b'\n');
         self.out.write_all(&line).map_err(explain)
     }
 
-    /// Text as it is.
+    /// Writes text unchanged.
     pub fn text(&mut self, text: &str) -> anyhow::Result<()> {
         self.out.write_all(text.as_bytes()).map_err(explain)
     }
 
-    /// Hands everything on to the reader.
+    /// Flushes the buffer.
     pub fn flush(&mut self) -> anyhow::Result<()> {
         self.out.flush().map_err(explain)
     }

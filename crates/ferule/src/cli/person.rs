@@ -1,4 +1,4 @@
-//! `ferule person`: who may sign.
+//! `ferule person`: the people who may sign.
 
 use store::DataFolder;
 

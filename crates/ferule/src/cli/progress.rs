@@ -1,4 +1,4 @@
-//! What a person sees while a run works: a bar on a terminal, plain lines elsewhere.
+//! Shows the progress of a run: a bar on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ impl Observer for Terminal {
         let style = ProgressStyle::with_template("{prefix:24} {bar:24} {pos}/{len} {eta:>4} left  {msg}");
         self.bar = ProgressBar::new(0).with_style(style.expect("the template is valid")).with_prefix(name.to_string());
         self.bar.set_position(from_step);
-        // What was done before a restart says nothing of today's speed.
+        // The steps before a restart say nothing about the present speed.
         self.bar.reset_eta();
     }
 
@@ -51,7 +51,7 @@ impl Observer for Terminal {
     }
 
     fn notice(&mut self, text: &str) {
-        // Said before the first stage too, when there is no bar yet to print it above.
+        // Notices can come before the first stage, when there is no bar yet to print them above.
         self.bar.suspend(|| eprintln!("{text}"));
     }
 

@@ -1,4 +1,4 @@
-//! `ferule promote MODEL` and `ferule rollback`: which model is in service, by a person's decision.
+//! `ferule promote MODEL` and `ferule rollback`: a person decides which model is in service.
 
 use std::path::Path;
 
@@ -58,7 +58,7 @@ pub fn promote(arguments: PromoteArguments) -> anyhow::Result<()> {
     tell(&model, arguments.json)
 }
 
-/// Puts the model before the present one back into service.
+/// Puts the previous model back into service.
 pub fn rollback(arguments: RollbackArguments) -> anyhow::Result<()> {
     let data = DataFolder::open_existing(&arguments.data.data)?;
     let person = people::signed_in_or_operator(&data)?;
@@ -66,7 +66,7 @@ pub fn rollback(arguments: RollbackArguments) -> anyhow::Result<()> {
     tell(&data.model(&id)?, arguments.json)
 }
 
-/// Notes a model from outside the data folder by the digest of its weights.
+/// Records a model from outside the data folder, under the digest of its weights.
 ///
 /// # Errors
 /// A model that cannot be found or read.

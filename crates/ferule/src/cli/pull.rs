@@ -26,7 +26,7 @@ pub struct Arguments {
     include: Vec<String>,
 }
 
-/// Fetches, and prints where the model is.
+/// Downloads the model and prints its path.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Some(id) = RepositoryId::parse(&arguments.repository) else {
         let problem = format!("`{}` is not the id of a repository", arguments.repository);
@@ -73,7 +73,7 @@ fn print(snapshot: &Path) -> anyhow::Result<()> {
     output.flush()
 }
 
-/// What a model needs: weights in the repository's root, and the files around them.
+/// The files that a model needs: weights in the repository's root, and the files that belong to them.
 fn select(files: &[String], include: &[String]) -> Vec<String> {
     let matching = |patterns: &[&str]| -> Vec<String> {
         files.iter().filter(|file| patterns.iter().any(|pattern| matches(pattern, file))).cloned().collect()
@@ -85,14 +85,14 @@ fn select(files: &[String], include: &[String]) -> Vec<String> {
         found.retain(|file| !file.contains('/'));
         found
     };
-    // One file of weights makes shards beside it needless.
+    // If all weights are in one file, shards beside it are not needed.
     let weights = match files.iter().any(|file| file == "model.safetensors") {
         true => vec!["model.safetensors".to_string()],
         false => in_root(matching(&["model-*.safetensors", "model.safetensors.index.json"])),
     };
     if weights.is_empty() {
         let files = in_root(matching(&["*.gguf"]));
-        // Which of several quantisations is for the user to say.
+        // With several quantisations, the user has to choose one.
         return if files.len() == 1 { files } else { Vec::new() };
     }
     let around = [
@@ -108,7 +108,7 @@ fn select(files: &[String], include: &[String]) -> Vec<String> {
     in_root(matching(&around)).into_iter().chain(weights).collect()
 }
 
-/// Whether `text` matches a pattern in which `*` stands for anything.
+/// Whether `text` matches a pattern in which `*` matches any characters.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((before, after)) = pattern.split_once('*') else { return pattern == text };
     text.strip_prefix(before)

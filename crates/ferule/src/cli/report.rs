@@ -60,7 +60,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     output.flush()
 }
 
-/// The tokenizer of the run's models: they all share one.
+/// The tokenizer of the run's models, which all share one.
 fn tokenizer_of(view: &RunView) -> Option<Tokenizer> {
     let stages = view.ledger().stages().ok()?;
     stages.iter().filter_map(|row| view.model(&row.stage)).find_map(|folder| Tokenizer::open_folder(&folder).ok())

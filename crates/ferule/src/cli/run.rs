@@ -113,10 +113,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     output.flush()
 }
 
-/// The recipe as it is to be run: once, or once for each seed.
+/// The recipes to run: one, or one for each seed.
 fn recipes(arguments: &Arguments) -> anyhow::Result<Vec<Recipe>> {
     let mut sets = arguments.set.clone();
-    // As one more change of a key, it is checked with the others.
+    // The name is added as one more change of a key, so it is checked like the others.
     sets.extend(arguments.name.as_ref().map(|name| format!("name={}", toml::Value::String(name.clone()))));
     let mut recipes = match arguments.seeds {
         None => vec![Recipe::read(&arguments.recipe, &sets)?],
@@ -126,8 +126,8 @@ fn recipes(arguments: &Arguments) -> anyhow::Result<Vec<Recipe>> {
     Ok(recipes)
 }
 
-/// A model may be named as a repository, `path = "Qwen/Qwen3-0.6B"`: then it is the one in the cache. What is in neither place is refused with the
-/// recipe's other faults.
+/// Resolves models that are named as repositories, such as `path = "Qwen/Qwen3-0.6B"`, to their folders in the cache. A
+/// path that exists in neither place is refused with the recipe's other faults.
 fn locate_models(recipe: &mut Recipe) {
     let folder = &recipe.settings.folder;
     for source in recipe.settings.models.values_mut() {
@@ -151,7 +151,7 @@ fn go<T: Real>(
     let runs = Runs::open(&arguments.runs);
     let mut extent = Extent { from: arguments.from.clone(), only: arguments.only.clone() };
     if arguments.seeds.is_some() && extent.from.is_some() {
-        // All of them first: after an interruption the same command without --from then does what is left of every seed.
+        // All runs are rewound first. So after an interruption, the same command without --from finishes every seed.
         seeds::rewind(&runs, recipes, &extent)?;
         extent.from = None;
     }

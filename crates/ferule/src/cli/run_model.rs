@@ -1,6 +1,6 @@
 //! A run's name in place of a model: `RUN`, `RUN/STAGE` or `RUN/MODEL`.
 //!
-//! `RUN` is its student as the last stage left it, or the last model that it made where none is called so.
+//! `RUN` is its student after the last stage or, without a model of that name, the last model that it made.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,10 @@ use store::{RunView, Runs};
 
 use crate::outcome::failure;
 
-/// The folder of the model that `text` names, where it begins with the name of a run.
+/// The folder of the model that `text` names, if it begins with the name of a run.
 ///
 /// # Errors
-/// A run that has made no model, or not the one that is asked for; a ledger that cannot be read.
+/// A run that has made no model, or not the requested one; a ledger that cannot be read.
 pub fn find(runs: &Runs, text: &str) -> anyhow::Result<Option<PathBuf>> {
     let (run, part) = text.split_once('/').map_or((text, None), |(run, part)| (run, Some(part)));
     if !runs.names()?.iter().any(|name| name == run) {
@@ -40,7 +40,7 @@ pub fn find(runs: &Runs, text: &str) -> anyhow::Result<Option<PathBuf>> {
     ))
 }
 
-/// The `[task]` table of the run in which a model's folder lies; none for models from elsewhere.
+/// The `[task]` table of the run that contains a model's folder; none for models from elsewhere.
 pub fn task_of(model: &Path) -> Option<toml::Table> {
     let run = model.canonicalize().ok()?.parent()?.parent()?.to_path_buf();
     let view: RunView = Runs::open(run.parent()?).view(run.file_name()?.to_str()?).ok()?;

@@ -1,8 +1,8 @@
 //! `ferule score`: the log-probability of every token of a text, given those before it.
 //!
-//! Lines are packed into one forward pass of about [`TOKENS_PER_PASS`] tokens; what stands in a line's answer does not
-//! depend on the lines around it. A text is encoded as `transformers` encodes it, with the special tokens that the
-//! tokenizer puts around it; token ids are taken as they are.
+//! Lines are packed into forward passes of about [`TOKENS_PER_PASS`] tokens; a line's result does not depend on the
+//! lines around it. A text is encoded as `transformers` encodes it, with the special tokens that the tokenizer adds.
+//! Token ids are used unchanged.
 
 use kernels::{Device, Queue, Real, Scratch};
 use lm::forward::forward;
@@ -15,7 +15,7 @@ use super::input_lines::{InputLine, stdin_lines};
 use super::model_argument::{ComputeDType, ModelArguments, OpenModel};
 use super::output::Output;
 
-/// Packed tokens of a pass: enough to keep products busy.
+/// Packed tokens per pass: enough to keep the matrix products efficient.
 const TOKENS_PER_PASS: usize = 2048;
 
 const FORM: &str = "{\"text\": \"…\"} or {\"tokens\": [1, 2]}";
@@ -44,7 +44,7 @@ struct Answer<'a> {
     logprobs: &'a [Option<f32>],
 }
 
-/// Scores stdin to stdout.
+/// Scores lines from stdin and writes the results to stdout.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let model = arguments.model.open()?;
     match model.dtype {
@@ -69,7 +69,7 @@ fn run_in<T: Real>(open: &OpenModel) -> anyhow::Result<()> {
                 pending_tokens += tokens.len();
                 pending.push((line, tokens));
             }
-            // The answers before a bad line are good.
+            // The results before a bad line are valid and are written.
             Err(error) => {
                 scorer.answer(&pending, &mut output)?;
                 output.flush()?;
@@ -132,7 +132,7 @@ impl<'q, T: Real> Scorer<'q, T> {
         }
     }
 
-    /// Scores the lines in one pass and writes their answers.
+    /// Scores the lines in one pass and writes the results.
     fn answer(&mut self, lines: &[(InputLine, Vec<u32>)], output: &mut Output) -> anyhow::Result<()> {
         let mut batch = Batch::new();
         for (_, tokens) in lines.iter().filter(|(_, tokens)| !tokens.is_empty()) {

@@ -17,10 +17,10 @@ use crate::report::figures::percent;
 use crate::report::pooled::{self, Draw, Row};
 use crate::report::summary;
 
-/// The recipe with its own seed and the `count - 1` after it.
+/// The recipe with its own seed and with the `count - 1` seeds after it.
 ///
 /// # Errors
-/// As reading a recipe; wrong use, where `sets` has a seed of its own, or a seed would be too large.
+/// The errors of reading a recipe; wrong use if `sets` sets a seed or a seed would be too large.
 pub fn recipes(path: &Path, sets: &[String], count: u64) -> anyhow::Result<Vec<Recipe>> {
     let key = |set: &String| set.split('=').next().unwrap_or("").trim().trim_matches(['"', '\'']).to_string();
     if sets.iter().any(|set| key(set) == "seed") {
@@ -28,7 +28,7 @@ pub fn recipes(path: &Path, sets: &[String], count: u64) -> anyhow::Result<Vec<R
         return Err(WrongUse::error("--seeds and --set seed=… name the seeds twice", hint));
     }
     let recipe = Recipe::read(path, sets)?;
-    // TOML's integers end here.
+    // The largest integer of TOML.
     let last = recipe.settings.seed.checked_add(count - 1).filter(|&last| i64::try_from(last).is_ok());
     let Some(last) = last else {
         let problem = format!("{count} seeds from {} exceed the largest, {}", recipe.settings.seed, i64::MAX);
@@ -41,10 +41,10 @@ pub fn recipes(path: &Path, sets: &[String], count: u64) -> anyhow::Result<Vec<R
     Ok((recipe.settings.seed..=last).map(draw).collect::<Result<_, _>>()?)
 }
 
-/// Takes every draw back to where `from` begins.
+/// Takes every draw back to the stage at which `from` begins.
 ///
 /// # Errors
-/// Wrong use, before anything is changed, where a draw has not begun; as [`Extent::rewind`].
+/// Wrong use, before anything is changed, if a draw has not begun; otherwise as [`Extent::rewind`].
 pub fn rewind(runs: &Runs, recipes: &[Recipe], extent: &Extent) -> anyhow::Result<()> {
     let names = runs.names()?;
     if let Some(missing) = recipes.iter().find(|recipe| !names.contains(&recipe.settings.name)) {

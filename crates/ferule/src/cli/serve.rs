@@ -1,4 +1,4 @@
-//! `ferule serve`: a model, or an upstream, behind the API that OpenAI's clients speak.
+//! `ferule serve`: a model, or an upstream, behind OpenAI's API.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -24,7 +24,7 @@ use crate::serve::sessions::Sessions;
 use crate::serve::upstream::Upstream;
 use crate::serve::{listener, router};
 
-/// How often the ledger is asked whether another model is in service.
+/// The interval at which the ledger is asked whether another model is in service.
 const WATCH: Duration = Duration::from_millis(500);
 
 /// What `ferule serve` reads.
@@ -141,7 +141,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = runtime.block_on(serve(&arguments, server, first));
-    // What still blocks when the time to drain is over, such as loading a model, is not waited for.
+    // Work that still blocks after the time to drain, such as loading a model, is not waited for.
     runtime.shutdown_background();
     served
 }
@@ -155,7 +155,7 @@ async fn serve(arguments: &Arguments, server: Arc<Server>, first: Option<String>
     if let (Some(first), Some(data)) = (first, server.data.clone()) {
         tokio::spawn(watch(arguments.clone_for_watch(), server.clone(), data, first));
     }
-    // Before the address: whoever reads it may send a signal at once.
+    // This comes before the address is printed, because whoever reads the address may send a signal at once.
     let end = told_to_stop()?;
     let mut output = Output::stdout();
     output.text(&format!("http://{address}\n"))?;
@@ -166,7 +166,7 @@ async fn serve(arguments: &Arguments, server: Arc<Server>, first: Option<String>
     Ok(())
 }
 
-/// What the watcher of the ledger needs of the arguments.
+/// The arguments that the watcher of the ledger needs.
 struct Watching {
     runs: PathBuf,
     compute: ComputeArguments,
@@ -183,7 +183,7 @@ impl Arguments {
     }
 }
 
-/// The engine of the model that is in service, or of the first one, which is put into service.
+/// The engine of the model in service. If there is none, the given model is put into service.
 fn first_engine(arguments: &Arguments, data: Option<&DataFolder>) -> anyhow::Result<Engine> {
     let model = |name: &Path| ModelArguments {
         model: name.to_path_buf(),
@@ -228,7 +228,8 @@ fn start(
     Engine::start(&arguments, Some(model.id.clone()), capacity)
 }
 
-/// Takes up another model when the ledger says so. One that cannot be loaded is named, and the old one goes on.
+/// Switches to another model when the ledger says so. If it cannot be loaded, an error names it and the old model
+/// stays.
 async fn watch(watching: Watching, server: Arc<Server>, data: Arc<DataFolder>, mut now: String) {
     let watching = Arc::new(watching);
     loop {
@@ -260,7 +261,7 @@ fn read_key(path: &Path) -> anyhow::Result<String> {
         .map_err(|error| failure(format!("{}: {error}", path.display()), "give a file that holds the key alone"))
 }
 
-/// Comes when the process is told to stop; a second time ends it at once.
+/// Completes when the process is told to stop. A second signal ends the process at once.
 fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
     let (send, mut told) = tokio::sync::mpsc::unbounded_channel();
     ctrlc::set_handler(move || {
@@ -271,7 +272,7 @@ fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
     })?;
     Ok(async move {
         told.recv().await;
-        // From now on nobody listens, so that the next signal ends the process.
+        // From now on nothing handles signals, so the next one ends the process.
         told.close();
     })
 }

@@ -1,9 +1,9 @@
-//! Stop strings over streamed text: what may be shown, and whether to end.
+//! Stop strings in streamed text: what may be shown, and whether to stop.
 //!
-//! Text that could still turn out to be the beginning of a stop string is held back until that is decided, so a stop
-//! string is never shown in part. Nothing is shown from where a stop string begins.
+//! Text that may be the beginning of a stop string is kept back until that is decided, so no part of a stop string is
+//! ever shown. Nothing after the beginning of a stop string is shown.
 
-/// A stream of text cut at the first stop string.
+/// A stream of text that is cut at the first stop string.
 #[derive(Clone, Debug)]
 pub struct StopStrings {
     stops: Vec<String>,
@@ -12,12 +12,12 @@ pub struct StopStrings {
 }
 
 impl StopStrings {
-    /// Watches for `stops`; empty ones never match.
+    /// Searches for `stops`; empty ones never match.
     pub fn new(stops: &[String]) -> Self {
         Self { stops: stops.to_vec(), held: String::new(), stopped: false }
     }
 
-    /// Takes more text and returns what may be shown.
+    /// Adds text and returns what may be shown.
     pub fn push(&mut self, text: &str) -> String {
         if self.stopped {
             return String::new();
@@ -34,22 +34,22 @@ impl StopStrings {
         std::mem::replace(&mut self.held, rest)
     }
 
-    /// Whether a stop string was met.
+    /// Whether a stop string was found.
     pub fn stopped(&self) -> bool {
         self.stopped
     }
 
-    /// Ends the stream: what was held back after all belongs to the text.
+    /// Ends the stream and returns the text that was kept back.
     pub fn finish(self) -> String {
         if self.stopped { String::new() } else { self.held }
     }
 }
 
-/// Bytes at the end of `text` that begin `stop`.
+/// The length in bytes of the end of `text` that is a beginning of `stop`.
 fn longest_beginning(text: &str, stop: &str) -> usize {
     let most = text.len().min(stop.len() - 1);
     (1..=most).rev().find(|&len| text.as_bytes().ends_with(&stop.as_bytes()[..len])).map_or(0, |len| {
-        // The beginning of a character is never the end of valid text.
+        // The beginning of a multi-byte character is never the end of valid text.
         debug_assert!(text.is_char_boundary(text.len() - len));
         len
     })
@@ -59,7 +59,7 @@ fn longest_beginning(text: &str, stop: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// Pushes the pieces; the parts shown, and whether it stopped.
+    /// Pushes the pieces; returns the parts that are shown, and whether it stopped.
     fn run(stops: &[&str], pieces: &[&str]) -> (Vec<String>, bool) {
         let stops: Vec<String> = stops.iter().map(|stop| stop.to_string()).collect();
         let mut watch = StopStrings::new(&stops);

@@ -1,6 +1,6 @@
-//! Tables in plain text: columns as wide as their widest cell, two blanks between them.
+//! Tables in plain text: columns are as wide as their widest cell, with two blanks between them.
 
-/// The rows as lines; the columns named in `left` stand on the left, the others on the right. No line ends in blanks.
+/// The rows as lines. The columns in `left` are aligned to the left, the others to the right. No line ends in blanks.
 pub fn aligned(rows: &[Vec<String>], left: &[usize]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
@@ -18,7 +18,7 @@ pub fn aligned(rows: &[Vec<String>], left: &[usize]) -> String {
     text
 }
 
-/// How many columns of a terminal a text takes: two for a wide character.
+/// The width of a text in columns of a terminal: two for a wide character.
 fn columns(text: &str) -> usize {
     let is_wide = |c: char| {
         matches!(c, '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{a4cf}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}')

@@ -3,10 +3,10 @@
 //! ```text
 //! $HF_HUB_CACHE, or $HF_HOME/hub, or ~/.cache/huggingface/hub
 //!   models--owner--name/
-//!     blobs/<etag>                  contents, named by what the server calls them
-//!     blobs/<etag>.incomplete       a download that was cut short
+//!     blobs/<etag>                  contents, named by their etag
+//!     blobs/<etag>.incomplete       a download that was interrupted
 //!     snapshots/<commit>/<path>     links to blobs
-//!     refs/<branch>                 the commit a branch pointed to when it was pulled
+//!     refs/<branch>                 the commit that a branch pointed to when it was pulled
 //! ```
 
 use std::io;
@@ -65,7 +65,7 @@ fn home() -> anyhow::Result<PathBuf> {
         .ok_or_else(|| failure("no place for the cache", "set HF_HOME to a folder"))
 }
 
-/// The token to show to the hub: `HF_TOKEN`, or the file that other clients have left it in.
+/// The token for the hub: `HF_TOKEN`, or the file in which other clients have saved it.
 pub fn token() -> Option<String> {
     let from_file = || {
         let path = std::env::var_os("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(home().ok()?.join("token")))?;
@@ -87,7 +87,7 @@ impl RepositoryCache {
         &self.folder
     }
 
-    /// Where the contents called `etag` lie, or will.
+    /// The path of the contents with this etag, whether they exist or not.
     pub fn blob(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(etag)
     }
@@ -97,7 +97,7 @@ impl RepositoryCache {
         self.folder.join("snapshots").join(commit)
     }
 
-    /// Lets `path` of a commit point to the contents called `etag`.
+    /// Makes `path` of a commit a link to the contents with this etag.
     pub fn link(&self, commit: &str, path: &str, etag: &str) -> io::Result<()> {
         let at = self.snapshot(commit).join(path);
         std::fs::create_dir_all(at.parent().expect("a file lies in a folder"))?;
@@ -109,7 +109,7 @@ impl RepositoryCache {
         link(Path::new(&format!("{up}blobs/{etag}")), &at)
     }
 
-    /// Remembers which commit `revision` points to.
+    /// Stores the commit that `revision` points to.
     pub fn set_ref(&self, revision: &str, commit: &str) -> io::Result<()> {
         let at = self.folder.join("refs").join(revision);
         std::fs::create_dir_all(at.parent().expect("a ref lies in a folder"))?;

@@ -1,6 +1,6 @@
-//! What the hub says: the files of a repository, and of each file its name by content, its size and where it is.
+//! Asks the hub for the files of a repository, and for each file's etag, size and location.
 //!
-//! The token goes to the hub alone: redirects to another host do not carry it.
+//! The token is sent to the hub alone: redirects to another host do not carry it.
 
 use std::path::{Component, Path};
 
@@ -16,7 +16,7 @@ use crate::outcome::failure;
 
 const PUBLIC_HUB: &str = "https://huggingface.co";
 
-/// A hub, and how to speak to it.
+/// A hub, with the means to send requests to it.
 pub struct Client {
     endpoint: String,
     token: Option<String>,
@@ -33,9 +33,9 @@ pub struct Listing {
 
 /// One file on the hub.
 pub struct RemoteFile {
-    /// What its contents are called: their SHA-256 for large files, git's id otherwise.
+    /// The name of its contents: their SHA-256 for large files, git's id otherwise.
     pub etag: String,
-    /// Its size, where the hub says it.
+    /// Its size, if the hub states it.
     pub size_bytes: Option<u64>,
 }
 
@@ -54,7 +54,7 @@ impl Client {
         Self { endpoint: endpoint.trim_end_matches('/').to_string(), token: cache::token(), agent: config.into() }
     }
 
-    /// Where the hub is.
+    /// The hub's address.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
@@ -85,7 +85,7 @@ impl Client {
         Ok(Listing { commit: info.sha, files })
     }
 
-    /// What the hub says of a file.
+    /// The hub's description of a file.
     pub fn describe(&self, url: &str) -> anyhow::Result<RemoteFile> {
         let mut url = url.to_string();
         for _ in 0..5 {
@@ -97,7 +97,7 @@ impl Client {
             };
             let response = request.call().with_context(|| format!("cannot reach {url}\n{HINT_NETWORK}"))?;
             let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-            // A repository that was renamed answers with another path of the same hub.
+            // The hub redirects a renamed repository to another path of the same hub.
             if let Some(path) =
                 header("location").filter(|to| to.starts_with('/') && response.status().is_redirection())
                 && header("x-linked-etag").is_none()
@@ -122,13 +122,13 @@ impl Client {
         Err(failure(format!("{url}: redirected too often"), "is HF_ENDPOINT a hub?"))
     }
 
-    /// Where a file of a repository is.
+    /// The address of a repository's file.
     pub fn url(&self, id: &RepositoryId, commit: &str, path: &str) -> String {
         let path: Vec<String> = path.split('/').map(escape).collect();
         format!("{}/{id}/resolve/{commit}/{}", self.endpoint, path.join("/"))
     }
 
-    /// The contents at `url`, from byte `from` if that is not the first.
+    /// The contents at `url`, from byte `from` on if it is given.
     pub fn get(&self, url: &str, from: Option<u64>) -> anyhow::Result<Response<Body>> {
         let mut request = self.agent.get(url);
         if let Some(token) = &self.token {
@@ -143,7 +143,7 @@ impl Client {
 
 const HINT_NETWORK: &str = "hint: check the network, HF_ENDPOINT and HTTPS_PROXY; run the command again to resume";
 
-/// Turns a refusal into an error that says what to do.
+/// Turns a refusal of the hub into an error with a hint.
 pub fn check_status(response: &Response<Body>, url: &str, what: impl Fn() -> String) -> anyhow::Result<()> {
     let status = response.status();
     let hint = match status.as_u16() {
@@ -157,14 +157,14 @@ pub fn check_status(response: &Response<Body>, url: &str, what: impl Fn() -> Str
     Err(failure(format!("{}: the hub answers {status} ({url})", what()), hint))
 }
 
-/// Whether a path of a repository stays inside it.
+/// Whether a path stays inside its repository.
 fn is_plain(path: &str) -> bool {
     !path.is_empty()
         && !path.contains('\\')
         && Path::new(path).components().all(|component| matches!(component, Component::Normal(_)))
 }
 
-/// A path segment as it stands in a URL.
+/// A path segment, escaped for a URL.
 fn escape(segment: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     segment

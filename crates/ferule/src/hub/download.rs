@@ -1,4 +1,4 @@
-//! One file into the cache. What a try that was cut short has left is kept and continued.
+//! Downloads one file into the cache. An interrupted download is kept and resumed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -12,14 +12,14 @@ use super::cache::RepositoryCache;
 use super::client::{Client, RemoteFile, check_status};
 use crate::outcome::{failure, failure_because};
 
-/// Tries before giving up on a connection that keeps breaking.
+/// The number of tries before a connection that keeps breaking is given up.
 const TRIES: usize = 5;
 
-/// Brings `path` of a commit into the cache. Returns the bytes that came over the network.
+/// Downloads `path` of a commit into the cache. Returns the number of bytes that came over the network.
 ///
 /// # Errors
-/// Where the hub refuses, the connection breaks [`TRIES`] times, the disk is full, or the contents are not what the hub
-/// had announced: another size, or another SHA-256 where the name of the contents is one.
+/// The hub refuses, the connection breaks [`TRIES`] times, the disk is full, or the contents have another size or
+/// another SHA-256 (if their name is one) than the hub announced.
 pub fn download(
     client: &Client,
     repository: &RepositoryCache,
@@ -60,7 +60,7 @@ fn is_complete(blob: &Path, remote: &RemoteFile) -> bool {
     std::fs::metadata(blob).is_ok_and(|found| remote.size_bytes.is_none_or(|size| size == found.len()))
 }
 
-/// Appends what is missing. Returns the bytes received.
+/// Appends the missing bytes. Returns the number of bytes received.
 fn fill(client: &Client, url: &str, path: &str, remote: &RemoteFile, file: &mut File) -> anyhow::Result<u64> {
     let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
     let bar = ProgressBar::new(remote.size_bytes.unwrap_or(0)).with_style(style.expect("a valid template"));
@@ -86,7 +86,7 @@ fn fill(client: &Client, url: &str, path: &str, remote: &RemoteFile, file: &mut 
         };
         let continues = response.status().as_u16() == 206;
         if response.status().as_u16() == 416 || (have > 0 && !continues) {
-            // The server starts over, or has something shorter than what was begun.
+            // The server starts from the beginning, or its file is shorter than what was downloaded before.
             file.set_len(0)?;
         }
         if response.status().as_u16() == 416 {
@@ -109,7 +109,7 @@ fn fill(client: &Client, url: &str, path: &str, remote: &RemoteFile, file: &mut 
     Err(failure_because(error, format!("{path}: broke off {TRIES} times"), "run the command again to go on from there"))
 }
 
-/// Copies to the end. The outer error is ours (the disk), the inner one the connection's.
+/// Copies to the end. The outer error is that of the disk, the inner one that of the connection.
 fn copy(from: &mut impl Read, to: &mut File, bar: &ProgressBar, received: &mut u64) -> anyhow::Result<io::Result<()>> {
     let mut buffer = vec![0; 1 << 18];
     loop {
@@ -131,7 +131,7 @@ fn copy(from: &mut impl Read, to: &mut File, bar: &ProgressBar, received: &mut u
     }
 }
 
-/// Compares the contents with their name, where that is a SHA-256. Contents that differ are removed.
+/// Compares the contents with their name, if that is a SHA-256. Contents that differ are removed.
 fn verify(partial: &Path, path: &str, remote: &RemoteFile) -> anyhow::Result<()> {
     if remote.etag.len() != 64 || !remote.etag.chars().all(|c| c.is_ascii_hexdigit()) {
         return Ok(());

@@ -1,10 +1,11 @@
 //! Repositories of models on a Hugging Face-style hub, and the cache on this machine that all its clients share.
 //!
-//! * `cache.rs`: where things lie: blobs by content, snapshots by commit, refs by branch. Never uses the network.
-//! * `client.rs`: what the hub says of a repository and its files.
-//! * `download.rs`: one file into the cache, resumed where a previous try ended.
+//! * `cache.rs`: the layout of the cache: blobs by content, snapshots by commit, refs by branch. Never uses the
+//!   network.
+//! * `client.rs`: asks the hub about a repository and its files.
+//! * `download.rs`: downloads one file into the cache and resumes an interrupted download.
 //!
-//! Only `ferule pull` reaches the network, and only through here.
+//! `ferule pull` is the only command that downloads, and it does so only through this module.
 
 mod cache;
 mod client;
@@ -24,7 +25,7 @@ pub fn is_offline() -> bool {
         .is_ok_and(|value| ["1", "true", "yes", "on"].contains(&value.to_ascii_lowercase().as_str()))
 }
 
-/// The model in a snapshot: the folder itself, or the one `.gguf` file of a repository that holds nothing else.
+/// The model in a snapshot: the folder itself, or the `.gguf` file if the repository holds nothing else.
 pub fn model_in(snapshot: &Path) -> PathBuf {
     if snapshot.join("config.json").exists() {
         return snapshot.to_path_buf();

@@ -1,4 +1,4 @@
-//! What a repository of a hub may be called. An id is a name and never a path.
+//! The ids of a hub's repositories. An id is a name and never a path.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use std::fmt;
 pub struct RepositoryId(String);
 
 impl RepositoryId {
-    /// Reads an id; none for text that no repository can be called.
+    /// Parses an id; none for a text that cannot be one.
     pub fn parse(text: &str) -> Option<Self> {
         let is_part = |part: &str| {
             !part.is_empty()

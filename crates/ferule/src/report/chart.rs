@@ -1,7 +1,8 @@
-//! Curves as inline SVG: small multiples, one number each, with the extremes written out.
+//! Curves as inline SVG: small charts of one number each, with the extremes written out.
 //!
-//! Up to [`POINTS`] points are drawn as they are. More are drawn as bins of neighbouring steps: the line is the mean, the band
-//! behind it reaches from the least to the greatest value, and the page says so. Points that are not finite leave a gap.
+//! Up to [`POINTS`] points are drawn as they are. More points are drawn as bins of neighbouring steps: the line is the
+//! mean, the band behind it goes from the least to the greatest value, and the page says so. Points that are not finite
+//! leave a gap.
 //!
 //! Read next: [`super::page`].
 
@@ -14,10 +15,10 @@ use super::words::Words;
 const WIDTH: f64 = 264.0;
 const HEIGHT: f64 = 96.0;
 const PAD: f64 = 4.0;
-/// The most points drawn without binning.
+/// The largest number of points that are drawn without binning.
 pub const POINTS: usize = 240;
 
-/// One column of the drawing: a step, or several neighbouring ones.
+/// One column of the chart: a step, or several neighbouring steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Column {
     x: f64,

@@ -1,6 +1,7 @@
-//! What the page shows, gathered from a run.
+//! Gathers from a run what the page shows.
 //!
-//! Of [`store::StageRow::extra`] `calibration` is given a place of its own, where a stage wrote it; other numbers are listed.
+//! The page has a section for the `calibration` of [`store::StageRow::extra`], if a stage wrote it; it lists the other
+//! numbers.
 //!
 //! Read next: [`super::page`].
 
@@ -19,25 +20,25 @@ use super::findings::{self, Finding, is_count};
 pub struct Report {
     /// The run's name.
     pub name: String,
-    /// The recipe's seed, where it has one.
+    /// The recipe's seed, if it has one.
     pub seed: Option<i64>,
-    /// The recipe's task, where it names one.
+    /// The recipe's task, if it names one.
     pub task: Option<String>,
     /// The resolved recipe.
     pub recipe: String,
     /// Whether a process worked on the run when the page was made.
     pub unfinished: bool,
-    /// Cheap contestants.
+    /// The cheap baselines.
     pub baselines: Vec<BaselineRow>,
     /// Finished stages.
     pub stages: Vec<StageRow>,
     /// Curves by stage, in the order in which the stages ran.
     pub curves: Vec<StageCurves>,
-    /// Completions of the stages that sampled.
+    /// Completions of the stages that stored some.
     pub transcripts: Vec<StageTranscripts>,
-    /// What must not be silent.
+    /// The findings.
     pub findings: Vec<Finding>,
-    /// Every time that a process took the run up.
+    /// Every time that a process opened the run for work.
     pub openings: Vec<Opening>,
 }
 
@@ -46,7 +47,7 @@ pub struct Report {
 pub struct StageCurves {
     /// The stage.
     pub stage: String,
-    /// One for each number that was logged more than once, in the order of the log; rules' mean scores follow.
+    /// One curve for each number that was logged more than once, in the order of the log; then the rules' mean scores.
     pub curves: Vec<Curve>,
 }
 
@@ -55,7 +56,7 @@ pub struct StageCurves {
 pub struct Curve {
     /// The number's name.
     pub name: String,
-    /// (step, value), steps rising; a value is NaN where the step has none.
+    /// (step, value), in increasing order of steps. A value is NaN if the step does not have the number.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -64,9 +65,9 @@ pub struct Curve {
 pub struct StageTranscripts {
     /// The stage.
     pub stage: String,
-    /// Whether every entry answers the same prompt.
+    /// Whether all entries answer the same prompt.
     pub same_prompt: bool,
-    /// The completions at a few steps, rising.
+    /// The completions at a few steps, in increasing order of steps.
     pub entries: Vec<Transcript>,
 }
 
@@ -77,36 +78,36 @@ pub struct Transcript {
     pub step: u64,
     /// The completion with its verdicts.
     pub rollout: Rollout,
-    /// The text of each token, where the run's tokenizer could be asked.
+    /// The text of each token, if the run's tokenizer was available.
     pub pieces: Option<Vec<String>>,
 }
 
-/// What a row says of its confidence; see [`train::evaluate::Calibration`].
+/// The calibration of a row; see [`train::evaluate::Calibration`].
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Calibration {
     /// Expected calibration error.
     pub ece: f64,
     /// The bins that hold a case.
     pub bins: Vec<CalibrationBin>,
-    /// The accuracy asked of the answers that are given.
+    /// The accuracy that is required of the answers that are given.
     pub target_accuracy: f64,
-    /// The share of cases that can be answered at it.
+    /// The share of cases that can be answered at that accuracy.
     pub coverage: f64,
-    /// The confidence below which to abstain.
+    /// The confidence below which the model should abstain.
     pub threshold: Option<f64>,
 }
 
-/// The text of each token of a completion of a stage; none where no tokenizer is at hand.
+/// Splits a completion of a stage into the texts of its tokens; none without a tokenizer.
 pub type Pieces<'a> = &'a dyn Fn(&str, &[u32]) -> Option<Vec<String>>;
 
-/// How many steps of a stage are shown in words.
+/// The number of a stage's steps whose completions are shown.
 const SHOWN_STEPS: usize = 4;
 
 impl Report {
-    /// Reads all that the page needs. `pieces` splits completions into the text of their tokens.
+    /// Gathers everything that the page needs. `pieces` splits completions into the texts of their tokens.
     ///
     /// # Errors
-    /// As reading the run fails.
+    /// The errors of reading the run.
     pub fn gather(view: &RunView, pieces: Pieces) -> Result<Self, StoreError> {
         let recipe = view.recipe()?;
         let mut report = Report {
@@ -141,7 +142,7 @@ impl Report {
         Ok(report)
     }
 
-    /// Adds curves to a stage's, where it has none of that name.
+    /// Adds curves to a stage's, except those whose names it has already.
     fn add_curves(&mut self, stage: &str, more: Vec<Curve>) {
         let entry = self.curves.iter().position(|c| c.stage == stage).unwrap_or_else(|| {
             self.curves.push(StageCurves { stage: stage.to_owned(), curves: Vec::new() });
@@ -155,7 +156,7 @@ impl Report {
         }
     }
 
-    /// The calibration of a stage, where it wrote one.
+    /// The calibration of a stage, if it wrote one.
     pub fn calibration(row: &StageRow) -> Option<Calibration> {
         row.extra.get("calibration").and_then(|v| serde_json::from_value(v.clone()).ok())
     }
@@ -188,7 +189,7 @@ fn curves_of(view: &RunView) -> Result<Vec<StageCurves>, StoreError> {
             curves[at].points.push((step.step as f64, value.unwrap_or(f64::NAN)));
         }
     }
-    // A count of what never happened is no curve.
+    // A count that is always 0 gets no curve.
     let never = |curve: &Curve| is_count(&curve.name) && curve.points.iter().all(|point| point.1 == 0.0);
     stages.iter_mut().for_each(|s| s.curves.retain(|c| c.points.len() > 1 && !never(c)));
     Ok(stages)
@@ -208,7 +209,7 @@ fn sampled_of(view: &RunView, stage: &str) -> Result<Vec<(u64, Vec<Rollout>)>, S
     view.rollout_steps(stage)?.into_iter().map(|step| Ok((step, view.rollouts(stage, step)?))).collect()
 }
 
-/// What the stored completions say over the steps: each rule's mean score, its abstentions and failures, lengths.
+/// Curves from the stored completions: each rule's mean score, its abstentions and failures, lengths.
 fn rollout_curves(sampled: &[(u64, Vec<Rollout>)]) -> Vec<Curve> {
     let mut curves: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for (step, rows) in sampled.iter().filter(|(_, rows)| !rows.is_empty()) {
@@ -231,7 +232,7 @@ fn rollout_curves(sampled: &[(u64, Vec<Rollout>)]) -> Vec<Curve> {
     curves.into_iter().filter(|(_, p)| tells(p)).map(|(name, points)| Curve { name, points }).collect()
 }
 
-/// The same prompt at several steps where one came back, otherwise each step's first.
+/// Completions of the same prompt at several steps, if a prompt recurs; otherwise the first completion of each step.
 fn transcripts_of(stage: &str, sampled: Vec<(u64, Vec<Rollout>)>, pieces: Pieces) -> StageTranscripts {
     let mut steps_with: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (i, (_, rows)) in sampled.iter().enumerate() {
@@ -257,7 +258,7 @@ fn transcripts_of(stage: &str, sampled: Vec<(u64, Vec<Rollout>)>, pieces: Pieces
     }
 }
 
-/// At most `n` of `from`, evenly spread, first and last among them.
+/// At most `n` of `from`, evenly spread, including the first and the last.
 fn spread(from: &[usize], n: usize) -> Vec<usize> {
     if from.len() <= n {
         return from.to_vec();

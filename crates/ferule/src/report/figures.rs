@@ -1,8 +1,8 @@
-//! Numbers and text as they stand on the page: short, exact enough, and never markup.
+//! Formats numbers and text for the page: short, exact enough, and never as markup.
 //!
 //! Read next: [`super::ladder`].
 
-/// Text with everything that HTML would read as markup escaped; safe in elements and in quoted attributes.
+/// Escapes everything that HTML would take as markup. The result is safe in elements and in quoted attributes.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -23,7 +23,7 @@ pub fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
 
-/// A count with a thin space between thousands; an en dash for none.
+/// A count with a thin space between thousands; an en dash for 0.
 pub fn count(n: u64) -> String {
     if n == 0 {
         return "–".to_owned();
@@ -39,12 +39,12 @@ pub fn count(n: u64) -> String {
     out
 }
 
-/// An amount of money with two decimals; an en dash where nothing is known of it.
+/// An amount of money with two decimals; an en dash if it is unknown.
 pub fn money(amount: Option<f64>) -> String {
     amount.map_or_else(|| "–".to_owned(), |amount| format!("{amount:.2}"))
 }
 
-/// A large number in three digits: `950`, `12.3 k`, `2.05 M`, `1.20 × 10¹⁴`; an en dash for none.
+/// A large number in three digits: `950`, `12.3 k`, `2.05 M`, `1.20 × 10¹⁴`; an en dash for 0.
 pub fn large(x: f64) -> String {
     if x == 0.0 {
         "–".to_owned()
@@ -93,7 +93,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// A number on an axis, in as few characters as tell it.
+/// A number on an axis, in as few characters as possible.
 pub fn axis(x: f64) -> String {
     if x == 0.0 {
         return "0".to_owned();

@@ -1,10 +1,10 @@
-//! What a run must not be silent about, each with its count: completions that did not end or have no reward, groups that taught
-//! nothing, steps without an update, texts that were left out, damaged checkpoints.
+//! Findings: what a run must report, each with its count: completions that did not end or have no reward, groups that
+//! taught nothing, steps without an update, texts that were left out, damaged checkpoints.
 //!
-//! What happens step by step is added up from the metrics; what happens once is a notice of the ledger. Nothing is estimated: a run that
-//! did not count says so.
+//! Counts of single steps are added up from the metrics; single events are notices of the ledger. Nothing is estimated:
+//! if a run did not count something, the finding says so.
 //!
-//! Read next: [`super::page`], which shows them.
+//! Read next: [`super::page`], which shows the findings.
 
 use std::collections::BTreeMap;
 
@@ -14,22 +14,22 @@ use train::snapshots::SUFFIX;
 
 use super::words::Language;
 
-/// One such thing.
+/// One finding.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// What it is: the name of a count in the metrics, or a notice's kind.
+    /// Its kind: the name of a count in the metrics, or a notice's kind.
     pub kind: String,
-    /// The stage, where it belongs to one.
+    /// The stage, if it belongs to one.
     pub stage: Option<String>,
     /// How many there are.
     pub count: u64,
-    /// Of how many, where that is known.
+    /// The number that they are a part of, if it is known.
     pub of: Option<u64>,
     /// The same as an English sentence.
     pub text: String,
 }
 
-/// Counts of a step that are added up over a stage, each with the name of what it is a part of.
+/// Counts of a step that are added up over a stage, each with the name of the total that it is a part of.
 const COUNTS: [(&str, &str); 9] = [
     ("completions_unfinished", "completions"),
     ("completions_abstained", "completions"),
@@ -42,19 +42,19 @@ const COUNTS: [(&str, &str); 9] = [
     ("validation_unfinished", "validation_completions"),
 ];
 
-/// Whether a metric is a count that is a finding where it is not 0.
+/// Whether a metric is a count that makes a finding if it is not 0.
 pub fn is_count(metric: &str) -> bool {
     COUNTS.iter().any(|(name, _)| *name == metric)
 }
 
-/// Everything that the run must not be silent about: what opening it found, then stage by stage.
+/// All findings of a run: those from opening it, then those of each stage.
 ///
 /// # Errors
-/// As reading the run fails.
+/// The errors of reading the run.
 pub fn gather(view: &RunView) -> Result<Vec<Finding>, StoreError> {
     let mut found = Vec::new();
     for opening in view.ledger().openings()? {
-        // That a run was taken up again is said at the top of the page.
+        // The top of the page already says that a run was resumed.
         found.extend(opening.notices.into_iter().filter(|notice| notice.kind != "resumed").map(of_notice));
     }
     found.extend(view.ledger().notices()?.into_iter().map(of_notice));
@@ -95,13 +95,13 @@ fn of_steps(stage: &str, steps: &[StepMetrics]) -> Vec<Finding> {
     let idle = steps.iter().filter(|step| step.get("updates") == Some(0.0)).count();
     let kind = if idle == steps.len() { "stage_without_update" } else { "steps_without_update" };
     found.push(finding(kind, Some(stage), idle as u64, steps.len() as u64));
-    // An older Ferule logged the share of completions that did not end, and left the rest uncounted.
+    // Older versions of Ferule logged the share of completions that did not end, and counted nothing else.
     let uncounted = |step: &&StepMetrics| step.get("unfinished").is_some() && step.get("completions").is_none();
     found.push(finding("not_counted", Some(stage), steps.iter().filter(uncounted).count() as u64, steps.len() as u64));
     found
 }
 
-/// Answers to the prompts that a stage watches.
+/// Completions of the prompts that a stage watches.
 fn of_watched(view: &RunView) -> Result<Vec<Finding>, StoreError> {
     let mut stages: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for file in view.ledger().rollout_files()? {
@@ -115,12 +115,12 @@ fn of_watched(view: &RunView) -> Result<Vec<Finding>, StoreError> {
     Ok(found.collect())
 }
 
-/// Answers of the base model with examples that did not end.
+/// Completions of the few-shot baseline that did not end.
 fn of_baseline(row: &BaselineRow) -> Option<Finding> {
     Some(finding("baseline_unfinished", None, row.extra.get("unfinished")?.as_u64()?, row.n))
 }
 
-/// Answers to held-out cases that did not end, from the measurement at the end of a stage.
+/// Completions of held-out cases that did not end, from the measurement at the end of a stage.
 fn of_row(row: &StageRow) -> Vec<Finding> {
     let of = |part: &str, kind: &str| {
         let measured = row.extra.get(part)?;

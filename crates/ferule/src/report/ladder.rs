@@ -1,7 +1,8 @@
-//! The ladder: what each stage brought and what it cost, with the baselines above.
+//! The ladder: the accuracy and the cost of each stage, with the baselines at the top.
 //!
-//! Accuracy is drawn on one scale for all rows, from 0 to 100 %, with its interval. Beside it stands what the row adds to the one before it of the same
-//! model, marked where the paired interval of that difference holds zero: then the two are not told apart, whatever the numbers say.
+//! Accuracy is drawn with its interval on one scale for all rows, from 0 to 100 %. Beside it is the difference from the
+//! previous row of the same model. It is marked if its paired interval holds zero, because the two rows then cannot be
+//! told apart.
 //!
 //! Read next: [`super::page`].
 
@@ -59,7 +60,7 @@ fn stage_row(s: &StageRow, difference: Option<&Difference>, words: &Words) -> St
     )
 }
 
-/// What the row adds to the one before it of the same model, marked where that is within the noise.
+/// The difference from the previous row of the same model, marked if it is within the noise.
 fn change(difference: &Difference, words: &Words) -> String {
     let Difference { from, value, low, high, within_noise } = difference;
     let told = words.change.replace("{}", &escape(from));
@@ -71,7 +72,7 @@ fn change(difference: &Difference, words: &Words) -> String {
     format!("<abbr class=\"{class}\" title=\"{told}: {interval}{noise}\">{mark}{:+.1}</abbr>", 100.0 * value)
 }
 
-/// The accuracy in figures and as a dot with its interval.
+/// The accuracy as a number, and as a dot with its interval.
 fn accuracy(value: Option<f64>, low: Option<f64>, high: Option<f64>, n: u64, change: Option<String>) -> String {
     let Some(value) = value else { return "<span class=\"none\">–</span>".to_owned() };
     let (low, high) = (low.unwrap_or(value), high.unwrap_or(value));
@@ -97,7 +98,7 @@ fn accuracy(value: Option<f64>, low: Option<f64>, high: Option<f64>, n: u64, cha
     )
 }
 
-/// The sums of what adds up; labels and answers are distinct cases and do not.
+/// The sums of the columns that add up. Labels and answers are distinct cases and do not add up.
 fn total(report: &Report, words: &Words) -> String {
     let sum = |get: fn(&StageRow) -> f64| report.stages.iter().map(get).sum::<f64>();
     let costs: Vec<f64> = report.stages.iter().filter_map(|s| s.cost).collect();

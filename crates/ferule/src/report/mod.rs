@@ -1,10 +1,11 @@
 //! `ferule report`: one run as one self-contained HTML page, in English or Chinese.
 //!
-//! The page needs no network, no script and no font of its own; it reads the same on paper and on a dark screen. It shows what the run stored and
-//! computes nothing that would need the model: [`data`] gathers from a [`store::RunView`], [`page`] lays out.
+//! The page needs no network, script or font of its own, and it can be printed or shown on a dark screen. It shows what
+//! the run stored and computes nothing that would need the model: [`data`] gathers from a [`store::RunView`], [`page`]
+//! lays out.
 //!
-//! It never smooths a curve without saying so, never drops a seed, a failed verdict or a notice, and says where two rows of the ladder cannot
-//! be told apart.
+//! It never smooths a curve without saying so, never drops a seed, a failed verdict or a notice, and says if two rows
+//! of the ladder cannot be told apart.
 //!
 //! Read next: [`data`], then [`page`].
 
@@ -25,10 +26,10 @@ use store::{RunView, StoreError};
 pub use data::Report;
 pub use words::Language;
 
-/// What `ferule report RUN --json` writes: the ladder, what must not be silent, and where the final models lie.
+/// The output of `ferule report RUN --json`: the ladder, the findings, and the paths of the final models.
 ///
 /// # Errors
-/// As reading the run fails.
+/// The errors of reading the run.
 pub fn summary(view: &RunView) -> Result<Value, StoreError> {
     let folder = |model: &str| {
         Ok::<_, StoreError>(view.final_model(model)?.map(|(_, path)| path.to_string_lossy().into_owned()))

@@ -1,4 +1,4 @@
-//! The page itself: sections in reading order, one style sheet, no script.
+//! The page: sections in reading order, one style sheet, no script.
 //!
 //! Read next: [`super::ladder`], [`super::chart`], [`super::transcripts`].
 
@@ -43,7 +43,7 @@ pub fn html(report: &Report, language: Language) -> String {
     )
 }
 
-/// A section, or nothing where it has no body.
+/// A section; empty if it has no body.
 fn section(id: &str, title: &str, body: &str) -> String {
     if body.is_empty() {
         String::new()
@@ -88,7 +88,7 @@ fn ladder_body(report: &Report, words: &Words) -> String {
     format!("{}<p class=\"note\">{}</p>", ladder::table(report, words), words.ladder_note)
 }
 
-/// What a reader looks for first; the rest stands folded below it.
+/// The curves that are shown first. The others are folded below them.
 const FIRST: [&str; 11] = [
     "reward",
     "validation_accuracy",
@@ -165,7 +165,7 @@ fn calibration(report: &Report, words: &Words) -> String {
     format!("<p class=\"note\">{}</p><div class=\"pair\">{out}</div>", words.calibration_note)
 }
 
-/// Numbers of [`StageRow::extra`] that have no place of their own, nested ones by their path.
+/// Numbers of [`StageRow::extra`] without a section of their own; nested ones are named by their paths.
 fn further(report: &Report, words: &Words) -> String {
     let mut rows = String::new();
     let baselines = report.baselines.iter().map(|b| (words.baseline(&b.name), &b.extra));
@@ -192,7 +192,7 @@ fn walk(path: &str, value: &Value, leaves: &mut Vec<(String, String)>) {
     }
 }
 
-/// One line for each thing that must not be silent.
+/// One line for each finding.
 fn notices(all: &[Finding], words: &Words) -> String {
     if all.is_empty() {
         return format!("<p>{}</p>", words.no_notices);

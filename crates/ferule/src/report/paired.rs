@@ -1,7 +1,8 @@
-//! What a row of the ladder adds to the row before it of the same model, case by case.
+//! The difference between a row of the ladder and the previous row of the same model, case by case.
 //!
-//! Both rows answered the same held-out cases, so the difference is taken within each case and its interval drawn over cases: it is narrower than
-//! the rows' own intervals suggest. An interval that holds zero is a difference within the noise, and is called so.
+//! Both rows answered the same held-out cases. So the difference is taken for each case, and its interval is a
+//! bootstrap over cases. It is narrower than the intervals of the two rows suggest. A difference whose interval holds
+//! zero is called within the noise.
 
 use kernels::rng::Key;
 use serde::Serialize;
@@ -9,13 +10,13 @@ use serde_json::{Map, Value};
 use store::StageRow;
 use train::stats::{Interval, paired_bootstrap};
 
-/// Bootstrap resamples behind every interval.
+/// Bootstrap resamples for every interval.
 pub const RESAMPLES: usize = 10_000;
 
 /// The difference between two rows, as shares.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
-    /// The stage of the row before.
+    /// The stage of the previous row.
     pub from: String,
     /// The mean difference.
     pub value: f64,
@@ -27,7 +28,8 @@ pub struct Difference {
     pub within_noise: bool,
 }
 
-/// What the row at `index` adds to the last row of the same model that answered the same cases; none where there is no such row.
+/// The difference between the row at `index` and the last row of the same model that answered the same cases; none
+/// without such a row.
 pub fn difference(rows: &[StageRow], index: usize) -> Option<Difference> {
     let row = &rows[index];
     row.accuracy?;
@@ -38,19 +40,19 @@ pub fn difference(rows: &[StageRow], index: usize) -> Option<Difference> {
     Some(Difference { from: before.stage.clone(), value, low, high, within_noise: interval.holds_zero() })
 }
 
-/// The same cases under two rows: 1 right, 0 wrong. None where they did not answer equally many, or none.
+/// Each case's score in the two rows: 1 for right, 0 for wrong. None if the numbers of cases differ or are 0.
 pub fn pairs(first: &Map<String, Value>, second: &Map<String, Value>) -> Option<Vec<(f64, f64)>> {
     let (first, second) = (correct(first), correct(second));
     (first.len() == second.len() && !first.is_empty()).then(|| first.into_iter().zip(second).collect())
 }
 
-/// Each case's headline under a row; empty where it keeps none.
+/// Each case's headline score in a row; empty if the row stores none.
 pub fn correct(extra: &Map<String, Value>) -> Vec<f64> {
     let kept = extra.get("correct").and_then(Value::as_str).unwrap_or("");
     kept.chars().map(|c| if c == '1' { 1.0 } else { 0.0 }).collect()
 }
 
-/// The key of every resampling, so that a report can be made again to the last digit.
+/// The key of every bootstrap, so that the same run always gives the same report.
 pub fn key() -> Key {
     Key::new(0).word("compare")
 }
@@ -73,10 +75,10 @@ mod tests {
             row("sft", "teacher", &"01".repeat(50)),
             StageRow { stage: "sample".into(), model: "teacher".into(), ..StageRow::default() },
             row("distill", "student", &"1".repeat(100)),
-            // Measured by several samples, or on other cases: passed over.
+            // This row is skipped: it was measured with several samples or on other cases.
             StageRow { stage: "eval".into(), model: "teacher".into(), accuracy: Some(0.4), ..StageRow::default() },
             row("more", "teacher", &"1".repeat(200)),
-            // The same half right, and four cases more: few, and no case lost.
+            // The same half is right, and four more cases: few, but no case is lost.
             row("grpo", "teacher", &("01".repeat(46) + "11111111")),
             row("again", "teacher", &("10".repeat(2) + &"01".repeat(44) + "11111111")),
         ];

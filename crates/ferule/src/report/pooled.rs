@@ -1,8 +1,8 @@
-//! One recipe run with several seeds, side by side: one row a stage, each seed's accuracy, and what they come to together.
+//! One recipe run with several seeds: one row per stage, with each seed's accuracy and the pooled accuracy.
 //!
-//! The interval of the pooled accuracy counts the variation of seeds and of cases; see [`over_seeds`], where its source stands. A case that several draws
-//! answered is recognised by its id. A row of several samples a case stores no score for each case: its cases count as different ones, with the row's
-//! accuracy for a score.
+//! The interval of the pooled accuracy counts the variation of seeds and of cases; see [`over_seeds`] for its source. A
+//! case that several draws answered is recognised by its id. A row with several samples per case stores no score for
+//! single cases. Its cases count as different ones, each with the row's accuracy as its score.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -31,23 +31,23 @@ pub struct Row {
     pub stage: String,
     /// The model; none for baselines.
     pub model: Option<String>,
-    /// Each draw's accuracy, in the order of the seeds; none where a draw has not come so far.
+    /// Each draw's accuracy, in the order of the seeds; none for a draw that has not reached the stage.
     pub accuracies: Vec<Option<f64>>,
-    /// Cases behind all of them.
+    /// The number of cases behind all of them.
     pub n: u64,
     /// The mean over draws and cases, and its 95% interval; none for fewer than two draws.
     pub accuracy: Option<f64>,
     pub low: Option<f64>,
     pub high: Option<f64>,
-    /// The best draw less the worst; none for fewer than two.
+    /// The difference between the best and the worst draw; none for fewer than two.
     pub spread: Option<f64>,
 }
 
 impl Draw {
-    /// What a run has to show.
+    /// Reads a run.
     ///
     /// # Errors
-    /// As reading the run fails; a task that can no longer give the cases that the run was measured on.
+    /// The errors of reading the run; a task that can no longer give the cases on which the run was measured.
     pub fn read(view: &RunView, seed: u64, task: &dyn Task) -> anyhow::Result<Self> {
         let (baselines, stages) = (view.ledger().baselines()?, view.ledger().stages()?);
         let extras = baselines.iter().map(|row| &row.extra).chain(stages.iter().map(|row| &row.extra));
@@ -82,9 +82,9 @@ impl Draw {
 /// Which case a score belongs to.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum CaseOf<'a> {
-    /// One of the task, by its id.
+    /// A case of the task, by its id.
     Task(&'a str),
-    /// One that is known in its own draw alone, by the seed and its place.
+    /// A case that is known in its own draw only, by the seed and its index.
     Draw(u64, u64),
 }
 
@@ -94,7 +94,7 @@ struct Measured<'a> {
     extra: &'a Map<String, Value>,
 }
 
-/// The rows of baselines, then those of the stages that were measured, in the order of the recipe.
+/// The rows of baselines, then those of the measured stages, in the order of the recipe.
 pub fn rows(draws: &[Draw]) -> (Vec<Row>, Vec<Row>) {
     let baselines = names(draws, |draw| draw.baselines.iter().map(|row| row.name.as_str()).collect());
     let stages = names(draws, |draw| draw.stages.iter().map(|row| row.stage.as_str()).collect());
@@ -107,7 +107,7 @@ pub fn rows(draws: &[Draw]) -> (Vec<Row>, Vec<Row>) {
     (baselines, stages.filter(|row| row.n > 0).collect())
 }
 
-/// Every name that a draw has, once, in the first draw's order.
+/// Every name that a draw has, without repeats, in the first draw's order.
 fn names<'a>(draws: &'a [Draw], of: impl Fn(&'a Draw) -> Vec<&'a str>) -> Vec<&'a str> {
     let mut names = Vec::new();
     for name in draws.iter().flat_map(of) {
@@ -173,14 +173,14 @@ mod tests {
         );
         assert_eq!(rows[0].accuracies, [Some(1.0), Some(0.5), Some(0.75)]);
         assert_eq!((rows[0].accuracy, rows[0].spread, rows[0].n, rows[0].high), (Some(0.75), Some(0.5), 12, Some(1.0)));
-        // The third draw answered in another order; case "a" was right, wrong, wrong.
+        // The third draw answered in another order. Case "a" was right, wrong, wrong.
         let matched = [
             [("a", 1.0), ("b", 1.0), ("c", 1.0), ("d", 1.0)],
             [("a", 0.0), ("b", 0.0), ("c", 1.0), ("d", 1.0)],
             [("d", 1.0), ("c", 1.0), ("b", 1.0), ("a", 0.0)],
         ];
         assert_eq!(rows[0].low, Some(over_seeds(&matched.map(Vec::from)).low));
-        // Several samples a case: Student's interval of 0.1, 0.2 and 0.3, cut off at 0.
+        // Several samples per case: Student's interval of 0.1, 0.2 and 0.3, cut off at 0.
         assert_eq!((rows[1].accuracy.map(|mean| (100.0 * mean).round()), rows[1].low), (Some(20.0), Some(0.0)));
         let wilson = train::stats::wilson(12, 60).high;
         assert!((rows[1].high.expect("pooled") - 0.448_413_7f64.max(wilson)).abs() < 1e-6, "{:?}", rows[1]);

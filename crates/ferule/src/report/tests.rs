@@ -1,4 +1,4 @@
-//! The page on made data: a short judgment run, stored as a real run and read back.
+//! Tests the page on invented data: a short judgment run, stored as a real run and read back.
 
 use std::fs;
 use std::path::Path;
@@ -76,7 +76,7 @@ fn make(run: &Run) {
             ..StageRow::default()
         };
         if let Some(accuracy) = l.3 {
-            // The dialogue gets others right than distillation did, so that its gain is within the noise.
+            // On-policy distillation gets other cases right than distillation, so its gain is within the noise.
             let right =
                 |case: usize| if l.0 == "dialogue" { 2000 - case } else { case + 1 } as f64 <= 2000.0 * accuracy;
             let correct: String = (0..2000).map(|case| if right(case) { '1' } else { '0' }).collect();
@@ -151,7 +151,7 @@ fn pages(folder: &Path) -> (String, String) {
     (page::html(&report, Language::English), page::html(&report, Language::Chinese))
 }
 
-/// Set to a folder, it keeps the pages there, to be looked at.
+/// If this variable names a folder, the pages are kept there for viewing.
 const KEEP: &str = "FERULE_KEEP_REPORT";
 
 #[test]
@@ -209,7 +209,7 @@ fn the_page_tells_everything_in_both_languages() {
 fn a_change_within_the_noise_is_marked() {
     let folder = tempfile::tempdir().unwrap();
     let (english, _) = pages(folder.path());
-    // GRPO stands clear of fine-tuning; the student is not compared with the teacher.
+    // GRPO is clearly better than fine-tuning. The student is not compared with the teacher.
     assert_eq!(english.matches("\">≈ ").count(), 1);
     let row = &english[english.find("<th scope=\"row\">dialogue").unwrap()..];
     assert!(row[..row.find("</tr>").unwrap()].contains("\">≈ +2.1</abbr>"));

@@ -1,7 +1,8 @@
-//! Completions in words: what the model wrote at several steps, how it was judged, and where its teacher would have written otherwise.
+//! Completions at several steps: the text, its verdicts, and the tokens that the teacher would not have chosen.
 //!
-//! The tint of a token says how likely the teacher held it at that place: none from a half upwards, stronger below a fifth, a twentieth, a
-//! hundredth. It is drawn where the teacher's log-probs were stored and the tokens' texts are known.
+//! A token's tint shows the probability that the teacher gave it: no tint from 0.5 on, and stronger ones below 0.5,
+//! 0.2, 0.05 and 0.01. Tokens are tinted if the teacher's log-probabilities were stored and the tokens' texts are
+//! known.
 //!
 //! Read next: [`super::page`].
 
@@ -78,7 +79,7 @@ fn verdict(v: &Verdict, words: &Words) -> String {
     format!("<li><span>{}</span> <b class=\"{class}\">{value}</b>{reason}</li>", escape(&v.rule))
 }
 
-/// The completion, tinted token by token where that can be done.
+/// The completion, with each token tinted if possible.
 fn text(entry: &Transcript, words: &Words) -> String {
     let row = &entry.rollout;
     let (Some(pieces), Some(teacher)) = (&entry.pieces, &row.logprobs_teacher) else { return escape(&row.completion) };
@@ -94,7 +95,7 @@ fn text(entry: &Transcript, words: &Words) -> String {
     out
 }
 
-/// Which tint a token gets from the teacher's log-prob in nats: 0 none … 4 strongest.
+/// The tint of a token for the teacher's log-probability in nats: 0 for none … 4 for the strongest.
 fn tint(logprob: f32) -> usize {
     [0.5f32, 0.2, 0.05, 0.01].iter().filter(|&&p| logprob < p.ln()).count()
 }

@@ -1,4 +1,4 @@
-//! Every word on the page, in English and in Chinese.
+//! All texts of the page, in English and in Chinese.
 //!
 //! Names that a recipe gave (stages, rules, numbers) are not translated.
 //!
@@ -17,7 +17,7 @@ pub enum Language {
 }
 
 impl Language {
-    /// The words of the language.
+    /// The texts in the language.
     pub fn words(self) -> &'static Words {
         match self {
             Language::English => &ENGLISH,
@@ -26,7 +26,7 @@ impl Language {
     }
 }
 
-/// The words; fields are named after what they say.
+/// The texts. Fields are named after their meaning.
 #[derive(Debug)]
 pub struct Words {
     /// For `<html lang>`.
@@ -39,13 +39,13 @@ pub struct Words {
     pub task: &'static str,
     /// Shown while a process still works on the run.
     pub unfinished: &'static str,
-    /// How often the run was taken up; `{}` is the number.
+    /// How often the run was resumed; `{}` is the number.
     pub taken_up: &'static str,
-    /// Heading of the honest words.
+    /// Heading of the caveats.
     pub honest: &'static str,
-    /// What every reader should know.
+    /// Caveats for every reader.
     pub honest_always: &'static [&'static str],
-    /// What readers of judgments should know besides.
+    /// Further caveats for judgments.
     pub honest_judgment: &'static [&'static str],
     /// Heading.
     pub ladder: &'static str,
@@ -53,15 +53,15 @@ pub struct Words {
     pub ladder_note: &'static str,
     /// The ladder's columns.
     pub columns: [&'static str; 11],
-    /// What the baselines are called here, by their names in the ledger.
+    /// The names of baselines on the page, by their names in the ledger.
     pub baselines: &'static [(&'static str, &'static str)],
     /// Last row of the ladder.
     pub total: &'static str,
-    /// Before a change; `{}` is the row before.
+    /// Before a difference; `{}` is the previous row.
     pub change: &'static str,
-    /// Said of a change that may be none.
+    /// For a difference within the noise.
     pub within_noise: &'static str,
-    /// Said where nothing is finished yet.
+    /// If no stage is finished.
     pub nothing_yet: &'static str,
     /// Heading.
     pub curves: &'static str,
@@ -69,37 +69,37 @@ pub struct Words {
     pub steps: &'static str,
     /// Opens the other curves of a stage; `{}` is their number.
     pub more_curves: &'static str,
-    /// Said of curves with too many points.
+    /// For curves with too many points.
     pub binned: &'static str,
-    /// Said of a curve without a finite point.
+    /// For a curve without a finite point.
     pub not_finite: &'static str,
     /// Heading.
     pub transcripts: &'static str,
-    /// One prompt throughout.
+    /// If all completions answer the same prompt.
     pub same_prompt: &'static str,
-    /// No prompt came back.
+    /// If no prompt recurs.
     pub different_prompts: &'static str,
     /// Before the known answer.
     pub answer: &'static str,
-    /// Of a completion; `{}` is the step.
+    /// For a completion; `{}` is the step.
     pub step: &'static str,
     /// Before a reward.
     pub reward: &'static str,
-    /// Where nobody was asked.
+    /// If no rule judged it.
     pub not_judged: &'static str,
-    /// How likely the teacher held the whole completion: its mean probability of a token.
+    /// The teacher's mean probability of the completion's tokens.
     pub agreement: &'static str,
-    /// Where the rules gave none; why is said of each.
+    /// If the rules gave no reward; each verdict gives the reason.
     pub no_reward: &'static str,
     /// After a number of tokens.
     pub tokens: &'static str,
-    /// Of a completion without its end token.
+    /// For a completion without its end token.
     pub cut_short: &'static str,
-    /// Of a verdict.
+    /// For a verdict.
     pub abstained: &'static str,
-    /// Of a verdict.
+    /// For a verdict.
     pub failed: &'static str,
-    /// Of a verdict.
+    /// For a verdict.
     pub timed_out: &'static str,
     /// In a token's title.
     pub teacher: &'static str,
@@ -109,7 +109,7 @@ pub struct Words {
     pub tint_legend: &'static str,
     /// Heading.
     pub calibration: &'static str,
-    /// What the table says.
+    /// The meaning of the table.
     pub calibration_note: &'static str,
     /// How much can be answered at a chosen accuracy: `{coverage}` and `{target}` in per cent.
     pub coverage: &'static str,
@@ -121,11 +121,11 @@ pub struct Words {
     pub further: &'static str,
     /// Heading.
     pub notices: &'static str,
-    /// Said where there are none.
+    /// If there are none.
     pub no_notices: &'static str,
     /// Columns of the notices.
     pub notice_columns: [&'static str; 4],
-    /// Sentences by kind; `{count}` and `{of}` are figures. A notice of another kind is told in its own words.
+    /// Sentences by kind; `{count}` and `{of}` are numbers. A notice of another kind is shown with its own text.
     pub findings: &'static [(&'static str, &'static str)],
     /// Heading.
     pub provenance: &'static str,
@@ -136,12 +136,12 @@ pub struct Words {
 }
 
 impl Words {
-    /// What a baseline is called here.
+    /// The name of a baseline on the page.
     pub fn baseline<'a>(&self, name: &'a str) -> &'a str {
         self.baselines.iter().find(|(ledger, _)| *ledger == name).map_or(name, |(_, here)| here)
     }
 
-    /// So many of so many, as a sentence; none for a kind that has its own words.
+    /// A sentence for `count` of `of`; none for a kind that has its own text.
     pub fn finding(&self, kind: &str, count: u64, of: u64) -> Option<String> {
         let (_, sentence) = self.findings.iter().find(|(known, _)| *known == kind)?;
         Some(sentence.replace("{count}", &count.to_string()).replace("{of}", &of.to_string()))

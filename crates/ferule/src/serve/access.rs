@@ -1,6 +1,6 @@
-//! Who may ask: keys, and the names under which a server on this machine may be called.
+//! Who may send requests: keys, and the host names under which a server on this machine may be addressed.
 //!
-//! Keys are compared by their hashes and in constant time, so that neither memory nor timing tells a key.
+//! Keys are compared by their hashes and in constant time, so that neither memory nor timing reveals a key.
 
 use std::fs;
 use std::net::IpAddr;
@@ -14,18 +14,18 @@ use super::problem::Problem;
 use crate::outcome::{WrongUse, failure};
 use crate::secrets::hex;
 
-/// Characters below which a key could be guessed.
+/// The shortest key, in characters; a shorter one could be guessed.
 const SHORTEST_KEY: usize = 16;
 
-/// The keys that clients may use; none where everybody on this machine may ask.
+/// The keys that clients may use. Without any, everybody on this machine may send requests.
 #[derive(Clone, Debug, Default)]
 pub struct Keys(Vec<[u8; 32]>);
 
 impl Keys {
-    /// Reads a file of keys, one a line; blank lines and those that begin with `#` are passed over.
+    /// Reads a file of keys, one per line. Blank lines and lines that begin with `#` are skipped.
     ///
     /// # Errors
-    /// A file that cannot be read or holds no key, a key that is too short.
+    /// A file that cannot be read or holds no key; a key that is too short.
     pub fn read(path: &Path) -> anyhow::Result<Keys> {
         let text = fs::read_to_string(path)
             .map_err(|error| failure(format!("{}: {error}", path.display()), "give a file with one key a line"))?;
@@ -50,10 +50,10 @@ impl Keys {
         Ok(Keys(keys))
     }
 
-    /// The hash of the key that a request brings, where keys are needed.
+    /// The hash of the request's key; none if no keys are needed.
     ///
     /// # Errors
-    /// No key, or one that is not among these.
+    /// No key, or an unknown one.
     pub fn caller(&self, headers: &HeaderMap) -> Result<Option<String>, Problem> {
         if self.0.is_empty() {
             return Ok(None);
@@ -63,7 +63,7 @@ impl Keys {
             given.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
         let (_, key) = given.ok_or_else(Problem::unauthorised)?;
         let hash: [u8; 32] = Sha256::digest(key.trim()).into();
-        // Every key is compared, whether or not one has fitted already.
+        // Every key is compared, even after one has matched, so that the time does not depend on the key.
         let known = self.0.iter().fold(Choice::from(0), |known, key| known | key.ct_eq(&hash));
         if !bool::from(known) {
             return Err(Problem::unauthorised());
@@ -72,8 +72,9 @@ impl Keys {
     }
 }
 
-/// Refuses what a page elsewhere made a browser send: a request that calls a server on this machine by a foreign name (DNS rebinding), and one whose `Origin` is another
-/// host than the one it is sent to. Programs send no `Origin`.
+/// Refuses requests that another site's page made a browser send: a request that addresses a server on this machine by
+/// a foreign host name (DNS rebinding), and one whose `Origin` is not the host to which it is sent. Programs other than
+/// browsers send no `Origin`.
 ///
 /// # Errors
 /// Such a request.

@@ -1,6 +1,7 @@
-//! The thread that owns a model, and computes all requests in one batch that never empties (`lm::generate::Scheduler`).
+//! The thread that owns a model. It computes all requests in one continuous batch (`lm::generate::Scheduler`).
 //!
-//! Between two steps it takes up what has come and cancels the requests whose clients have left. It never waits for a client.
+//! Between two steps it accepts new requests and cancels those whose clients have disconnected. It never waits for a
+//! client.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender};
@@ -17,14 +18,14 @@ use crate::cli::generate::{finish_reason, limits_for, stop_tokens};
 use crate::cli::model_argument::OpenModel;
 use crate::cli::stop_strings::StopStrings;
 
-/// A sample whose text is on its way.
+/// A sample that is being generated.
 struct Running<'a> {
     decoder: DecodeStream<'a>,
     stops: StopStrings,
     text: String,
 }
 
-/// A request that runs or waits.
+/// A request that is running or waiting.
 struct Open<'a> {
     events: UnboundedSender<Event>,
     places: Places,
@@ -33,7 +34,7 @@ struct Open<'a> {
     failed: bool,
 }
 
-/// Loads the model, says whether that went well, and answers until nobody can ask any more.
+/// Loads the model, reports the outcome to `ready`, and answers requests until none can come any more.
 pub fn answer_all<T: Real>(
     shared: &Shared,
     open: &OpenModel,
@@ -44,7 +45,7 @@ pub fn answer_all<T: Real>(
         let limits = limits_for::<T>(model.config(), shared.batch(), shared.context)?;
         Ok((Scheduler::<T>::new(&open.queue, model.config(), limits), model))
     });
-    // Whoever started this thread waits for its word.
+    // The thread that started this one waits for the outcome.
     let (mut scheduler, model) = match loaded {
         Ok(loaded) => loaded,
         Err(error) => return drop(ready.send(Err(error))),
@@ -53,7 +54,7 @@ pub fn answer_all<T: Real>(
     let stop_tokens = stop_tokens(open, Some(&shared.tokenizer), false);
     let mut requests: BTreeMap<usize, Open> = BTreeMap::new();
     loop {
-        // With nothing to do the thread sleeps until a request comes; it ends when nobody can send one any more.
+        // Without work the thread sleeps until a request comes. It ends when no sender is left.
         if scheduler.is_idle() {
             match incoming.recv() {
                 Ok(job) => accept(shared, &mut scheduler, &mut requests, &stop_tokens, job),
@@ -99,7 +100,7 @@ fn accept<'a, T: Real>(
         sampling: job.sampling,
         max_new_tokens: job.max_new_tokens,
         stop_tokens: stop_tokens.to_vec(),
-        // The key of the first line of `ferule generate`, so that equal seeds give equal answers.
+        // The same key as for the first line of `ferule generate`, so that equal seeds give equal answers.
         key: Key::new(job.seed).word("generate").number(0),
         top_logprobs: job.top_logprobs.unwrap_or(0),
     });
@@ -108,12 +109,12 @@ fn accept<'a, T: Real>(
 }
 
 impl Open<'_> {
-    /// Sends on what a token adds to a sample.
+    /// Sends the client what a token adds to a sample.
     fn take(&mut self, sample: usize, token: &Token, stop_tokens: &[u32]) -> Flow {
         let Some(running) = self.samples.get_mut(&sample) else { return Flow::Stop };
         if !token.logprob.is_finite() {
             self.failed = true;
-            // A client that has left needs no word.
+            // If the client has disconnected, the message is not needed.
             let _ =
                 self.events.send(Event::Failed("the logits are not finite: the weights overflow this dtype".into()));
             return Flow::Stop;
@@ -128,7 +129,7 @@ impl Open<'_> {
     }
 }
 
-/// Sends the end of a sample, and forgets the request after its last one.
+/// Sends the end of a sample, and removes the request after its last sample.
 fn finish(shared: &Shared, requests: &mut BTreeMap<usize, Open>, completion: Completion) {
     let Some(open) = requests.get_mut(&completion.request) else { return };
     let Some(Running { decoder, mut stops, mut text }) = open.samples.remove(&completion.sample) else { return };

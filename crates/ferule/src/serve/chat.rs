@@ -1,6 +1,6 @@
-//! `/v1/chat/completions`: the request as it is read, and the answer as it is written.
+//! `/v1/chat/completions`: parses requests and writes answers.
 //!
-//! A field that cannot be honoured is refused. Nothing that a client asks for is left out in silence.
+//! A field that the server cannot honour is refused. Nothing that a client asks for is ignored silently.
 
 use lm::generate::{Sampling, Token};
 use serde::Deserialize;
@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 use super::job::{Answer, Shared};
 use super::problem::Problem;
 
-/// Stop strings that a request may have, as in OpenAI's API.
+/// The largest number of stop strings in a request, as in OpenAI's API.
 const STOPS: usize = 4;
-/// Completions that a request may ask for.
+/// The largest number of completions in a request.
 const MOST_SAMPLES: u64 = 64;
 
 /// A request's body.
@@ -41,38 +41,38 @@ struct StreamOptions {
     include_usage: Option<bool>,
 }
 
-/// What a request asks for.
+/// A parsed request.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// The messages, each with `role` and a text as `content`.
     pub messages: Vec<Value>,
     /// The model that it names.
     pub model: Option<String>,
-    /// Where a completion is cut, where that is said.
+    /// The largest number of tokens of a completion, if given.
     pub max_tokens: Option<usize>,
-    /// Divides the logits, where that is said.
+    /// Divides the logits, if given.
     pub temperature: Option<f32>,
-    /// The probability mass that is kept, where that is said.
+    /// The probability mass that is kept, if given.
     pub top_p: Option<f32>,
-    /// The seed, where there is one.
+    /// The seed, if given.
     pub seed: Option<u64>,
-    /// Texts before which a completion ends.
+    /// Stop strings. A completion ends before the first of them.
     pub stops: Vec<String>,
-    /// Completions.
+    /// The number of completions.
     pub samples: usize,
-    /// Whether the answer comes piece by piece.
+    /// Whether the answer is streamed.
     pub stream: bool,
-    /// Whether a stream ends with the count of tokens.
+    /// Whether a stream ends with the token counts.
     pub include_usage: bool,
-    /// Most likely tokens to report at each place; none where no log-probabilities are asked for.
+    /// The number of most likely tokens to report at each position; none if no log-probabilities are requested.
     pub top_logprobs: Option<usize>,
-    /// Who asks.
+    /// The user's name, as the client gives it.
     pub user: Option<String>,
     /// Whether the exchange may be kept.
     pub store: bool,
 }
 
-/// Fields that mean nothing to an answer, and what they may be without changing it.
+/// Whether a field can be ignored: it does not affect the answer, or it has a value that changes nothing.
 fn harmless(name: &str, value: &Value) -> bool {
     match name {
         "metadata" | "service_tier" | "prompt_cache_key" | "safety_identifier" => true,
@@ -88,10 +88,10 @@ fn harmless(name: &str, value: &Value) -> bool {
 }
 
 impl Asked {
-    /// Reads a body.
+    /// Parses a body.
     ///
     /// # Errors
-    /// What is no JSON, has a wrong type, or asks for something that this server does not do.
+    /// A body that is not JSON, has a wrong type, or asks for something that this server does not support.
     pub fn read(body: &[u8]) -> Result<Asked, Problem> {
         let body: Body = serde_json::from_slice(body)
             .map_err(|error| Problem::malformed(format!("the body cannot be read: {error}")))?;
@@ -143,8 +143,8 @@ impl Asked {
         })
     }
 
-    /// How tokens are drawn. A request that names a temperature gets the whole distribution at it, or what `top_p` leaves of it; one that names none is answered as
-    /// the model is by itself.
+    /// How tokens are sampled. With a temperature, the request gets the whole distribution at that temperature, or the
+    /// part that `top_p` keeps. Without one, it gets the model's default sampling, `by_itself`.
     pub fn sampling(&self, by_itself: &Sampling) -> Sampling {
         let mut sampling = match self.temperature {
             Some(temperature) => Sampling { temperature, ..Sampling::default() },
@@ -155,7 +155,7 @@ impl Asked {
     }
 }
 
-/// Messages whose contents are plain texts.
+/// Checks that the contents of messages are plain texts.
 fn messages(list: &[Value]) -> Result<Vec<Value>, Problem> {
     if list.is_empty() {
         return Err(Problem::wrong("messages", "there is no message"));
@@ -182,7 +182,7 @@ fn messages(list: &[Value]) -> Result<Vec<Value>, Problem> {
             for (field, value) in message.as_object().into_iter().flatten() {
                 match field.as_str() {
                     "role" | "content" => {}
-                    // Some templates print it.
+                    // Some templates print the name.
                     "name" if value.is_string() => read["name"] = value.clone(),
                     _ if value.is_null() || value.as_array().is_some_and(Vec::is_empty) => {}
                     _ => return Err(wrong(&format!("has `{field}`, which is not supported: leave it out"))),
@@ -206,22 +206,22 @@ fn stops(value: Option<Value>) -> Result<Vec<String>, Problem> {
     if list.iter().any(String::is_empty) { Err(wrong()) } else { Ok(list) }
 }
 
-/// Tokens of a prompt and of its completions.
+/// The token counts of a prompt and its completions.
 pub fn usage(prompt: usize, completions: usize) -> Value {
     json!({ "prompt_tokens": prompt, "completion_tokens": completions, "total_tokens": prompt + completions })
 }
 
-/// What Ferule says of an answer beyond the API: how sure the model was, and whether a person should look.
+/// Ferule's additions to the API's answer: the model's confidence, and whether a person should look.
 pub fn remarks(model: &Shared, answer: &Answer, sampling: &Sampling) -> Value {
     let abstain = model.abstains(answer.confidence, sampling);
     json!({ "confidence": answer.confidence, "abstain": abstain, "model": model.digest })
 }
 
-/// The log-probabilities of tokens, with the `most` likeliest at each place.
+/// The log-probabilities of tokens, with the `most` likeliest tokens at each position.
 pub fn logprobs(model: &Shared, tokens: &[Token], most: usize) -> Value {
     let entry = |id: u32, logprob: f32| {
         let bytes = model.tokenizer.token_bytes(id).unwrap_or_default();
-        // JSON has no infinity; this is what OpenAI's API writes for a token that cannot come.
+        // JSON has no infinity. OpenAI's API writes this value for a token of probability 0.
         json!({ "token": String::from_utf8_lossy(bytes), "logprob": logprob.max(-9999.0), "bytes": bytes })
     };
     let content = tokens.iter().map(|token| {
@@ -232,7 +232,7 @@ pub fn logprobs(model: &Shared, tokens: &[Token], most: usize) -> Value {
     json!({ "content": content.collect::<Vec<_>>(), "refusal": null })
 }
 
-/// A choice of an answer that comes at once.
+/// A choice of an answer that is not streamed.
 pub fn choice(model: &Shared, answer: &Answer, top_logprobs: Option<usize>) -> Value {
     json!({
         "index": answer.sample,

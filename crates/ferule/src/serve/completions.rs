@@ -1,4 +1,4 @@
-//! From a request to its answer.
+//! Handles a chat completion, from the request to the answer.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::job::{Answer, Event, Job, Piece};
 use super::problem::Problem;
 use super::server::{Caller, Server, Source, collect, frame, fresh_id};
 
-/// A request on its way through the engine.
+/// A request that the engine is computing.
 struct Underway {
     id: String,
     created: u64,
@@ -33,7 +33,7 @@ struct Underway {
     engine: Engine,
     prompt_tokens: usize,
     events: UnboundedReceiver<Event>,
-    /// Whether anything has come yet.
+    /// Whether a piece has come yet.
     begun: bool,
 }
 
@@ -54,10 +54,10 @@ pub async fn complete(
     if let Some(name) = asked.model.as_ref().filter(|name| !known(name)) {
         return Err(Problem::no_model(name, &server.name));
     }
-    // Places first: a request that is turned away should cost nothing.
+    // The places are reserved first, so that a refused request costs nothing.
     let places = engine.reserve(asked.samples)?;
     let (of_prompt, messages) = (engine.clone(), asked.messages.clone());
-    // Templates and tokenizers are not quick with long texts.
+    // Templates and tokenizers take time for long texts, so they run on a blocking thread.
     let prompt = tokio::task::spawn_blocking(move || of_prompt.prompt(&messages)).await;
     let prompt = prompt.map_err(|_| Problem::failed("the messages could not be turned into tokens"))??;
     let room = model.context - prompt.len();
@@ -93,7 +93,7 @@ fn random_seed() -> Result<u64, Problem> {
 }
 
 impl Underway {
-    /// What comes next from the engine; none when it has stopped.
+    /// The next event from the engine; none if the engine has stopped.
     async fn next(&mut self, server: &Server) -> Option<Event> {
         let event = self.events.recv().await;
         if !std::mem::replace(&mut self.begun, true) {
@@ -102,7 +102,8 @@ impl Underway {
         event
     }
 
-    /// The whole answer. A client that leaves drops this, and with it the receiver, which ends the request.
+    /// The whole answer in one response. If the client disconnects, this future is dropped, and with it the receiver,
+    /// which ends the request.
     async fn at_once(mut self, server: &Server) -> Result<Response, Problem> {
         let mut answers: Vec<Answer> = Vec::new();
         while answers.len() < self.asked.samples {
@@ -131,7 +132,7 @@ impl Underway {
         .into_response())
     }
 
-    /// The answer piece by piece, as server-sent events.
+    /// The answer as a stream of server-sent events.
     fn stream(self, server: Arc<Server>) -> Response {
         let (send, pieces) = mpsc::channel::<Result<Bytes, Infallible>>(64);
         tokio::spawn(self.pump(server, send));
@@ -139,7 +140,7 @@ impl Underway {
         (headers, Body::from_stream(ReceiverStream::new(pieces))).into_response()
     }
 
-    /// Passes pieces on until the answer ends or the client leaves.
+    /// Sends pieces until the answer ends or the client disconnects.
     async fn pump(mut self, server: Arc<Server>, send: Sender<Result<Bytes, Infallible>>) {
         let (id, created, name) = (self.id.clone(), self.created, server.name.clone());
         let chunk = |choices: Value| {
@@ -159,7 +160,7 @@ impl Underway {
         while open > 0 {
             let event = tokio::select! {
                 event = self.next(&server) => event,
-                // The client has left: dropping the receiver ends the request.
+                // The client has disconnected. Dropping the receiver ends the request.
                 () = send.closed() => return,
             };
             let out = match event {
@@ -203,7 +204,7 @@ impl Underway {
         let _ = send.send(Ok(frame("[DONE]"))).await;
     }
 
-    /// Keeps the exchange, where the server collects and the client allows it.
+    /// Keeps the exchange, if the server collects and the client allows it.
     async fn keep(&self, server: &Server, answer: &Answer) -> Result<(), Problem> {
         if !self.asked.store {
             return Ok(());

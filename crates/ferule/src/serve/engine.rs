@@ -1,8 +1,9 @@
-//! A running model: what handlers know of it, and how a request reaches its thread.
+//! A running model: what handlers know about it, and how a request reaches its thread.
 //!
-//! A request holds places among those that run or wait, of which there is a bounded number, before anything is computed for it. Its text comes back piece by piece over a
-//! channel; when the receiver is dropped, because the client has left, the request is cancelled. An engine whose last handle is dropped answers what it has accepted, and ends:
-//! so another model can take its place without a request being dropped.
+//! The number of places for running and waiting requests is limited. A request takes its places before anything is
+//! computed for it. Its text comes back in pieces over a channel. If the client disconnects, the receiver is dropped
+//! and the request is cancelled. When the last handle of an engine is dropped, the engine answers what it has accepted
+//! and ends. So another model can replace it without dropping a request.
 //!
 //! Read next: `batch.rs`, the thread.
 
@@ -34,7 +35,7 @@ pub struct Engine {
 impl Engine {
     /// Loads a model and starts its thread.
     ///
-    /// * `digest`: where it is known already.
+    /// * `digest`: the digest of the weights, if it is known already.
     ///
     /// # Errors
     /// A model that cannot be read, that has no tokenizer, or that does not fit into memory.
@@ -52,7 +53,7 @@ impl Engine {
             Some(template) => Form::Template(Box::new(template)),
             None => Form::Question(open.task.clone()),
         };
-        // A model that was made for a task is asked as it was evaluated.
+        // A model that was made for a task samples as in its evaluation.
         let sampling = match open.task {
             Some(_) => Sampling::greedy(),
             None => makers_sampling(open.checkpoint.generation()),
@@ -83,22 +84,22 @@ impl Engine {
         Ok(Engine { shared, jobs, thread: Arc::new(thread) })
     }
 
-    /// What is known of the model.
+    /// What is known about the model.
     pub fn model(&self) -> &Shared {
         &self.shared
     }
 
-    /// Sequences that wait, and that run.
+    /// The numbers of waiting and running sequences.
     pub fn load(&self) -> (usize, usize) {
         let (accepted, running) = (&self.shared.accepted, &self.shared.running);
         let running = running.load(Ordering::Relaxed);
         (accepted.load(Ordering::Relaxed).saturating_sub(running), running)
     }
 
-    /// The token ids that messages become.
+    /// The token ids of messages.
     ///
     /// # Errors
-    /// Messages that the model's form refuses, and a prompt that leaves no room for a token.
+    /// Messages that the model's form refuses; a prompt that leaves no room for a token.
     pub fn prompt(&self, messages: &[Value]) -> Result<Vec<u32>, Problem> {
         let model = &self.shared;
         let prompt = model.form.prompt(&model.tokenizer, messages)?;
@@ -115,7 +116,7 @@ impl Engine {
         Ok(prompt)
     }
 
-    /// Places for a request, unless too many wait.
+    /// Reserves places for a request.
     ///
     /// # Errors
     /// 400 for more completions than there are places, 429 when too few are free now.
@@ -139,13 +140,13 @@ impl Engine {
         self.jobs.send(job).map_err(|_| Problem::gone())
     }
 
-    /// Whether the thread still answers.
+    /// Whether the thread still runs.
     pub fn is_alive(&self) -> bool {
         !self.thread.is_finished()
     }
 }
 
-/// The threshold that the run measured when its stage made the model in this folder.
+/// The confidence threshold that the run measured for the model in this folder.
 fn threshold(model: Option<&std::path::Path>) -> Option<f64> {
     let model: PathBuf = model?.canonicalize().ok()?;
     let run = model.parent()?.parent()?;

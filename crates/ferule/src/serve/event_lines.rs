@@ -1,13 +1,13 @@
-//! The data of server-sent events, out of pieces that may be cut anywhere.
+//! Extracts the data of server-sent events from pieces that may be cut anywhere.
 
-/// What has come of a line that is not complete yet.
+/// The received part of a line that is not complete yet.
 #[derive(Debug, Default)]
 pub struct EventLines {
     rest: Vec<u8>,
 }
 
 impl EventLines {
-    /// Takes a piece and returns the data of the lines that are complete now. Comments and other fields are passed over.
+    /// Adds a piece and returns the data of the lines that are now complete. Comments and other fields are skipped.
     pub fn push(&mut self, piece: &[u8]) -> Vec<String> {
         let mut data = Vec::new();
         for part in piece.split_inclusive(|&byte| byte == b'\n') {

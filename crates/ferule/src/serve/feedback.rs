@@ -1,4 +1,4 @@
-//! `/v1/feedback`: what a client says of its own completion.
+//! `/v1/feedback`: a client's feedback on its own completion.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use store::data_folder::exchanges::Feedback;
 use super::problem::Problem;
 use super::server::{Caller, Server};
 
-/// Keeps feedback; answers when it is on the disk.
+/// Keeps feedback. The response is sent when the feedback is on the disk.
 pub async fn give(
     State(server): State<Arc<Server>>,
     Extension(Caller(caller)): Extension<Caller>,

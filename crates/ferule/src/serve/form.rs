@@ -1,4 +1,4 @@
-//! How messages become a prompt: by the model's chat template, or as one question where there is none.
+//! Turns messages into a prompt: by the model's chat template or, without one, as one question.
 
 use lm::FormatError;
 use lm::template::{Chat, ChatTemplate};
@@ -12,22 +12,23 @@ use super::problem::Problem;
 pub enum Form {
     /// By the model's chat template.
     Template(Box<ChatTemplate>),
-    /// One question at a time, in the form of the task of the run that made the model, or as it is.
+    /// One question at a time: in the form of the task of the run that made the model, or unchanged if there is no
+    /// task.
     Question(Option<toml::Table>),
 }
 
 impl Form {
-    /// The token ids that messages become.
+    /// The token ids of messages.
     ///
     /// # Errors
-    /// A template that refuses them; for a model that knows no conversation, anything but one message of the user.
+    /// A template that refuses them; for a model without a template, anything but one user message.
     pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Value]) -> Result<Vec<u32>, Problem> {
         let refuse = |why: String| Problem::wrong("messages", why);
         match self {
             Form::Template(template) => {
                 let chat = Chat { messages, add_generation_prompt: true, ..Chat::default() };
                 template.encode(tokenizer, &chat).map_err(|error| match error {
-                    // Where the template lies on this machine is nobody's business.
+                    // The client must not learn the template's path on this machine.
                     FormatError::Template { problem, hint, .. } => {
                         refuse(format!("the chat template refuses the messages: {problem}; {hint}"))
                     }

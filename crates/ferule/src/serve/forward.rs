@@ -1,6 +1,7 @@
-//! Requests to an upstream, and its answers.
+//! Forwards requests to an upstream and returns its answers.
 //!
-//! The client's key stays here, and so does who asks. The upstream's id of an answer is replaced by one of this server, which cannot be guessed.
+//! The client's key and the user's name are not forwarded. The upstream's id of an answer is replaced by an unguessable
+//! one of this server.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,16 +24,16 @@ use super::problem::Problem;
 use super::server::{Server, collect, frame, fresh_id};
 use super::upstream::{MOST_BYTES, Upstream, read_whole};
 
-/// How long a stream may be silent.
+/// The longest pause in a stream.
 const SILENCE: Duration = Duration::from_secs(300);
-/// Fields that are between the client and this server: whether an exchange may be kept, and who asks.
+/// Fields for this server alone: whether an exchange may be kept, and who asks.
 const OWN_FIELDS: [&str; 3] = ["store", "user", "safety_identifier"];
 
-/// Sends a request on and brings the answer back.
+/// Forwards a request and returns the answer.
 ///
 /// # Errors
-/// An upstream that cannot be reached, sends elsewhere, fails, or answers with something that is no answer. What it refuses as the client's mistake is passed on with its
-/// status.
+/// An upstream that cannot be reached, redirects, fails, or returns an invalid answer. If it refuses the request as the
+/// client's mistake, its refusal is passed on with its status.
 pub async fn complete(
     upstream: &Upstream,
     server: Arc<Server>,
@@ -90,7 +91,8 @@ pub async fn complete(
     Ok(axum::Json(answer).into_response())
 }
 
-/// What a client is told when the upstream gives no answer: its own mistakes as the upstream names them, all else as a failure of the upstream.
+/// The response if the upstream gives no answer: the client's own mistakes in the upstream's words, everything else as
+/// a failure of the upstream.
 async fn refused(response: HttpResponse<Body>) -> Result<Response, Problem> {
     let (status, retry) = (response.status(), response.headers().get(header::RETRY_AFTER).cloned());
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
@@ -108,7 +110,7 @@ async fn refused(response: HttpResponse<Body>) -> Result<Response, Problem> {
     }
 }
 
-/// A stream on its way from the upstream to a client.
+/// A stream from the upstream to a client.
 struct Passing {
     exchange: Exchange,
     began: Instant,
@@ -118,16 +120,16 @@ struct Passing {
     _place: OwnedSemaphorePermit,
 }
 
-/// Why a stream ended before its end.
+/// Why a stream ended too early.
 enum Ended {
-    /// The client has left.
+    /// The client has disconnected.
     Left,
-    /// The upstream broke off, or sent something that is no stream of events.
+    /// The upstream disconnected, or sent something that is not a stream of events.
     Broken(&'static str),
 }
 
 impl Passing {
-    /// Passes a stream on, event by event. The exchange is on the disk before the end is sent.
+    /// Passes a stream on, event by event. The exchange is on the disk before the last event is sent.
     async fn run(mut self, body: Body) {
         let tokens = match self.events(body).await {
             Ok(tokens) => tokens,
@@ -144,7 +146,7 @@ impl Passing {
         let _ = self.send.send(Ok(end)).await;
     }
 
-    /// Passes all events but the last on; the number of tokens where the upstream told it.
+    /// Passes on all events but the last. Returns the number of tokens, if the upstream states it.
     async fn events(&mut self, body: Body) -> Result<usize, Ended> {
         let mut pieces = body.into_data_stream();
         let mut lines = EventLines::default();

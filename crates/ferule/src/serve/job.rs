@@ -1,4 +1,4 @@
-//! What handlers, engine and thread pass to each other: a request on its way, and what is known of the model that answers it.
+//! What handlers, engine and thread pass to each other: a request, and what is known about the model that answers it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,12 +9,12 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::form::Form;
 
-/// What an engine may use.
+/// The limits of an engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
-    /// Sequences computed at once.
+    /// Sequences that are computed at once.
     pub batch: usize,
-    /// Requests that may wait beyond those.
+    /// Requests that may wait besides those.
     pub queue: usize,
     /// The longest prompt and completion together, in tokens.
     pub context: usize,
@@ -24,77 +24,78 @@ pub struct Capacity {
 pub struct Job {
     /// The prompt's token ids.
     pub prompt: Vec<u32>,
-    /// Completions.
+    /// The number of completions.
     pub samples: usize,
-    /// How tokens are drawn.
+    /// How tokens are sampled.
     pub sampling: Sampling,
-    /// Where a completion is cut, in tokens.
+    /// The largest number of tokens of a completion.
     pub max_new_tokens: usize,
-    /// Texts before which a completion ends.
+    /// Stop strings. A completion ends before the first of them.
     pub stops: Vec<String>,
     /// The seed of its random numbers.
     pub seed: u64,
-    /// Most likely tokens to report at each place; none where no log-probabilities are asked for.
+    /// The number of most likely tokens to report at each position; none if no log-probabilities are requested.
     pub top_logprobs: Option<usize>,
     /// Its places.
     pub places: Places,
-    /// Where the pieces go. Their number is bounded by `max_new_tokens`, so that the thread never waits for a slow client.
+    /// The channel for the pieces. `max_new_tokens` bounds their number, so the thread never has to wait for a slow
+    /// client.
     pub events: UnboundedSender<Event>,
 }
 
-/// What a client is told while its completion is made.
+/// What a client receives while its completion is generated.
 pub enum Event {
-    /// More of a sample.
+    /// The next part of a sample.
     Piece(Piece),
     /// A sample is finished.
     Finished(Box<Answer>),
-    /// It cannot be computed.
+    /// The request cannot be computed.
     Failed(String),
 }
 
 /// A part of a completion.
 #[derive(Clone, Debug)]
 pub struct Piece {
-    /// Which sample.
+    /// The index of the sample.
     pub sample: usize,
-    /// Its text; empty while it could still turn out to be part of a stop string.
+    /// Its text; empty while it may still be part of a stop string.
     pub text: String,
-    /// The token with its log-probabilities, where the request asks for them.
+    /// The token with its log-probabilities, if the request asks for them.
     pub token: Option<Token>,
 }
 
 /// A finished completion.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Which sample.
+    /// The index of the sample.
     pub sample: usize,
-    /// Its text, up to a stop string.
+    /// Its text, up to the first stop string.
     pub text: String,
     /// "stop" or "length".
     pub finish: &'static str,
     /// Its tokens without the end token.
     pub tokens: Vec<Token>,
-    /// How many tokens were made, the end token among them.
+    /// The number of tokens that were generated, including the end token.
     pub made: usize,
-    /// How sure the model was of its answer.
+    /// The model's confidence in its answer, from 0 to 1.
     pub confidence: f64,
 }
 
-/// What all clones know of the model.
+/// What all clones of an engine know about the model.
 pub struct Shared {
-    /// The model as it was named.
+    /// The model's name, as the user gave it.
     pub name: String,
     /// The digest of its weights.
     pub digest: String,
-    /// Tokens that its context holds.
+    /// Its context length, in tokens.
     pub context: usize,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     pub(super) vocabulary: usize,
     pub(super) form: Form,
-    /// How tokens are drawn where a request does not say.
+    /// How tokens are sampled if a request does not say.
     pub sampling: Sampling,
-    /// The confidence below which its answers should not be trusted, as the run that made it measured.
+    /// The confidence below which its answers should not be trusted, as measured by the run that made it.
     pub threshold: Option<f64>,
     pub(super) capacity: Capacity,
     pub(super) accepted: AtomicUsize,
@@ -102,31 +103,32 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Whether a person should look at an answer; none where no threshold was measured for answers that are drawn so.
+    /// Whether a person should look at an answer; none if no threshold was measured for this kind of sampling.
     pub fn abstains(&self, confidence: f64, sampling: &Sampling) -> Option<bool> {
         let threshold = self.threshold.filter(|_| sampling.logprob_temperature() == 1.0)?;
         Some(confidence < threshold)
     }
 
-    /// Notes how many sequences run.
+    /// Sets the number of running sequences.
     pub fn note_running(&self, running: usize) {
         self.running.store(running, Ordering::Relaxed);
     }
 
-    /// The most sequences at once.
+    /// The largest number of sequences that run at once.
     pub fn batch(&self) -> usize {
         self.capacity.batch
     }
 }
 
-/// The places of a request's completions. They are given back one by one as completions end, and what is left when this is dropped.
+/// The places of a request's completions. They are given back one by one as completions end; the rest are given back
+/// when this is dropped.
 pub struct Places {
     pub(super) of: Arc<Shared>,
     pub(super) held: usize,
 }
 
 impl Places {
-    /// Gives one back.
+    /// Gives one place back.
     pub fn give_back(&mut self) {
         self.held -= 1;
         self.of.accepted.fetch_sub(1, Ordering::SeqCst);

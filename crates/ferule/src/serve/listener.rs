@@ -1,4 +1,4 @@
-//! Connections: at most so many at once, headers in time, and an orderly end.
+//! Connections: limits their number and their slowness, and ends them in order.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -19,13 +19,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 
-/// How long the head of a request may take to come; an idle connection is closed after as long.
+/// The longest time for the head of a request. An idle connection is closed after the same time.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 
-/// How long a client may take to read anything of what is sent to it.
+/// The longest time in which a client may read nothing of what is sent to it.
 const WRITE_TIME: Duration = Duration::from_secs(30);
 
-/// Serves until `end` comes, then finishes what runs, for at most `drain`.
+/// Serves until `end` completes, then waits for running requests, at most for `drain`.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -37,7 +37,7 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     tokio::pin!(end);
     loop {
-        // A place first: beyond the last one clients wait in the system's queue.
+        // A place is taken before a connection is accepted. Without a free place, clients wait in the system's queue.
         let next = async {
             let place = places.clone().acquire_owned().await.expect("nobody closes it");
             (listener.accept().await, place)
@@ -46,7 +46,7 @@ pub async fn serve(
             (accepted, place) = next => match accepted {
                 Ok(accepted) => (accepted, place),
                 Err(error) => {
-                    // Too many open files, most likely: they become fewer when connections end.
+                    // Most likely too many files are open. Their number falls when connections end.
                     eprintln!("cannot accept a connection: {error}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
@@ -54,7 +54,7 @@ pub async fn serve(
             },
             () = &mut end => break,
         };
-        // Pieces of a stream are small and should leave at once.
+        // Pieces of a stream are small and should be sent at once.
         let _ = stream.set_nodelay(true);
         let routes = TowerToHyperService::new(router.clone());
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -65,7 +65,7 @@ pub async fn serve(
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).half_close(false);
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(Impatient::new(stream)), service));
         tokio::spawn(async move {
-            // How a client ends its connection is its own business.
+            // It does not matter how a client ends its connection.
             let _ = connection.await;
             drop(place);
         });
@@ -76,10 +76,11 @@ pub async fn serve(
     }
 }
 
-/// A connection that fails when its client has read nothing for [`WRITE_TIME`]: otherwise it would hold its place, and its answer in memory, for ever.
+/// A connection that fails if its client has read nothing for [`WRITE_TIME`]. Otherwise it would keep its place, and
+/// its answer in memory, for ever.
 struct Impatient {
     stream: TcpStream,
-    /// Runs while something cannot be written.
+    /// The timer, which runs while something cannot be written.
     patience: Option<Pin<Box<Sleep>>>,
 }
 

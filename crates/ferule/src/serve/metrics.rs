@@ -1,4 +1,4 @@
-//! Figures in Prometheus' text format.
+//! Metrics in Prometheus' text format.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use super::engine::Engine;
 
-/// Upper ends of the classes of a duration, in seconds.
+/// Upper bounds of the histogram's buckets, in seconds.
 const CLASSES: [f64; 10] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, f64::INFINITY];
 
-/// What is counted since the server began.
+/// The counts since the server started.
 #[derive(Debug, Default)]
 pub struct Metrics {
     answers: Mutex<BTreeMap<u16, u64>>,
@@ -60,7 +60,7 @@ impl Metrics {
         self.prompt_tokens.fetch_add(prompt_tokens as u64, Ordering::Relaxed);
     }
 
-    /// Measures how long the first piece of an answer took.
+    /// Records how long the first piece of an answer took.
     pub fn begun(&self, began: Instant) {
         self.first_piece.note(began);
     }
@@ -71,7 +71,7 @@ impl Metrics {
         self.completion_tokens.fetch_add(tokens as u64, Ordering::Relaxed);
     }
 
-    /// All figures; those of the engine where there is one.
+    /// All metrics, including those of the engine if there is one.
     pub fn text(&self, engine: Option<&Engine>) -> String {
         let mut text =
             String::from("# HELP ferule_answers_total Answers by HTTP status.\n# TYPE ferule_answers_total counter\n");

@@ -1,21 +1,22 @@
-//! `ferule serve`: a model behind the API that OpenAI's clients speak, and the wheel's first half: collecting, feedback, review.
+//! `ferule serve`: a model behind OpenAI's API, and the first half of the flywheel: collecting, feedback, review.
 //!
 //! | file | what it does |
 //! |---|---|
-//! | [`job`] | a request on its way, and what is known of the model |
+//! | [`job`] | a request, and what is known about the model |
 //! | [`engine`], [`batch`] | a running model, and the thread that owns it and answers all requests in one batch |
-//! | [`form`] | how messages become a prompt |
-//! | [`chat`] | what a request may say, and how an answer looks |
-//! | [`completions`] | the handler: from a request to its answer, at once or piece by piece |
-//! | [`upstream`], [`forward`], [`event_lines`] | a black box behind the same API in place of a model |
-//! | [`access`] | keys, and the names by which a server may be called |
+//! | [`form`] | turns messages into a prompt |
+//! | [`chat`] | parses requests and writes answers |
+//! | [`completions`] | the handler: from a request to its answer, in one response or as a stream |
+//! | [`upstream`], [`forward`], [`event_lines`] | an endpoint with the same API in place of a model |
+//! | [`access`] | keys, and the host names under which a server may be addressed |
 //! | [`server`] | what all handlers share |
-//! | [`listener`] | connections: how many, how slow, and how they end |
-//! | [`feedback`], [`review`] | what clients and people say of answers |
-//! | [`metrics`] | figures for Prometheus |
+//! | [`listener`] | connections: their number, their slowness, and their end |
+//! | [`feedback`], [`review`] | clients' feedback and people's verdicts |
+//! | [`metrics`] | metrics for Prometheus |
 //!
-//! What is acknowledged is durable first: with `--collect` the last piece of an answer is sent when the exchange is on the disk.
-//! It never trains, and it sends nothing anywhere but to its clients and to the upstream that was allowed.
+//! A change is on the disk before it is acknowledged: with `--collect`, the last piece of an answer is sent after the
+//! exchange is on the disk. The server never trains, and it sends data only to its clients and to the upstream that was
+//! allowed.
 
 pub mod access;
 pub mod batch;
@@ -49,7 +50,7 @@ use serde_json::json;
 use problem::Problem;
 use server::{Caller, Server, Source};
 
-/// All routes. Who asks is settled before a body is read.
+/// All routes. The key is checked before a body is read.
 pub fn router(server: Arc<Server>) -> Router {
     let api = Router::new()
         .route("/v1/chat/completions", post(completions::complete))
@@ -69,7 +70,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .with_state(server)
 }
 
-/// Lets a request through that brings a key.
+/// Accepts only requests with a valid key.
 async fn with_key(State(server): State<Arc<Server>>, mut request: Request, next: Next) -> Response {
     match server.keys.caller(request.headers()) {
         Ok(caller) => {
@@ -80,10 +81,10 @@ async fn with_key(State(server): State<Arc<Server>>, mut request: Request, next:
     }
 }
 
-/// How long a body may take to come.
+/// The longest time for a body to arrive.
 const BODY_TIME: Duration = Duration::from_secs(20);
 
-/// Reads the body within its limits.
+/// Reads the body within the limits of size and time.
 async fn with_body(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, server.body_bytes)).await {
@@ -93,7 +94,7 @@ async fn with_body(State(server): State<Arc<Server>>, request: Request, next: Ne
     }
 }
 
-/// Refuses what a page elsewhere made a browser send, and counts the answers.
+/// Refuses requests that another site's page made a browser send, and counts the answers.
 async fn from_here(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
     let response = match access::check_source(server.address, request.headers()) {
         Ok(()) => next.run(request).await,
@@ -103,7 +104,7 @@ async fn from_here(State(server): State<Arc<Server>>, request: Request, next: Ne
     response
 }
 
-/// Whether requests are answered.
+/// Whether the server answers requests.
 async fn health(State(server): State<Arc<Server>>) -> Response {
     match server.engine().is_none_or(|engine| engine.is_alive()) {
         true => Json(json!({ "status": "ok" })).into_response(),

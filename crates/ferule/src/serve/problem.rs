@@ -1,11 +1,11 @@
-//! What goes wrong with a request, in the form of OpenAI's API.
+//! Errors of a request, in the form of OpenAI's API.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// A request that is not answered, and why.
+/// A request that is refused or failed, with the reason.
 #[derive(Clone, Debug)]
 pub struct Problem {
     status: StatusCode,
@@ -21,30 +21,30 @@ impl Problem {
         Problem { status, kind, code: None, param: None, message: message.into(), retry_after_s: None }
     }
 
-    /// A field of the request that cannot be; the message says what can.
+    /// A field with an invalid value. The message says what is valid.
     pub fn wrong(param: impl Into<String>, message: impl Into<String>) -> Problem {
         let problem = Problem::new(StatusCode::BAD_REQUEST, "invalid_request_error", message);
         Problem { param: Some(param.into()), ..problem }
     }
 
-    /// A body that is no request at all.
+    /// A body that is not a request.
     pub fn malformed(message: impl Into<String>) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
     }
 
-    /// A prompt beyond the context.
+    /// A prompt that is longer than the context.
     pub fn too_long(tokens: usize, context: usize) -> Problem {
         let message = format!("the messages are {tokens} tokens long, and the context ends at {context}: shorten them");
         Problem { code: Some("context_length_exceeded"), ..Problem::wrong("messages", message) }
     }
 
-    /// A body beyond the limit, in bytes.
+    /// A body that is larger than the limit, in bytes.
     pub fn too_large(limit: usize) -> Problem {
         let message = format!("the body has more than {limit} bytes");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message)
     }
 
-    /// A body that did not come in time.
+    /// A body that did not arrive in time.
     pub fn too_slow() -> Problem {
         Problem::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "the body did not come in time")
     }
@@ -56,12 +56,12 @@ impl Problem {
         Problem { code: Some("invalid_api_key"), ..problem }
     }
 
-    /// A request that this server does not take from there.
+    /// A request from a source that this server does not accept.
     pub fn forbidden(message: impl Into<String>) -> Problem {
         Problem::new(StatusCode::FORBIDDEN, "invalid_request_error", message)
     }
 
-    /// Nothing there.
+    /// There is nothing at this path.
     pub fn not_found(message: impl Into<String>) -> Problem {
         Problem::new(StatusCode::NOT_FOUND, "invalid_request_error", message)
     }
@@ -72,18 +72,18 @@ impl Problem {
         Problem { code: Some("model_not_found"), param: Some("model".into()), ..Problem::not_found(message) }
     }
 
-    /// A method that a route does not know.
+    /// A method that the route does not support.
     pub fn wrong_method() -> Problem {
         let message = "this address is not for this method; see the manual of `ferule serve`";
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message)
     }
 
-    /// Something that was done already, or contradicts what is there.
+    /// A request that was made already, or that contradicts the present state.
     pub fn conflict(message: impl Into<String>) -> Problem {
         Problem::new(StatusCode::CONFLICT, "invalid_request_error", message)
     }
 
-    /// Too many requests wait.
+    /// Too many requests are waiting.
     pub fn busy() -> Problem {
         let message = "too many requests wait; try again in a second";
         let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
@@ -97,28 +97,28 @@ impl Problem {
         Problem { code: Some("rate_limit_exceeded"), retry_after_s: Some(seconds), ..problem }
     }
 
-    /// The server stops.
+    /// The server is stopping.
     pub fn gone() -> Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "the server is stopping")
     }
 
-    /// The model's thread has ended, which is a fault of this program.
+    /// The model's thread has ended, which is a bug of this program.
     pub fn stopped() -> Problem {
         let message = "the model has stopped; start the server again";
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)
     }
 
-    /// The server's own fault.
+    /// A failure of the server itself.
     pub fn failed(message: impl Into<String>) -> Problem {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }
 
-    /// The endpoint behind this one failed.
+    /// The upstream failed.
     pub fn upstream(message: impl Into<String>) -> Problem {
         Problem::new(StatusCode::BAD_GATEWAY, "server_error", message)
     }
 
-    /// As a JSON object, as it stands in a body or in a stream.
+    /// The error as a JSON object, for a body or a stream.
     pub fn json(&self) -> serde_json::Value {
         json!({ "error": { "message": self.message, "type": self.kind, "param": self.param, "code": self.code } })
     }

@@ -1,4 +1,4 @@
-//! What all handlers share: where answers come from, who may ask, and where exchanges are kept.
+//! What all handlers share: the source of answers, the keys, and the data folder.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -16,9 +16,9 @@ use super::sessions::Sessions;
 use super::upstream::Upstream;
 use crate::secrets::random_hex;
 
-/// Where answers come from.
+/// The source of answers.
 pub enum Source {
-    /// A model in this process; it may be replaced while requests run.
+    /// A model in this process. It may be replaced while requests run.
     Model(RwLock<Engine>),
     /// An endpoint elsewhere.
     Upstream(Upstream),
@@ -26,34 +26,34 @@ pub enum Source {
 
 /// Everything that handlers share.
 pub struct Server {
-    /// The name under which clients ask for the model, whichever is in service.
+    /// The name under which clients request the model, whichever is in service.
     pub name: String,
-    /// Where answers come from.
+    /// The source of answers.
     pub source: Source,
-    /// Who may ask.
+    /// The keys of clients.
     pub keys: Keys,
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: IpAddr,
-    /// The data folder, where there is one.
+    /// The data folder, if there is one.
     pub data: Option<Arc<DataFolder>>,
     /// Whether exchanges are kept.
     pub collect: bool,
-    /// The most bytes of a body.
+    /// The largest body, in bytes.
     pub body_bytes: usize,
-    /// The most tokens of a completion.
+    /// The largest number of tokens of a completion.
     pub max_tokens: usize,
-    /// Counted and measured.
+    /// Counts and durations.
     pub metrics: Metrics,
     /// Reviewers who are signed in.
     pub sessions: Sessions,
 }
 
-/// The hash of the key with which a request came.
+/// The hash of a request's key.
 #[derive(Clone, Debug)]
 pub struct Caller(pub Option<String>);
 
 impl Server {
-    /// The engine that answers now; none in front of an upstream.
+    /// The engine that answers now; none with an upstream.
     pub fn engine(&self) -> Option<Engine> {
         match &self.source {
             Source::Model(engine) => Some(engine.read().unwrap_or_else(PoisonError::into_inner).clone()),
@@ -61,7 +61,7 @@ impl Server {
         }
     }
 
-    /// Puts another engine in the place of the present one, which answers what it has accepted.
+    /// Replaces the present engine. The old one still answers what it has accepted.
     pub fn replace(&self, with: Engine) {
         if let Source::Model(engine) = &self.source {
             *engine.write().unwrap_or_else(PoisonError::into_inner) = with;
@@ -69,7 +69,7 @@ impl Server {
     }
 }
 
-/// Keeps an exchange, unless nothing is collected; returns when it is on the disk.
+/// Keeps an exchange, unless the server does not collect. Returns when it is on the disk.
 pub async fn collect(server: &Server, exchange: Exchange) -> Result<(), Problem> {
     let Some(data) = server.data.clone().filter(|_| server.collect) else { return Ok(()) };
     match tokio::task::spawn_blocking(move || data.collect(&exchange)).await {
@@ -79,7 +79,7 @@ pub async fn collect(server: &Server, exchange: Exchange) -> Result<(), Problem>
     }
 }
 
-/// An id that nobody can guess.
+/// An unguessable id.
 pub fn fresh_id() -> Result<String, Problem> {
     let id = random_hex::<16>().map_err(|error| Problem::failed(format!("no random numbers: {error}")))?;
     Ok(format!("chatcmpl-{id}"))

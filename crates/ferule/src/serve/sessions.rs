@@ -1,6 +1,7 @@
-//! Who is signed in at the review page.
+//! The sessions of the review page.
 //!
-//! Sessions live in memory: a server that starts again asks people to sign in again. After a few wrong tokens an address waits, longer each time.
+//! Sessions are kept in memory: after a restart of the server, people sign in again. After a few wrong tokens an
+//! address has to wait, each time longer.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,13 +20,13 @@ use crate::secrets::random_hex;
 pub const COOKIE: &str = "ferule_session";
 /// How long a session lasts.
 const LIFE: Duration = Duration::from_secs(12 * 3600);
-/// Wrong tokens from one address that cost nothing.
+/// The number of wrong tokens from one address that cause no wait.
 const FREE_FAILURES: u32 = 5;
 /// The longest wait of an address.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// After how long without a wrong token an address is as good as new.
+/// The time without a wrong token after which an address's failures are forgotten.
 const FORGIVEN: Duration = Duration::from_secs(600);
-/// Tokens that are checked at once. Each check takes 19 MiB, so their number must not be the clients' choice.
+/// The number of tokens that are checked at once. Each check takes 19 MiB, so clients must not control this number.
 const CHECKS: usize = 2;
 
 /// A person who is signed in.
@@ -33,7 +34,7 @@ const CHECKS: usize = 2;
 pub struct Session {
     /// The secret in the cookie.
     pub id: String,
-    /// The secret that the page sends with what changes something.
+    /// The secret that the page sends with every change.
     pub csrf: String,
     /// The person.
     pub person: String,
@@ -42,18 +43,18 @@ pub struct Session {
 }
 
 impl Session {
-    /// Whether a text is the second secret.
+    /// Whether a text equals the CSRF secret.
     pub fn is_csrf(&self, given: &str) -> bool {
         self.csrf.as_bytes().ct_eq(given.as_bytes()).into()
     }
 
-    /// Whether the token that began the session still is one of these people's.
+    /// Whether the token with which the session began still belongs to one of these people.
     pub fn is_of(&self, people: &[Person]) -> bool {
         people.iter().any(|person| person.name == self.person && person.token_hash == self.token_hash)
     }
 }
 
-/// The wrong tokens of an address.
+/// The wrong tokens from an address.
 #[derive(Clone, Copy, Debug)]
 struct Failures {
     count: u32,
@@ -61,7 +62,7 @@ struct Failures {
 }
 
 impl Failures {
-    /// Until when the address waits.
+    /// How long the address still has to wait.
     fn wait(&self) -> Duration {
         match self.count.checked_sub(FREE_FAILURES) {
             None => Duration::ZERO,
@@ -70,7 +71,7 @@ impl Failures {
     }
 }
 
-/// All who are signed in.
+/// All sessions.
 #[derive(Debug)]
 pub struct Sessions {
     open: Mutex<HashMap<String, Session>>,
@@ -88,7 +89,7 @@ impl Sessions {
     /// Begins a session.
     ///
     /// # Errors
-    /// No random numbers.
+    /// The system gives no random numbers.
     pub fn begin(&self, person: Person) -> Result<Session, Problem> {
         let Person { name, token_hash } = person;
         let session = Session { id: secret()?, csrf: secret()?, person: name, token_hash, since: Instant::now() };
@@ -113,17 +114,17 @@ impl Sessions {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
-    /// Waits for a turn to check a token.
+    /// Waits for permission to check a token.
     ///
     /// # Errors
-    /// An address from which too many wrong tokens came.
+    /// Too many wrong tokens came from the address.
     pub async fn turn(&self, from: IpAddr) -> Result<OwnedSemaphorePermit, Problem> {
         let permit = self.checks.clone().acquire_owned().await.map_err(|_| Problem::gone())?;
         let wait = self.failures().get(&from).map_or(Duration::ZERO, Failures::wait);
         if wait.is_zero() { Ok(permit) } else { Err(Problem::wait(wait.as_secs() + 1)) }
     }
 
-    /// Notes a wrong token.
+    /// Records a wrong token.
     pub fn failed(&self, from: IpAddr) {
         let mut failures = self.failures();
         failures.retain(|_, failures| failures.last.elapsed() < FORGIVEN);

@@ -1,7 +1,7 @@
-//! A black box in place of a model: an endpoint that speaks the same API.
+//! An upstream in place of a model: an endpoint with the same API.
 //!
-//! The address must have been allowed by name, redirects are not followed, and no proxy is used. A request whose future is dropped, because the client has left, closes its
-//! connection to the upstream.
+//! Its host must have been allowed by name. Redirects are not followed, and no proxy is used. If the client
+//! disconnects, the request's future is dropped, which closes the connection to the upstream.
 //!
 //! Read next: `forward.rs`, the handler.
 
@@ -21,9 +21,9 @@ use tokio::time::timeout;
 use super::problem::Problem;
 use crate::outcome::{WrongUse, failure};
 
-/// The most bytes of an answer.
+/// The largest answer, in bytes.
 pub const MOST_BYTES: usize = 64 << 20;
-/// How long an answer may take to begin; one that does not stream begins when it is complete.
+/// The longest time until an answer begins. An answer that is not streamed begins when it is complete.
 const ANSWER_TIME: Duration = Duration::from_secs(600);
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 
@@ -38,12 +38,12 @@ pub struct Upstream {
 impl Upstream {
     /// The endpoint at `base`, such as `http://127.0.0.1:8000/v1`.
     ///
-    /// * `allowed`: the hosts to which something may be sent.
-    /// * `key`: this server's own key for it.
-    /// * `places`: requests at once.
+    /// * `allowed`: the hosts to which requests may be sent.
+    /// * `key`: this server's own key for the endpoint.
+    /// * `places`: the largest number of requests at once.
     ///
     /// # Errors
-    /// No address, or one whose host was not allowed.
+    /// An invalid address, or one whose host was not allowed.
     pub fn new(base: &str, allowed: &[String], key: Option<String>, places: usize) -> anyhow::Result<Upstream> {
         let uri: Uri = base.parse().map_err(|error| {
             WrongUse::error(format!("--upstream {base}: {error}"), "give an address such as http://127.0.0.1:8000/v1")
@@ -73,15 +73,15 @@ impl Upstream {
         Ok(Upstream { client, base, key, places: Arc::new(Semaphore::new(places)) })
     }
 
-    /// A place for a request, which is held until its answer has ended.
+    /// Reserves a place for a request. It is held until the answer has ended.
     ///
     /// # Errors
-    /// 429 when all are taken.
+    /// 429 if no place is free.
     pub fn reserve(&self) -> Result<OwnedSemaphorePermit, Problem> {
         self.places.clone().try_acquire_owned().map_err(|_| Problem::busy())
     }
 
-    /// What the upstream answers to `/v1/models`.
+    /// The upstream's response to `/v1/models`.
     ///
     /// # Errors
     /// An upstream that cannot be reached or fails.
@@ -97,7 +97,7 @@ impl Upstream {
     /// Sends a body to the endpoint's chat completions.
     ///
     /// # Errors
-    /// An upstream that cannot be reached, does not answer in time, or sends elsewhere.
+    /// An upstream that cannot be reached, does not answer in time, or redirects.
     pub async fn send(&self, body: String) -> Result<HttpResponse<Body>, Problem> {
         self.ask("POST", "chat/completions", body.into()).await
     }
@@ -127,10 +127,10 @@ impl Upstream {
     }
 }
 
-/// Reads an answer to its end, within limits of bytes and time.
+/// Reads a whole answer, within limits of size and time.
 ///
 /// # Errors
-/// One that is too long, too slow, or breaks off.
+/// An answer that is too long, too slow or incomplete.
 pub async fn read_whole(body: Body) -> Result<Bytes, Problem> {
     match timeout(ANSWER_TIME, axum::body::to_bytes(body, MOST_BYTES)).await {
         Ok(Ok(bytes)) => Ok(bytes),

@@ -1,7 +1,8 @@
-//! The audit: who did what, and when. Lines are only added; each holds the hash of the one before, so none can be changed, removed or put
-//! between others without a trace.
+//! The audit: who did what, and when. Lines are only added. Each holds the hash of the line before, so that nobody can
+//! change, remove or insert a line without leaving a trace.
 //!
-//! A line names records by their ids. It never holds what a person wrote, so nothing in it must be forgotten.
+//! A line names records by their ids. It never holds what a person wrote, so forgetting a record never has to change
+//! it.
 
 use rusqlite::{Transaction, params};
 use serde::Serialize;
@@ -20,7 +21,7 @@ pub struct AuditLine {
     pub sequence: i64,
     /// When, in milliseconds since 1970 UTC.
     pub at_ms: i64,
-    /// Who: a person's name, or `operator` for the one at this machine's command line.
+    /// Who: a person's name, or `operator` for the user of this machine's command line.
     pub person: String,
     /// What, a fixed word: "verdict", "promote", "forget".
     pub action: String,
@@ -45,13 +46,13 @@ impl AuditLine {
 /// What [`DataFolder::verify_audit`] found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verified {
-    /// Lines.
+    /// The number of lines.
     pub lines: usize,
-    /// The last line's hash. Whoever keeps it elsewhere can tell later whether the lines up to it are still the same.
+    /// The last line's hash. Anyone who keeps it elsewhere can check later whether the lines up to it are unchanged.
     pub head: String,
 }
 
-/// Adds a line in the transaction of what it speaks of.
+/// Adds a line in the same transaction as the change that it records.
 pub(super) fn add(t: &Transaction, person: &str, action: &str, subject: &str, detail: Value) -> rusqlite::Result<()> {
     let last = t.query_row(
         "SELECT coalesce(max(sequence), 0), coalesce((SELECT hash FROM audit ORDER BY sequence DESC LIMIT 1), ?1) FROM audit",
@@ -99,10 +100,10 @@ impl DataFolder {
         })
     }
 
-    /// Checks every hash, and that no line is missing, at the end either.
+    /// Checks every hash, and that no line is missing, not even at the end.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] naming the first line that is not what was written; [`StoreError::Ledger`].
+    /// [`StoreError::Damaged`], which names the first line that differs from what was written; [`StoreError::Ledger`].
     pub fn verify_audit(&self) -> Result<Verified, StoreError> {
         let lines = self.audit()?;
         let damaged = |reason| StoreError::Damaged {
@@ -120,7 +121,7 @@ impl DataFolder {
             }
             head.clone_from(&line.hash);
         }
-        // SQLite keeps the largest number that it ever gave.
+        // SQLite keeps the largest number that it ever assigned.
         let given = self.read(|c| {
             c.query_row("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'audit'", [], |row| {
                 row.get::<_, i64>(0)

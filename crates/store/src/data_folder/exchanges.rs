@@ -1,7 +1,8 @@
-//! What was served: requests with their completions, and what clients said of them.
+//! What was served: requests with their completions, and the clients' feedback.
 //!
-//! An *item* is what was asked. Equal messages are one item, whoever asks, so that a question that comes twice is reviewed once and cannot stand
-//! on both sides of the gate. A fifth of the items is kept for the gate: which ones depends on their content and the folder's key alone.
+//! An *item* is the messages of a request. Equal messages are one item, whoever sends them. So a repeated question is
+//! reviewed once and cannot be both trained on and in the gate. A fifth of the items is reserved for the gate. Which
+//! ones depends only on their content and the folder's key.
 
 use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
@@ -11,31 +12,31 @@ use super::{DataFolder, Fault, audit, now_ms};
 use crate::error::StoreError;
 use crate::ledger::{signed, unsigned};
 
-/// One item in how many is kept for the gate.
+/// One item in this many is reserved for the gate.
 const GATE_SHARE: u64 = 5;
 
 /// A completion that was served.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Exchange {
-    /// The completion's id, as the client got it.
+    /// The completion's id, as the client received it.
     pub id: String,
-    /// The hash of the client's key, where it had one.
+    /// The hash of the client's key, if it had one.
     pub api_key: Option<String>,
-    /// Who asked, as the client says.
+    /// Who asked, according to the client.
     pub user: Option<String>,
     /// The digest of the model that answered.
     pub model: String,
     /// The messages, as a JSON list.
     pub messages: String,
-    /// What was answered.
+    /// The completion's text.
     pub completion: String,
     /// Why the completion ended: "stop" or "length".
     pub finish: String,
     /// From the request's arrival to the last token, in milliseconds.
     pub latency_ms: u64,
-    /// How sure the model was, from 0 to 1, where that is known.
+    /// The model's confidence, from 0 to 1, if it is known.
     pub confidence: Option<f64>,
-    /// Whether it was too unsure to be trusted without a person.
+    /// Whether the confidence was too low to trust the answer without a person.
     pub abstain: Option<bool>,
 }
 
@@ -58,7 +59,7 @@ impl Thumb {
     }
 }
 
-/// What a client says of a completion. It orders the queue of reviews, and trains nothing.
+/// A client's feedback on a completion. It orders the review queue. Nothing is trained on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Feedback {
@@ -76,20 +77,22 @@ pub struct Feedback {
 }
 
 impl DataFolder {
-    /// The id of what `messages` ask. It is a keyed hash of the messages, read as JSON so that spelling does not matter.
+    /// The item's id: a keyed hash of the messages. They are parsed as JSON first, so that different spellings of the
+    /// same JSON give the same id.
     pub fn item_of(&self, messages: &str) -> String {
         let plain = serde_json::from_str::<serde_json::Value>(messages).map_or(messages.to_string(), |v| v.to_string());
         self.mark("item", &plain).to_hex()[..32].to_string()
     }
 
-    /// Whether an item is kept for the gate.
+    /// Whether an item is reserved for the gate.
     pub fn is_of_gate(&self, item: &str) -> bool {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&self.mark("gate", item).as_bytes()[..8]);
         u64::from_le_bytes(bytes) % GATE_SHARE == 0
     }
 
-    /// Keeps an exchange. The first one of an item waits for review. What was forgotten before is not kept again; returns whether it was kept.
+    /// Keeps an exchange. The first exchange of an item waits for review. An exchange that was forgotten before is not
+    /// kept again. Returns whether it was kept.
     ///
     /// # Errors
     /// [`StoreError::Ledger`], [`StoreError::DiskFull`].
@@ -116,13 +119,13 @@ impl DataFolder {
         })
     }
 
-    /// Keeps what a client says of its own completion, once.
+    /// Keeps a client's feedback on its own completion. Each completion takes feedback once.
     ///
-    /// * `api_key`: the hash of the key with which it is said.
+    /// * `api_key`: the hash of the key that the client uses for the feedback.
     ///
     /// # Errors
-    /// [`StoreError::NotPossible`] for an id that this key did not ask for, for feedback that says nothing and for a second one;
-    /// [`StoreError::Ledger`].
+    /// [`StoreError::NotPossible`] for a completion that was not requested with this key, for empty feedback and for a
+    /// second one; [`StoreError::Ledger`].
     pub fn feedback(&self, feedback: &Feedback, api_key: Option<&str>) -> Result<(), StoreError> {
         let Feedback { id, thumb, correction, reason } = feedback;
         self.change(|t| {
@@ -132,7 +135,7 @@ impl DataFolder {
             let asked_with = t
                 .query_row("SELECT api_key FROM requests WHERE id = ?1", [id], |row| row.get::<_, Option<String>>(0))
                 .optional()?;
-            // Whether the id is another key's is not told.
+            // The message does not tell whether the id belongs to another key.
             if asked_with.is_none_or(|key| key.as_deref() != api_key) {
                 let hint = "feedback is for a completion that was collected, with the key that asked for it";
                 return Err(Fault::NotPossible(format!("no completion {id}"), hint));

@@ -1,8 +1,8 @@
-//! Forgetting a record or a person: the text goes, a mark stays.
+//! Forgets a record or a person: the text is erased, and a mark remains.
 //!
-//! The rows are deleted, the freed pages overwritten, the write-ahead log emptied and the file rewritten. What stays is a tombstone, a keyed hash by which the
-//! record is recognised if it comes again, and the ids by which turns refer to it. Files outside the ledger are the caller's: [`Forgotten`] says
-//! which turns to look at.
+//! The rows are deleted, the freed pages are overwritten, the write-ahead log is emptied and the file is rewritten. Two
+//! things remain: a tombstone, which is a keyed hash that recognises the record if it comes again, and the ids by which
+//! turns refer to it. The caller erases files outside the ledger; [`Forgotten`] names the turns to check.
 
 use rusqlite::params;
 use serde::Serialize;
@@ -14,24 +14,24 @@ use crate::error::StoreError;
 /// What to forget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Forget {
-    /// A completion's id, an item or a found label, with all that is kept of what was asked.
+    /// The id of a completion, an item or a document, with everything that is kept about its items.
     Record(String),
-    /// Everything that was asked under this name. What others asked in the same words stays.
+    /// Everything that was asked under this name. Requests of others with the same messages stay.
     User(String),
 }
 
-/// What was forgotten, and what it touched.
+/// What was forgotten, and what it had influenced.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Forgotten {
     /// The items.
     pub items: Vec<String>,
-    /// Completions that are gone.
+    /// Completions that were erased.
     pub requests: u64,
-    /// Verdicts that are gone.
+    /// Verdicts that were erased.
     pub verdicts: u64,
-    /// Turns that learned from one of them or were judged on it.
+    /// Turns that trained on one of them or used it in the gate.
     pub turns: Vec<i64>,
-    /// Models that those turns made, and all that were made from them. They are flagged.
+    /// Models that those turns made, and all models made from those. They are flagged.
     pub models: Vec<String>,
 }
 
@@ -45,7 +45,8 @@ impl DataFolder {
             .collect()
     }
 
-    /// The turns that learned from what would be forgotten or were judged on it, so that their files can be erased first.
+    /// The turns that trained on what would be forgotten or used it in the gate, so that their files can be erased
+    /// first.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
@@ -62,10 +63,10 @@ impl DataFolder {
         self.read(|c| c.prepare(&sql)?.query_map([id], |row| row.get(0))?.collect())
     }
 
-    /// Forgets. A name that nothing is known of is marked too, so that it is never collected.
+    /// Forgets. A user name without any records is marked too, so that nothing under it is ever collected.
     ///
     /// # Errors
-    /// [`StoreError::NotPossible`] for a record that is not there; [`StoreError::Ledger`].
+    /// [`StoreError::NotPossible`] for an unknown record; [`StoreError::Ledger`].
     pub fn forget(&self, person: &str, what: &Forget) -> Result<Forgotten, StoreError> {
         let forgotten = self.change(|t| {
             let list = |sql: &str, of: &str| t.prepare(sql)?.query_map([of], |row| row.get(0))?.collect::<Result<Vec<String>, _>>();
@@ -106,7 +107,7 @@ impl DataFolder {
                 t.execute("DELETE FROM review_items WHERE request = ?1", [request])?;
                 t.execute("DELETE FROM requests WHERE id = ?1", [request])?;
             }
-            // What others asked in the same words stays, and waits for review with their completion.
+            // Requests of others with the same messages stay, and the item waits for review with their completion.
             for item in &forgotten.items {
                 let sql = "INSERT OR IGNORE INTO review_items (item, request, gate, added_ms)
                            SELECT item, id, ?2, at_ms FROM requests WHERE item = ?1 ORDER BY at_ms, id LIMIT 1";
@@ -143,14 +144,15 @@ impl DataFolder {
     }
 }
 
-/// Finds the turns and models that forgotten items went into, and flags the models.
+/// Finds the turns and models that forgotten items influenced, and flags the models.
 fn touched(t: &rusqlite::Transaction, forgotten: &mut Forgotten) -> rusqlite::Result<()> {
     let (mut turns, mut models) = (std::collections::BTreeSet::new(), Vec::new());
     for item in &forgotten.items {
         let mut of_item = t.prepare_cached("SELECT turn FROM turn_records WHERE item = ?1")?;
         turns.extend(of_item.query_map([item], |row| row.get::<_, i64>(0))?.collect::<Result<Vec<_>, _>>()?);
     }
-    // A model passes what it learned on to those that were made from it. A turn that was only judged on a record taught nothing.
+    // A model's influence extends to the models made from it. A turn that used a record only in the gate did not train
+    // on it.
     let taught = "SELECT t.candidate, t.incumbent, EXISTS (SELECT 1 FROM turn_records r WHERE r.turn = t.id AND r.role <> 'gate' AND r.item = ?2)
                   FROM turns t WHERE t.id = ?1 AND t.candidate IS NOT NULL";
     let all = t

@@ -1,4 +1,5 @@
-//! Documents, and the labels that were found in them. They are metered apart from what experts signed.
+//! Documents, and the labels that were found in them. These labels are counted separately from those that experts
+//! signed.
 
 use rusqlite::params;
 use serde::Serialize;
@@ -7,22 +8,22 @@ use serde_json::json;
 use super::{DataFolder, audit, now_ms};
 use crate::error::StoreError;
 
-/// A label that a document holds.
+/// A label that was found in a document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FoundLabel {
-    /// Its item: the id of what it asks.
+    /// Its item: the id of its prompt.
     pub item: String,
     /// The document; none for a row of a table.
     pub document: Option<String>,
-    /// What is asked.
+    /// The prompt.
     pub prompt: String,
-    /// What is right.
+    /// The right answer.
     pub answer: String,
 }
 
 impl DataFolder {
-    /// Keeps documents (id, digest) of one source with the labels found in them. What is known, or was forgotten, is passed over.
-    /// Returns how many labels are new.
+    /// Keeps the documents (id, digest) of one source and the labels found in them. Those that are known already, or
+    /// that were forgotten, are skipped. Returns how many labels are new.
     ///
     /// # Errors
     /// [`StoreError::Ledger`], [`StoreError::DiskFull`].
@@ -54,8 +55,9 @@ impl DataFolder {
         })
     }
 
-    /// The found labels of a moment, in milliseconds since 1970 UTC, by item. What was forgotten since is gone. So is a label whose item is
-    /// kept for the gate: a person may judge it there one day, and it must not have been trained on.
+    /// The found labels that existed at a moment, in milliseconds since 1970 UTC, by item. Labels that were forgotten
+    /// since are missing. Labels whose item is reserved for the gate are left out: a person may judge it there later,
+    /// so it must not have been trained on.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].

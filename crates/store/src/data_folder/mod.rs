@@ -4,16 +4,17 @@
 //! | path            | what it is                                                        |
 //! |-----------------|-------------------------------------------------------------------|
 //! | `ledger.sqlite` | everything below                                                  |
-//! | `key`           | 32 random bytes, made once; marks and draws derive from them       |
+//! | `key`           | 32 random bytes, made once; marks and random draws are derived from them |
 //! | `lock`          | an advisory lock: one server at a time                             |
 //! | `turns/0001/`   | the files and the run of one turn of the flywheel                 |
 //!
-//! Folder and files are for their owner alone (0700 and 0600). Every call that changes something is one transaction together with its line of
-//! the [`audit`], and is on the disk when the call returns. Runs keep ledgers of their own; a turn refers to its run.
+//! Only the owner can access the folder and its files (0700 and 0600). Every call that changes something is one
+//! transaction, which includes its line of the [`audit`], and it is on the disk when the call returns. Runs have their
+//! own ledgers; a turn refers to its run.
 //!
 //! It never trains, serves or prints, and it knows no model: a model is an id and a path.
 //!
-//! Read next: [`exchanges`] (what is collected), [`review`] (what people say of it), [`turns`], [`service`], [`forget`].
+//! Read next: [`exchanges`] (what is collected), [`review`] (people's verdicts), [`turns`], [`service`], [`forget`].
 
 pub mod audit;
 pub mod exchanges;
@@ -44,7 +45,8 @@ const FORMAT: u64 = 2;
 const MIGRATIONS: [&str; FORMAT as usize - 1] =
     ["CREATE TABLE erasures_due (since_ms INTEGER NOT NULL); PRAGMA user_version = 2;"];
 
-/// An open data folder. It may be used from any thread, where one call runs at a time, and from several processes.
+/// An open data folder. It may be used from any thread and from several processes. Calls in one process run one at a
+/// time.
 #[derive(Debug)]
 pub struct DataFolder {
     folder: PathBuf,
@@ -57,7 +59,7 @@ impl DataFolder {
     ///
     /// # Errors
     /// [`StoreError::LaterFormat`], [`StoreError::Io`], [`StoreError::DiskFull`], [`StoreError::Ledger`], and
-    /// [`StoreError::Damaged`] for a key that is none.
+    /// [`StoreError::Damaged`] for an invalid key.
     pub fn open(folder: &Path) -> Result<DataFolder, StoreError> {
         private_folder(folder)?;
         let (ledger, key) = (folder.join("ledger.sqlite"), folder.join("key"));
@@ -78,19 +80,19 @@ impl DataFolder {
         Ok(opened)
     }
 
-    /// Opens a data folder that is there already, for writing: a wrong path must not make one.
+    /// Opens an existing data folder for writing. It never makes one, so that a wrong path is an error.
     ///
     /// # Errors
-    /// As [`Self::open`]; [`StoreError::NotPossible`] where there is none.
+    /// As [`Self::open`]; [`StoreError::NotPossible`] if there is none.
     pub fn open_existing(folder: &Path) -> Result<DataFolder, StoreError> {
         refuse_absent(folder)?;
         DataFolder::open(folder)
     }
 
-    /// Holds the folder for a server, until what is returned is dropped: one server at a time serves from it.
+    /// Reserves the folder for one server until the returned lock is dropped.
     ///
     /// # Errors
-    /// [`StoreError::FolderLocked`] while another one does; [`StoreError::Io`].
+    /// [`StoreError::FolderLocked`] while another server holds it; [`StoreError::Io`].
     pub fn hold_for_server(&self) -> Result<FolderLock, StoreError> {
         FolderLock::take(&self.folder, "").map_err(|error| match error {
             StoreError::Locked { path, pid, .. } => StoreError::FolderLocked { path, pid },
@@ -106,7 +108,7 @@ impl DataFolder {
     /// Opens an existing data folder for reading, also while another process writes it.
     ///
     /// # Errors
-    /// As [`Self::open`]; [`StoreError::NotPossible`] where there is none.
+    /// As [`Self::open`]; [`StoreError::NotPossible`] if there is none.
     pub fn open_to_read(folder: &Path) -> Result<DataFolder, StoreError> {
         let ledger = folder.join("ledger.sqlite");
         refuse_absent(folder)?;
@@ -125,7 +127,8 @@ impl DataFolder {
             hint: "bring the file back from a copy: marks of forgotten records cannot be recognised without it",
         })?;
         let _ = connection.busy_timeout(Duration::from_secs(10));
-        // FULL makes each transaction durable on its own. What is deleted is overwritten. The pragmas do nothing on a read-only connection.
+        // FULL makes each transaction durable on its own. Deleted content is overwritten. The pragmas do nothing on a
+        // read-only connection.
         let _ = connection.pragma_update(None, "journal_mode", "WAL");
         let _ = connection.pragma_update(None, "synchronous", "FULL");
         let _ = connection.pragma_update(None, "secure_delete", "ON");
@@ -134,12 +137,12 @@ impl DataFolder {
         Ok(DataFolder { folder: folder.to_path_buf(), connection, key: *key.as_bytes() })
     }
 
-    /// Where it lies.
+    /// The folder's path.
     pub fn path(&self) -> &Path {
         &self.folder
     }
 
-    /// Makes a folder inside for its owner alone, and those above it.
+    /// Makes a folder inside this one, and those above it, that only the owner can access.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -152,19 +155,20 @@ impl DataFolder {
         self.folder.join("turns").join(format!("{turn:04}"))
     }
 
-    /// A path as the ledger keeps it: from the folder where it lies inside, so that the folder may be moved, and whole otherwise.
+    /// A path in the form that the ledger keeps: relative to the folder if it lies inside, so that the folder can be
+    /// moved, and absolute otherwise.
     pub fn relative(&self, path: &Path) -> String {
         let whole = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         let folder = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
         whole.strip_prefix(folder).unwrap_or(&whole).to_string_lossy().into_owned()
     }
 
-    /// Where a path of the ledger leads.
+    /// The path that a path of the ledger refers to.
     pub fn resolve(&self, path: &str) -> PathBuf {
         self.folder.join(path)
     }
 
-    /// A hash of some text under the folder's key: nobody without the key can tell whether it is that of a text he guesses.
+    /// A keyed hash of some text. Without the folder's key, nobody can check whether it is the hash of a guessed text.
     pub fn mark(&self, purpose: &str, text: &str) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
         hasher.update(purpose.as_bytes()).update(&[0]).update(text.as_bytes());
@@ -200,11 +204,12 @@ impl DataFolder {
         self.change(|t| Ok(work(t)?))
     }
 
-    /// One transaction that may also find that what was asked for is not possible; then nothing is changed.
+    /// One transaction that may end with "not possible"; then nothing is changed.
     fn change<T>(&self, work: impl FnOnce(&Transaction) -> Result<T, Fault>) -> Result<T, StoreError> {
         let mut connection = self.lock();
         let run = || {
-            // At once for writing: another process may write too, and a reader that turns writer could not wait for it.
+            // It takes the write lock at once. Another process may be writing, and a transaction that begins by reading
+            // could not wait for that lock.
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = work(&transaction)?;
             transaction.commit()?;
@@ -225,7 +230,7 @@ fn refuse_absent(folder: &Path) -> Result<(), StoreError> {
     Err(StoreError::not_possible(problem, "name it with --data, or make one with `ferule serve … --collect`"))
 }
 
-/// Why a transaction was not made.
+/// Why a transaction failed.
 enum Fault {
     Sql(rusqlite::Error),
     NotPossible(String, &'static str),
@@ -241,7 +246,7 @@ fn now_ms() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
-/// Makes a folder that only its owner can enter. One that is there already keeps its rights.
+/// Makes a folder that only its owner can enter. An existing folder keeps its rights.
 fn private_folder(folder: &Path) -> Result<(), StoreError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -250,7 +255,7 @@ fn private_folder(folder: &Path) -> Result<(), StoreError> {
     builder.create(folder).map_err(|e| StoreError::io("make", folder, e))
 }
 
-/// Makes an empty file that only its owner can read, unless it is there. SQLite gives its other files the same rights.
+/// Makes an empty file that only its owner can read, unless it exists. SQLite gives its other files the same rights.
 fn private_file(path: &Path) -> Result<(), StoreError> {
     let mut options = OpenOptions::new();
     options.create(true).append(true);

@@ -1,4 +1,5 @@
-//! The people who review and promote, each with one personal token. Only a slow hash of the token is kept; who made it is the caller.
+//! The people who review and promote. Each has one personal token. Only a slow hash of the token is kept; the caller
+//! computes it.
 
 use rusqlite::params;
 use serde_json::json;
@@ -9,9 +10,9 @@ use crate::error::StoreError;
 /// A person who may sign verdicts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
-    /// The name that stands under every verdict.
+    /// The name under every verdict that the person signs.
     pub name: String,
-    /// The hash of the token, in the form that the caller gave it.
+    /// The hash of the token, in the caller's form.
     pub token_hash: String,
 }
 
@@ -19,7 +20,8 @@ impl DataFolder {
     /// Adds a person, or gives one a new token.
     ///
     /// # Errors
-    /// [`StoreError::NotPossible`] for a name that is empty or not plain; [`StoreError::Ledger`].
+    /// [`StoreError::NotPossible`] for an empty name or one with characters that are not allowed;
+    /// [`StoreError::Ledger`].
     pub fn add_person(&self, name: &str, token_hash: &str) -> Result<(), StoreError> {
         self.change(|t| {
             let plain = |c: char| c.is_alphanumeric() || "-_.@".contains(c);
@@ -37,7 +39,7 @@ impl DataFolder {
         })
     }
 
-    /// Takes a person's token away. The verdicts stay.
+    /// Removes a person's token. The verdicts stay.
     ///
     /// # Errors
     /// [`StoreError::NotPossible`] for an unknown name; [`StoreError::Ledger`].
@@ -52,7 +54,7 @@ impl DataFolder {
         })
     }
 
-    /// Those who can sign, by name.
+    /// The people who can sign, sorted by name.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].

@@ -1,8 +1,9 @@
-//! What waits for a person, in which order, and what people said.
+//! The review queue: which items wait for a person, in which order, and what people decided.
 //!
-//! The order decides what a label is worth. Of the items that train, those that a client did not like come first, then those of which the model
-//! was least sure, then the oldest. Items of the gate come in the order of their ids, which says nothing about them; after every four of the
-//! others there is one. So the gate is not biased by the order.
+//! The order matters, because some labels teach more than others. Of the items to train on, those that a client
+//! disliked come first, then those with the lowest confidence, then the oldest. Items of the gate come in the order of
+//! their ids, which says nothing about their content; one follows after every four items to train on. So the order does
+//! not bias the gate.
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use super::{DataFolder, Fault, audit, now_ms};
 use crate::error::StoreError;
 use crate::ledger::unsigned;
 
-/// After how many items that train one of the gate is shown.
+/// One item of the gate is shown after this many items to train on.
 const GATE_EVERY: usize = 4;
 
 /// What a person decided.
@@ -21,7 +22,7 @@ const GATE_EVERY: usize = 4;
 pub enum Decision {
     /// The completion is right as it is.
     Accept,
-    /// It is wrong, and this is right.
+    /// It is wrong, and the person gives the right answer.
     Correct,
     /// It is wrong.
     Reject,
@@ -30,10 +31,10 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// All that there are.
+    /// All decisions.
     pub const ALL: [Decision; 4] = [Decision::Accept, Decision::Correct, Decision::Reject, Decision::Skip];
 
-    /// As it is written.
+    /// The word for it in the ledger and in the API.
     pub fn word(self) -> &'static str {
         match self {
             Decision::Accept => "accept",
@@ -62,28 +63,28 @@ pub struct Waiting {
     pub request: String,
     /// The messages, as a JSON list.
     pub messages: String,
-    /// What was answered.
+    /// The completion's text.
     pub completion: String,
-    /// Why it is here: "gate", "thumb_down", "unsure", "traffic".
+    /// Why it is in the queue: "gate", "thumb_down", "unsure", "traffic".
     pub reason: &'static str,
-    /// Whether it is kept for the gate.
+    /// Whether it is reserved for the gate.
     pub gate: bool,
-    /// How sure the model was.
+    /// The model's confidence, from 0 to 1.
     pub confidence: Option<f64>,
 }
 
-/// What a reviewer is told of an item after the verdict.
+/// What a reviewer sees of an item only after the verdict.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Behind {
     /// The digest of the model that answered.
     pub model: String,
-    /// How sure it was.
+    /// Its confidence, from 0 to 1.
     pub confidence: Option<f64>,
     /// The client's thumb.
     pub thumb: Option<String>,
-    /// What the client says should have been answered.
+    /// The answer that the client asked for instead.
     pub client_correction: Option<String>,
-    /// Why.
+    /// The client's reason.
     pub client_reason: Option<String>,
     /// The answer that a rule found for the same question in the user's tables or documents.
     pub found_label: Option<String>,
@@ -94,15 +95,16 @@ pub struct Behind {
 pub struct Submission {
     /// The item.
     pub item: String,
-    /// The completion that the person saw, where that is known. If the item has another one by now, the verdict is refused.
+    /// The completion that the person saw, if it is known. If the item has another completion by now, the verdict is
+    /// refused.
     #[serde(default)]
     pub request: Option<String>,
-    /// What was decided.
+    /// The decision.
     pub decision: Decision,
-    /// What is right, where the decision is [`Decision::Correct`].
+    /// The right answer, if the decision is [`Decision::Correct`].
     #[serde(default)]
     pub correction: Option<String>,
-    /// How long the person looked at it, in seconds.
+    /// How long the person took, in seconds.
     #[serde(default)]
     pub seconds: f64,
 }
@@ -114,28 +116,28 @@ pub struct Signed {
     pub id: i64,
     /// The item.
     pub item: String,
-    /// Whether the item is kept for the gate.
+    /// Whether the item is reserved for the gate.
     pub gate: bool,
     /// The completion that was judged.
     pub request: String,
     /// The messages, as a JSON list.
     pub messages: String,
-    /// What was answered.
+    /// The completion's text.
     pub completion: String,
     /// Who signed.
     pub reviewer: String,
-    /// What was decided.
+    /// The decision.
     pub decision: Decision,
-    /// What is right, where it was corrected.
+    /// The right answer, if it was corrected.
     pub correction: Option<String>,
-    /// Seconds that it took.
+    /// How long the person took, in seconds.
     pub seconds: f64,
     /// When, in milliseconds since 1970 UTC.
     pub at_ms: i64,
 }
 
 impl Signed {
-    /// The answer that the person signed as right; none where it was only rejected.
+    /// The answer that the person signed as right; none if it was only rejected.
     pub fn right_answer(&self) -> Option<&str> {
         match self.decision {
             Decision::Accept => Some(&self.completion),
@@ -152,7 +154,7 @@ const WAITING: &str = "
                       AND (v.decision <> 'skip' OR v.reviewer = ?1))";
 
 impl DataFolder {
-    /// The items that wait for `reviewer`, in order, at most `limit` of them. What he or she skipped is not among them.
+    /// The items that wait for `reviewer`, in order, at most `limit`. Items that the reviewer skipped are left out.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
@@ -190,7 +192,7 @@ impl DataFolder {
         self.read(|c| c.prepare_cached(&sql)?.query_row([reviewer], |row| unsigned(row, 0)))
     }
 
-    /// What a blind verdict did not know of an item; none for an unknown one.
+    /// What the reviewer did not see of an item before the verdict; none for an unknown item.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
@@ -213,19 +215,21 @@ impl DataFolder {
         })
     }
 
-    /// Signs a verdict. An item has one that counts; a second person's is refused until the first is revoked. Returns its number.
+    /// Signs a verdict and returns its number. An item has at most one verdict besides skips. Another one is refused
+    /// until the first is revoked.
     ///
     /// # Errors
-    /// [`StoreError::NotPossible`] for an unknown item, one that has a verdict or another completion than the person saw, a correction that is
-    /// missing or has no place, and seconds that are no time; [`StoreError::Ledger`].
+    /// [`StoreError::NotPossible`] for an unknown item, an item with a verdict, an item whose completion is not the one
+    /// that the person saw, a correction that is missing or superfluous, and an invalid number of seconds;
+    /// [`StoreError::Ledger`].
     pub fn submit(&self, reviewer: &str, submission: &Submission) -> Result<i64, StoreError> {
         self.change(|t| sign(t, reviewer, submission))
     }
 
-    /// Signs all verdicts or none. Returns their numbers.
+    /// Signs all verdicts or none, and returns their numbers.
     ///
     /// # Errors
-    /// As [`Self::submit`], with the place in the list of the submission at which it failed.
+    /// As [`Self::submit`], with the index of the submission that failed.
     pub fn submit_all(&self, reviewer: &str, submissions: &[Submission]) -> Result<Vec<i64>, (usize, StoreError)> {
         let mut at = 0;
         let signed = self.change(|t| {
@@ -240,10 +244,11 @@ impl DataFolder {
         signed.map_err(|error| (at, error))
     }
 
-    /// Takes a verdict back. It stays in the ledger as revoked, and its item waits again.
+    /// Revokes a verdict. It stays in the ledger as revoked, and its item waits again.
     ///
     /// # Errors
-    /// [`StoreError::NotPossible`] for a number that is no verdict or was revoked; [`StoreError::Ledger`].
+    /// [`StoreError::NotPossible`] for an unknown number and for a verdict that was revoked already;
+    /// [`StoreError::Ledger`].
     pub fn revoke(&self, person: &str, verdict: i64) -> Result<(), StoreError> {
         self.change(|t| {
             let sql = "UPDATE verdicts SET revoked_ms = ?2 WHERE id = ?1 AND revoked_ms IS NULL";
@@ -255,7 +260,7 @@ impl DataFolder {
         })
     }
 
-    /// The verdicts that count, in the order in which they were signed; those that skip are left out.
+    /// The verdicts that were not revoked, in the order in which they were signed. Skips are left out.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
@@ -263,7 +268,8 @@ impl DataFolder {
         self.verdicts_at(i64::MAX)
     }
 
-    /// As [`Self::verdicts`], as they were at a moment, in milliseconds since 1970 UTC. What was forgotten since is gone.
+    /// As [`Self::verdicts`], at a moment in milliseconds since 1970 UTC. Verdicts that were forgotten since are
+    /// missing.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].

@@ -1,7 +1,7 @@
-//! Which model is in service, and which were before.
+//! Which model is in service, and which models were before.
 //!
-//! The list is only added to. The model in service is the last line's, so promoting and rolling back are one row each, and a process that is killed leaves
-//! either the old model or the new one.
+//! Lines are only added to the list, and the last line names the model in service. So promoting and rolling back add
+//! one row each, and a killed process leaves either the old model or the new one.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
@@ -10,14 +10,14 @@ use serde_json::json;
 use super::{DataFolder, Fault, audit, now_ms};
 use crate::error::StoreError;
 
-/// A model that was served, or may be.
+/// A model that was or may be served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServedModel {
     /// The digest of its weights.
     pub id: String,
-    /// Where it lies.
+    /// Its path.
     pub path: String,
-    /// The turn that made it; none for one from outside.
+    /// The turn that made it; none for a model from outside.
     pub turn: Option<i64>,
     /// Why an operator should look at it: "learned from a forgotten record".
     pub flag: Option<String>,
@@ -37,7 +37,7 @@ pub struct ServiceLine {
 }
 
 impl DataFolder {
-    /// Notes a model; a known one gets the new path.
+    /// Records a model. If it is known, its path is updated.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
@@ -55,7 +55,7 @@ impl DataFolder {
     /// The model with this id, or the only one whose id begins with it.
     ///
     /// # Errors
-    /// [`StoreError::NotPossible`] where there is none or more than one; [`StoreError::Ledger`].
+    /// [`StoreError::NotPossible`] if there is none or more than one; [`StoreError::Ledger`].
     pub fn model(&self, id: &str) -> Result<ServedModel, StoreError> {
         let found = self.all("SELECT id, path, turn, flag FROM models ORDER BY added_ms", model)?;
         let mut fitting = found.into_iter().filter(|model| !id.is_empty() && model.id.starts_with(id));
@@ -94,7 +94,7 @@ impl DataFolder {
         })
     }
 
-    /// Puts a known model into service. Its flag, if it has one, is taken away: somebody has decided.
+    /// Puts a known model into service. Its flag, if it has one, is removed, because a person has decided.
     ///
     /// # Errors
     /// [`StoreError::NotPossible`] for an unknown model, and for the one that is in service and has no flag; [`StoreError::Ledger`].
@@ -113,13 +113,13 @@ impl DataFolder {
         })
     }
 
-    /// Puts the model back into service that was there before the present one. Returns its id.
+    /// Puts the model back into service that was in service before the present one, and returns its id.
     ///
     /// # Errors
-    /// [`StoreError::NotPossible`] where there was none; [`StoreError::Ledger`].
+    /// [`StoreError::NotPossible`] if there was none; [`StoreError::Ledger`].
     pub fn roll_back(&self, person: &str) -> Result<String, StoreError> {
         let lines = self.service()?;
-        // Rolling back twice goes two models back: what was rolled back from is passed over.
+        // Rolling back twice goes two models back: models that were rolled back are skipped.
         let mut stack: Vec<&str> = Vec::new();
         for line in &lines {
             if line.reason == ROLLED_BACK {

@@ -1,6 +1,7 @@
-//! The turns of the flywheel: from which verdicts each candidate was made, how it compared, and what was decided.
+//! The turns of the flywheel: which verdicts each candidate was made from, how it compared, and what was decided.
 //!
-//! A turn is begun, then decided. One that was begun and never decided was interrupted; it goes on under the same number.
+//! A turn is begun and then decided. If a turn was begun and not decided, it was interrupted; it resumes under the same
+//! number.
 
 use rusqlite::{OptionalExtension, Row, params};
 use serde::Serialize;
@@ -10,15 +11,15 @@ use super::{DataFolder, Fault, audit, now_ms};
 use crate::error::StoreError;
 use crate::ledger::unsigned;
 
-/// What a record was in a turn.
+/// What a turn used a record for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecordRole {
     /// A verdict that was trained on.
     Label,
-    /// A verdict that an earlier turn trained on, or a found label, trained on again.
+    /// A verdict that an earlier turn trained on, or a found label; it is trained on again.
     Replay,
-    /// A verdict that candidate and incumbent were compared on.
+    /// A verdict on which candidate and incumbent were compared.
     Gate,
 }
 
@@ -37,7 +38,7 @@ impl RecordRole {
 pub struct TurnRecord {
     /// The item, or the id of a found label.
     pub item: String,
-    /// As what.
+    /// What it was used for.
     pub role: RecordRole,
     /// The verdict; none for a found label.
     pub verdict: Option<i64>,
@@ -55,9 +56,9 @@ pub struct Turn {
     pub recipe: String,
     /// The model that was in service.
     pub incumbent: String,
-    /// What it made.
+    /// The model that the turn made.
     pub candidate: Option<String>,
-    /// How often the gate was looked at, this turn included.
+    /// How many times the gate was used, this turn included.
     pub look: u64,
     /// The comparison's figures.
     pub outcome: Option<Value>,
@@ -66,7 +67,7 @@ pub struct Turn {
 }
 
 impl DataFolder {
-    /// The turn that was begun and not decided; at most one is.
+    /// The turn that was begun and not decided; there is at most one.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
@@ -76,7 +77,7 @@ impl DataFolder {
 
     /// Begins a turn and returns its number.
     ///
-    /// * `at_ms`: the moment whose verdicts it learns from, in milliseconds since 1970 UTC.
+    /// * `at_ms`: the turn uses the verdicts of this moment, in milliseconds since 1970 UTC.
     ///
     /// # Errors
     /// [`StoreError::NotPossible`] while another one is open; [`StoreError::Ledger`].
@@ -116,10 +117,11 @@ impl DataFolder {
         })
     }
 
-    /// Decides a turn. A promoted candidate is noted as a model and put into service in the same transaction.
+    /// Decides a turn. The candidate is recorded as a model. If it is promoted, it is put into service in the same
+    /// transaction.
     ///
     /// # Errors
-    /// [`StoreError::NotPossible`] where it is not open; [`StoreError::Ledger`].
+    /// [`StoreError::NotPossible`] if it is not open; [`StoreError::Ledger`].
     pub fn decide_turn(
         &self,
         person: &str,
@@ -160,10 +162,10 @@ impl DataFolder {
         })
     }
 
-    /// Gives up an open turn. Its verdicts are new again.
+    /// Abandons an open turn. Its verdicts count as new again.
     ///
     /// # Errors
-    /// [`StoreError::NotPossible`] where it is not open; [`StoreError::Ledger`].
+    /// [`StoreError::NotPossible`] if it is not open; [`StoreError::Ledger`].
     pub fn abandon_turn(&self, person: &str, id: i64) -> Result<(), StoreError> {
         self.change(|t| {
             let sql = "UPDATE turns SET decision = 'abandoned' WHERE id = ?1 AND decision IS NULL";
@@ -173,7 +175,7 @@ impl DataFolder {
                     "`ferule flywheel status` lists the turns",
                 ));
             }
-            // Nothing was learned from them: the next turn takes them as new.
+            // Nothing was trained on them, so the next turn uses them as new.
             t.execute("DELETE FROM turn_records WHERE turn = ?1", [id])?;
             Ok(audit::add(t, person, "turn_abandoned", &id.to_string(), json!({}))?)
         })
@@ -187,7 +189,7 @@ impl DataFolder {
         self.all("SELECT * FROM turns ORDER BY id", turn)
     }
 
-    /// What a turn learned from and was judged on, by id.
+    /// What a turn trained on and used in the gate, by id.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].

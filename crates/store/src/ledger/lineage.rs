@@ -11,7 +11,7 @@ use super::Ledger;
 use crate::error::StoreError;
 
 impl Ledger {
-    /// Notes where a model came from; `parents` is empty for random weights.
+    /// Records what a model was made from; `parents` is empty for random weights.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].

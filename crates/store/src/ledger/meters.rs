@@ -1,4 +1,4 @@
-//! The meters: which cases a person labelled, which answers a rule read, which records were trained on.
+//! The meters: which cases a person labelled, which answers a rule used, which records were trained on.
 //!
 //! They count distinct cases, so a stage may meter a case at every step that uses it. Nothing is estimated.
 //!

@@ -1,15 +1,18 @@
-//! The ledger: what each stage cost, what it achieved, and what it was made from. One SQLite file a run, in WAL mode.
+//! The ledger: what each stage cost, what it achieved, and what it was made from. Each run has one SQLite file, in WAL
+//! mode.
 //!
-//! Rows are added and never changed; a second [`Ledger::record_stage`] of one stage is an error. So one number a table says which rows
-//! existed when a checkpoint was taken: see [`Ledger::marks`] and [`Ledger::cut_back`]. Every call is one transaction, which is on the disk
-//! when the call returns.
+//! Rows are added and never changed; a second [`Ledger::record_stage`] of the same stage is an error. So one number per
+//! table says which rows existed when a checkpoint was taken: see [`Ledger::marks`] and [`Ledger::cut_back`]. Every
+//! call is one transaction, which is on the disk when the call returns.
 //!
 //! A ledger of an older format is converted to today's when it is opened for writing. Opened for reading it is not changed, and
 //! its rows appear in today's form.
 //!
-//! Only this module and [`crate::data_folder`] have SQL. It keeps accuracies and intervals, and computes none.
+//! Only this module and [`crate::data_folder`] contain SQL. The ledger stores accuracies and intervals and computes
+//! none.
 //!
-//! Read next: [`rows`] for what is kept, [`meters`] for what was paid, [`lineage`] for which model came from which.
+//! Read next: [`rows`] for the rows, [`meters`] for labels and answers, [`lineage`] for which model was made from
+//! which.
 
 pub mod lineage;
 pub mod meters;
@@ -33,7 +36,7 @@ const FORMAT: u64 = 2;
 const CUT_BACK: [&str; 8] =
     ["stages", "baselines", "labels", "answers_read", "record_uses", "lineage", "notices", "rollout_files"];
 
-/// The largest row id of each table: rows up to it existed.
+/// The largest row id of each table. The rows up to it existed when the marks were taken.
 pub type Marks = BTreeMap<String, i64>;
 
 /// One run's ledger. It may be used from any thread; one call runs at a time.
@@ -153,7 +156,7 @@ impl Ledger {
         })
     }
 
-    /// Whether every row that `marks` promise is there.
+    /// Checks that every row that `marks` promise exists.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] naming the table; [`StoreError::Ledger`].
@@ -175,7 +178,7 @@ impl Ledger {
     /// Adds a finished stage.
     ///
     /// # Errors
-    /// [`StoreError::Ledger`], also where the stage stands there already.
+    /// [`StoreError::Ledger`], also if the stage has a row already.
     pub fn record_stage(&self, row: &StageRow) -> Result<(), StoreError> {
         self.write(|t| {
             t.execute(
@@ -224,7 +227,7 @@ impl Ledger {
     /// Adds a baseline.
     ///
     /// # Errors
-    /// [`StoreError::Ledger`], also where one of that name stands there already.
+    /// [`StoreError::Ledger`], also if a baseline with that name has a row already.
     pub fn record_baseline(&self, row: &BaselineRow) -> Result<(), StoreError> {
         self.write(|t| {
             t.execute(
@@ -317,7 +320,7 @@ impl Ledger {
         })
     }
 
-    /// The steps of a stage whose completions are stored, rising.
+    /// The steps of a stage whose completions are stored, in increasing order.
     pub(crate) fn rollout_steps(&self, stage: &str) -> Result<Vec<u64>, StoreError> {
         let mut steps: Vec<u64> =
             self.rollout_files()?.into_iter().filter(|file| file.stage == stage).map(|file| file.step).collect();
@@ -325,7 +328,7 @@ impl Ledger {
         Ok(steps)
     }
 
-    /// Every time that the run was opened for work: once for a run that was never interrupted.
+    /// Every time that the run was opened for work. A run that was never interrupted has one.
     ///
     /// # Errors
     /// [`StoreError::Ledger`].
@@ -375,7 +378,7 @@ fn from_json<T: DeserializeOwned>(row: &Row, column: &str) -> rusqlite::Result<T
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e)))
 }
 
-/// The word that serde gives to a variant without fields.
+/// The word that serde writes for a variant without fields.
 fn to_word<T: Serialize>(value: &T) -> String {
     to_json(value).trim_matches('"').to_owned()
 }

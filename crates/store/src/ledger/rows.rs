@@ -14,9 +14,9 @@ pub struct StageRow {
     pub stage: String,
     /// The kind of stage: "sft", "grpo", …
     pub kind: String,
-    /// The model that it trained or measured: "teacher", "student"; empty where there is none yet.
+    /// The model that it trained or measured, such as "teacher" or "student"; empty if there is none yet.
     pub model: String,
-    /// The headline score on held-out cases after the stage, 0 to 1; none where nothing was evaluated.
+    /// The headline score on held-out cases after the stage, 0 to 1; none if nothing was evaluated.
     pub accuracy: Option<f64>,
     /// Lower end of its interval.
     pub low: Option<f64>,
@@ -30,7 +30,7 @@ pub struct StageRow {
     pub answers_read: u64,
     /// Completions that the stage sampled.
     pub rollouts: u64,
-    /// Tokens that a teacher wrote or scored in this stage.
+    /// Tokens that a teacher sampled or scored in this stage.
     pub teacher_tokens: u64,
     /// Tokens trained on in this stage.
     pub train_tokens: u64,
@@ -38,9 +38,9 @@ pub struct StageRow {
     pub flops: f64,
     /// Wall-clock seconds of this stage, without interruptions.
     pub seconds: f64,
-    /// What the stage's seconds cost, in the user's currency; none where the recipe has no `cost_per_hour`.
+    /// What the stage's seconds cost, in the user's currency; none if the recipe has no `cost_per_hour`.
     pub cost: Option<f64>,
-    /// [`crate::ModelDigest`] of the exported model; none where the stage exports none.
+    /// [`crate::ModelDigest`] of the exported model; none if the stage exports none.
     pub digest: Option<String>,
     /// Further figures of the stage: pass@k, calibration, score parts.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
@@ -115,7 +115,7 @@ pub enum VerdictOutcome {
     TimedOut,
 }
 
-/// What one rule said of one completion.
+/// One rule's verdict on one completion.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// The rule.
@@ -128,25 +128,26 @@ pub struct Verdict {
     pub reason: String,
 }
 
-/// A record that a stage trained on in some other way than as a label: a document, a prompt, a teacher's sample.
+/// A record that a stage trained on other than as a label: a document, a prompt, a teacher's sample, a preference.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RecordUse {
     /// The record.
     pub record_id: String,
     /// The stage.
     pub stage: String,
-    /// As what: "document", "prompt", "sample".
+    /// What it was used as: "document", "prompt", "sample" or "preference".
     pub role: String,
 }
 
-/// Something that happened and must not be silent: texts left out, a baseline that could not be measured, a damaged checkpoint.
+/// An event that the user must hear of: texts that were left out, a baseline that could not be measured, a damaged
+/// checkpoint.
 ///
-/// What happens step by step (completions cut short, groups of equal reward) is counted in the metrics instead.
+/// Events of single steps (truncated completions, groups with equal rewards) are counted in the metrics instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
-    /// What kind, a fixed word: "texts_left_out", "baseline_left_out", "checkpoint_damaged".
+    /// Its kind, a fixed word: "texts_left_out", "baseline_left_out", "checkpoint_damaged".
     pub kind: String,
-    /// The stage, where it belongs to one.
+    /// The stage, if it belongs to one.
     pub stage: Option<String>,
     /// For a person to read.
     pub text: String,
@@ -172,7 +173,7 @@ pub struct RolloutFile {
 pub struct Opening {
     /// When, in seconds since 1970 UTC.
     pub unix_seconds: u64,
-    /// The checkpoint that it went on from, for a person to read.
+    /// The checkpoint from which it resumed, for a person to read.
     pub checkpoint: Option<String>,
     /// What it found on opening.
     pub notices: Vec<Notice>,

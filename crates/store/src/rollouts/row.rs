@@ -13,7 +13,7 @@ pub struct Rollout {
     pub sample: u32,
     /// The prompt as rendered.
     pub prompt: String,
-    /// The known answer, where the case has one, so that the file can be graded again by itself.
+    /// The known answer, if the case has one, so that the file can be graded again by itself.
     pub answer: Option<String>,
     /// The completion, decoded.
     pub completion: String,
@@ -21,15 +21,16 @@ pub struct Rollout {
     pub tokens: Vec<u32>,
     /// The sampler's log-probability of each token, in nats; as long as `tokens`.
     pub logprobs: Vec<f32>,
-    /// Whether the environment, and not the model, wrote each token of an episode; as long as `tokens`. None where the model wrote all.
+    /// Whether the environment, not the model, wrote each token of an episode; as long as `tokens`. None if the model
+    /// wrote all.
     pub given: Option<Vec<bool>>,
-    /// A teacher's log-probability of each token, where one scored them; as long as `tokens`.
+    /// A teacher's log-probability of each token, in nats, if a teacher scored them; as long as `tokens`.
     pub logprobs_teacher: Option<Vec<f32>>,
     /// A teacher's soft labels, where some were kept; as long as `tokens`.
     pub soft: Option<SoftLabels>,
-    /// The rule set's reward; none where it gave none.
+    /// The rule set's reward; none if it gave none.
     pub reward: Option<f64>,
-    /// The advantage trained with; none where no policy was trained.
+    /// The advantage that was trained with; none if no policy was trained.
     pub advantage: Option<f32>,
     /// Whether it ended by its end token and was not cut short.
     pub finished: bool,
@@ -40,9 +41,9 @@ pub struct Rollout {
 /// Soft labels of one completion.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SoftLabels {
-    /// What divided the teacher's logits.
+    /// The temperature that divided the teacher's logits.
     pub temperature: f32,
-    /// Tokens in a row, `k`.
+    /// Tokens per row, `k`.
     pub k: u32,
     /// `[tokens, k]` ids, most likely first.
     pub ids: Vec<u32>,

@@ -1,8 +1,9 @@
-//! Soft labels in a rollout file: a teacher's most likely tokens at each token of a completion, and the rest of its mass.
+//! Soft labels in a rollout file: a teacher's most likely tokens at each token of a completion, and the probability of
+//! the rest.
 //!
 //! | column             | type                              | what                                         |
 //! |--------------------|-----------------------------------|----------------------------------------------|
-//! | `soft_temperature` | float32, nullable                 | what divided the teacher's logits            |
+//! | `soft_temperature` | float32, nullable                 | the temperature that divided the logits      |
 //! | `top_ids`          | list of lists of uint32, nullable | most likely tokens at each token, best first |
 //! | `top_logprobs`     | list of lists of float32, nullable| their log-probabilities, in nats             |
 //! | `tail`             | list of float32, nullable         | probability of all other tokens together     |
@@ -30,7 +31,7 @@ pub(super) fn fields() -> [Field; 4] {
     ]
 }
 
-/// "element" is the name that Parquet's own specification gives to what a list holds.
+/// "element" is the name that Parquet's specification gives to the items of a list.
 pub(super) fn element(item: DataType) -> Arc<Field> {
     Arc::new(Field::new("element", item, false))
 }
@@ -40,7 +41,7 @@ fn row_of(item: DataType) -> Arc<Field> {
 }
 
 /// # Panics
-/// Where soft labels are not as many as tokens.
+/// When a row has another number of soft labels than of tokens.
 pub(super) fn columns(rows: &[Rollout]) -> [ArrayRef; 4] {
     let mut tail = ListBuilder::new(Float32Builder::new()).with_field(element(DataType::Float32));
     for row in rows {
@@ -61,7 +62,7 @@ pub(super) fn columns(rows: &[Rollout]) -> [ArrayRef; 4] {
     ]
 }
 
-/// For each completion its rows of `k` numbers.
+/// One list of rows of `k` numbers per completion.
 fn lists<B: ArrayBuilder>(
     rows: &[Rollout],
     values: B,

@@ -1,13 +1,13 @@
-//! Opening a run: what is checked, and what is dropped.
+//! Opens a run: what is checked, and what is dropped.
 //!
-//! The steps, in order. Each can be killed and done again.
+//! The steps are done in this order. If the process is killed in any of them, all can be done again.
 //!
 //! 1. Take the lock.
 //! 2. Refuse a changed recipe. Nothing has been changed so far.
-//! 3. Remove what an interrupted write has left.
-//! 4. Find the newest checkpoint of which every byte is good, and whose marks the ledger and the metrics reach.
-//! 5. Cut both back to the marks.
-//! 6. Remove rollout files that are not in the ledger any more.
+//! 3. Remove what an interrupted write has left behind.
+//! 4. Find the newest checkpoint that is whole and whose marks the ledger and the metrics reach.
+//! 5. Cut ledger and metrics back to its marks.
+//! 6. Remove rollout files that are no longer in the ledger.
 //!
 //! Read next: [`crate::run`], for what is written afterwards.
 
@@ -31,7 +31,7 @@ use crate::metrics::MetricsFile;
 use crate::writer::Writer;
 use crate::{recipe, withdrawals};
 
-/// Checkpoints kept beside those that end a stage. One is enough, unless it is damaged.
+/// Checkpoints that are kept besides those that end a stage. The older one is used if the newer one is damaged.
 const KEEP: usize = 2;
 
 impl Run {
@@ -127,7 +127,8 @@ fn settle_recipe(
     }
 }
 
-/// Copies the withdrawn records into a new run's ledger. Of an older run it returns those that were withdrawn since it began.
+/// Copies the withdrawn records into a new run's ledger. For an older run it returns the records that were withdrawn
+/// since the run began.
 fn settle_withdrawals(runs: &Path, ledger: &Ledger, notices: &mut Vec<Notice>) -> Result<BTreeSet<String>, StoreError> {
     let withdrawn = withdrawals::read(runs)?;
     if ledger.openings()?.is_empty() {
@@ -183,7 +184,7 @@ fn newest_good(
     Ok((good, sequence))
 }
 
-/// Removes rollout files without a row in the ledger: those beyond the commit point, and leftovers.
+/// Removes rollout files without a row in the ledger: files beyond the commit point, and leftovers.
 fn drop_unknown_rollouts(disk: &dyn Disk, folder: &Path, ledger: &Ledger) -> Result<(), StoreError> {
     let known: BTreeSet<PathBuf> =
         ledger.rollout_files()?.iter().map(|file| rollout_path(folder, &file.stage, file.step)).collect();

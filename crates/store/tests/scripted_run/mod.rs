@@ -1,7 +1,8 @@
 //! A make-believe training run for the tests, and a disk that fails on demand.
 //!
-//! The "weights" are 4 KiB that each step hashes onward, so that a step lost, done twice or done in another order shows in every later
-//! one. Stage `warm` has three steps; stage `rl` has four, with rollouts. Each tells something when it begins, and again when it is resumed.
+//! The "weights" are 4 KiB, and each step hashes them. So a step that is lost, done twice or done out of order changes
+//! all later ones. Stage `warm` has three steps; stage `rl` has four, with rollouts. Each stage writes a notice when it
+//! begins, and again when it is resumed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -28,12 +29,12 @@ pub fn open_on(folder: &Path, disk: Arc<dyn Disk>) -> Result<Run, StoreError> {
     Runs::open_on(folder, disk).create_or_resume("road", RECIPE)
 }
 
-/// Runs from where the run stands to its end, committing every second step and at the end of a stage.
+/// Runs from the run's present step to its end; commits every second step and at the end of a stage.
 pub fn run_all(run: &Run) -> Result<(), StoreError> {
     run_until(run, u64::MAX)
 }
 
-/// The same, and returns in the middle of things after `steps` steps.
+/// The same, but returns after `steps` steps.
 pub fn run_until(run: &Run, steps: u64) -> Result<(), StoreError> {
     let (mut weights, from_stage, from_step) = match run.resumed() {
         Some(c) => (c.read("weights")?, c.stage_index(), c.step()),
@@ -118,7 +119,7 @@ fn finish_stage(run: &Run, index: u64, stage: &str, weights: &[u8]) -> Result<()
     })
 }
 
-/// Everything of a finished run that must not depend on how often it was killed; files by their BLAKE3.
+/// Everything about a finished run that must not depend on how often it was killed; files by their BLAKE3.
 #[derive(Debug, PartialEq)]
 pub struct Outcome {
     pub stages: Vec<StageRow>,
@@ -164,7 +165,7 @@ fn hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex()[..16].to_owned()
 }
 
-/// What a disk may suffer.
+/// How a disk fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fate {
     /// Operation number `.0` and all after it fail, as for a killed process.
@@ -173,7 +174,7 @@ pub enum Fate {
     FullAfter(u64),
 }
 
-/// A disk that meets its fate.
+/// A disk that fails in a chosen way.
 pub struct FailingDisk {
     fate: Fate,
     operations: Arc<AtomicU64>,
@@ -269,7 +270,7 @@ impl Temporary for FailingFile<dyn Temporary> {
     }
 }
 
-/// Syncing is left out: these tests are about order, and would otherwise wait for the disk a thousand times.
+/// Syncing is left out: these tests check the order, and they would otherwise wait for the disk a thousand times.
 impl Disk for FailingDisk {
     fn temporary(&self, folder: &Path) -> io::Result<Box<dyn Temporary>> {
         self.step()?;

@@ -1,5 +1,5 @@
-//! Rows from values separated by commas or tabs, as RFC 4180 has it: quotes may hold separators, line breaks and doubled
-//! quotes. The first row names the columns.
+//! Rows from values separated by commas or tabs, following RFC 4180: quoted values may contain separators, line breaks
+//! and doubled quotes. The first row names the columns.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use serde_json::Value;
 use super::row::{Row, row};
 use crate::refusal::Refusal;
 
-/// A record put behind the text. The reader takes a quote that is never closed to end with the file; then this is no record of
-/// its own.
+/// A record that is appended to the text. The parser ends a quote that is never closed at the end of the file; then
+/// this record is part of the quoted value, which shows the fault.
 const END: &str = "\n\u{3}\n";
 
-/// The rows with the numbers of their lines, separated by tabs if the first line has more of them than commas.
+/// The rows with their line numbers. The separator is the tab if the first line has more tabs than commas.
 ///
 /// # Errors
 /// An empty file, a quote that is never closed, and a row with more or fewer values than there are columns, by its line.
@@ -46,7 +46,7 @@ pub(super) fn rows(path: &Path, text: &str) -> Result<Vec<(usize, Row)>, Refusal
         .collect()
 }
 
-/// The line of a record, counted from 1. The reader's position is that before the record, blank lines included.
+/// The line of a record, counted from 1. The parser's position is the one before the record, blank lines included.
 fn line(text: &str, position: Option<&Position>) -> usize {
     let start = position.map_or(0, |position| position.byte() as usize);
     let blank = text[start..].len() - text[start..].trim_start_matches(['\r', '\n']).len();

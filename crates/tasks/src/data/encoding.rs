@@ -1,13 +1,13 @@
-//! A file's bytes as text, whatever they are written in.
+//! Decodes a file's bytes into text.
 
 use std::path::Path;
 
 use crate::refusal::Refusal;
 
-/// Text in UTF-8, in UTF-16 with a byte order mark, or in GB18030, and the name of its encoding.
+/// Decodes UTF-8, UTF-16 with a byte order mark, or GB18030. Returns the text and the name of the encoding.
 ///
 /// # Errors
-/// A binary file, and text in another encoding, by the line where it breaks.
+/// A binary file; text in another encoding, by the line of the first invalid byte.
 pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<(String, &'static str), Refusal> {
     if let Some((encoding, mark)) = encoding_rs::Encoding::for_bom(bytes) {
         let (text, wrong) = encoding.decode_without_bom_handling(&bytes[mark..]);

@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::row::{Row, row};
 use crate::refusal::Refusal;
 
-/// The rows with their numbers in the sheet.
+/// The rows with their row numbers in the sheet.
 ///
 /// # Errors
-/// Bytes that are no workbook, or one without a sheet.
+/// Bytes that are not a workbook, or a workbook without a sheet.
 pub(super) fn rows(path: &Path, bytes: Vec<u8>) -> Result<Vec<(usize, Row)>, Refusal> {
     let bad = |problem: String| {
         Refusal::new(problem, "save the sheet with the cases as the first one, as .xlsx or .csv").in_file(path)
@@ -22,7 +22,7 @@ pub(super) fn rows(path: &Path, bytes: Vec<u8>) -> Result<Vec<(usize, Row)>, Ref
     let sheet = book.worksheet_range(&name).map_err(|error| bad(format!("sheet {name}: {error}")))?;
     let mut rows = sheet.rows();
     let names: Vec<String> = rows.next().unwrap_or_default().iter().map(|cell| cell.to_string()).collect();
-    // The range begins at the first cell that is filled; the sheet's rows count from 1, and the names take the first of them.
+    // The range begins at the first filled cell, whose row holds the names. Row numbers of a sheet count from 1.
     let first = sheet.start().map_or(0, |(row, _)| row as usize) + 2;
     let numbered = (first..).zip(rows.map(|cells| row(&names, cells.iter().map(cell))));
     Ok(numbered.filter(|(_, row)| !row.is_empty()).collect())
@@ -33,7 +33,7 @@ fn cell(data: &Data) -> Value {
         Data::Empty | Data::Error(_) => Value::Null,
         Data::Bool(value) => Value::Bool(*value),
         Data::Int(value) => Value::from(*value),
-        // Excel keeps whole numbers as floats.
+        // Excel stores whole numbers as floats.
         Data::Float(value) if value.fract() == 0.0 && value.abs() < 1e15 => Value::from(*value as i64),
         Data::Float(value) => Value::from(*value),
         other => Value::String(other.to_string()),

@@ -1,4 +1,4 @@
-//! What is counted in a user's file, and what they should be warned of.
+//! Statistics of a user's file, and warnings about it.
 
 use super::layout::{self, Layout};
 use super::table::{Format, Table};
@@ -9,47 +9,47 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-/// Labels shown by name.
+/// The number of labels that are shown by name.
 const TOP: usize = 8;
-/// The most distinct answers that still make a choice.
+/// The largest number of distinct answers that counts as a choice.
 const MOST_CHOICES: usize = 50;
 
-/// What a file holds.
+/// Statistics of a file.
 #[derive(Debug, Clone, Serialize)]
 pub struct Findings {
-    /// What the file is.
+    /// The file's format.
     pub format: Format,
-    /// How its text is written.
+    /// The text's encoding.
     pub encoding: Option<&'static str>,
-    /// Which columns mean what.
+    /// The layout of the columns.
     pub layout: Layout,
-    /// Rows read.
+    /// The number of rows.
     pub rows: usize,
     /// Columns with the number of rows that fill them.
     pub columns: Vec<(String, usize)>,
-    /// Rows that ask nothing.
+    /// Rows without a prompt.
     pub empty_prompts: usize,
     /// Rows whose prompt an earlier row has.
     pub duplicates: usize,
-    /// Of these, rows whose answer differs from the first one's.
+    /// Duplicates whose answer differs from that of the first row with the prompt.
     pub contradictions: usize,
-    /// Characters of the prompts.
+    /// Lengths of the prompts, in characters.
     pub prompt_chars: Lengths,
-    /// Characters of the answers; all 0 without answers.
+    /// Lengths of the answers, in characters; all 0 without answers.
     pub answer_chars: Lengths,
-    /// Characters of the demonstrations; all 0 without them.
+    /// Lengths of the demonstrations, in characters; all 0 without demonstrations.
     pub demonstration_chars: Lengths,
     /// Rows with a known answer.
     pub answers: usize,
     /// Rows with a demonstration.
     pub demonstrations: usize,
-    /// What the answers are.
+    /// The kind of the answers.
     pub answer_kind: AnswerKind,
-    /// The commonest answers, most frequent first.
+    /// The most frequent answers, in descending order.
     pub labels: Vec<(String, usize)>,
     /// Distinct answers.
     pub distinct_answers: usize,
-    /// The share of letters in each script, greatest first.
+    /// The share of letters in each script, largest first.
     pub scripts: Vec<(&'static str, f64)>,
 }
 
@@ -58,23 +58,23 @@ pub struct Findings {
 pub struct Lengths {
     /// The shortest.
     pub min: usize,
-    /// Half are at most this long.
+    /// The median.
     pub median: usize,
-    /// 19 of 20 are at most this long.
+    /// The 95th percentile.
     pub p95: usize,
     /// The longest.
     pub max: usize,
 }
 
-/// What a file's answers are, and so which rule fits.
+/// The kind of a file's answers, which decides which rule fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AnswerKind {
-    /// There are none.
+    /// No answers.
     None,
     /// Quantities.
     Number,
-    /// A few that recur.
+    /// A few answers that recur.
     Choice,
     /// Short texts.
     Text,
@@ -96,7 +96,7 @@ fn bare(answer: &str) -> &str {
 }
 
 impl Findings {
-    /// Counts.
+    /// Computes the statistics.
     pub(super) fn of(table: &Table, layout: Layout, cases: &[Value]) -> Findings {
         let filled =
             |name: &String| table.rows.iter().filter(|row| row.get(name).is_some_and(|v| !v.is_null())).count();
@@ -128,7 +128,7 @@ impl Findings {
         }
     }
 
-    /// What should be mended before training, one sentence each.
+    /// Faults to fix before training, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.empty_prompts > 0 {
@@ -181,7 +181,7 @@ fn demonstration_of(case: &Value) -> Option<String> {
     written.or(said).or(worked)
 }
 
-/// Rows whose prompt came before, and those of them with another answer.
+/// The number of rows whose prompt an earlier row has, and how many of them have another answer.
 fn repeats(prompts: &[String], answers: &[Option<String>]) -> (usize, usize) {
     let mut first: HashMap<&str, &Option<String>> = HashMap::new();
     let (mut duplicates, mut contradictions) = (0, 0);

@@ -1,14 +1,15 @@
-//! Finding held-out cases in texts that are to be trained on.
+//! Finds held-out cases in texts that are to be trained on.
 //!
-//! A text holds a case when it holds all of the case's words or, of a longer case, [`STRETCH`] characters in a row. White space does
-//! not count. So a case is found where a text quotes a part of it or breaks it into other lines; a paraphrase is not found.
+//! A text holds a case if it contains all of the case's words or, for a longer case, [`STRETCH`] characters of it in a
+//! row. White space does not count. So a case is found even if a text quotes only a part of it or breaks its lines
+//! elsewhere. A paraphrase is not found.
 //!
-//! The usual test is an overlap of 13 words (Brown et al. 2020, arXiv 2005.14165). It counts characters here, since Chinese
-//! writes no blanks between words.
+//! The usual test is an overlap of 13 words (Brown et al. 2020, arXiv 2005.14165). This one counts characters, since
+//! Chinese has no blanks between words.
 
 use std::collections::{BTreeMap, HashSet};
 
-/// Characters in a row by which a longer case is found.
+/// The number of characters in a row that identify a longer case.
 pub const STRETCH: usize = 50;
 
 /// The odd base of the rolling hash; the constant of SplitMix64.
@@ -22,7 +23,7 @@ pub struct HeldOut {
 }
 
 impl HeldOut {
-    /// An index of the cases' own words.
+    /// Builds the index from the cases' own words.
     pub fn of<S: AsRef<str>>(cases: impl IntoIterator<Item = S>) -> HeldOut {
         let mut stretches: BTreeMap<usize, HashSet<u64>> = BTreeMap::new();
         for case in cases {
@@ -35,12 +36,13 @@ impl HeldOut {
         HeldOut { stretches }
     }
 
-    /// Whether a text holds one of them.
+    /// Whether a text holds one of the cases.
     pub fn is_in(&self, text: &str) -> bool {
         self.holds(text, 1)
     }
 
-    /// Whether a text quotes one of the longer cases. For answers, which may well use the words of a short one.
+    /// Whether a text quotes one of the longer cases. This is the test for answers, because an answer may legitimately
+    /// contain the words of a short case.
     pub fn is_quoted_in(&self, text: &str) -> bool {
         self.holds(text, STRETCH)
     }
@@ -56,9 +58,9 @@ fn visible(text: &str) -> Vec<char> {
     text.chars().filter(|c| !c.is_whitespace()).collect()
 }
 
-/// The hash of every stretch of `length` characters, by Rabin and Karp's rolling polynomial modulo 2⁶⁴.
+/// The hash of every stretch of `length` characters: the rolling polynomial of Rabin and Karp modulo 2⁶⁴.
 fn hashes(chars: &[char], length: usize) -> impl Iterator<Item = u64> + '_ {
-    // Characters are spread over 64 bits, since a polynomial in small numbers would collide.
+    // Characters are spread over 64 bits, because a polynomial in small numbers would collide.
     let value = |c: char| (u64::from(c) + 1).wrapping_mul(0xbf58_476d_1ce4_e5b9).rotate_left(31).wrapping_mul(BASE);
     let leaving = BASE.wrapping_pow(length as u32);
     let mut hash = 0u64;

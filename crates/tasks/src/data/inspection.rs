@@ -1,4 +1,4 @@
-//! A look at a file: what it holds, and its cases in the layout of [`crate::jsonl`].
+//! Inspects a file: its statistics, and its cases in the layout of [`crate::jsonl`].
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -10,21 +10,22 @@ use super::layout::{self, Layout};
 use super::table::{self, Table};
 use crate::refusal::Refusal;
 
-/// What a file holds, and its cases.
+/// A file's statistics and cases.
 #[derive(Debug, Clone)]
 pub struct Inspection {
-    /// What was counted.
+    /// The statistics.
     pub findings: Findings,
-    /// Documents of a file that [`crate::extract`] wrote which hold no case; they are left out.
+    /// For a file that [`crate::extract`] wrote, the number of documents without a case; they are left out.
     pub without_case: usize,
-    /// One object a case, as [`crate::jsonl`] reads them; for documents and judgments the rows as they are.
+    /// One object per case, in the layout of [`crate::jsonl`]. For documents and judgments, the unchanged rows.
     pub cases: Vec<Value>,
 }
 
-/// Looks at a file.
+/// Inspects a file.
 ///
 /// # Errors
-/// A file that cannot be read, holds no rows, or has columns of no known layout; the line where a text breaks.
+/// A file that cannot be read, holds no rows, or has columns of no known layout; the line where its text cannot be
+/// decoded.
 pub fn inspect(path: &Path) -> Result<Inspection, Refusal> {
     let (table, without_case) = unwrapped(table::read(path)?);
     let layout = Layout::of(&table.columns).ok_or_else(|| {
@@ -37,7 +38,8 @@ pub fn inspect(path: &Path) -> Result<Inspection, Refusal> {
     Ok(Inspection { findings: Findings::of(&table, layout, &cases), without_case, cases })
 }
 
-/// A file that [`crate::extract`] wrote, as its cases, and the number of documents without one; any other as it is.
+/// For a file that [`crate::extract`] wrote, its cases and the number of documents without one. Any other file is
+/// returned unchanged.
 fn unwrapped(mut table: Table) -> (Table, usize) {
     let has = |name: &str| table.columns.iter().any(|column| column == name);
     if !(has("status") && has("defendants") && has("case")) {
@@ -56,7 +58,7 @@ fn unwrapped(mut table: Table) -> (Table, usize) {
 }
 
 impl Inspection {
-    /// The cases as JSON lines; those without a prompt and those that stood further up are left out.
+    /// The cases as JSON lines. Cases without a prompt, or with the prompt of an earlier case, are left out.
     pub fn case_lines(&self) -> String {
         let mut seen = HashSet::new();
         let kept = self.cases.iter().filter(|case| {

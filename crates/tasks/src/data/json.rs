@@ -1,4 +1,4 @@
-//! Rows from JSON: one object a line, or one list of objects.
+//! Rows from JSON: one object per line, or one list of objects.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::row::Row;
 use crate::refusal::Refusal;
 
-/// The rows with the numbers of their lines.
+/// The rows with their line numbers.
 ///
 /// # Errors
-/// The first line that is no object.
+/// The first line that is not an object.
 pub(super) fn lines(path: &Path, text: &str) -> Result<Vec<(usize, Row)>, Refusal> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let rows = lines.map(|(index, line)| {
@@ -25,7 +25,7 @@ pub(super) fn lines(path: &Path, text: &str) -> Result<Vec<(usize, Row)>, Refusa
 }
 
 /// # Errors
-/// The line where it is no list of objects.
+/// The line where the text is not a list of objects.
 pub(super) fn list(path: &Path, text: &str) -> Result<Vec<Row>, Refusal> {
     serde_json::from_str(text).map_err(|error| {
         let hint = "mend the line, or write one object a line";

@@ -1,18 +1,19 @@
-//! Which columns mean what: the layouts of Alpaca, ShareGPT, chat messages, TRL, GSM8K and CAIL, and plain labelled text.
+//! The meaning of columns: the layouts of Alpaca, ShareGPT, chat messages, TRL, GSM8K and CAIL, and plain labelled
+//! text.
 //!
-//! A layout turns a row into a case of [`crate::jsonl`]: `prompt` or `messages`, and `answer` or `demonstration` where the row
-//! has one. Outputs are answers if nine in ten of the file's are short, and demonstrations otherwise. An output with an
-//! `<answer>` block is both.
+//! A layout turns a row into a case of [`crate::jsonl`]: `prompt` or `messages`, with `answer` or `demonstration` if
+//! the row has one. The file's outputs are answers if nine in ten are short; otherwise they are demonstrations. An
+//! output with an `<answer>` block is both.
 
 use super::row::Row;
 use crate::rewards::answer;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// An output of at most this many characters, on one line, is short.
+/// The length in characters up to which an output of one line counts as short.
 const ANSWER_CHARS: usize = 40;
 
-/// Names of the column that holds a text to be labelled, and of the one with its label.
+/// Names of the column with a text to label, and of the column with its label.
 const TEXTS: [&str; 8] = ["text", "content", "sentence", "document", "文本", "内容", "事实", "正文"];
 const LABELS: [&str; 8] = ["label", "labels", "category", "class", "target", "标签", "类别", "罪名"];
 
@@ -26,13 +27,13 @@ pub enum Layout {
     ShareGpt,
     /// `instruction`, `input`, `output` (Alpaca).
     Alpaca,
-    /// `prompt` with `chosen` and `rejected` (TRL's preferences): the chosen one demonstrates.
+    /// `prompt` with `chosen` and `rejected` (TRL's preferences). The chosen completion is the demonstration.
     Preference,
     /// `prompt` with `completion`, `response` or `output` (TRL).
     PromptCompletion,
     /// `prompt` with `answer`, `solution` or `ground_truth`, or alone.
     PromptAnswer,
-    /// `question` and `answer` (GSM8K and its kin).
+    /// `question` and `answer` (GSM8K and similar).
     QuestionAnswer,
     /// `fact` with `meta` (CAIL2018) or `charges`: criminal cases, for the task `judgment`.
     Judgment,
@@ -43,7 +44,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The layout that has these columns; the most specific one where several fit.
+    /// The layout that has these columns; the most specific one if several fit.
     pub fn of(columns: &[String]) -> Option<Layout> {
         let has = |name: &str| columns.iter().any(|column| column == name);
         let any = |names: &[&str]| names.iter().any(|name| has(name));
@@ -62,7 +63,7 @@ impl Layout {
         })
     }
 
-    /// In words, for the screen and for the recipe's comments.
+    /// The layout in words, for the terminal and for the recipe's comments.
     pub fn words(self) -> &'static str {
         match self {
             Layout::Messages => "conversations (`messages`)",
@@ -78,7 +79,7 @@ impl Layout {
         }
     }
 
-    /// What the row answers, where the layout has one column for answers and demonstrations alike.
+    /// The row's output, if the layout has one column for both answers and demonstrations.
     fn output(self, row: &Row) -> Option<Value> {
         let names: &[&str] = match self {
             Layout::Alpaca => &["output", "response"],
@@ -90,7 +91,7 @@ impl Layout {
         names.iter().find_map(|name| row.get(*name)).cloned()
     }
 
-    /// Whether the file's outputs are answers: nine in ten are short.
+    /// Whether the file's outputs are answers, that is, nine in ten are short.
     pub fn outputs_are_answers(self, rows: &[Row]) -> bool {
         let outputs: Vec<String> =
             rows.iter().map(|row| last_content(self.output(row))).filter(|text| !text.is_empty()).collect();
@@ -99,7 +100,7 @@ impl Layout {
         short * 10 >= outputs.len() * 9
     }
 
-    /// The case of a row. `short` says that outputs are answers. Rows of judgments and documents stay as they are.
+    /// The case of a row. `short` says that outputs are answers. Rows of judgments and documents are not changed.
     pub fn case(self, row: &Row, short: bool) -> Value {
         let first = |names: &[&str]| names.iter().find_map(|name| row.get(*name)).cloned();
         let prompt = match self {
@@ -127,7 +128,7 @@ impl Layout {
             }
             Layout::QuestionAnswer => {
                 if let Some(answer) = row.get("answer").filter(|answer| text(Some(answer)).contains("#### ")) {
-                    // The task knows this layout and takes reasoning and number apart.
+                    // The task knows this layout and separates reasoning and number.
                     return json!({ "question": first(&["question"]), "answer": answer });
                 }
                 first(&["question", "问题"])
@@ -144,7 +145,7 @@ impl Layout {
     }
 }
 
-/// Puts an output where it belongs.
+/// Adds an output to the case, as answer, demonstration or both.
 fn place(case: &mut Map<String, Value>, output: &str, short: bool) {
     let output = output.trim();
     if output.is_empty() {
@@ -159,7 +160,7 @@ fn place(case: &mut Map<String, Value>, output: &str, short: bool) {
     }
 }
 
-/// A completion as text; of a list of messages the last one's content.
+/// A completion as text; for a list of messages, the content of the last one.
 fn last_content(output: Option<Value>) -> String {
     match output {
         Some(Value::Array(messages)) => text(messages.last().and_then(|message| message.get("content"))),
@@ -189,7 +190,7 @@ fn keep(row: &Row, names: &[&str]) -> Map<String, Value> {
         .collect()
 }
 
-/// One label, or several in a fixed order.
+/// One label, or several sorted ones.
 fn labels(value: &Value) -> String {
     match value {
         Value::Array(list) => {
@@ -201,7 +202,7 @@ fn labels(value: &Value) -> String {
     }
 }
 
-/// A value as text: strings bare, nothing as "".
+/// A value as text: strings without quotes, a missing value as "".
 pub(super) fn text(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
@@ -210,7 +211,7 @@ pub(super) fn text(value: Option<&Value>) -> String {
     }
 }
 
-/// What a case asks, as one text, by which duplicates are found.
+/// The prompt of a case as one text, which identifies duplicates.
 pub fn prompt_of(case: &Value) -> String {
     let asked = |messages: &[Value]| -> String {
         let last = messages.last().is_some_and(|message| message["role"] == "assistant");

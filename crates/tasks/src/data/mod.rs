@@ -1,13 +1,14 @@
-//! The user's own data: what a file holds, and a recipe that fits it.
+//! The user's own data: inspects a file and writes a recipe that fits it.
 //!
-//! [`inspect`] reads JSON lines, JSON, CSV, Excel or Parquet in UTF-8, UTF-16 or GB18030, recognises the usual layouts, counts what can
-//! spoil training (empty prompts, duplicates, contradictions, a label that outweighs all others), and gives cases in the
-//! layout of [`crate::jsonl`] with a commented recipe. It never changes the file, never guesses an answer, and trains nothing.
+//! [`inspect`] reads JSON lines, JSON, CSV, Excel or Parquet in UTF-8, UTF-16 or GB18030. It recognises the usual
+//! layouts, counts what can harm training (empty prompts, duplicates, contradictions, a label that outweighs all
+//! others), and gives the cases in the layout of [`crate::jsonl`] with a commented recipe. It never changes the file,
+//! never guesses an answer, and trains nothing.
 //!
-//! Plain documents, to be pretrained on, are read by [`texts`], and searched for held-out cases by [`held_out`]. What people prefer is read by
-//! [`preferences`].
+//! [`texts`] reads plain documents for pretraining, and [`held_out`] finds held-out cases in them. [`preferences`]
+//! reads people's preferences.
 //!
-//! Read next: [`inspection`], [`table`] (reading), [`layout`] (which columns mean what), [`findings`] (what is counted).
+//! Read next: [`inspection`], [`table`] (reading), [`layout`] (the meaning of columns), [`findings`] (statistics).
 
 pub mod findings;
 pub mod held_out;

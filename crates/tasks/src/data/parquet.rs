@@ -14,7 +14,7 @@ use super::row::{Row, row};
 use crate::refusal::Refusal;
 
 /// # Errors
-/// Bytes that are no Parquet, or a compression that was not compiled in.
+/// Bytes that are not Parquet, or a compression that was not compiled in.
 pub(super) fn rows(path: &Path) -> Result<Vec<Row>, Refusal> {
     let bad = |error: String| {
         let hint = "write it with Snappy or no compression";
@@ -35,7 +35,7 @@ pub(super) fn rows(path: &Path) -> Result<Vec<Row>, Refusal> {
     Ok(rows)
 }
 
-/// One cell; types that no text layout uses become null.
+/// One cell. Types that no text layout uses become null.
 fn value(column: &dyn Array, at: usize) -> Value {
     if column.is_null(at) {
         return Value::Null;

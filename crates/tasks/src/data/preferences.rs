@@ -1,17 +1,19 @@
-//! What people prefer, from a file of the user: pairs of completions, or thumbs on single ones.
+//! People's preferences from a file of the user: pairs of completions, or thumbs on single ones.
 //!
-//! | kind | columns | what it says |
+//! | kind | columns | meaning |
 //! |---|---|---|
 //! | pair | `prompt`, `chosen`, `rejected` | the chosen completion is better than the rejected one |
 //! | thumb | `prompt`, `completion`, `label` | the completion is good (`true`, `1`, `up`) or bad (`false`, `0`, `down`) |
 //!
-//! The names are TRL's, and a recipe may give the file's own. A prompt is a text or a list of messages; a completion is a text or a list of one
-//! message of the assistant. Where `chosen` and `rejected` are whole conversations, what both begin with is the prompt: then there is no column
-//! `prompt`, or it repeats the last message of that beginning. Files are those that [`super::table`] reads.
+//! The names are TRL's; a recipe may give the file's own. A prompt is a text or a list of messages. A completion is a
+//! text or a list of one message of the assistant. If `chosen` and `rejected` are whole conversations, their common
+//! beginning is the prompt. Then there is no column `prompt`, or it repeats the last message of that beginning.
+//! [`super::table`] lists the formats.
 //!
-//! It never guesses: a row that is not what it should be is an error with its place. A row that says nothing new is left out and counted.
+//! The reader never guesses: an invalid row is an error with its place. A row that adds nothing new is left out and
+//! counted.
 //!
-//! Read next: `train::stages::dpo`, which learns from pairs.
+//! Read next: `train::stages::dpo`, which trains on pairs.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -64,18 +66,18 @@ impl Default for ThumbColumns {
     }
 }
 
-/// What a person said of one prompt's completions.
+/// A person's judgement of the completions of one prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preference {
-    /// From the content.
+    /// An id from the content.
     pub id: String,
-    /// What was asked.
+    /// The prompt.
     pub prompt: Prompt,
-    /// What was said of the answers.
+    /// The judgement.
     pub judged: Judged,
 }
 
-/// What was said of the answers to a prompt.
+/// A person's judgement of the answers to a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judged {
     /// One is better than another.
@@ -89,7 +91,7 @@ pub enum Judged {
     Thumb {
         /// The answer.
         completion: String,
-        /// Whether it was found good.
+        /// Whether it was marked good.
         desirable: bool,
     },
 }
@@ -103,7 +105,7 @@ impl Judged {
         }
     }
 
-    /// What another person would say who holds the contrary.
+    /// The opposite judgement of the same answers.
     fn contrary(&self) -> Judged {
         match self.clone() {
             Judged::Pair { chosen, rejected } => Judged::Pair { chosen: rejected, rejected: chosen },
@@ -112,30 +114,30 @@ impl Judged {
     }
 }
 
-/// The preferences of a file, and what else was there.
+/// The preferences of a file, and counts of its other rows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Preferences {
-    /// By id.
+    /// The preferences, sorted by id.
     pub rows: Vec<Preference>,
-    /// Rows that stood further up.
+    /// Rows that repeat an earlier row.
     pub repeated: usize,
-    /// Pairs of which both sides are the same.
+    /// Pairs whose two sides are the same.
     pub equal: usize,
-    /// Rows whose contrary stands in the file too; they are kept.
+    /// Rows whose opposite is in the file too; they are kept.
     pub contradicted: usize,
 }
 
-/// The pairs of a file.
+/// Reads the pairs of a file.
 ///
 /// # Errors
-/// A file that cannot be read or has not the columns; the first row that is no pair, by its place; not one pair to learn from.
+/// A file that cannot be read or lacks the columns; the first invalid row, by its place; no pair whose sides differ.
 pub fn pairs(path: &Path, columns: &PairColumns) -> Result<Preferences, Refusal> {
     let table = table::read(path)?;
     has(path, &table, &[("chosen", &columns.chosen), ("rejected", &columns.rejected)])?;
     collect(path, &table, |row| row.pair(columns))
 }
 
-/// The thumbs of a file.
+/// Reads the thumbs of a file.
 ///
 /// # Errors
 /// As [`pairs`].
@@ -191,7 +193,7 @@ fn id(prompt: &Prompt, judged: &Judged) -> String {
     partition::id(&content.to_string())
 }
 
-/// A row and where it stands.
+/// A row and its place in the file.
 struct Place<'a> {
     path: &'a Path,
     line: usize,
@@ -309,7 +311,7 @@ impl Place<'_> {
     }
 }
 
-/// A completion as the file has it.
+/// A completion in the file's form.
 enum Said {
     Text(String),
     Messages(Vec<Message>),

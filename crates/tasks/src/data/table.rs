@@ -12,23 +12,24 @@ use crate::refusal::Refusal;
 /// The rows of a file.
 #[derive(Debug, Clone)]
 pub struct Table {
-    /// In the file's order.
+    /// The rows in the file's order.
     pub rows: Vec<Row>,
-    /// Where each row begins: its line, or of Excel its row in the sheet; of a JSON list and of Parquet its number. All count from 1.
+    /// Where each row begins, counted from 1: its line; for Excel its row in the sheet; for a JSON list and Parquet its
+    /// index.
     pub places: Vec<usize>,
     /// Every column that any row has, in order of appearance.
     pub columns: Vec<String>,
-    /// What the file is.
+    /// The file's format.
     pub format: Format,
-    /// How its text is written; none for Excel and Parquet.
+    /// The text's encoding; none for Excel and Parquet.
     pub encoding: Option<&'static str>,
 }
 
-/// What a file is.
+/// A file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Jsonl,
     /// One JSON list of objects.
     Json,
@@ -40,10 +41,10 @@ pub enum Format {
     Parquet,
 }
 
-/// Reads a file. The format follows from its first bytes and its name's ending.
+/// Reads a file. Its first bytes and the ending of its name determine the format.
 ///
 /// # Errors
-/// A file that cannot be read or holds no rows; the line where a text breaks.
+/// A file that cannot be read or holds no rows; the line where its text cannot be decoded.
 pub fn read(path: &Path) -> Result<Table, Refusal> {
     let bytes = std::fs::read(path).map_err(|error| {
         Refusal::new(error.to_string(), "give the path of a JSONL, JSON, CSV, Excel or Parquet file").in_file(path)

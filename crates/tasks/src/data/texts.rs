@@ -1,9 +1,11 @@
-//! Texts to pretrain on: files and folders of `.txt`, `.md` and `.jsonl`, in UTF-8, UTF-16 with a mark, or GB18030.
+//! Texts for pretraining: files and folders of `.txt`, `.md` and `.jsonl`, in UTF-8, UTF-16 with a byte order mark, or
+//! GB18030.
 //!
-//! A `.txt` or `.md` file is one text; so is each line of a `.jsonl` file, in its field `text`. A text's id follows from its
-//! content, so neither the names nor the order of files change what is trained. [`Texts`] counts everything that was left out.
+//! A `.txt` or `.md` file is one text. In a `.jsonl` file, the field `text` of each line is one. A text's id depends on
+//! its content alone, so neither the names nor the order of files change what is trained on. [`Texts`] counts
+//! everything that was left out.
 //!
-//! Read next: [`super::held_out`], which keeps held-out cases out.
+//! Read next: [`super::held_out`], which finds held-out cases in texts.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -20,29 +22,30 @@ const ENDINGS: [&str; 3] = ["txt", "md", "jsonl"];
 /// One text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
-    /// From the content.
+    /// An id from the content.
     pub id: String,
-    /// As it stands in its file.
+    /// The text as it is in its file.
     pub text: String,
 }
 
-/// The texts of some files, and what else was there.
+/// The texts of some files, and counts of what was left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Texts {
-    /// By id.
+    /// The texts, sorted by id.
     pub texts: Vec<Text>,
-    /// Texts that stood somewhere else before.
+    /// Texts that repeat an earlier one.
     pub repeated: usize,
-    /// Texts of nothing but white space.
+    /// Texts that are empty or only white space.
     pub blank: usize,
-    /// Files of a folder with another ending.
+    /// Files in folders that have another ending.
     pub passed_over: usize,
 }
 
-/// Reads files, and folders with all that lies below them.
+/// Reads files, and folders with all their subfolders.
 ///
 /// # Errors
-/// A path that cannot be read, a named file with another ending, the line where a file breaks, or no text at all.
+/// A path that cannot be read, a named file with another ending, the line where a file cannot be decoded, or no text at
+/// all.
 pub fn read(paths: &[PathBuf]) -> Result<Texts, Refusal> {
     let mut found = Texts::default();
     let mut seen = HashSet::new();
@@ -69,7 +72,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Texts, Refusal> {
     Ok(found)
 }
 
-/// The file itself, or what lies below a folder; links are not followed.
+/// The file itself, or all files below a folder. Links are not followed.
 fn files(path: &Path, passed_over: &mut usize) -> Result<Vec<PathBuf>, Refusal> {
     let failed = |error| unreadable(path, error);
     if !std::fs::metadata(path).map_err(failed)?.is_dir() {
@@ -99,16 +102,16 @@ fn is_text(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
 }
 
-/// The text of one file, in any encoding of the module's list.
+/// The text of one file, in any of the encodings listed at the top of this module.
 ///
 /// # Errors
-/// A file that cannot be read, or whose encoding is none of them.
+/// A file that cannot be read, or with another encoding.
 pub fn read_text(path: &Path) -> Result<String, Refusal> {
     let bytes = std::fs::read(path).map_err(|error| unreadable(path, error))?;
     Ok(decode(path, &bytes)?.0)
 }
 
-/// One line of a file in UTF-8 or GB18030; none where it is neither.
+/// Decodes one line of a file in UTF-8 or GB18030; none if it is neither.
 pub fn decode_line(bytes: &[u8]) -> Option<Cow<'_, str>> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Some(Cow::Borrowed(text)),

@@ -1,11 +1,11 @@
 //! The answer of the judgment task: `罪名[、罪名]；法条[、法条]；刑罚`.
 //!
-//! An example is `盗窃；第二百六十四条；有期徒刑一年六个月`. The notation is that of judgments, so that a model which was trained on
-//! them need not spend its capacity on translating terms. The short forms `盗窃罪；264；1年6月` and `危险驾驶；133之一；拘役2个月` are
-//! accepted too. A known answer may have 不详 for a part that its source does not state; a completion may not.
+//! An example is `盗窃；第二百六十四条；有期徒刑一年六个月`. The notation is that of judgments, so a model that was trained on judgments
+//! need not spend capacity on translating terms. The short forms `盗窃罪；264；1年6月` and `危险驾驶；133之一；拘役2个月` are accepted
+//! too. A known answer may have 不详 for a part that its source does not state; a completion may not.
 //!
-//! Some charges have the separator in their name (走私、贩卖、运输、制造毒品). So a list is split at the longest known names first;
-//! the known names are those of CAIL2018's list and of the tiers' table.
+//! Some charges have the separator in their name (走私、贩卖、运输、制造毒品). So a list is split at the longest known names first.
+//! The known names are those in CAIL2018's list and in the table of tiers.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,22 +16,22 @@ use super::charge::{SELECTIVE, canonical_charge, clean_charge};
 use super::penalty::Penalty;
 use super::table;
 
-/// What stands for a part that a source does not state.
+/// The word for a part that a source does not state.
 pub const UNKNOWN: &str = "不详";
 
 /// Charges, articles and penalty; `None` for a part written 不详.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Names as written, less 罪 and brackets; at least one, no two of the same [`canonical_charge`].
+    /// Names as written, without 罪 and brackets; at least one, and no two with the same [`canonical_charge`].
     pub charges: Vec<String>,
-    /// Articles as written; at least one, none twice.
+    /// Articles as written; at least one, and no duplicates.
     pub articles: Option<Vec<Article>>,
     /// The penalty.
     pub penalty: Option<Penalty>,
 }
 
 impl Answer {
-    /// Reads an answer, known or given.
+    /// Parses a known answer or a completion's.
     ///
     /// # Errors
     /// A sentence that names the part and what is wrong with it.
@@ -62,7 +62,7 @@ impl Answer {
         Ok(Answer { charges, articles, penalty })
     }
 
-    /// Reads the answer of a completion, in which no part may be 不详.
+    /// Parses the answer of a completion, in which no part may be 不详.
     ///
     /// # Errors
     /// As [`Answer::parse`].
@@ -79,12 +79,12 @@ impl Answer {
         self.charges.iter().map(|name| canonical_charge(name)).collect()
     }
 
-    /// The set of articles; empty when not stated.
+    /// The set of articles; empty if they are not stated.
     pub fn article_set(&self) -> BTreeSet<Article> {
         self.articles.iter().flatten().copied().collect()
     }
 
-    /// One text for all answers that say the same: sorted, canonical. Completions vote by it.
+    /// One text for all equivalent answers: sorted and canonical. It is the completion's vote.
     pub fn key(&self) -> String {
         let mut answer = self.clone();
         answer.charges = self.charge_set().into_iter().collect();
@@ -105,7 +105,7 @@ impl fmt::Display for Answer {
     }
 }
 
-/// Whether a charge is one that the list, the table or a selective form knows.
+/// Whether a charge is in the list, in the table, or a form of a selective charge.
 pub fn is_known_charge(name: &str) -> bool {
     known_charges().contains(clean_charge(name).as_str())
 }
@@ -120,7 +120,7 @@ fn known_charges() -> &'static BTreeSet<&'static str> {
     })
 }
 
-/// Takes a list of charges apart, longest known names first.
+/// Splits a list of charges, longest known names first.
 fn split_charges(text: &str) -> Result<Vec<String>, String> {
     let pieces: Vec<String> = text.trim().split('、').map(|piece| piece.trim().to_string()).collect();
     if pieces.iter().any(|piece| clean_charge(piece).is_empty()) {

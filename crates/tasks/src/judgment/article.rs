@@ -1,4 +1,4 @@
-//! An article of the Criminal Law (刑法), as judgments name it: 第二百六十四条, 第一百三十三条之一.
+//! An article of the Criminal Law (刑法) in the notation of judgments: 第二百六十四条, 第一百三十三条之一.
 
 use std::fmt;
 
@@ -7,21 +7,20 @@ use super::numerals;
 /// An article of the Criminal Law, with its 之一, 之二 … as `sub` (0 without).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Article {
-    /// 264 of 第二百六十四条.
+    /// The article's number, such as 264 in 第二百六十四条.
     pub number: u16,
-    /// 1 of 第一百三十三条之一.
+    /// The number after 之, such as 1 in 第一百三十三条之一.
     pub sub: u8,
 }
 
 impl Article {
-    /// The last number in the law; 第四百五十二条.
+    /// The number of the law's last article, 第四百五十二条.
     pub const LAST: u16 = 452;
 
-    /// The article that a text names: `第二百六十四条`, `刑法第133条之一`, `264`, `133之一`, `133-1`. A paragraph (第一款) may follow
-    /// and is dropped.
+    /// Parses an article: `第二百六十四条`, `刑法第133条之一`, `264`, `133之一`, `133-1`. A paragraph (第一款) may follow and is dropped.
     ///
     /// # Errors
-    /// A sentence when it is none, or lies beyond the law's last article.
+    /// A sentence if the text is no article, or one beyond the law's last article.
     pub fn parse(text: &str) -> Result<Article, String> {
         let wrong = || format!("{text:?} is not an article");
         let body = text.trim();

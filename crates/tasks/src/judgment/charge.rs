@@ -1,6 +1,6 @@
-//! The name of a charge (罪名), in the one form by which two of them are compared.
+//! The canonical name of a charge (罪名), by which charges are compared.
 
-/// Forms of a selective charge (选择性罪名) that judgments use, and the entry of CAIL2018's list they belong to.
+/// Forms of a selective charge (选择性罪名) that judgments use, and their entries in CAIL2018's list.
 pub(super) const SELECTIVE: [(&str, &str); 8] = [
     ("贩卖毒品", "走私、贩卖、运输、制造毒品"),
     ("运输毒品", "走私、贩卖、运输、制造毒品"),
@@ -12,7 +12,7 @@ pub(super) const SELECTIVE: [(&str, &str); 8] = [
     ("容留卖淫", "组织、强迫、引诱、容留、介绍卖淫"),
 ];
 
-/// A charge's name without 罪 and CAIL's brackets, selective forms brought under the list's entry.
+/// A charge's name without 罪 and CAIL's brackets. A selective form is replaced by its entry in the list.
 pub fn canonical_charge(name: &str) -> String {
     let clean = clean_charge(name);
     match SELECTIVE.iter().find(|(form, _)| *form == clean) {

@@ -1,9 +1,9 @@
-//! The pretraining corpus of the judgment task: prose that holds its own conclusions.
+//! The pretraining corpus of the judgment task: prose that states its own conclusions.
 //!
-//! It has three kinds of document: narratives of built-in cases with the court's opinion and its sentence; tiers of the articles
-//! in other words; and worked explanations of how figures and factors lead to a range. It never holds the task's own notation
-//! (`<think>`, `案情：`, three parts between ；). The facts of its cases come from a part of the generator's space that no split
-//! draws from; a hash of the content decides which part that is.
+//! It has three kinds of document: narratives of built-in cases with the court's opinion and sentence; tiers of the
+//! articles in other words; and worked explanations of how figures and factors lead to a range. It never contains the
+//! task's own notation (`<think>`, `案情：`, three parts between ；). The facts of its cases come from a part of the
+//! generator's space that no split draws from; a hash of the content decides which part that is.
 
 use super::draft::{Draft, article};
 use super::penalty::{Penalty, term_words};
@@ -11,10 +11,10 @@ use super::table::{self, Band, Tier};
 use super::wordings::{Unit, bank};
 use kernels::rng::{Key, Stream};
 
-/// The share of narratives; of the rest, six in ten are explanations.
+/// The share of narratives. Six in ten of the other documents are explanations.
 const NARRATIVES: f64 = 0.75;
 
-/// One document. `case` gives the case to tell: facts that no split holds.
+/// One document. `case` gives a case to narrate, whose facts no split contains.
 pub fn document(key: Key, case: impl FnOnce() -> Draft) -> String {
     let mut random = key.word("document").stream();
     match random.unit() {
@@ -24,13 +24,13 @@ pub fn document(key: Key, case: impl FnOnce() -> Draft) -> String {
     }
 }
 
-/// Facts, opinion and sentence, as a judgment tells them.
+/// Facts, opinion and sentence, in the style of a judgment.
 fn narrative(case: &Draft, random: &mut Stream) -> String {
     let opening: &&str = random.pick(&["经审理查明，", "经审理查明：", "公诉机关指控，", "审理查明，"]);
     format!("{opening}{}本院认为，{}{}", case.facts, opinion(case, random), sentence(case, random))
 }
 
-/// Why the charge and what the factors amount to.
+/// The reason for the charge, and what the factors add up to.
 fn opinion(case: &Draft, random: &mut Stream) -> String {
     let who = &case.defendant;
     let mut text = format!("被告人{who}");
@@ -106,7 +106,7 @@ fn statute(random: &mut Stream) -> String {
     text
 }
 
-/// 三千元以上不满三万元: the span in which the tier holds everywhere.
+/// 三千元以上不满三万元: the span of figures in which the tier applies in every province.
 fn span_words(tier: &Tier, unit: Unit) -> Option<String> {
     let measured = matches!(
         (tier.condition.kind.as_str(), unit),
@@ -140,7 +140,7 @@ fn penalty_words(tier: &Tier) -> String {
     }
 }
 
-/// How a figure or a factor leads to a range.
+/// An explanation of how a figure or a factor leads to a range.
 fn explanation(random: &mut Stream) -> String {
     let charge = random.pick(&bank().charges);
     let scene = random.pick(&charge.scenes);

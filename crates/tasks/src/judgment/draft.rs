@@ -1,10 +1,10 @@
-//! Built-in cases: a deterministic generator of short facts with everything that is known about them.
+//! Built-in cases: a deterministic generator of short facts, with everything that is known about them.
 //!
-//! A [`Draft`] is a pure function of a key ([`kernels::rng::Key`]) and of the half of the wordings it draws from. It
-//! decides charge, tier, figure and factors first and words them afterwards, so that the facts cannot contradict the
-//! outcome. It takes nothing from real judgments, and it does not know splits.
+//! A [`Draft`] is a pure function of a key ([`kernels::rng::Key`]) and of the half of the wordings from which it draws.
+//! It chooses charge, tier, figure and factors first and puts them into words afterwards, so the facts cannot
+//! contradict the outcome. It takes nothing from real judgments, and it does not know splits.
 //!
-//! Facts hold at most [`MAX_CHARS`] characters; a longer draw is drawn again.
+//! Facts hold at most [`MAX_CHARS`] characters; longer ones are drawn again.
 
 use super::answer::Answer;
 use super::article::Article;
@@ -16,7 +16,7 @@ use kernels::rng::{Key, Stream};
 /// The greatest length of the facts, in characters.
 pub const MAX_CHARS: usize = 130;
 
-/// Pairs that cannot stand in one case.
+/// Pairs of factors that cannot occur in one case.
 const EXCLUDE: [(&str, &str); 4] = [("自首", "坦白"), ("累犯", "前科"), ("未成年", "累犯"), ("未成年", "前科")];
 
 /// One charge of a case.
@@ -26,7 +26,7 @@ pub struct Count {
     pub charge: &'static Charge,
     /// How it was committed.
     pub scene: &'static Scene,
-    /// The figure that decides, as written in the facts, without 人民币; empty without one.
+    /// The figure that decides the tier, as written in the facts, without 人民币; empty if there is none.
     pub figure: String,
     /// Its value in the scene's unit.
     pub value: f64,
@@ -34,10 +34,10 @@ pub struct Count {
     pub range: Range,
 }
 
-/// A case, and all that is known about it.
+/// A case with everything that is known about it.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// What the court found.
+    /// The facts.
     pub facts: String,
     /// The defendant's name.
     pub defendant: String,
@@ -45,11 +45,11 @@ pub struct Draft {
     pub counts: Vec<Count>,
     /// The factors' names, in the order of the facts.
     pub factors: Vec<&'static str>,
-    /// What the factors amount to.
+    /// The band that the factors lead to.
     pub band: Band,
     /// The penalties that count as right.
     pub range: Range,
-    /// The penalty that the document states: drawn from `range`.
+    /// The penalty that the document states, drawn from `range`.
     pub penalty: Penalty,
 }
 
@@ -63,8 +63,8 @@ impl Draft {
         }
     }
 
-    /// An expert's reasoning in one line: the conduct (where there is a single charge), figure and tier, range, and the factors
-    /// with what they amount to.
+    /// An expert's reasoning in one line: the conduct (if there is a single charge), figure and tier, range, and the
+    /// factors with the band that they lead to.
     pub fn chain(&self) -> String {
         let one = self.counts.len() == 1;
         let counts: Vec<String> = self
@@ -87,7 +87,7 @@ pub fn article(charge: &Charge) -> Article {
     Article::parse(&charge.article).expect("wordings.toml names articles")
 }
 
-/// The draft of a key: the first attempt below it that keeps within [`MAX_CHARS`].
+/// The draft of a key: the first attempt under the key that fits into [`MAX_CHARS`].
 pub fn draft(key: Key, unseen: bool) -> Draft {
     (0..)
         .map(|attempt| attempt_draft(&mut key.number(attempt).stream(), unseen))
@@ -152,7 +152,7 @@ fn attempt_draft(random: &mut Stream, unseen: bool) -> Draft {
     Draft { facts, defendant, counts, factors, band, range, penalty }
 }
 
-/// A second charge that can stand beside the first: both in tiers of at most ten years.
+/// A second charge that is possible besides the first; both are in tiers of at most ten years.
 fn second(
     bank: &'static Bank,
     first: &Charge,
@@ -168,7 +168,7 @@ fn second(
         .charges
         .iter()
         .filter(|charge| BESIDE.contains(&charge.name.as_str()) && charge.name != first.name)
-        // Holding what one sells is absorbed by the selling; a beating is not charged twice.
+        // Possession of what one sells is part of the selling. An assault is not charged twice.
         .filter(|charge| !(first.name == "贩卖毒品" && charge.name == "非法持有毒品"))
         .filter(|charge| !(first.name == "非法持有毒品" && charge.name == "贩卖毒品"))
         .flat_map(|charge| charge.scenes.iter().filter(|s| light(s)).map(move |scene| (charge, scene)))
@@ -191,7 +191,7 @@ fn date(random: &mut Stream) -> String {
     }
 }
 
-/// A figure of the scene as text and value; from the reserved part of its range exactly when `unseen`.
+/// A figure of the scene as text and value. It is from the reserved part of the scene's range if and only if `unseen`.
 fn figure(scene: &Scene, unseen: bool, random: &mut Stream) -> (String, f64) {
     if scene.unit == Unit::None {
         return (String::new(), 0.0);
@@ -221,7 +221,7 @@ fn round_to(value: f64, digits: i32) -> f64 {
     ((value / unit).round() * unit).round()
 }
 
-/// An amount in 元, or in 万元 where that is shorter.
+/// An amount in 元, or in 万元 if that is shorter.
 fn yuan(value: f64, random: &mut Stream) -> String {
     if value >= 10_000.0 && value % 1000.0 == 0.0 && random.chance(0.6) {
         format!("{}万元", value / 10_000.0)
@@ -310,8 +310,8 @@ fn idle_sentences(
     sentences
 }
 
-/// The penalty that the document states. Of two charges each term is drawn, and the whole lies between the higher and
-/// their sum; imprisonment absorbs detention (刑法第六十九条).
+/// The penalty that the document states. With two charges a term is drawn for each, and the total lies between the
+/// higher term and their sum; imprisonment absorbs detention (刑法第六十九条).
 fn penalty(counts: &[Count], random: &mut Stream) -> Penalty {
     let detention = |count: &Count| count.scene.tier().bounds().1 <= 6;
     if let [count] = counts {
@@ -329,7 +329,8 @@ fn penalty(counts: &[Count], random: &mut Stream) -> Penalty {
     Penalty::of_months(between.last().copied().unwrap_or(highest))
 }
 
-/// The part of a charge's range from which its document draws: below the tier where the sentence says 减轻, which means just that.
+/// The part of a charge's range from which its document draws. If the sentence says 减轻, that part is below the tier,
+/// because that is what the word means.
 fn stated(count: &Count) -> Range {
     let (least, _) = count.scene.tier().bounds();
     let mut range = count.range;
@@ -339,7 +340,7 @@ fn stated(count: &Count) -> Range {
     range
 }
 
-/// A penalty drawn from a range; terms are round as courts' are.
+/// A penalty drawn from a range. Terms are round, like those of courts.
 fn draw_penalty(range: &Range, detention: bool, random: &mut Stream) -> Penalty {
     if range.exempt && random.chance(0.6) {
         return Penalty::Exempt;
@@ -354,7 +355,8 @@ fn draw_penalty(range: &Range, detention: bool, random: &mut Stream) -> Penalty 
     }
 }
 
-/// The round terms in `[low, high]`: every month to a year, every second to three years, half years to ten, years beyond.
+/// The round terms in `[low, high]`: every month up to one year, multiples of two or three months up to three years,
+/// half years up to ten years, and whole years beyond.
 fn natural_terms(low: u32, high: u32) -> Vec<u32> {
     let round = |m: u32| match m {
         0..=12 => true,

@@ -1,14 +1,14 @@
-//! The scores of the judgment task, and the hidden record they read.
+//! The scores of the judgment task, and the hidden record that they use.
 //!
-//! The headline is *charge set equal and penalty within the range*.
+//! The headline score is *charge set equal and penalty within the range*.
 //!
-//! * For a built-in case the range is the third of the tier that its factors pick ([`super::table::adjusted`]).
-//! * For a real case it goes from half the stated term to twice that term. Where the table knows the charge, it is clipped to
-//!   the narrowest tier that holds the term. Life, death and exemption must be met exactly.
-//! * Where the source states no penalty, the headline is the charge set alone, and the part `penalty_known` is 0.
+//! * For a built-in case the range is the third of the tier that its factors select ([`super::table::adjusted`]).
+//! * For a real case it goes from half the stated term to twice that term. If the table knows the charge, it is clipped
+//!   to the narrowest tier that contains the term. Life, death and exemption must match exactly.
+//! * If the source states no penalty, the headline score is the charge set alone, and the part `penalty_known` is 0.
 //!
-//! Grading is strict: a completion scores nothing if it was cut short, has no answer block or several, or has a part that
-//! cannot be read.
+//! Grading is strict: a completion scores nothing if it was truncated, has no answer block or several, or has a part
+//! that cannot be parsed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,15 +24,15 @@ use crate::rewards::answer as blocks;
 /// What is known of a case beyond its prompt and answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// `generated`, or file and line.
+    /// `generated`, or the file and line.
     pub origin: String,
     /// The facts alone.
     pub facts: String,
     /// Canonical names of the charges.
     pub charges: Vec<String>,
-    /// The stated penalty, in words; absent where unknown.
+    /// The stated penalty, in words; none if unknown.
     pub penalty: Option<String>,
-    /// Months of the stated penalty; absent for life, death and unknown.
+    /// Months of the stated penalty; none for life, death and unknown.
     pub months: Option<u32>,
     /// The penalties that count as right.
     pub range: Option<Range>,
@@ -40,21 +40,21 @@ pub struct Record {
     pub statutory: Option<Range>,
     /// Rows of the table, one per charge.
     pub rows: Vec<String>,
-    /// The figures that decide, one per charge that has one.
+    /// The figures that decide the tiers, one for each charge that has one.
     pub figures: Vec<String>,
     /// Names of the factors.
     pub factors: Vec<String>,
-    /// What the factors amount to.
+    /// The band that the factors lead to.
     pub band: Option<String>,
-    /// An expert's line of reasoning.
+    /// An expert's reasoning in one line.
     pub chain: Option<String>,
-    /// Whether 之一 and the like are stated; CAIL2018 gives the number alone.
+    /// Whether suffixes such as 之一 are stated; CAIL2018 gives the number alone.
     pub exact_articles: bool,
-    /// Characters cut from the middle of the facts to keep within the task's limit.
+    /// Characters that were cut from the middle of the facts to fit the task's limit.
     pub cut_chars: usize,
 }
 
-/// The range of a real case, and the tier's bounds where the table knows the charge: see the module.
+/// The range of a real case, and the tier's bounds if the table knows the charge. See the module.
 pub fn real_range(answer: &Answer) -> (Option<Range>, Option<Range>) {
     let Some(penalty) = answer.penalty else {
         return (None, None);
@@ -91,16 +91,17 @@ pub fn f1<T: Ord>(given: &BTreeSet<T>, known: &BTreeSet<T>) -> f64 {
     }
 }
 
-/// The articles to compare: with their 之一, or the numbers alone.
+/// The articles to compare: with suffixes such as 之一, or the numbers alone.
 pub fn articles(answer: &Answer, exact: bool) -> BTreeSet<Article> {
     let plain = |a: Article| if exact { a } else { Article { sub: 0, ..a } };
     answer.article_set().into_iter().map(plain).collect()
 }
 
-/// The answer of a completion: well formed by [`blocks::blocks`], with a think block (it may be empty), every part readable.
+/// Parses the answer of a completion. The completion must be well formed ([`blocks::blocks`]) and have a think block,
+/// which may be empty; every part must be readable.
 ///
 /// # Errors
-/// Why there is none.
+/// The reason why there is no answer.
 pub fn read(completion: &Completion) -> Result<(Answer, Penalty), String> {
     let found = blocks::blocks(completion)?;
     if found.think.is_none() {
@@ -111,8 +112,8 @@ pub fn read(completion: &Completion) -> Result<(Answer, Penalty), String> {
 
 /// Grades a completion against the known answer and the hidden record.
 ///
-/// Parts: `format`, `charge_exact`, `charge_f1`, `article_f1`, `in_range`, `in_tier`, `penalty_known` (0 or 1, F1 in 0..=1),
-/// and `log_distance` (see [`log_distance`]) where both penalties are known.
+/// Parts: `format`, `charge_exact`, `charge_f1`, `article_f1`, `in_range`, `in_tier`, `penalty_known` (0 or 1, F1 in
+/// 0..=1), and `log_distance` (see [`log_distance`]) if both penalties are known.
 pub fn grade(known: &Answer, record: &Record, completion: &Completion) -> Grade {
     let mut parts: BTreeMap<String, f64> =
         ["format", "charge_exact", "charge_f1", "article_f1", "in_range", "in_tier", "penalty_known"]

@@ -1,4 +1,4 @@
-//! The caveats that stand wherever this task's figures or outputs are shown.
+//! The caveats to be shown wherever this task's figures or outputs are shown.
 
 /// One paragraph.
 pub const HONEST_WORDS: &str = "The built-in cases are synthetic: they were made from a table of tiers and factors and say \

@@ -1,13 +1,13 @@
-//! Numbers as judgments write them: 三百五十七, 十五, １２, 12.
+//! Parses and writes numbers in the notation of judgments: 三百五十七, 十五, １２, 12.
 //!
-//! Whole numbers from 0 to 9999 only; amounts of money are read by [`super::statute`].
+//! It handles whole numbers from 0 to 9999 only; [`super::statute`] parses amounts of money.
 
 const DIGITS: [char; 10] = ['零', '一', '二', '三', '四', '五', '六', '七', '八', '九'];
 
 /// A whole number in Chinese numerals, as in 第二百六十四条 and 十五年.
 ///
 /// # Panics
-/// Above 9999: no article and no term is that large.
+/// Above 9999, since no article and no term is that large.
 pub fn chinese(number: u32) -> String {
     assert!(number <= 9999, "chinese({number}): only up to 9999");
     if number == 0 {
@@ -34,7 +34,7 @@ pub fn chinese(number: u32) -> String {
     text
 }
 
-/// The whole number that a text is, in Chinese numerals or in ASCII or full-width digits; `None` for anything else.
+/// The whole number in a text, in Chinese numerals or in ASCII or full-width digits; `None` for anything else.
 pub fn parse(text: &str) -> Option<u32> {
     if text.is_empty() || text.chars().count() > 9 {
         return None;

@@ -1,8 +1,8 @@
-//! The penalty part of an answer: its kinds, how it is written, and ranges of penalties.
+//! The penalty part of an answer: its kinds, its notation, and ranges of penalties.
 //!
-//! It is written as judgments write it (有期徒刑三年六个月), and accepted in short forms too (3年6个月, 3年6月, 六个月). What the law
-//! does not know is refused: imprisonment under six months, detention over a year. Fines, suspension and deprivation of
-//! rights are no part of an answer.
+//! The notation is that of judgments (有期徒刑三年六个月); short forms are accepted too (3年6个月, 3年6月, 六个月). A penalty that the
+//! law does not have is refused: imprisonment under six months, detention over a year. Fines, suspension and
+//! deprivation of rights are not part of an answer.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ pub enum Penalty {
 }
 
 impl Penalty {
-    /// The usual penalty of so many months: exemption for 0, detention below six, imprisonment from there.
+    /// The usual penalty for a number of months: exemption for 0, detention below six, imprisonment otherwise.
     pub fn of_months(months: u32) -> Penalty {
         match months {
             0 => Penalty::Exempt,
@@ -40,7 +40,7 @@ impl Penalty {
         }
     }
 
-    /// Months behind bars: 0 for exemption, a fine and control; `None` for life and death.
+    /// Months of imprisonment or detention: 0 for exemption, a fine and control; `None` for life and death.
     pub fn months(self) -> Option<u32> {
         match self {
             Penalty::Exempt | Penalty::FineOnly | Penalty::Control(_) => Some(0),
@@ -49,7 +49,7 @@ impl Penalty {
         }
     }
 
-    /// The penalty that a text states, all of it and nothing else.
+    /// Parses a text that is a penalty and nothing else.
     ///
     /// # Errors
     /// A sentence that says what is wrong with the text.
@@ -81,7 +81,7 @@ impl Penalty {
     }
 }
 
-/// The months of `三年六个月`, `3年6月`, `十五年` or `8个月`; `None` for anything else.
+/// The months in `三年六个月`, `3年6月`, `十五年` or `8个月`; `None` for anything else.
 fn months(text: &str) -> Option<u32> {
     let (years, rest) = match text.split_once('年') {
         Some((years, rest)) => (numerals::parse(years).filter(|&y| y > 0)?, rest),
@@ -95,7 +95,7 @@ fn months(text: &str) -> Option<u32> {
     (years == 0 || months < 12).then_some(years * 12 + months)
 }
 
-/// `三年六个月`.
+/// Writes a term as `三年六个月`.
 ///
 /// # Panics
 /// For 0 months.
@@ -128,7 +128,7 @@ impl fmt::Display for Penalty {
 /// A set of penalties: an interval of months, and which of the penalties without a term belong to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
-    /// Least term in months; above `max_months` when no term belongs to the range.
+    /// Least term in months; above `max_months` if no term belongs to the range.
     pub min_months: u32,
     /// Greatest term in months, included.
     pub max_months: u32,
@@ -141,12 +141,12 @@ pub struct Range {
 }
 
 impl Range {
-    /// A range of terms alone, both ends included.
+    /// A range of terms alone, including both ends.
     pub fn terms(min_months: u32, max_months: u32) -> Range {
         Range { min_months, max_months, life: false, death: false, exempt: false }
     }
 
-    /// Whether a penalty lies in it. Control and a fine alone never do: no range here is that mild.
+    /// Whether a penalty is in the range. Control and a fine alone never are, because no range here is that mild.
     pub fn contains(&self, penalty: Penalty) -> bool {
         match penalty {
             Penalty::Exempt => self.exempt,
@@ -158,8 +158,8 @@ impl Range {
     }
 }
 
-/// How far two penalties lie apart: `|ln((a + 6) / (b + 6))|` of their months. A month weighs more in a short term than in a long
-/// one; the 6 keeps two short terms near each other. Life counts as 240 months, death as 300.
+/// The distance of two penalties: `|ln((a + 6) / (b + 6))|` of their months. A month counts more in a short term than
+/// in a long one; the 6 keeps two short terms near each other. Life counts as 240 months, death as 300.
 pub fn log_distance(a: Penalty, b: Penalty) -> f64 {
     let months = |penalty: Penalty| match penalty {
         Penalty::Life => 240.0,

@@ -1,9 +1,15 @@
 //! Real records: lines of cases, in this project's format or in CAIL2018's.
 //!
-//! This project's line is `{"fact", "charges": […], "articles"?, "months"?, "life"?, "death"?}`; CAIL2018's is
-//! `{"fact", "meta": {"accusation", "relevant_articles", "term_of_imprisonment": {"imprisonment", "life_imprisonment",
-//! "death_penalty"}}}`; a line with `meta` is of the second kind. 0 months mean exemption or no custodial term. What a source
-//! leaves out stays unknown: nothing is guessed. A line that cannot be read is refused by file, line and field, never skipped.
+//! A line with `meta` is in CAIL2018's format:
+//!
+//! ```text
+//! {"fact", "charges": […], "articles"?, "months"?, "life"?, "death"?}
+//! {"fact", "meta": {"accusation", "relevant_articles",
+//!                   "term_of_imprisonment": {"imprisonment", "life_imprisonment", "death_penalty"}}}
+//! ```
+//!
+//! 0 months mean exemption or no custodial term. A part that a source omits stays unknown; nothing is guessed. An
+//! invalid line is refused with its file, line and field, and never skipped.
 
 use std::path::Path;
 
@@ -15,10 +21,10 @@ use super::charge::clean_charge;
 use super::penalty::Penalty;
 use crate::refusal::Refusal;
 
-/// One case as its source states it.
+/// One case with what its source states.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RealCase {
-    /// What happened.
+    /// The facts.
     pub fact: String,
     /// Charges, articles and penalty, as far as they are stated.
     pub answer: Answer,
@@ -29,7 +35,7 @@ pub struct RealCase {
 /// All cases of a file.
 ///
 /// # Errors
-/// A file that cannot be read as UTF-8, by the key `files`; the first bad line, by its number.
+/// A file that cannot be read as UTF-8, by the key `files`; the first invalid line, by its number.
 pub fn read(path: &Path) -> Result<Vec<RealCase>, Refusal> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         let hint = match error.kind() {

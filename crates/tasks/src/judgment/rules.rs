@@ -1,8 +1,8 @@
 //! The rules that reward a policy on judgments, in two arms.
 //!
-//! `answers` reads the charge, the article and the penalty that the document states; every distinct case is metered.
-//! `answer_free` reads the prompt alone and asks whether the answer agrees with the law and with the facts
-//! ([`super::statute`]). In both, [`Form`] is a gate: a completion that the grader could not read is worth 0.
+//! `answers` uses the charge, the article and the penalty that the document states; every distinct case is metered.
+//! `answer_free` uses the prompt alone and asks whether the answer agrees with the law and with the facts
+//! ([`super::statute`]). In both, [`Form`] is a gate: a completion that the grader cannot parse scores 0.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ impl Rule for Form {
     }
 }
 
-/// Known and given answer, or the verdict when one of them is missing.
+/// The known and the given answer, or the verdict if one of them is missing.
 fn compared(evidence: &Evidence) -> Result<(Answer, Answer, Penalty), Verdict> {
     let abstain = |reason: String| Verdict::Abstain { reason };
     let known = evidence.answer.ok_or_else(|| abstain("the case has no answer".to_string()))?;
@@ -62,7 +62,7 @@ fn compared(evidence: &Evidence) -> Result<(Answer, Answer, Penalty), Verdict> {
     Ok((known, given, penalty))
 }
 
-/// `judgment_charge`: 1 when the set of charges is the stated one, else three tenths of their F1.
+/// `judgment_charge`: 1 if the set of charges equals the stated one, otherwise three tenths of their F1.
 pub struct StatedCharge;
 
 impl Rule for StatedCharge {
@@ -89,7 +89,7 @@ impl Rule for StatedCharge {
     }
 }
 
-/// `judgment_article`: F1 of the articles; where the stated ones are plain numbers, 之一 is not compared.
+/// `judgment_article`: F1 of the articles. If the stated ones are plain numbers, suffixes such as 之一 are not compared.
 pub struct StatedArticle;
 
 impl Rule for StatedArticle {
@@ -109,7 +109,7 @@ impl Rule for StatedArticle {
         if known.articles.is_none() {
             return Verdict::Abstain { reason: "no article is stated".to_string() };
         }
-        // CAIL2018 writes 133 for 第一百三十三条之一: plain numbers match any sub-article.
+        // CAIL2018 writes 133 for 第一百三十三条之一, so plain numbers match any suffix.
         let exact = f1(&articles(&given, true), &articles(&known, true));
         let plain = known.article_set().iter().all(|article| article.sub == 0);
         let governs =
@@ -120,12 +120,12 @@ impl Rule for StatedArticle {
     }
 }
 
-/// `judgment_penalty`: nearness to the stated penalty: 1 where it is met, falling to 0 at a log-distance of 0.4. It is 0 unless the
-/// charges are as stated, so that a penalty never pays for a guessed charge.
+/// `judgment_penalty`: how near the penalty is to the stated one: 1 if it is equal, falling to 0 at a log-distance of
+/// 0.4. It is 0 unless the charges equal the stated ones, so that a penalty earns nothing for a guessed charge.
 pub struct StatedPenalty;
 
 impl StatedPenalty {
-    /// The log-distance at which nothing is left.
+    /// The log-distance from which the score is 0.
     pub const REACH: f64 = 0.4;
 }
 

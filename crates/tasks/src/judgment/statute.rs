@@ -1,17 +1,18 @@
-//! `statute`: does an answer agree with the law and with the facts? Answer-free: it reads the prompt alone.
+//! `statute`: whether an answer agrees with the law and with the facts. It is answer-free: it uses the prompt alone.
 //!
-//! By word lists (`data/judgment/elements.toml`) it looks for the conduct that the articles describe, for the figures that
-//! measure it and for the circumstances that weigh. Then it asks four questions:
+//! With word lists (`data/judgment/elements.toml`) it searches the facts for the conduct that the articles describe,
+//! for the figures that measure it, and for the circumstances that count. Then it asks four questions:
 //!
 //! * Are the charges those that the facts indicate?
 //! * Does each cited article govern one of the charges, and does each charge have its article?
-//! * Does the penalty lie in a tier that figures and circumstances support, and in the part of it that the factors pick?
-//! * Does every figure of the reasoning stand in the facts?
+//! * Is the penalty in a tier that figures and circumstances support, and in the part of the tier that the factors
+//!   select?
+//! * Is every figure of the reasoning in the facts?
 //!
-//! **Its limits.** Its word lists and the generator's wordings come from the same hands, so on built-in cases it is as good as
-//! an oracle (it agreed with 2,000 of 2,000 held-out cases, and with 1,970 of 2,000 in unseen wordings), and a gain that it
-//! brings there says little about real cases. On 148 held-out cases of CAIL2018 it abstained on 103 and indicated the stated
-//! charges in 11 of the other 45. It takes facts at their word and cannot tell what was proved.
+//! **Its limits.** The same authors wrote its word lists and the generator's wordings. So on built-in cases it is as
+//! good as an oracle (it agreed with 2,000 of 2,000 held-out cases, and with 1,970 of 2,000 in unseen wordings), and a
+//! gain that it brings there says little about real cases. On 148 held-out cases of CAIL2018 it abstained on 103 and
+//! indicated the stated charges in 11 of the other 45. It takes the facts as given and cannot tell what was proved.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
@@ -56,7 +57,7 @@ fn elements() -> &'static Elements {
 }
 
 impl Element {
-    /// Whether a sentence tells this charge's conduct.
+    /// Whether a sentence describes this charge's conduct.
     fn in_sentence(&self, sentence: &str) -> bool {
         let any = |words: &String| words.split('|').any(|word| sentence.contains(word));
         !self.never.iter().any(any) && self.signs.iter().any(|sign| sign.iter().all(any))
@@ -66,15 +67,15 @@ impl Element {
 /// A figure in the facts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figure {
-    /// In 元, grams, mg per 100 ml or pieces.
+    /// The value in 元, grams, mg per 100 ml or pieces.
     pub value: f64,
-    /// What it counts.
+    /// Its unit.
     pub unit: Unit,
-    /// Whether its clause says that it does not measure the offence (a debt, a wage, a repayment).
+    /// Whether its clause shows that it does not measure the offence (a debt, a wage, a repayment).
     pub aside: bool,
 }
 
-/// All figures with a unit that the table measures by.
+/// All figures with a unit that the table uses.
 pub fn figures(text: &str) -> Vec<Figure> {
     static PATTERN: OnceLock<Regex> = OnceLock::new();
     let pattern = PATTERN
@@ -91,7 +92,7 @@ pub fn figures(text: &str) -> Vec<Figure> {
                 "台" => Unit::Machine,
                 _ => Unit::Mg,
             };
-            // 0.1万 keeps no binary dust: amounts are whole yuan or cents.
+            // Removes the binary rounding error of values such as 0.1万: amounts are whole yuan or cents.
             let value = if part(2).is_empty() { number } else { (number * 1e6).round() / 100.0 };
             found.push(Figure { value, unit, aside });
         }
@@ -99,7 +100,7 @@ pub fn figures(text: &str) -> Vec<Figure> {
     found
 }
 
-/// What the facts say, as far as word lists can tell.
+/// The content of the facts, as far as word lists can find it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
     /// Canonical names of the indicated charges, each with the tier that figures and circumstances support.
@@ -108,7 +109,7 @@ pub struct Reading {
     pub factors: Vec<&'static str>,
 }
 
-/// Reads facts.
+/// Analyses facts.
 pub fn read_facts(text: &str) -> Reading {
     let sentences: Vec<&str> = text.split(['。', '\n']).filter(|sentence| !sentence.is_empty()).collect();
     let mut charges = BTreeMap::new();
@@ -122,7 +123,7 @@ pub fn read_facts(text: &str) -> Reading {
     let says = |words: &[String]| words.iter().any(|word| text.contains(word.as_str()));
     let mut factors: Vec<&str> =
         elements().factors.iter().filter(|(_, words)| says(words)).map(|(name, _)| name.as_str()).collect();
-    // Surrender includes the confession; a recidivist's record is not counted twice.
+    // Surrender includes confession, and a recidivist's record is not counted twice.
     for (stronger, weaker) in [("自首", "坦白"), ("累犯", "前科")] {
         if factors.contains(&stronger) {
             factors.retain(|name| *name != weaker);
@@ -131,8 +132,8 @@ pub fn read_facts(text: &str) -> Reading {
     Reading { charges, factors }
 }
 
-/// The gravest tier that the telling sentences support; the mildest that needs no figure when nothing is said; `None`
-/// when a charge that figures decide has none.
+/// The gravest tier that the sentences in `telling` support. If none is supported, the mildest tier that needs no
+/// figure; `None` if figures decide the charge's tiers and none of them applies.
 fn tier_of(charge: &str, telling: &str, text: &str) -> Option<&'static Tier> {
     let of = |text: &str| -> Vec<Figure> { figures(text).into_iter().filter(|figure| !figure.aside).collect() };
     let mut measured = of(telling);
@@ -160,7 +161,7 @@ fn tier_of(charge: &str, telling: &str, text: &str) -> Option<&'static Tier> {
     if let Some(tier) = table::of_charge(charge).filter(supported).max_by_key(gravest) {
         return Some(tier);
     }
-    // A figure between two provinces' lines supports no tier; that is not the mildest one.
+    // A figure between the thresholds of two provinces supports no tier, not the mildest one.
     let by_figures = |tier: &Tier| matches!(tier.condition.kind.as_str(), "amount_yuan" | "grams");
     if !measured.is_empty() && table::of_charge(charge).next().is_some_and(by_figures) {
         return None;
@@ -180,8 +181,9 @@ impl Rule for Statute {
         Reads::Prompt
     }
 
-    /// 0.12 × F1 of the charges when they differ from those indicated; else 0.4, with 0.1 for the articles, 0.2 for a penalty
-    /// in the tier and 0.3 for one in the part that the factors pick; halved when the reasoning has a figure that the facts lack.
+    /// The score is 0.12 × F1 of the charges if they differ from those indicated. Otherwise it is 0.4, plus 0.1 for the
+    /// articles, 0.2 for a penalty in the tier and 0.3 for one in the part that the factors select; it is halved if the
+    /// reasoning has a figure that is not in the facts.
     fn judge(&self, evidence: &Evidence) -> Verdict {
         let reading = read_facts(evidence.prompt);
         if reading.charges.is_empty() {
@@ -221,7 +223,7 @@ impl Rule for Statute {
     }
 }
 
-/// Whether the reasoning has a figure that the facts lack.
+/// Whether the reasoning has a figure that is not in the facts.
 fn invents_figures(evidence: &Evidence) -> bool {
     let think = answer::blocks(evidence.completion).ok().and_then(|blocks| blocks.think).unwrap_or("");
     let known = figures(evidence.prompt);

@@ -1,9 +1,9 @@
-//! The legal table: which fact puts a case into which tier of a charge, and what the article gives for that tier.
+//! The legal table: which facts put a case into which tier of a charge, and the penalties of that tier.
 //!
-//! The rows stand in `data/judgment/tiers.jsonl`, each with its source, its days in force, the span in which a province sets its
-//! own line, and how it was verified; `data/judgment/README.md` has the caveats. Mitigating and aggravating factors pick a
-//! *third* of a tier ([`adjusted`]). That is this project's convention, not the law's: courts weigh factors by percentages and
-//! at their discretion (法发〔2021〕21号), which no table decides.
+//! The rows are in `data/judgment/tiers.jsonl`, each with its source, the days on which it was in force, the span in
+//! which a province sets its own threshold, and how it was verified; `data/judgment/README.md` has the caveats.
+//! Mitigating and aggravating factors select a *third* of a tier ([`adjusted`]). That is this project's convention, not
+//! the law's: courts weigh factors by percentages and at their discretion (法发〔2021〕21号), which no table can express.
 
 use std::sync::OnceLock;
 
@@ -13,7 +13,7 @@ use super::article::Article;
 use super::charge::canonical_charge;
 use super::penalty::Range;
 
-/// One way into one tier of one charge.
+/// One condition under which a charge falls into a tier.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Tier {
     /// Article and running number, `264.01`.
@@ -22,13 +22,13 @@ pub struct Tier {
     pub charge: String,
     /// `264`, or `133-1` for 第一百三十三条之一.
     pub article: String,
-    /// Where the penalty stands; differs for 受贿 (385, penalty in 383).
+    /// The article with the penalty; it differs for 受贿 (385, penalty in 383).
     pub penalty_article: String,
     /// The article's own term for the tier.
     pub tier: String,
-    /// What puts a case into the tier.
+    /// The condition of the tier.
     pub condition: Condition,
-    /// Least term in months; absent where only life or death is left.
+    /// Least term in months; none if only life or death remains.
     pub min_months: Option<u32>,
     /// Greatest term in months.
     pub max_months: Option<u32>,
@@ -46,7 +46,7 @@ pub struct Tier {
     pub note: Option<String>,
 }
 
-/// The fact that a tier asks for.
+/// The condition of a tier.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Condition {
     /// `amount_yuan`, `grams`, `mg_per_100ml`, `injury`, `count` or `circumstance`.
@@ -55,20 +55,20 @@ pub struct Condition {
     pub what: Option<String>,
     /// The drug.
     pub substance: Option<String>,
-    /// From here up, in the kind's unit.
+    /// The least figure, included, in the kind's unit.
     pub min: Option<f64>,
-    /// Not including this.
+    /// The greatest figure, excluded.
     pub max: Option<f64>,
-    /// The lowest line that a province may set for `min`.
+    /// The lowest threshold that a province may set for `min`.
     pub region_low: Option<f64>,
-    /// The highest line that a province may set for `min`.
+    /// The highest threshold that a province may set for `min`.
     pub region_high: Option<f64>,
     /// What must be present besides the figure.
     pub with: Option<String>,
 }
 
 impl Tier {
-    /// The least and greatest term in months; (181, 180) where no term is left.
+    /// The least and the greatest term in months; (181, 180) if there is no term.
     pub fn bounds(&self) -> (u32, u32) {
         (self.min_months.unwrap_or(181), self.max_months.unwrap_or(180))
     }
@@ -89,7 +89,8 @@ impl Tier {
         Range { min_months, max_months, life: self.has("无期徒刑"), death: self.has("死刑"), exempt: false }
     }
 
-    /// The span of figures `[low, high)` in which the tier holds whatever line a province chose; `None` for tiers without a figure.
+    /// The span of figures `[low, high)` in which the tier applies whatever threshold a province chose; `None` for
+    /// tiers without a figure.
     pub fn certain_span(&self) -> Option<(f64, f64)> {
         let low = self.condition.region_high.or(self.condition.min)?;
         let next = of_charge(&self.charge)
@@ -108,7 +109,7 @@ impl Tier {
             .max_by_key(|t| t.bounds().1)
     }
 
-    /// 三年以上十年以下 and the like: the tier's terms as the article words them.
+    /// The tier's terms in the article's words, such as 三年以上十年以下.
     pub fn range_words(&self) -> &'static str {
         match self.bounds() {
             (1, 6) => "拘役",
@@ -142,23 +143,24 @@ pub fn of_charge(charge: &str) -> impl Iterator<Item = &'static Tier> {
     tiers().iter().filter(move |tier| tier.charge == canonical)
 }
 
-/// The row of that id.
+/// The row with that id.
 pub fn tier(id: &str) -> Option<&'static Tier> {
     tiers().iter().find(|tier| tier.id == id)
 }
 
-/// Which part of a tier the factors pick.
+/// The part of a tier that the factors select.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Band {
-    /// More aggravating than mitigating: the upper third.
+    /// More aggravating than mitigating factors: the upper third.
     Heavier,
-    /// As many of one as of the other: the middle third.
+    /// Equally many of both: the middle third.
     Middle,
-    /// More mitigating than aggravating: the lower third.
+    /// More mitigating than aggravating factors: the lower third.
     Lighter,
-    /// Mitigating, with a factor that allows going below the tier: the next lower tier's upper third, or this one's lower third.
+    /// More mitigating factors, one of which allows a term below the tier: the upper third of the next lower tier, or
+    /// the lower third of this one.
     Below,
-    /// At least three mitigating factors more than aggravating ones in the lowest tier: exemption, or at most six months.
+    /// In the lowest tier, at least three more mitigating than aggravating factors: exemption, or at most six months.
     Exempt,
 }
 
@@ -175,11 +177,11 @@ impl Band {
     }
 }
 
-/// The part of a tier that factors pick.
+/// The part of a tier that the factors select.
 ///
-/// * `net`: mitigating factors less aggravating ones.
-/// * `below`: whether one of them allows 减轻 in this project's convention (从犯, 未遂, 未成年). The law lets 自首 and
-///   立功 go below too; here they do not, so that one set of facts has one range.
+/// * `net`: the number of mitigating factors minus that of aggravating ones.
+/// * `below`: whether one of the factors allows 减轻 in this project's convention (从犯, 未遂, 未成年). The law allows 减轻 for 自首
+///   and 立功 too; this project does not, so that one set of facts has one range.
 pub fn adjusted(tier: &Tier, net: i32, below: bool) -> (Band, Range) {
     let (min, max) = tier.bounds();
     let floor = if min <= 1 { 0 } else { min };
@@ -218,13 +220,14 @@ pub fn adjusted(tier: &Tier, net: i32, below: bool) -> (Band, Range) {
 
 /// Factors that allow a term below the tier in this project's convention.
 pub const BELOW: [&str; 3] = ["从犯", "未遂", "未成年"];
-/// Factors that weigh against the defendant; every other one weighs in favour.
+/// Factors that count against the defendant; all others count in favour.
 pub const HEAVIER: [&str; 3] = ["累犯", "前科", "弱势对象"];
 
-/// The range of a whole case, of one charge or several, with what the factors amount to and each charge's own range.
+/// The range of a whole case, with one charge or several, with the band of the factors and each charge's own range.
 ///
-/// Several charges are merged by 刑法第六十九条: from the highest least term to the sum of the greatest, imprisonment
-/// absorbing detention. A recidivist (累犯) gets at least six months, as the law supposes imprisonment for him.
+/// Several charges are merged by 刑法第六十九条: the range goes from the highest least term to the sum of the greatest terms,
+/// and imprisonment absorbs detention. A recidivist (累犯) gets at least six months, because the law assumes imprisonment
+/// for recidivists.
 ///
 /// # Panics
 /// Without a tier.
@@ -232,7 +235,7 @@ pub fn case_range(tiers: &[&Tier], factors: &[&str]) -> (Band, Range, Vec<Range>
     let heavier = factors.iter().filter(|name| HEAVIER.contains(name)).count() as i32;
     let net = factors.len() as i32 - 2 * heavier;
     let below = factors.iter().any(|name| BELOW.contains(name));
-    // With several charges nobody is exempted: the lighter third stands instead.
+    // With several charges there is no exemption; the lower third applies instead.
     let net = if tiers.len() > 1 { net.min(2) } else { net };
     let (bands, mut ranges): (Vec<Band>, Vec<Range>) = tiers.iter().map(|tier| adjusted(tier, net, below)).unzip();
     let recidivist = factors.contains(&"累犯");

@@ -39,7 +39,7 @@ pub struct Judgment {
     real: Option<Vec<RealCase>>,
     /// The longest facts of a real case, in characters.
     fact_chars: usize,
-    /// Records whose facts stood further up.
+    /// Records whose facts an earlier record has.
     repeated: usize,
 }
 
@@ -55,11 +55,11 @@ impl Judgment {
         Judgment { real: None, fact_chars: usize::MAX, repeated: 0 }
     }
 
-    /// The task on real records. Facts longer than `fact_chars` lose their middle; how many characters that was stands in the
-    /// record as `cut_chars`. Of cases with equal facts the first one is kept.
+    /// The task on real records. Facts longer than `fact_chars` lose their middle; the hidden record holds the number
+    /// of characters cut as `cut_chars`. Of cases with equal facts the first one is kept.
     ///
     /// # Errors
-    /// A file that cannot be read, or the first bad line.
+    /// A file that cannot be read, or the first invalid line.
     pub fn from_files<P: AsRef<Path>>(files: &[P], fact_chars: Option<usize>) -> Result<Judgment, Refusal> {
         let fact_chars = fact_chars.unwrap_or(usize::MAX);
         let mut seen = HashSet::new();
@@ -73,7 +73,7 @@ impl Judgment {
         Ok(Judgment { real: Some(real), fact_chars, repeated })
     }
 
-    /// The generated case of an index: the first draft below its key that lies in the split and is not in `taken`.
+    /// The generated case of an index: the first draft under its key that belongs to the split and is not in `taken`.
     fn generated_case(&self, split: Split, key: Key, taken: &mut HashSet<String>) -> Case {
         let unseen = split == Split::HeldoutUnseen;
         (0..)
@@ -161,7 +161,8 @@ fn real_case(real: &RealCase, fact_chars: usize) -> Case {
     case(&facts, &real.answer, &record)
 }
 
-/// The text, or its first two thirds and last third of `limit` characters around an ellipsis, with the number cut.
+/// The text unchanged if it fits into `limit` characters; otherwise its first two thirds and last third of `limit`
+/// around an ellipsis. Also returns the number of characters cut.
 pub(super) fn without_middle(text: &str, limit: usize) -> (String, usize) {
     let chars: Vec<char> = text.chars().collect();
     if chars.len() <= limit {
@@ -188,8 +189,8 @@ impl Task for Judgment {
         Ok((0..n as u64).map(|index| self.generated_case(split, key.number(index), &mut taken)).collect())
     }
 
-    /// The generator's chain and answer. A real case whose parts are all stated gets a chain that names charge and articles;
-    /// one with an unknown part is no demonstration.
+    /// The generator's chain and answer. A real case with all parts stated gets a chain that names charge and articles.
+    /// A case with an unknown part has no demonstration.
     fn demonstration(&self, case: &Case) -> Option<String> {
         let record: Record = serde_json::from_value(case.record.clone()).ok()?;
         let (answer, _) = Answer::parse_complete(case.answer.as_deref()?).ok()?;
@@ -202,7 +203,8 @@ impl Task for Judgment {
         Some(format!("<think></think><answer>{answer}</answer>"))
     }
 
-    /// Built-in cases have an endless corpus ([`corpus`]); files of cases have none, since every case of theirs belongs to a split.
+    /// Built-in cases have an endless corpus ([`corpus`]). Files of cases have none, since each of their cases belongs
+    /// to a split.
     fn corpus(&self, index: u64, seed: u64) -> Option<String> {
         if self.real.is_some() {
             return None;

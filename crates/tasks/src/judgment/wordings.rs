@@ -1,7 +1,7 @@
-//! The words in which built-in cases are told: a bank read from `data/judgment/wordings.toml`.
+//! The wordings of built-in cases: a bank that is read from `data/judgment/wordings.toml`.
 //!
 //! Every list has a `seen` half, for training, validation, held-out cases and the corpus, and an `unseen` half, for the
-//! second held-out part alone.
+//! second held-out part only.
 
 use std::sync::OnceLock;
 
@@ -24,12 +24,12 @@ impl Halves {
     }
 }
 
-/// A circumstance that moves the sentence.
+/// A circumstance that changes the sentence.
 #[derive(Debug, Deserialize)]
 pub struct Factor {
-    /// Its legal name, 自首.
+    /// Its legal name, such as 自首.
     pub name: String,
-    /// How often it is drawn, relative to the others; 0 for one that only a scene brings.
+    /// How often it is drawn, relative to the others; 0 for a factor that only occurs with a scene.
     pub weight: u32,
     #[serde(flatten)]
     words: Halves,
@@ -46,11 +46,11 @@ impl Factor {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Charge {
-    /// Its name as judgments give it (贩卖毒品), without 罪.
+    /// Its name in judgments (贩卖毒品), without 罪.
     pub name: String,
     /// Its article, `264` or `133-1`.
     pub article: String,
-    /// Its conduct in a few words, for reasoning.
+    /// Its conduct in a few words, for the reasoning.
     pub element: String,
     /// The factors that may be drawn for it.
     pub allows: Vec<String>,
@@ -59,22 +59,22 @@ pub struct Charge {
     pub scenes: Vec<Scene>,
 }
 
-/// One way in which a charge is committed, in one tier.
+/// One way of committing a charge, in one tier.
 #[derive(Debug, Deserialize)]
 pub struct Scene {
     /// The row of the table.
     pub row: String,
-    /// The tier in a few words, for reasoning.
+    /// The tier in a few words, for the reasoning.
     pub label: String,
-    /// What its figure counts.
+    /// The unit of its figure.
     pub unit: Unit,
-    /// The least figure; 0 without one.
+    /// The least figure; 0 if it has none.
     #[serde(default)]
     pub from: f64,
     /// The greatest figure.
     #[serde(default)]
     pub to: f64,
-    /// Factors that the wording itself tells.
+    /// Factors that the wording itself states.
     #[serde(default)]
     pub with: Vec<String>,
     #[serde(flatten)]
@@ -92,15 +92,15 @@ impl Scene {
         table::tier(&self.row).expect("wordings.toml names rows of tiers.jsonl")
     }
 
-    /// Whether a figure lies in the part of the scene's range that is kept for the unseen half: on a logarithmic scale
-    /// from 0.55 to 0.72 of the way.
+    /// Whether a figure is in the part of the scene's range that is reserved for the unseen half: from 0.55 to 0.72 of
+    /// the range, on a logarithmic scale.
     pub fn is_reserved(&self, figure: f64) -> bool {
         let way = (figure / self.from).ln() / (self.to / self.from).ln();
         (0.55..0.72).contains(&way)
     }
 }
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
@@ -140,7 +140,7 @@ pub struct Bank {
 }
 
 impl Bank {
-    /// The factor of that name.
+    /// The factor with that name.
     ///
     /// # Panics
     /// If there is none.
@@ -200,7 +200,8 @@ mod tests {
                         | ("count", Unit::Machine)
                 );
                 if !measured {
-                    // A circumstance decides (扒窃, 入户); the figure must stay below the lines that would lift the tier.
+                    // A circumstance decides the tier (扒窃, 入户). The figure must stay below the thresholds that would
+                    // raise it.
                     assert!(scene.to <= 29_000.0, "{} {}", charge.name, scene.row);
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! What a key takes, in words, and whether a value is of that kind.
+//! The kind of a key's values in words, and whether a value is of that kind.
 
 use serde_json::Value;
 
@@ -46,7 +46,7 @@ fn plural(item: &str) -> String {
     }
 }
 
-/// The words that a key can be, where it is a choice.
+/// The words that a key accepts, if it is a choice.
 fn choices(schema: &Value) -> Vec<&str> {
     if let Some(word) = schema.get("const").and_then(Value::as_str) {
         return vec![word];
@@ -76,18 +76,18 @@ fn is_null(schema: &Value) -> bool {
     types(schema) == ["null"]
 }
 
-/// Whether a key takes one thing or another, by the kind of what is written.
+/// Whether a key takes one of two kinds, and the value's kind says which.
 pub(super) fn is_either(schema: &Value) -> bool {
     choices(schema).is_empty() && alternatives(schema).is_some()
 }
 
-/// Of a key that takes one thing or another, the one that a value is.
+/// For a key that takes one of two kinds, the schema that a value belongs to.
 pub(super) fn meant<'a>(schema: &'a Value, value: &toml::Value) -> &'a Value {
     let parts = alternatives(schema).unwrap_or_default();
     parts.iter().find(|part| fits(part, value)).map_or(schema, |part| meant(part, value))
 }
 
-/// Whether a value is of the kind. Ranges are checked apart, and what a list of tables holds is serde's to say.
+/// Whether a value is of the kind. Ranges are checked elsewhere, and serde checks the content of a list of tables.
 pub(super) fn fits(schema: &Value, value: &toml::Value) -> bool {
     let choices = choices(schema);
     if !choices.is_empty() {

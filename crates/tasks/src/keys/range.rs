@@ -1,4 +1,4 @@
-//! The range of a number: in words, and checked.
+//! The range of a number: its words and its check.
 
 use serde_json::Value;
 use toml::Value as Toml;
@@ -9,7 +9,7 @@ use crate::refusal::Refusal;
 /// An end of a range.
 struct Bound<'a> {
     value: &'a Value,
-    /// Whether the bound itself lies outside.
+    /// Whether the bound itself is excluded.
     exclusive: bool,
 }
 
@@ -21,13 +21,14 @@ fn most(schema: &Value) -> Option<Bound<'_>> {
     bound(schema, "maximum", "exclusiveMaximum")
 }
 
-/// Of two bounds the exclusive one was written by hand; the other comes with an unsigned type.
+/// If a schema has both an inclusive and an exclusive bound, the exclusive one was written by hand and counts; the
+/// other comes with an unsigned type.
 fn bound<'a>(schema: &'a Value, inclusive: &str, exclusive: &str) -> Option<Bound<'a>> {
     let inside = || schema.get(inclusive).map(|value| Bound { value, exclusive: false });
     schema.get(exclusive).map(|value| Bound { value, exclusive: true }).or_else(inside)
 }
 
-/// What follows "integer" or "number": ` ≥ 1`, ` from 0 to 1`, ` > 0 and ≤ 1`; nothing without a range.
+/// The words after "integer" or "number": ` ≥ 1`, ` from 0 to 1`, ` > 0 and ≤ 1`; empty without a range.
 pub(super) fn name(schema: &Value) -> String {
     let shown = |bound: &Bound| text::number(bound.value, schema);
     let from = |bound: &Bound| format!(" {} {}", if bound.exclusive { ">" } else { "≥" }, shown(bound));
@@ -41,8 +42,8 @@ pub(super) fn name(schema: &Value) -> String {
     }
 }
 
-/// Refuses a number that is not finite or out of the schema's range. What is no number passes. The key that takes it has the
-/// default, the hint and, in words, the kind.
+/// Refuses a number that is not finite or out of the schema's range. Other values pass. `key` is the schema of the key,
+/// with its default and hint; `kind` is the key's kind in words.
 pub(super) fn check(schema: &Value, value: &Toml, key: &Value, kind: &str) -> Result<(), Refusal> {
     let number = match value {
         Toml::Integer(integer) => *integer as f64,
@@ -63,7 +64,7 @@ pub(super) fn check(schema: &Value, value: &Toml, key: &Value, kind: &str) -> Re
     Err(Refusal::new(problem, hint))
 }
 
-/// What is said of a count that is 0.
+/// The problem of a count that is 0.
 const IS_ZERO: &str = "is 0";
 
 fn problem(schema: &Value, number: f64) -> Option<String> {

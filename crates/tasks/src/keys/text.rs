@@ -1,8 +1,8 @@
-//! Values and sentences of a schema as a person reads them.
+//! Values and sentences of a schema in readable form.
 
 use serde_json::Value;
 
-/// A number without a needless `.0`. One of an `f32` is shown as short as an `f32` can be.
+/// A number without a needless `.0`. A number of an `f32` is written in its shortest form as an `f32`.
 pub(super) fn number(value: &Value, schema: &Value) -> String {
     match value.as_f64() {
         Some(float) if value.is_f64() && is_f32(schema) => (float as f32).to_string(),
@@ -11,7 +11,7 @@ pub(super) fn number(value: &Value, schema: &Value) -> String {
     }
 }
 
-/// A default as TOML; none for a null, which TOML does not have.
+/// A default as TOML; none for null, which TOML does not have.
 pub(super) fn toml(value: &Value, schema: &Value) -> Option<String> {
     Some(match value {
         Value::Null => return None,
@@ -36,7 +36,7 @@ fn is_f32(schema: &Value) -> bool {
     schema.get("format").is_some_and(|format| format == "float")
 }
 
-/// A comment as running text, links to code without their brackets.
+/// A doc comment as running text; links to code lose their brackets.
 pub(super) fn sentences(comment: &str) -> String {
     comment.split_whitespace().collect::<Vec<_>>().join(" ").replace("[`", "`").replace("`]", "`")
 }

@@ -1,11 +1,11 @@
-//! The one strict reader of `<think>…</think><answer>…</answer>`.
+//! The one strict parser of `<think>…</think><answer>…</answer>`.
 //!
-//! Rewards and evaluation both read answers through here, so that neither can be kinder than the other. A completion
-//! has an answer only if it ended by itself, if exactly one answer block stands in it, if nothing stands outside the
-//! blocks, and if no tag stands inside one. Blanks around the blocks do not count.
+//! Rewards and evaluation both use it, so neither can be more lenient than the other. A completion has an answer only
+//! if it ended with its end token, contains exactly one answer block and no text outside the blocks, and has no tag
+//! inside a block. White space around the blocks does not count.
 //!
-//! It departs from the common reading (the first or the last block that a pattern finds), which a policy learns to
-//! exploit within a few steps by writing many blocks and never stopping.
+//! It departs from the common practice of taking the first or the last block that a pattern finds. A policy learns
+//! within a few steps to exploit that, by writing many blocks and never stopping.
 
 use crate::case::Completion;
 use schemars::JsonSchema;
@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 const TAGS: [&str; 4] = ["<think>", "</think>", "<answer>", "</answer>"];
 const CUT_SHORT: &str = "cut short: the end token is missing";
 
-/// The blocks of a well-formed completion, without blanks around their content.
+/// The blocks of a well-formed completion, trimmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Blocks<'a> {
-    /// The reasoning; absent when there is no think block.
+    /// The reasoning; none if there is no think block.
     pub think: Option<&'a str>,
     /// The answer; may be empty.
     pub answer: &'a str,
@@ -34,7 +34,7 @@ pub enum ReadFrom {
     Whole,
 }
 
-/// The answer of `completion` without blanks around it, or the reason why it has none.
+/// The trimmed answer of `completion`, or the reason why it has none.
 pub fn read<'a>(completion: &Completion<'a>, from: ReadFrom) -> Result<&'a str, String> {
     match from {
         ReadFrom::Block => blocks(completion).map(|blocks| blocks.answer),
@@ -45,7 +45,7 @@ pub fn read<'a>(completion: &Completion<'a>, from: ReadFrom) -> Result<&'a str, 
 
 /// The blocks of `completion`, or the reason why it has none.
 ///
-/// The think block is optional here; the rule `format` can demand it.
+/// The think block is optional here; the rule `format` can require it.
 pub fn blocks<'a>(completion: &Completion<'a>) -> Result<Blocks<'a>, String> {
     if !completion.finished {
         return Err(CUT_SHORT.to_string());
@@ -53,7 +53,7 @@ pub fn blocks<'a>(completion: &Completion<'a>) -> Result<Blocks<'a>, String> {
     blocks_of(completion.text)
 }
 
-/// As [`blocks`], for a text that is known to be whole.
+/// As [`blocks`], for a text that is known to be complete.
 pub fn blocks_of(text: &str) -> Result<Blocks<'_>, String> {
     let text = text.trim();
     if text.is_empty() {

@@ -1,7 +1,8 @@
-//! `choice`: the answer names one of the choices (or several), and the right one.
+//! `choice`: the answer names the right one of several choices (or the right ones).
 //!
-//! Notation does not count: A, (A), Ａ. and 选项A are one choice. With `several`, the answer is a set: 1 for the equal set,
-//! and with `partial` the F1 of the two sets. It abstains where the case's answer is not among the choices.
+//! Notation does not count: A, (A), Ａ. and 选项A are the same choice. With `several`, the answer is a set. It scores 1 if
+//! the set is equal to the right one; with `partial`, it scores the F1 of the two sets. The rule abstains if the case's
+//! answer is not among the choices.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,7 +29,7 @@ pub struct ChoiceConfig {
     pub read: ReadFrom,
 }
 
-/// See the module.
+/// The rule. See the module.
 #[derive(Debug, Clone, Default)]
 pub struct Choice {
     config: ChoiceConfig,
@@ -42,7 +43,7 @@ impl Choice {
         Choice { config, known }
     }
 
-    /// The set that a text names; `None` when it names nothing, something unknown, or one thing twice.
+    /// The set of choices that a text names; `None` if it names none, an unknown one, or one twice.
     fn set(&self, text: &str) -> Option<BTreeSet<String>> {
         let whole = plain(text);
         let parts: Vec<String> = if !self.config.several {
@@ -63,7 +64,7 @@ fn is_letter(text: &str) -> bool {
     text.len() == 1 && text.as_bytes()[0].is_ascii_alphabetic()
 }
 
-/// Letters of a multiple-choice answer without separators, such as ABD.
+/// Whether the text is a multiple-choice answer without separators, such as ABD.
 fn is_letters(text: &str) -> bool {
     !text.is_empty() && text.len() <= 8 && text.chars().all(|c| c.is_ascii_uppercase())
 }

@@ -43,7 +43,7 @@ pub(super) enum Gate {
 }
 
 impl Gate {
-    /// The least score that passes; none where the rule is no gate.
+    /// The lowest score that passes; none if the rule is not a gate.
     pub fn threshold(self) -> Option<f64> {
         match self {
             Gate::Full(full) => full.then_some(1.0),

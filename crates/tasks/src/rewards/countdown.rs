@@ -1,8 +1,8 @@
 //! `countdown`: the answer is an expression that uses each of the prompt's numbers exactly once and gives its target.
 //!
-//! It reads the prompt alone and knows no solution. The last whole number of the prompt is the target, the others are given.
-//! Where the prompt has a list in square brackets, its numbers are given, and the first number after it is the target. An
-//! answer may end in `= target`; any other result after `=` is wrong.
+//! It uses the prompt alone and knows no solution. The last whole number of the prompt is the target, and the others
+//! are the given numbers. If the prompt has a list in square brackets, the list holds the given numbers, and the first
+//! number after it is the target. An answer may end in `= target`; any other result after `=` is wrong.
 
 use std::path::Path;
 
@@ -35,7 +35,7 @@ impl Default for CountdownConfig {
     }
 }
 
-/// See the module.
+/// The rule. See the module.
 #[derive(Debug, Clone, Default)]
 pub struct Countdown {
     config: CountdownConfig,
@@ -78,13 +78,13 @@ fn whole_numbers(text: &str) -> Option<Vec<i64>> {
     text.split(|c: char| !c.is_ascii_digit()).filter(|run| !run.is_empty()).map(|run| run.parse().ok()).collect()
 }
 
-/// Whether `expression` uses each of `numbers` exactly once; its value if so.
+/// The value of `expression`, if it uses each of `numbers` exactly once.
 ///
 /// # Errors
-/// A sentence saying what is wrong with it.
+/// A sentence that says what is wrong with it.
 pub fn value_of(expression: &str, numbers: &[i64]) -> Result<Ratio, String> {
     let found = expression::evaluate(expression)?;
-    // A sign could turn any number into another; only operations between numbers are part of the game.
+    // Signs are refused, because they could turn a number into another; only operations between numbers are allowed.
     if found.operators + 1 != found.numbers.len() {
         return Err("signs are not allowed, only operations between numbers".to_string());
     }

@@ -1,8 +1,8 @@
-//! `dictionary`: the answer is a word of a list; in a chain, one that begins with the last character of the word before and
-//! was not used yet.
+//! `dictionary`: the answer is a word of a list. In a chain, it must also begin with the last character of the word
+//! before and must not have been used yet.
 //!
-//! It reads the prompt alone. The words used so far are the prompt's runs of Chinese characters that stand in the list, in order;
-//! the last of them is the word to follow.
+//! The rule uses the prompt alone. The words used so far are the prompt's runs of Chinese characters that are in the
+//! list, in order. The answer has to follow the last of them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ static BUILTIN: LazyLock<Arc<Dictionary>> = LazyLock::new(|| {
     Arc::new(Dictionary::from_words(include_str!("../../data/idioms.txt").lines().map(str::to_string)))
 });
 
-/// A list of words, with those that begin with a given character.
+/// A list of words with an index by first character.
 #[derive(Debug, Clone, Default)]
 pub struct Dictionary {
     words: Vec<String>,
@@ -36,7 +36,7 @@ impl Dictionary {
         BUILTIN.clone()
     }
 
-    /// A dictionary of words, blank lines and lines that begin with `#` left out, duplicates counted.
+    /// A dictionary of words. Blank lines and lines that begin with `#` are left out, and duplicates are counted.
     pub fn from_words(words: impl IntoIterator<Item = String>) -> Dictionary {
         let mut dictionary = Dictionary::default();
         for word in words {
@@ -54,10 +54,10 @@ impl Dictionary {
         dictionary
     }
 
-    /// The list in a file: one word a line, or JSON lines with a field `word` (`.jsonl`).
+    /// Reads the list in a file: one word per line, or JSON lines with a field `word` (`.jsonl`).
     ///
     /// # Errors
-    /// A file that cannot be read, is not UTF-8 or holds no word; a bad JSON line, by its number.
+    /// A file that cannot be read, is not UTF-8 or holds no word; an invalid JSON line, by its number.
     pub fn read(path: &Path) -> Result<Dictionary, Refusal> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             let hint = "give a UTF-8 text file, one word a line, or .jsonl with a field `word`";
@@ -94,7 +94,7 @@ impl Dictionary {
         &self.words
     }
 
-    /// How many words stood more than once in the list.
+    /// The number of words that repeat an earlier one in the list.
     pub fn duplicates(&self) -> usize {
         self.duplicates
     }
@@ -104,7 +104,7 @@ impl Dictionary {
         self.place.contains_key(word)
     }
 
-    /// The words that may follow `word` in a chain: those that begin with its last character, itself left out.
+    /// The words that may follow `word` in a chain: those that begin with its last character, except `word` itself.
     pub fn followers<'a>(&'a self, word: &str) -> impl Iterator<Item = &'a str> + use<'a> {
         let own = self.place.get(word).copied();
         let places = word.chars().last().and_then(|last| self.by_first.get(&last)).map_or(&[][..], Vec::as_slice);
@@ -119,7 +119,7 @@ impl Dictionary {
     /// Whether `next` may follow the words `used`.
     ///
     /// # Errors
-    /// Which of the three demands it misses: known, linked to the last one, new.
+    /// The demand that it fails: to be in the list, to be new, or to begin with the last character of the word before.
     pub fn check_move(&self, used: &[&str], next: &str) -> Result<(), Fault> {
         if !self.has(next) {
             return Err(Fault::Unknown);
@@ -140,10 +140,10 @@ pub enum Fault {
     /// The list does not hold it.
     #[error("not in the dictionary")]
     Unknown,
-    /// It stands in the chain already.
+    /// It is in the chain already.
     #[error("used before")]
     UsedBefore,
-    /// Its first character is not the last one of the word before.
+    /// Its first character is not the last character of the word before.
     #[error("does not begin with the last character of the word before")]
     NotLinked,
 }
@@ -181,7 +181,7 @@ pub struct DictionaryRule {
 }
 
 impl DictionaryRule {
-    /// The rule over a list, whatever path the config names.
+    /// The rule with this list. The path in the config is ignored.
     pub fn new(dictionary: Arc<Dictionary>, config: DictionaryConfig) -> DictionaryRule {
         DictionaryRule { dictionary, config }
     }

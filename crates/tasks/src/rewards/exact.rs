@@ -1,6 +1,6 @@
-//! `exact`: the answer block equals the known answer, blanks at the ends aside.
+//! `exact`: the answer block equals the known answer, apart from white space at the ends.
 //!
-//! It abstains where a case has no answer. It never guesses at meaning: "3" is not "3.0" here; see `number`.
+//! It abstains if a case has no answer. It compares text, not meaning: "3" is not equal to "3.0" here; see `number`.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub struct ExactConfig {
     pub read: ReadFrom,
 }
 
-/// See the module.
+/// The rule. See the module.
 #[derive(Debug, Clone, Default)]
 pub struct Exact {
     config: ExactConfig,

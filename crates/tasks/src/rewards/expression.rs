@@ -1,12 +1,12 @@
-//! Arithmetic expressions, read safely and worked out exactly.
+//! Parses arithmetic expressions safely and evaluates them exactly.
 //!
-//! An expression has numbers, + - * / (also as × ÷ − and in full width) and brackets. Values are fractions of 128-bit integers,
-//! so 8 / 3 × 3 is 8. Overflow, division by zero and deep nesting are errors. There are no names, functions, powers or implied
-//! products.
+//! An expression has numbers, + - * / (also as × ÷ − and in full width) and brackets. Values are fractions of 128-bit
+//! integers, so 8 / 3 × 3 is exactly 8. Overflow, division by zero and deep nesting are errors. There are no names,
+//! functions, powers or implied products.
 
 use super::quantity;
 
-/// Brackets and signs deeper than this are refused instead of risking the stack.
+/// The deepest nesting of brackets and signs. Deeper expressions are refused, because they could overflow the stack.
 const MAX_DEPTH: usize = 64;
 
 /// An exact fraction in lowest terms with a positive denominator.
@@ -63,21 +63,21 @@ fn gcd(mut a: u128, mut b: u128) -> u128 {
     a.max(1)
 }
 
-/// What an expression is worth and which numbers stand in it.
+/// The value of an expression and the numbers in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evaluated {
     /// Its exact value.
     pub value: Ratio,
-    /// Every number written, in order.
+    /// Every number in it, in order.
     pub numbers: Vec<Ratio>,
-    /// How many operators stand in it, signs included.
+    /// The number of operators, signs included.
     pub operators: usize,
 }
 
-/// Works out an expression.
+/// Evaluates an expression.
 ///
 /// # Errors
-/// A sentence: what cannot be read, a division by zero, an overflow, or too many brackets.
+/// A sentence: what cannot be parsed, a division by zero, an overflow, or too many brackets.
 pub fn evaluate(text: &str) -> Result<Evaluated, String> {
     let plain: Vec<char> = quantity::fold(text)
         .chars()

@@ -1,6 +1,8 @@
-//! `format`: exactly one `<think>…</think><answer>…</answer>`, nothing else, ended by itself.
+//! `format`: the completion is exactly one `<think>…</think><answer>…</answer>`, with nothing else, and ended with its
+//! end token.
 //!
-//! It never looks at what the blocks say, so on its own it rewards empty talk: give it a small weight, or make it a gate.
+//! It never looks at the content of the blocks, so alone it rewards empty text. Give it a small weight, or make it a
+//! gate.
 
 use std::path::Path;
 
@@ -27,7 +29,7 @@ impl Default for FormatConfig {
     }
 }
 
-/// See the module.
+/// The rule. See the module.
 #[derive(Debug, Clone, Default)]
 pub struct Format {
     config: FormatConfig,

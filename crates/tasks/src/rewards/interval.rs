@@ -1,6 +1,7 @@
-//! `interval`: the answer is one quantity within bounds, from the recipe or from the case's answer (`36..120`, 三年至十年).
+//! `interval`: the answer is one quantity within bounds. The bounds come from the recipe or from the case's answer
+//! (`36..120`, 三年至十年).
 //!
-//! The answer must be a single quantity; an answer that is itself a range is refused, or the widest range would always win.
+//! An answer that is itself a range is refused, because otherwise the widest range would always win.
 
 use std::path::Path;
 
@@ -24,7 +25,7 @@ pub struct IntervalConfig {
     pub read: ReadFrom,
 }
 
-/// See the module.
+/// The rule. See the module.
 #[derive(Debug, Clone, Default)]
 pub struct Interval {
     config: IntervalConfig,
@@ -61,11 +62,11 @@ impl Configured for Interval {
     }
 }
 
-/// The bounds that a text states: two quantities between `..`, `~`, 至, 到 or a dash, the first not above the second.
+/// The bounds in a text: two quantities separated by `..`, `~`, 至, 到 or a dash, the first not above the second.
 pub fn parse_bounds(text: &str) -> Option<(f64, f64)> {
     let text = quantity::fold(text);
     ["..", "~", "至", "到", "-", "—"].iter().find_map(|separator| {
-        // A dash may also be a sign: try every place.
+        // A dash may also be a sign, so every position is tried.
         text.match_indices(separator).find_map(|(at, _)| {
             let low = quantity::parse(&text[..at])?;
             let high = quantity::parse(&text[at + separator.len()..])?;

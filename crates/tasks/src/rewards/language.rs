@@ -1,7 +1,7 @@
-//! `language`: the completion's letters belong to the wanted script. R1's language-consistency reward.
+//! `language`: the completion's letters belong to the wanted script. It is DeepSeek-R1's language-consistency reward.
 //!
-//! The score is the share of letters in the script, tags left out. It sees scripts, not languages: French passes for
-//! English. A completion without letters scores 0.
+//! The score is the share of letters in the script, without the tags. It distinguishes scripts, not languages: French
+//! counts as English. A completion without letters scores 0.
 
 use std::path::Path;
 
@@ -62,7 +62,7 @@ pub fn is_han(c: char) -> bool {
     matches!(c, '\u{4e00}'..='\u{9fff}' | '\u{3400}'..='\u{4dbf}' | '\u{20000}'..='\u{323af}' | '\u{f900}'..='\u{faff}' | '〇')
 }
 
-/// See the module.
+/// The rule. See the module.
 #[derive(Debug, Clone)]
 pub struct Language {
     script: Script,

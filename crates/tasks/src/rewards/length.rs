@@ -1,6 +1,6 @@
-//! `length`: the completion's length lies within bounds; outside them the score falls linearly to 0 over `margin`.
+//! `length`: the completion's length is within bounds. Outside them the score falls linearly to 0 over `margin`.
 //!
-//! It judges length alone. A completion that was cut short scores 0, however long it was allowed to be.
+//! It judges length alone. A truncated completion scores 0, whatever its length.
 
 use std::path::Path;
 
@@ -41,7 +41,7 @@ impl Default for LengthConfig {
     }
 }
 
-/// See the module.
+/// The rule. See the module.
 #[derive(Debug, Clone, Default)]
 pub struct Length {
     config: LengthConfig,
@@ -91,7 +91,7 @@ impl Rule for Length {
         };
         let too_short = self.config.min.saturating_sub(length);
         let outside = too_short.max(self.config.max.map_or(0, |max| length.saturating_sub(max)));
-        // A margin of m gives m steps between the bounds and 0.
+        // With a margin of m, the score reaches 0 in m steps from the bounds.
         Verdict::score(
             1.0 - outside as f64 / (self.config.margin + 1) as f64,
             format!("length {length}, {outside} outside"),

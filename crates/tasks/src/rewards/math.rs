@@ -1,7 +1,7 @@
-//! `math`: final answers of mathematics compared by value where both can be worked out, else by normalised text.
+//! `math`: compares final answers of mathematics, by value if both can be evaluated and otherwise by normalised text.
 //!
-//! Understands `\boxed{}`, `$…$`, `\frac{a}{b}`, `\text{…}`, degrees, quantities and arithmetic. It does no algebra:
-//! x + 1 and 1 + x differ. No crate equals Python's math-verify; this stays on the side of saying "wrong".
+//! It understands `\boxed{}`, `$…$`, `\frac{a}{b}`, `\text{…}`, degrees, quantities and arithmetic. It does no algebra:
+//! x + 1 and 1 + x differ. No crate does what Python's math-verify does; when in doubt, this rule says "wrong".
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ pub struct MathConfig {
     pub read: ReadFrom,
 }
 
-/// See the module.
+/// The rule. See the module.
 #[derive(Debug, Clone, Default)]
 pub struct Math {
     config: MathConfig,
@@ -57,7 +57,7 @@ fn value(text: &str) -> Option<f64> {
     exact.or_else(|| quantity::parse(text).map(|found| found.value))
 }
 
-/// The answer without LaTeX's dress and without blanks.
+/// The answer without LaTeX markup and without blanks.
 fn plain(text: &str) -> String {
     let folded = quantity::fold(text);
     let mut text = folded.trim().trim_matches('$').trim();
@@ -91,7 +91,7 @@ fn plain(text: &str) -> String {
     plain.trim_end_matches(['.', '。']).chars().filter(|c| !c.is_whitespace() && *c != '°').collect()
 }
 
-/// `\text{cm}` to `cm`.
+/// Turns `\text{cm}` into `cm`.
 fn unwrap_text(text: &str) -> String {
     match text.split_once("\\text{").and_then(|(head, rest)| Some((head, rest.split_once('}')?))) {
         Some((head, (inner, tail))) => unwrap_text(&format!("{head}{inner}{tail}")),
@@ -99,7 +99,7 @@ fn unwrap_text(text: &str) -> String {
     }
 }
 
-/// `\frac{a}{b}` to `((a)/(b))`, inner ones first, at most as many as there are backslashes.
+/// Turns `\frac{a}{b}` into `((a)/(b))`, inner fractions first, at most as often as there are backslashes.
 fn fractions(text: &str) -> String {
     let mut text = braced_digits(text);
     while let Some(at) = text.rfind("\\frac{") {
@@ -116,7 +116,7 @@ fn fractions(text: &str) -> String {
     text
 }
 
-/// `\frac12` to `\frac{1}{2}`, and a mixed number's `1\frac` to `1+\frac`.
+/// Turns `\frac12` into `\frac{1}{2}`, and `1\frac` of a mixed number into `1+\frac`.
 fn braced_digits(text: &str) -> String {
     let mut parts = text.split("\\frac");
     let mut out = parts.next().unwrap_or_default().to_string();
@@ -135,7 +135,7 @@ fn braced_digits(text: &str) -> String {
     out
 }
 
-/// The content of the braces that `text` begins with, and what follows.
+/// The content of the braces with which `text` begins, and the rest.
 fn braced(text: &str) -> Option<(&str, &str)> {
     let inner = text.strip_prefix('{')?;
     let mut depth = 1;

@@ -1,7 +1,7 @@
-//! `number`: the answer is one quantity equal to the known answer's, within a tolerance.
+//! `number`: the answer is one quantity that equals the known answer's, within a tolerance.
 //!
-//! Reads 三年六个月, 2万余元, full-width digits, thousands separators, percentages and fractions; see [`super::quantity`].
-//! It abstains where the case has no answer or one that is no quantity.
+//! It parses 三年六个月, 2万余元, full-width digits, thousands separators, percentages and fractions; see [`super::quantity`].
+//! It abstains if the case has no answer or one that is not a quantity.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub struct NumberConfig {
     pub read: ReadFrom,
 }
 
-/// See the module.
+/// The rule. See the module.
 #[derive(Debug, Clone, Default)]
 pub struct Number {
     config: NumberConfig,

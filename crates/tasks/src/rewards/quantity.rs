@@ -1,7 +1,8 @@
-//! Reading one written quantity, Chinese or Western: 三年六个月, 2万余元, １，２３４．５, 三分之二, 12.5%, 1 1/2.
+//! Parses one written quantity, Chinese or Western: 三年六个月, 2万余元, １，２３４．５, 三分之二, 12.5%, 1 1/2.
 //!
-//! The whole text must be one quantity; a number inside a sentence is not taken. Durations become months, of which a day is a
-//! thirtieth. An approximate amount (余, 多) keeps its floor and the ceiling that the wording allows.
+//! The whole text must be one quantity; a number inside a sentence is not accepted. Durations are converted to months;
+//! a day is a thirtieth of a month. An approximate amount (余, 多) keeps its lower bound and the upper bound that the
+//! wording allows.
 //!
 //! It never evaluates expressions; see `countdown` and `math`.
 
@@ -10,18 +11,18 @@ use std::fmt;
 /// A number with its unit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quantity {
-    /// The number as written; the floor of an approximate one. Durations in months, percentages as shares.
+    /// The number as written; the lower bound of an approximate one. Durations are in months, percentages are shares.
     pub value: f64,
-    /// For 余 and 多: the amount lies below this.
+    /// For 余 and 多: the upper bound, exclusive.
     pub ceiling: Option<f64>,
-    /// What is counted.
+    /// The unit.
     pub unit: Unit,
 }
 
-/// What a quantity counts.
+/// The unit of a quantity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unit {
-    /// Nothing was written.
+    /// No unit was written.
     None,
     /// A duration.
     Months,
@@ -30,16 +31,16 @@ pub enum Unit {
 }
 
 impl Quantity {
-    /// Whether `self`, an answer, states what `known` states, within tolerances.
+    /// Whether `self`, an answer, equals `known` within tolerances.
     ///
-    /// `relative` is a share of the known value, `absolute` is in its unit. Two written units must agree; a unit that
-    /// only one of them has does not matter. An approximate known amount admits its whole range; an approximate answer
-    /// is taken by its floor.
+    /// `relative` is a share of the known value, `absolute` is in its unit. If both have a unit, the units must agree;
+    /// a unit that only one of them has does not matter. For an approximate known amount, its whole range is accepted.
+    /// An approximate answer counts as its lower bound.
     pub fn matches(&self, known: &Quantity, relative: f64, absolute: f64) -> bool {
         if self.unit != Unit::None && known.unit != Unit::None && self.unit != known.unit {
             return false;
         }
-        // Rounding of 0.1 × 10000 and the like is not a difference.
+        // A rounding error, as in 0.1 × 10000, is not a difference.
         let slack = absolute.max(relative * known.value.abs()).max(1e-9 * known.value.abs());
         let high = known.ceiling.map_or(known.value + slack, |ceiling| ceiling - ceiling.abs() * 1e-9);
         self.value >= known.value - slack && self.value <= high
@@ -60,7 +61,7 @@ impl fmt::Display for Quantity {
     }
 }
 
-/// The quantity that `text` writes, if it writes exactly one.
+/// The quantity in `text`, if the text is exactly one quantity.
 pub fn parse(text: &str) -> Option<Quantity> {
     let folded = fold(text);
     let text = folded.trim().trim_end_matches(['。', '.']).trim_end();
@@ -82,7 +83,7 @@ pub fn parse(text: &str) -> Option<Quantity> {
     quantity.value.is_finite().then_some(quantity)
 }
 
-/// Full-width characters and the many minus signs to plain ones; thousands separators stay.
+/// Replaces full-width characters and the variants of the minus sign by plain ones; thousands separators stay.
 pub fn fold(text: &str) -> String {
     text.chars()
         .map(|c| match c {
@@ -106,7 +107,7 @@ fn strip_currency(text: &str) -> (Option<&'static str>, &str) {
     (None, text)
 }
 
-/// `3/4`, `1 1/2`, 三分之二, 百分之三十.
+/// Parses `3/4`, `1 1/2`, 三分之二, 百分之三十.
 fn fraction(text: &str) -> Option<Quantity> {
     let plain = |value: f64| Some(Quantity { value, ceiling: None, unit: Unit::None });
     if let Some((below, above)) = text.split_once("分之") {
@@ -122,7 +123,7 @@ fn fraction(text: &str) -> Option<Quantity> {
     if below == 0.0 { None } else { plain(base + above / below) }
 }
 
-/// 三年六个月, 3年半, 一个半月, 半年, 十五天, 一年零二十日.
+/// Parses 三年六个月, 3年半, 一个半月, 半年, 十五天, 一年零二十日.
 fn duration(text: &str) -> Option<Quantity> {
     let (mut rest, mut months, mut rank) = (text, 0.0, 4);
     while !rest.is_empty() {
@@ -153,7 +154,7 @@ fn duration(text: &str) -> Option<Quantity> {
     (rank < 4).then_some(Quantity { value: months, ceiling: None, unit: Unit::Months })
 }
 
-/// A number and perhaps a unit: 2万余元, 1,234.5 kg, 12%.
+/// Parses a number with an optional unit: 2万余元, 1,234.5 kg, 12%.
 fn counted(text: &str) -> Option<Quantity> {
     let end = text.char_indices().find(|(_, c)| !is_number_char(*c)).map_or(text.len(), |(at, _)| at);
     let (number, unit) = match exponent_end(text) {
@@ -202,7 +203,7 @@ fn is_number_char(c: char) -> bool {
     c.is_ascii_digit() || matches!(c, '.' | ',' | '点' | '余' | '多' | ' ') || digit(c).is_some() || power(c).is_some()
 }
 
-/// The value of a Chinese digit, formal ones too.
+/// The value of a Chinese digit, including the formal ones.
 pub(crate) fn digit(c: char) -> Option<f64> {
     let value = match c {
         '零' | '〇' => 0,
@@ -220,7 +221,7 @@ pub(crate) fn digit(c: char) -> Option<f64> {
     Some(f64::from(value))
 }
 
-/// The value of a Chinese unit of ten, formal ones too.
+/// The value of a Chinese power of ten, including the formal ones.
 pub(crate) fn power(c: char) -> Option<f64> {
     match c {
         '十' | '拾' => Some(1e1),
@@ -232,7 +233,7 @@ pub(crate) fn power(c: char) -> Option<f64> {
     }
 }
 
-/// Where `1.5e3` or `2E-4` ends, if the text begins with one.
+/// The end of `1.5e3` or `2E-4`, if the text begins with such a number.
 fn exponent_end(text: &str) -> Option<usize> {
     let mark = text.find(['e', 'E'])?;
     let tail = text[mark + 1..].trim_start_matches(['+', '-']);
@@ -241,7 +242,7 @@ fn exponent_end(text: &str) -> Option<usize> {
     (mark > 0 && mantissa && digits > 0).then(|| text.len() - tail.len() + digits)
 }
 
-/// The number and, where 余 or 多 is written, the size of its last written place.
+/// The number and, if 余 or 多 is written, the size of its last written place.
 fn number_with_step(text: &str) -> Option<(f64, Option<f64>)> {
     if exponent_end(text) == Some(text.len()) {
         return text.parse().ok().map(|value| (value, None));
@@ -254,22 +255,22 @@ fn number_with_step(text: &str) -> Option<(f64, Option<f64>)> {
     Scan::default().run(text)
 }
 
-/// Goes through digits and powers of ten: `total` collects 亿 and 万, `section` what is below 万.
+/// Scans digits and powers of ten. `total` collects 亿 and 万, `section` collects what is below 万.
 #[derive(Default)]
 struct Scan {
     total: f64,
     section: f64,
     current: Option<f64>,
-    /// Of `current`: the size of its last non-zero place.
+    /// The size of the last non-zero place of `current`.
     place: f64,
     last_power: f64,
     /// The size of the last place written before `current`.
     last_place: f64,
-    /// The last power within this section, which must fall.
+    /// The last power within this section. The powers of a section must decrease.
     section_power: Option<f64>,
     large_power: Option<f64>,
     after_zero: bool,
-    /// `current` is a string of digits such as 二〇二三, which no power may follow.
+    /// Whether `current` is a string of digits such as 二〇二三, which no power may follow.
     digit_string: bool,
     step: Option<f64>,
 }
@@ -314,12 +315,12 @@ impl Scan {
         Some(())
     }
 
-    /// 零五 within a number, or a string of digits such as 二〇二三.
+    /// Parses 零五 within a number, or a string of digits such as 二〇二三.
     fn chinese_digits(&mut self, digits: &[char]) -> Option<()> {
         let inside = self.last_power > 0.0;
         self.after_zero = inside && digit(digits[0]) == Some(0.0);
         let value = digits.iter().filter_map(|c| digit(*c)).fold(0.0, |value, digit| value * 10.0 + digit);
-        // Inside a number at most one digit may follow a zero; a string of digits stands alone.
+        // Inside a number at most one digit may follow a zero. A string of digits is a number by itself.
         self.digit_string = digits.len() > 1 + usize::from(self.after_zero);
         if inside && self.digit_string {
             return None;
@@ -384,7 +385,7 @@ impl Scan {
     }
 }
 
-/// `1,234.5`: separators only where thousands are.
+/// Parses `1,234.5`. Separators are accepted only between thousands.
 fn western(text: &str) -> Option<f64> {
     let (integer, decimals) = text.split_once('.').unwrap_or((text, ""));
     if decimals.contains([',', '.']) || text.ends_with('.') {

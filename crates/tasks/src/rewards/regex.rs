@@ -1,8 +1,8 @@
 //! `regex`: the answer matches a pattern as a whole.
 //!
-//! The pattern is anchored at both ends by the rule; `.*` at its ends is the writer's own choice. Look-around and
-//! back-references are allowed, so matching can explode: it is cut off after a fixed number of steps, which is a
-//! time-out and not a score.
+//! The rule anchors the pattern at both ends; a writer who does not want that puts `.*` there. Look-around and
+//! back-references are allowed, so matching can take exponential time. It is stopped after a fixed number of steps,
+//! which is a time-out and not a score.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use super::answer::{self, ReadFrom};
 use super::rule::{Configured, Evidence, Reads, Rule, Verdict};
 use crate::refusal::Refusal;
 
-/// Steps of backtracking before a match is given up; about a tenth of a second.
+/// Backtracking steps after which a match is stopped; about a tenth of a second.
 const BACKTRACK_LIMIT: usize = 1_000_000;
 
 /// The keys of `regex`.
@@ -27,7 +27,7 @@ pub struct RegexConfig {
     pub read: ReadFrom,
 }
 
-/// See the module.
+/// The rule. See the module.
 #[derive(Debug, Clone)]
 pub struct Regex {
     pattern: fancy_regex::Regex,

@@ -1,7 +1,8 @@
-//! The rules by name: what a recipe can say, and what it gets.
+//! The rules by name: what a recipe can write, and what it gets.
 //!
-//! `rule`, `weight` and `gate` belong to every rule; the other keys are the rule's own struct. An unknown rule or key is
-//! refused with a suggestion. Names that other trainers use for the same thing are not accepted, only suggested from.
+//! Every rule has the keys `rule`, `weight` and `gate`; the other keys are in the rule's own struct. An unknown rule or
+//! key is refused with a suggestion. Names that other trainers use are not accepted, but the suggestion is found from
+//! them.
 //!
 //! To add a rule, write its file and add a line to [`RULES`].
 
@@ -44,7 +45,7 @@ const RULES: &[Entry] = &[
     Entry::of::<Repetition>(),
 ];
 
-/// What other trainers call a rule, and our name for it.
+/// Other trainers' names of a rule, and Ferule's name.
 const FOREIGN_NAMES: &[(&str, &str)] = &[
     ("accuracy_reward", "exact"),
     ("math_verify", "math"),
@@ -78,14 +79,14 @@ impl Entry {
     }
 }
 
-/// A rule, for a person to read.
+/// The documentation of a rule.
 #[derive(Debug, Clone)]
 pub struct Described {
     /// Its name in recipes.
     pub name: &'static str,
-    /// What it rewards, in a sentence.
+    /// What it rewards, in one sentence.
     pub summary: &'static str,
-    /// The most that it looks at besides the completion.
+    /// What it uses at most besides the completion.
     pub reads: Reads,
     /// Its own keys, then those that every rule has.
     pub keys: Vec<KeyDoc>,
@@ -96,25 +97,25 @@ pub fn names() -> impl Iterator<Item = &'static str> + Clone {
     RULES.iter().map(|entry| entry.name)
 }
 
-/// The rule of that name, for a person to read.
+/// The documentation of the rule with that name.
 pub fn describe(name: &str) -> Option<Described> {
     let entry = RULES.iter().find(|entry| entry.name == name)?;
     let keys = [(entry.keys)(), keys::keys_of::<Shared>()].concat();
     Some(Described { name: entry.name, summary: entry.summary, reads: entry.reads, keys })
 }
 
-/// A rule as a recipe writes it.
+/// A rule that was built from a recipe.
 pub(super) struct Built {
     pub rule: Arc<dyn Rule>,
     pub weight: f64,
-    /// The least score that lets a reward through, where the rule is a gate.
+    /// The lowest score that passes, if the rule is a gate.
     pub gate: Option<f64>,
 }
 
 /// Builds a rule; relative paths start at `folder`.
 ///
 /// # Errors
-/// An unknown rule; in the rule an unknown key, a value that cannot be, a file that cannot be read.
+/// An unknown rule; in the rule, an unknown key, an invalid value, a file that cannot be read.
 pub(super) fn build(config: &RuleConfig, folder: &Path) -> Result<Built, Refusal> {
     let name = config.rule.as_str();
     let Some(entry) = RULES.iter().find(|entry| entry.name == name) else {
@@ -210,7 +211,7 @@ mod tests {
         assert!(describe("exakt").is_none());
     }
 
-    /// What a recipe leaves out is in its range too, and the struct says the same as the rule it makes.
+    /// Defaults are in range, and the struct's defaults equal those of the rule that it makes.
     #[test]
     fn every_rule_can_be_built_from_its_defaults() {
         for name in names() {

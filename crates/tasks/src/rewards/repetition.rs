@@ -1,7 +1,7 @@
-//! `repetition`: how little a completion repeats itself: 1 less the share of character n-grams that came before.
+//! `repetition`: 1 minus the share of the completion's character n-grams that repeat an earlier one.
 //!
-//! Repeats up to `free` are not counted against it, since every honest text has some. Shorter than one n-gram scores 1: there is
-//! nothing to repeat, and whether it says anything is for other rules.
+//! A share of repeats up to `free` costs nothing, since every natural text has some. A text shorter than one n-gram
+//! scores 1, because it repeats nothing; other rules judge whether it says anything.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -30,7 +30,7 @@ impl Default for RepetitionConfig {
     }
 }
 
-/// See the module.
+/// The rule. See the module.
 #[derive(Debug, Clone, Default)]
 pub struct Repetition {
     config: RepetitionConfig,
@@ -90,7 +90,7 @@ mod tests {
             let evidence = Evidence { prompt: "p", answer: None, completion: &completion };
             Repetition::new(RepetitionConfig { chars, free }).judge(&evidence).value().unwrap()
         };
-        // ab ba ab ba ab: two of five are new.
+        // ab ba ab ba ab: two of the five n-grams are new.
         assert!((score(2, 0.0, "ababab") - 0.4).abs() < 1e-12);
         assert!((score(2, 0.2, "ababab") - 0.5).abs() < 1e-12);
         assert_eq!(score(2, 0.0, "abcdef"), 1.0);

@@ -1,4 +1,4 @@
-//! What a rule is: it looks at a completion and says how good it is, and why.
+//! The trait of rules: a rule looks at a completion and gives a score and a reason.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::case::Completion;
 use crate::refusal::Refusal;
 
-/// What a rule looks at besides the completion. Cases whose answer is read are metered.
+/// What a rule uses besides the completion. Cases whose answer is used are metered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reads {
@@ -19,18 +19,18 @@ pub enum Reads {
     Answer,
 }
 
-/// What a rule may see of one rollout.
+/// What a rule can see of one rollout.
 #[derive(Debug, Clone, Copy)]
 pub struct Evidence<'a> {
-    /// The prompt as plain text (of a conversation: what was said to the policy, in order).
+    /// The prompt as plain text. For a conversation: the messages' contents, in order.
     pub prompt: &'a str,
     /// The known answer; present only for rules that declare [`Reads::Answer`], and only where the case has one.
     pub answer: Option<&'a str>,
-    /// What the sampler left.
+    /// The completion as it was sampled.
     pub completion: &'a Completion<'a>,
 }
 
-/// What a rule says of one completion.
+/// A rule's verdict on one completion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Verdict {
@@ -41,18 +41,18 @@ pub enum Verdict {
         /// For a person who reads the stored verdicts.
         reason: String,
     },
-    /// The rule has nothing to say of this *case* (its answer is missing, for example). It never depends on the completion: a
-    /// policy that can make a rule abstain can choose what it is graded by.
+    /// The rule cannot judge this *case*, for example because its answer is missing. This never depends on the
+    /// completion: a policy that could make a rule abstain could choose which rules judge it.
     Abstain {
         /// For a person who reads the stored verdicts.
         reason: String,
     },
-    /// The rule itself failed: a crash. The completion has no reward and is counted.
+    /// The rule itself failed (a crash). The completion has no reward and is counted.
     Failed {
         /// For a person who reads the stored verdicts.
         reason: String,
     },
-    /// The rule was given up before it came to an end. The completion has no reward and is counted.
+    /// The rule was stopped before it ended. The completion has no reward and is counted.
     TimedOut {
         /// For a person who reads the stored verdicts.
         reason: String,
@@ -63,7 +63,7 @@ impl Verdict {
     /// A score, clamped to 0..=1.
     ///
     /// # Panics
-    /// When `value` is not a number: that is a bug of the rule.
+    /// When `value` is not a number, which is a bug of the rule.
     pub fn score(value: f64, reason: impl Into<String>) -> Verdict {
         let reason = reason.into();
         assert!(!value.is_nan(), "a rule scored NaN ({reason})");
@@ -88,7 +88,7 @@ impl Verdict {
         }
     }
 
-    /// Why.
+    /// The reason.
     pub fn reason(&self) -> &str {
         match self {
             Verdict::Score { reason, .. }
@@ -103,7 +103,7 @@ impl Verdict {
 pub trait Rule: Send + Sync {
     /// The name in recipes, metrics and stored verdicts.
     fn name(&self) -> &str;
-    /// What it looks at.
+    /// What it uses besides the completion.
     fn reads(&self) -> Reads;
     /// The verdict on one completion.
     fn judge(&self, evidence: &Evidence) -> Verdict;
@@ -113,9 +113,9 @@ pub trait Rule: Send + Sync {
 pub trait Configured: Rule + Sized + 'static {
     /// The name in recipes.
     const NAME: &'static str;
-    /// What it rewards, in a sentence.
+    /// What it rewards, in one sentence.
     const SUMMARY: &'static str;
-    /// The most that it looks at, whatever its keys say.
+    /// What it uses at most, whatever its keys are.
     const READS: Reads;
     /// Its keys, besides those that every rule has.
     type Keys: JsonSchema + DeserializeOwned;
@@ -123,6 +123,6 @@ pub trait Configured: Rule + Sized + 'static {
     /// The rule with these keys; relative paths in them start at `folder`.
     ///
     /// # Errors
-    /// A value that the keys' own ranges do not exclude, by its key; a file that cannot be read.
+    /// An invalid value that the keys' own ranges do not exclude, by its key; a file that cannot be read.
     fn build(keys: Self::Keys, folder: &Path) -> Result<Self, Refusal>;
 }

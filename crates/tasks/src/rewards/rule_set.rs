@@ -1,8 +1,8 @@
 //! Weighted rules with gates.
 //!
-//! The reward is Σ weight·score / Σ weight over the rules that gave a score, or 0 when a gate's score lies below its
-//! threshold. A gate below its threshold decides alone. Otherwise a rule that failed or timed out leaves the completion without
-//! a reward, because the sum of the others would pay a policy for making that rule fail.
+//! The reward is Σ weight·score / Σ weight over the rules that gave a score, or 0 if a gate's score is below its
+//! threshold. A gate below its threshold decides alone. Otherwise a completion has no reward if a rule failed or timed
+//! out; if the other rules' sum counted, a policy could earn by making a rule fail.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::rule::{Evidence, Reads, Rule, Verdict};
 use crate::case::Completion;
 use crate::refusal::Refusal;
 
-/// Rules, how much each counts, and which of them are gates.
+/// Rules with their weights and gates.
 #[derive(Clone, Default)]
 pub struct RuleSet {
     entries: Vec<Entry>,
@@ -28,12 +28,13 @@ struct Entry {
     gate: Option<f64>,
 }
 
-/// The reward of one completion and every verdict behind it; by default those of one that nobody judged.
+/// The reward of one completion and every verdict behind it. The default is that of a completion that was not judged.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Judged {
-    /// 0..=1; absent when no rule gave a score, or one failed or timed out. Absent is not zero: the completion leaves its group.
+    /// In 0..=1; none if no rule gave a score, or if one failed or timed out. None is not zero: the completion is left
+    /// out of its group.
     pub reward: Option<f64>,
-    /// By rule name, in the set's order.
+    /// Rule name and verdict, in the set's order.
     pub verdicts: Vec<(String, Verdict)>,
 }
 
@@ -49,8 +50,8 @@ pub enum NoReward {
 }
 
 impl Judged {
-    /// Why there is no reward; none where there is one, or where no rule was asked. A time-out goes before a failure, a failure before an
-    /// abstention.
+    /// Why there is no reward; none if there is one, or if no rule judged it. If several causes apply, a time-out comes
+    /// before a failure and a failure before an abstention.
     pub fn no_reward(&self) -> Option<NoReward> {
         let any = |is: fn(&Verdict) -> bool| self.verdicts.iter().any(|(_, verdict)| is(verdict));
         match () {
@@ -76,7 +77,8 @@ impl RuleSet {
         self.push(rule, weight, None)
     }
 
-    /// This set with one more rule that is a gate: the reward is 0 unless its score reaches `threshold`. The weight may be 0.
+    /// This set with one more rule that is a gate: the reward is 0 if the rule's score is below `threshold`. The weight
+    /// may be 0.
     ///
     /// # Panics
     /// When the weight is negative or not finite.
@@ -93,7 +95,7 @@ impl RuleSet {
     /// The set that a recipe's `rules` describe. Relative paths in them start at `folder`, the recipe's.
     ///
     /// # Errors
-    /// An unknown rule or key (with a suggestion), a value that cannot be, a file that cannot be read, or no positive weight.
+    /// An unknown rule or key (with a suggestion), an invalid value, a file that cannot be read, or no positive weight.
     pub fn from_config(configs: &[RuleConfig], folder: &Path) -> Result<RuleSet, Refusal> {
         let mut set = RuleSet::new();
         for config in configs {
@@ -106,7 +108,7 @@ impl RuleSet {
         Ok(set)
     }
 
-    /// The reward of a completion, from every rule's verdict. `answer` is shown only to rules that declare it.
+    /// Judges a completion by every rule. Only rules that declare it see `answer`.
     pub fn judge(&self, prompt: &str, answer: Option<&str>, completion: &Completion) -> Judged {
         let verdicts: Vec<Verdict> = self
             .entries
@@ -121,7 +123,7 @@ impl RuleSet {
         Judged { reward, verdicts: names.zip(verdicts).collect() }
     }
 
-    /// The reward for given verdicts, one per rule in order: stored rollouts are graded again through here.
+    /// The reward for given verdicts, one per rule in order.
     fn combine(&self, verdicts: &[Verdict]) -> Option<f64> {
         let paired = || self.entries.iter().zip(verdicts);
         let shut = |(entry, verdict): (&Entry, &Verdict)| match (entry.gate, verdict.value()) {
@@ -140,14 +142,16 @@ impl RuleSet {
         (weight > 0.0).then(|| sum / weight)
     }
 
-    /// Whether any rule reads the case's answer; then each distinct case graded is metered.
+    /// Whether any rule uses the case's answer. If so, each distinct case that is judged is metered.
     pub fn reads_answers(&self) -> bool {
         self.entries.iter().any(|entry| entry.rule.reads() == Reads::Answer)
     }
 
-    /// Which verdicts decide whether an answer is *right*: those of rules that read answers or, without any, of all rules.
+    /// Which verdicts decide whether an answer is *right*: those of the rules that use answers or, if there are none,
+    /// of all rules.
     ///
-    /// In the set's order, as [`Judged::verdicts`]. Style (length, language) does not make an answer wrong where the truth is known.
+    /// The order is that of [`Judged::verdicts`]. If the right answer is known, style (length, language) does not make
+    /// an answer wrong.
     pub fn deciding(&self) -> Vec<bool> {
         let any = self.reads_answers();
         self.entries.iter().map(|entry| !any || entry.rule.reads() == Reads::Answer).collect()

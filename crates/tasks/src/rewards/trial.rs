@@ -1,53 +1,53 @@
-//! The trial of a rule set: completions that deserve nothing, and what the set gives them.
+//! The trial of a rule set: degenerate completions, and the rewards that the set gives them.
 //!
-//! Every set that ships must give each of them at most [`CEILING`]. A task adds its own (every charge at once, the
-//! commonest answer). A policy would learn whatever earns more, instead of the task.
+//! Every rule set that ships with Ferule must give each of them at most [`CEILING`]. A task adds its own (every charge
+//! at once, the most frequent answer). If one earned more, a policy would learn it instead of the task.
 //!
-//! This is not the whole of a rule's trial. Evaluation measures agreement with people's verdicts, and stored rollouts show what
-//! a trained policy has found.
+//! This is not the whole trial of a rule. Evaluation measures the agreement with people's verdicts, and stored rollouts
+//! show what a trained policy has found.
 
 use super::RuleSet;
 use crate::case::{Case, Completion};
 
-/// The greatest reward that a degenerate completion may get.
+/// The highest reward that a degenerate completion may get.
 pub const CEILING: f64 = 0.2;
 
 /// A completion that deserves no reward.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Degenerate {
-    /// What it tries.
+    /// The name of the trick.
     pub name: String,
     /// Its text.
     pub text: String,
-    /// Whether it ends by itself.
+    /// Whether it ends with the end token.
     pub finished: bool,
 }
 
 impl Degenerate {
-    /// A degenerate completion that ends by itself.
+    /// A degenerate completion that ends with the end token.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Degenerate {
         Degenerate { name: name.into(), text: text.into(), finished: true }
     }
 
-    /// The completion that a rule set is shown.
+    /// The completion that the rule set judges.
     pub fn completion(&self) -> Completion<'_> {
         Completion { finished: self.finished, ..Completion::finished(&self.text) }
     }
 }
 
-/// A degenerate completion that a rule set paid for.
+/// A degenerate completion to which a rule set gave too much reward.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loophole {
-    /// What was tried.
+    /// The name of the trick.
     pub attack: String,
     /// The case's prompt.
     pub prompt: String,
-    /// What it earned; more than [`CEILING`].
+    /// Its reward, above [`CEILING`].
     pub reward: f64,
 }
 
-/// The completions that no task pays for. `right` is a completion with the right answer, if one is known; from it come two answer
-/// blocks, a right answer without an end, and the like.
+/// The completions that no task should reward. `right` is a completion with the right answer, if one is known. Two
+/// answer blocks, a right answer without an end token, and similar tricks are made from it.
 pub fn degenerate(case: &Case, right: Option<&str>) -> Vec<Degenerate> {
     let prompt = case.prompt_text();
     let mut attacks = vec![
@@ -78,7 +78,7 @@ pub fn degenerate(case: &Case, right: Option<&str>) -> Vec<Degenerate> {
     attacks
 }
 
-/// What a rule set pays for, of the degenerate completions to a case.
+/// The degenerate completions of a case to which a rule set gives too much reward.
 pub fn loopholes(rules: &RuleSet, case: &Case, attacks: &[Degenerate]) -> Vec<Loophole> {
     let prompt = case.prompt_text();
     let paid = attacks.iter().filter_map(|attack| {

@@ -1,9 +1,10 @@
-//! Signed verdicts as cases: one file to train on, one for the gate.
+//! Turns signed verdicts into cases: one file to train on, one for the gate.
 //!
-//! A line is `{"prompt" or "messages", "answer", "demonstration"}`, as the task `jsonl` reads it. A conversation of one message of the user is a `prompt`, so that the
-//! task's template goes around it as it does when the model is asked; any other is a list of `messages`.
+//! A line is `{"prompt" or "messages", "answer", "demonstration"}`, as the task `jsonl` reads it. A conversation that
+//! is a single user message becomes a `prompt`, so that the task's template is applied to it as it is in service. Any
+//! other conversation becomes `messages`.
 //!
-//! The order of the lines and what stands in them depend on the records alone, so a turn can be replayed without one of them.
+//! The lines and their order depend on the records alone, so a turn can be replayed without one of them.
 
 use serde_json::{Map, Value, json};
 use store::data_folder::found::FoundLabel;
@@ -13,20 +14,21 @@ use tasks::rewards::answer::blocks_of;
 /// A turn's cases, as JSON lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dataset {
-    /// What is trained on.
+    /// The cases to train on.
     pub train: Vec<String>,
-    /// What the models are compared on.
+    /// The cases on which the models are compared.
     pub gate: Vec<String>,
-    /// Items of the gate that were rejected without saying what is right: nobody can tell whether another answer is.
+    /// Items of the gate that were rejected without a right answer. They cannot be used, because nobody knows whether
+    /// another answer to them is right.
     pub gate_unknown: usize,
-    /// Whether answers stand in an `<answer>` block rather than being the whole completion.
+    /// Whether answers are in an `<answer>` block. Otherwise the whole completion is the answer.
     pub in_blocks: bool,
 }
 
-/// Makes the cases of `verdicts` and `found` labels.
+/// Makes the cases from `verdicts` and `found` labels.
 pub fn dataset(verdicts: &[Signed], found: &[FoundLabel]) -> Dataset {
     let mut dataset = Dataset::default();
-    // The form that the model was taught shows in its own answers.
+    // The model's own completions show the form that it was taught.
     let with_block = verdicts.iter().filter(|verdict| blocks_of(&verdict.completion).is_ok()).count();
     dataset.in_blocks = 2 * with_block > verdicts.len();
     for verdict in verdicts {
@@ -61,7 +63,7 @@ fn line(messages: &str, completion: &str, right: &str, in_blocks: bool) -> Strin
     }
     let (answer, demonstration) = match blocks_of(right) {
         Ok(blocks) => (blocks.answer.to_string(), right.to_string()),
-        // A person writes the answer alone. The reasoning that led to a wrong one is not kept.
+        // A person writes the answer alone. The reasoning behind a wrong answer is not kept.
         Err(_) if in_blocks => {
             let think = if completion.contains("<think>") || completion.is_empty() { "<think></think>" } else { "" };
             (right.trim().to_string(), format!("{think}<answer>{}</answer>", right.trim()))

@@ -1,12 +1,14 @@
-//! The gate: whether a candidate is better than the model in service, on items that both answered.
+//! The gate: decides whether a candidate is better than the model in service, on items that both answered.
 //!
-//! Two conditions must hold, each at the level that this look at the gate may spend: the lower end of the paired bootstrap's interval lies above zero, and
-//! McNemar's exact test rejects that gains and losses are equally likely. The bootstrap alone is too generous where few items differ.
+//! Two conditions must hold, each at the significance level of this look: the lower end of the paired bootstrap
+//! interval is above zero, and McNemar's exact test rejects that gains and losses are equally likely. The bootstrap
+//! alone is too generous if few items differ.
 //!
-//! Every turn looks at the gate once more, and each look could promote by chance. So the level of 2.5 % is divided by the looks that are planned (Bonferroni); when
-//! they are spent, nothing is promoted until more are planned.
+//! Every turn looks at the gate once more, and each look could promote by chance. So the level of 2.5 % is divided by
+//! the number of planned looks (Bonferroni). When they are used up, nothing is promoted until more are planned.
 //!
-//! Sources: Efron and Tibshirani 1993, chapter 13; McNemar 1947, Psychometrika 12:153 (exact form: the binomial distribution of the discordant pairs).
+//! Sources: Efron and Tibshirani 1993, chapter 13; McNemar 1947, Psychometrika 12:153 (exact form: the binomial
+//! distribution of the discordant pairs).
 
 use kernels::rng::Key;
 use serde::{Deserialize, Serialize};
@@ -14,13 +16,13 @@ use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal};
 
 use crate::stats::paired_bootstrap_at;
 
-/// The chance of promoting a candidate that is no better, over all planned looks.
+/// The chance of promoting a candidate that is no better, over all planned looks together.
 pub const LEVEL: f64 = 0.025;
-/// The chance with which the smallest detectable difference is found.
+/// The power: the chance of finding the smallest detectable difference.
 const POWER: f64 = 0.8;
-/// Bootstrap resamples: the tail of one look may hold as little as a thousandth of them.
+/// Bootstrap resamples. There must be many, since one look may use a tail of a thousandth of them.
 const RESAMPLES: usize = 20_000;
-/// The share of items on which two models differ, where no turn has shown it yet.
+/// The assumed share of items on which two models differ, until a turn has measured it.
 pub const DISCORDANT: f64 = 0.3;
 
 /// Which look this is, and how many are planned.
@@ -28,7 +30,7 @@ pub const DISCORDANT: f64 = 0.3;
 pub struct Looks {
     /// 1 for the first turn.
     pub look: u64,
-    /// All that are planned.
+    /// Looks that are planned in all.
     pub planned: u64,
 }
 
@@ -38,18 +40,18 @@ impl Looks {
     }
 }
 
-/// What a gate of some items can show, before anything is trained.
+/// The differences that a gate can detect, before anything is trained.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Reach {
     /// Items of the gate that have a right answer.
     pub items: usize,
-    /// The smallest difference in accuracy that is found with a chance of 80 %; none where no difference can be.
+    /// The smallest difference in accuracy that is found with a chance of 80 %; none if no possible difference is.
     pub smallest_difference: Option<f64>,
-    /// Items that it would take to find half of that difference, or one of 10 points where none can be found.
+    /// Items that are needed to find half of that difference, or a difference of 10 points if there is none.
     pub items_for_half: usize,
 }
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
     /// Items that both answered.
@@ -58,15 +60,16 @@ pub struct Comparison {
     pub incumbent_accuracy: f64,
     /// Share that the candidate got right.
     pub candidate_accuracy: f64,
-    /// The candidate's less the incumbent's.
+    /// The candidate's accuracy minus the incumbent's.
     pub difference: f64,
-    /// The lower end of the interval that this look demands.
+    /// The lower end of its interval, at this look's level.
     pub low: f64,
     /// The upper end.
     pub high: f64,
     /// The interval's confidence, such as 0.99.
     pub confidence: f64,
-    /// Chance of as many gains among the discordant items, or more, if gains and losses were equally likely.
+    /// The p-value of McNemar's exact test: the chance of at least this many gains among the discordant items if gains
+    /// and losses were equally likely.
     pub p_value: f64,
     /// Which look this was.
     #[serde(flatten)]
@@ -77,7 +80,7 @@ pub struct Comparison {
     pub reason: String,
 }
 
-/// What a gate of `items` can show, where two models differ on a share `discordant` of them.
+/// The differences that a gate of `items` can detect, if two models differ on a share `discordant` of the items.
 pub fn reach(items: usize, discordant: f64, looks: Looks) -> Reach {
     let normal = Normal::standard();
     let z = normal.inverse_cdf(1.0 - looks.level()) + normal.inverse_cdf(POWER);
@@ -87,7 +90,8 @@ pub fn reach(items: usize, discordant: f64, looks: Looks) -> Reach {
     Reach { items, smallest_difference: smallest, items_for_half: (discordant * (z / wanted).powi(2)).ceil() as usize }
 }
 
-/// McNemar's exact test: the chance of as many gains among the discordant items, or more, if gains and losses were equally likely.
+/// McNemar's exact test. Returns the chance of at least this many gains among the discordant items if gains and losses
+/// were equally likely.
 fn exact_test(pairs: &[(f64, f64)]) -> f64 {
     let count = |of: fn(&&(f64, f64)) -> bool| pairs.iter().filter(of).count() as u64;
     let (gains, losses) = (count(|(before, after)| after > before), count(|(before, after)| after < before));
@@ -99,7 +103,7 @@ fn exact_test(pairs: &[(f64, f64)]) -> f64 {
 
 /// Whether [`compare`] promotes, without the figures.
 pub fn promotes(pairs: &[(f64, f64)], looks: Looks, key: Key) -> bool {
-    // The bootstrap is slow, and needed only where the test rejects.
+    // The bootstrap is slow, and it is needed only if the test rejects.
     exact_test(pairs) <= looks.level() && compare(pairs, looks, key).promoted
 }
 

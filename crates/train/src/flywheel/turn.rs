@@ -1,6 +1,7 @@
-//! The user's turn file as a recipe.
+//! Turns the user's turn file into a recipe.
 //!
-//! A turn file is a recipe without data and models: those are the turn's. What it may say beyond a recipe stands in `[flywheel]`.
+//! A turn file is a recipe without data and models; the turn supplies those. The table `[flywheel]` holds the keys that
+//! a recipe does not have.
 //!
 //! ```toml
 //! [flywheel]
@@ -60,12 +61,12 @@ impl Default for FlywheelKeys {
     }
 }
 
-/// A turn file, read.
+/// A turn file that was read.
 #[derive(Clone, Debug)]
 pub struct TurnFile {
-    /// What it says of the flywheel.
+    /// The keys of `[flywheel]`.
     pub keys: FlywheelKeys,
-    /// As it was written.
+    /// The file's text.
     pub text: String,
     recipe: Table,
 }
@@ -74,7 +75,8 @@ impl TurnFile {
     /// Reads a turn file.
     ///
     /// # Errors
-    /// A file that cannot be read or is no TOML, a key that does not exist, a model or a data file where the turn has its own.
+    /// A file that cannot be read or is not TOML, an unknown key of `[flywheel]`, the keys `task.path` or
+    /// `task.heldout`, which the turn supplies, or no stage.
     pub fn read(path: &Path) -> Result<TurnFile, Refusal> {
         let text = fs::read_to_string(path).map_err(|error| {
             Refusal::new(error.to_string(), "give the path of a turn file; the guide shows one").in_file(path)
@@ -112,7 +114,7 @@ impl TurnFile {
 
     /// The recipe of a turn, as TOML.
     ///
-    /// * `task`: the task of the run that made the model in service; the file's own keys come on top.
+    /// * `task`: the task of the run that made the model in service. The turn file's own keys override it.
     /// * `demonstrations`: cases that fine-tuning may learn from.
     pub fn recipe(&self, task: Option<&Table>, model: &Path, dataset: &Dataset, demonstrations: usize) -> String {
         let mut recipe = self.recipe.clone();
@@ -164,9 +166,10 @@ impl TurnFile {
     }
 }
 
-/// Chooses a turn's records: all new verdicts that say what is right, a draw of old ones, and the whole gate.
+/// Chooses a turn's records: all new verdicts that have a right answer, a random sample of earlier ones, and the whole
+/// gate.
 ///
-/// * `used`: items that an earlier turn taught the model.
+/// * `used`: items that an earlier turn trained on.
 pub fn choose(
     keys: &FlywheelKeys,
     verdicts: &[Signed],
@@ -179,7 +182,7 @@ pub fn choose(
     let (old, new): (Vec<&Signed>, Vec<&Signed>) =
         verdicts.iter().filter(teaches).partition(|v| used.contains(&v.item));
     let mut replay: Vec<TurnRecord> = old.into_iter().map(|verdict| record(verdict, RecordRole::Replay)).collect();
-    // A found label of an item that a person has judged, stays out.
+    // A found label is left out if a person has judged its item.
     let judged = |item: &String| verdicts.iter().any(|verdict| verdict.item == *item);
     replay.extend(found.iter().filter(|label| !judged(&label.item)).map(|label| TurnRecord {
         item: label.item.clone(),
@@ -215,10 +218,11 @@ pub fn write_recipe(folder: &Path, recipe: &str) -> Result<PathBuf, TrainError> 
     Ok(path)
 }
 
-/// What a finished turn's run shows: the candidate's row, and for each item whether the incumbent and whether the candidate was right.
+/// What the run of a finished turn shows: the candidate's row, and for each item whether the incumbent and the
+/// candidate were right (1 or 0).
 ///
 /// # Errors
-/// A run that is not whole.
+/// The run is incomplete.
 pub fn outcome(view: &RunView) -> Result<(StageRow, Vec<(f64, f64)>), TrainError> {
     let rows = view.ledger().stages()?;
     let right = |row: &StageRow| -> Vec<f64> {

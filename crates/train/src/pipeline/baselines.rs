@@ -64,9 +64,9 @@ pub(super) fn record(settings: &Settings, task: &dyn Task, heldout: &Heldout, ru
     Ok(true)
 }
 
-/// The neighbours' vote. Each neighbour proposes its own answer, and the votes for an answer are the cosines of the neighbours for whose
-/// case the task grades it as right. On a tie the nearest proposer wins. Counting equal answers would not do: answers of several parts are
-/// rarely equal as a whole.
+/// The neighbours' vote. Each neighbour proposes its own answer. An answer gets the vote of every neighbour for whose
+/// case the task grades it as right; the vote's weight is that neighbour's cosine. On a tie the nearest proposer wins.
+/// The vote does not count equal answers, because answers of several parts are rarely equal as a whole.
 fn voted<'a>(task: &dyn Task, demonstrated: &'a [(Case, String)], near: &[(usize, f32)]) -> &'a str {
     let support = |answer: &str| {
         let right = |index: usize| task.grade(&demonstrated[index].0, &Completion::finished(answer)).correct;
@@ -88,8 +88,9 @@ pub(super) fn base(recipe: &Recipe) -> Option<(usize, &str)> {
     (recipe.settings.eval.few_shot_examples > 0 && (pretrained || !random)).then_some((place, model))
 }
 
-/// Measures the base model with as many examples in its prompt as the recipe wants and as fit the context, unless the ledger holds the
-/// result already. Returns whether the ledger holds it now; it does not if not one example fits.
+/// Measures the base model with examples in its prompt: as many as the recipe wants and the context holds. Does nothing
+/// if the ledger holds the result already. Returns whether the ledger holds it now; it does not if not even one example
+/// fits.
 ///
 /// # Errors
 /// The task's cases cannot be read, a prompt cannot be encoded, or the ledger cannot be written.

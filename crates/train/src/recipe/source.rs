@@ -24,7 +24,7 @@ impl Source {
         self.located(refusal.in_key(key))
     }
 
-    /// A refusal with the line of its key or, where that is not written, of the table around it.
+    /// A refusal with the line of its key or, if that is not written, of the table around it.
     pub(super) fn located(&self, refusal: Refusal) -> Refusal {
         let key = refusal.place.key();
         let around = std::iter::successors(Some(key.as_str()), |key| key.rsplit_once('.').map(|(outer, _)| outer));

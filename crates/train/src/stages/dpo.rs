@@ -1,12 +1,14 @@
-//! Direct preference optimisation (DPO): learning from pairs of answers, of which a person found one better.
+//! Direct preference optimisation (DPO): learning from pairs of answers, one of which a person preferred.
 //!
-//! 1. The pairs are a file of the user ([`tasks::data::preferences`]). Each is metered as a label; those that hold a held-out case or were
-//!    withdrawn are left out and counted. Nothing is sampled, and no answer of the task is read.
-//! 2. The reference is the model as the stage finds it. What it thinks of every completion is computed once, before the first step, so that
-//!    no second copy of the weights is kept. In the first step policy and reference agree bit for bit: every margin is exactly 0.
+//! 1. The pairs come from a file of the user ([`tasks::data::preferences`]). Each is metered as a label. Pairs that
+//!    were withdrawn or that hold a held-out case are left out and counted. Nothing is sampled, and no answer of the
+//!    task is used.
+//! 2. The reference is the model with which the stage begins. Its log-probabilities of all completions are computed
+//!    once, before the first step, so that no second copy of the weights is kept. In the first step policy and
+//!    reference agree bit for bit, and every margin is exactly 0.
 //! 3. Both completions of a pair share their prompt's rows in one micro-batch. A step's loss is the mean over its pairs.
-//! 4. Order within an epoch is a shuffle keyed by (seed, stage, epoch).
-//! 5. Pairs are trained whole: one that exceeds the model's positions is refused, never cut.
+//! 4. The order within an epoch is a shuffle keyed by (seed, stage, epoch).
+//! 5. Pairs are trained whole. A pair that is longer than the model's context is refused, never cut.
 //!
 //! The losses and their sources are in [`crate::preference`].
 //!

@@ -1,14 +1,18 @@
-//! Kahneman–Tversky optimisation (KTO): learning from single answers that people found good or bad, thumbs up or down.
+//! Kahneman–Tversky optimisation (KTO): learning from single answers that people marked good or bad (thumbs up or
+//! down).
 //!
-//! 1. The thumbs are a file of the user ([`tasks::data::preferences`]). Each is metered as a label; those that hold a held-out case or were
-//!    withdrawn are left out and counted. Nothing is sampled, and no answer of the task is read.
-//! 2. The reference is the model as the stage finds it. What it thinks of every completion is computed once, before the first step, so that
-//!    no second copy of the weights is kept.
-//! 3. Rewards are measured against how far the model has gone from the reference ([`crate::preference::divergence`]). That is estimated in
-//!    every step, without a gradient, from the step's completions, each behind the prompt after its own.
-//! 4. So a step needs two thumbs or more. Which thumbs make a step is drawn once, keyed by (seed, stage); the order of steps in an epoch is
-//!    a shuffle keyed by (seed, stage, epoch). A last step of one thumb joins the one before.
-//! 5. Answers are trained whole: one that exceeds the model's positions is refused, never cut.
+//! 1. The thumbs come from a file of the user ([`tasks::data::preferences`]). Each is metered as a label. Thumbs that
+//!    were withdrawn or that hold a held-out case are left out and counted. Nothing is sampled, and no answer of the
+//!    task is used.
+//! 2. The reference is the model with which the stage begins. Its log-probabilities of all completions are computed
+//!    once, before the first step, so that no second copy of the weights is kept.
+//! 3. Rewards are measured relative to KTO's reference point, an estimate of the KL divergence of the policy from the
+//!    reference ([`crate::preference::divergence`]). Every step estimates it, without a gradient, from its own
+//!    completions, each placed after another completion's prompt.
+//! 4. So a step needs at least two thumbs. Thumbs are assigned to steps once, keyed by (seed, stage). The order of the
+//!    steps in an epoch is a shuffle keyed by (seed, stage, epoch). If the last step would have one thumb, that thumb
+//!    joins the step before.
+//! 5. Answers are trained whole. An answer that is longer than the model's context is refused, never cut.
 //!
 //! The loss and its source are in [`crate::preference`].
 //!
@@ -127,7 +131,8 @@ impl Stage for Kto {
         let (count, prompt, completion) = preferences::sizes(&found, planning.lengths);
         let packed = |thumbs: f64| Packed::groups(thumbs, 1, prompt, completion);
         let seen = packed(count as f64 * self.epochs as f64);
-        // The reference reads every answer behind its own prompt and behind another; the model reads the latter in every epoch.
+        // The reference runs over every answer twice, after its own prompt and after another; the policy runs over the
+        // mismatched ones in every epoch.
         let read = packed(count as f64 * (2 + self.epochs) as f64);
         let steps = count.div_ceil(self.thumbs_per_step) as u64 * self.epochs;
         let mut work = Work {
@@ -174,11 +179,11 @@ impl Stage for Kto {
 struct Thumbs<'a> {
     answers: Vec<&'a Answers>,
     desirable: Vec<bool>,
-    /// The reference's log-probability of each completion.
+    /// The reference's log-probability of each completion after its own prompt, in nats.
     own: Vec<f64>,
-    /// The reference's log-probability of each prompt's mismatched completion.
+    /// The reference's log-probability of each prompt's mismatched completion, in nats.
     mismatched: Vec<f64>,
-    /// Positions of the model.
+    /// The model's context length, in tokens.
     positions: usize,
 }
 
@@ -187,7 +192,7 @@ impl Thumbs<'_> {
         self.answers.iter().map(|answers| answers.whole())
     }
 
-    /// Each prompt with the completion of the one before, cut where the model's positions end.
+    /// Each prompt with the completion of the prompt before, cut at the model's context length.
     fn mismatched(&self) -> impl Iterator<Item = (&[u32], Vec<&[u32]>)> {
         self.answers.iter().enumerate().map(|(index, answers)| {
             let other = &self.answers[behind(index, self.answers.len())].completions[0];
@@ -202,7 +207,8 @@ impl Kto {
         thumbs(&folder.join(&self.path), &self.columns)
     }
 
-    /// Says so where one side outweighs the other: the paper advises 1 to 4/3 times as much for good answers as for bad ones.
+    /// Adds a notice if the two sides are out of balance. The paper advises that good answers weigh 1 to 4/3 times as
+    /// much in all as bad ones.
     fn weigh(&self, desirable: &[bool], trainer: &mut Trainer) -> Result<(), TrainError> {
         let good = desirable.iter().filter(|&&good| good).count();
         let bad = desirable.len() - good;
@@ -220,7 +226,7 @@ impl Kto {
         Ok(())
     }
 
-    /// The thumbs of a step with what the reference thinks of them.
+    /// The thumbs of a step, with the reference's log-probabilities.
     fn scored<'a, T: Real>(
         &self,
         batch: &[usize],
@@ -289,7 +295,7 @@ impl Kto {
     }
 }
 
-/// Which thumbs make a step.
+/// Assigns thumbs to steps, as lists of indices.
 fn batches(count: usize, per_step: usize, trainer: &Trainer) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..count).collect();
     trainer.key.word("batches").stream().shuffle(&mut order);

@@ -1,5 +1,5 @@
-//! People's preferences as stages learn from them: without those that were withdrawn or hold a held-out case, as tokens, and with what the
-//! reference thinks of them.
+//! Prepares people's preferences for the stages: leaves out those that were withdrawn or that hold a held-out case,
+//! encodes the others, and computes the reference's log-probabilities.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -40,7 +40,7 @@ impl Answers {
         Ok(Answers { prompt: prompting.prompt(&prompt)?, completions: completions.collect() })
     }
 
-    /// As [`packed_completions`] takes them.
+    /// The prompt with its whole answers, in the form that [`packed_completions`] takes.
     pub fn whole(&self) -> (&[u32], Vec<&[u32]>) {
         (&self.prompt, self.completions.iter().map(Vec::as_slice).collect())
     }
@@ -65,7 +65,7 @@ pub(super) fn check(
     checking.micro_batch(optimisation.tokens_per_micro_batch, packed)
 }
 
-/// How many preferences a file has, and the assumed mean lengths of their prompts and answers, in tokens.
+/// The number of preferences in a file, and the assumed mean lengths of their prompts and answers, in tokens.
 pub(super) fn sizes(found: &Preferences, lengths: &Lengths) -> (usize, f64, f64) {
     let mean = |sum: f64, count: usize| sum / count.max(1) as f64;
     let prompts = found.rows.iter().flat_map(|row| asked(&row.prompt));
@@ -82,16 +82,16 @@ fn asked(prompt: &Prompt) -> Vec<&str> {
     }
 }
 
-/// What may be learned from, by id; each is metered as a label.
+/// The rows that may be trained on. Each is metered as a label, and a notice counts those that are left out.
 ///
 /// # Errors
-/// Rows of which each holds a held-out case; one that was withdrawn since the run began.
+/// Every row holds a held-out case; a row was withdrawn since the run began; the ledger cannot be written.
 pub(super) fn kept(found: Preferences, trainer: &mut Trainer) -> Result<Vec<Preference>, TrainError> {
     let Preferences { mut rows, repeated, equal, contradicted } = found;
     let met = rows.len();
     let withdrawn: HashSet<String> = trainer.run.ledger().withdrawn()?.into_iter().collect();
     let since = trainer.run.withdrawn_since();
-    // A record is a row of this file, or a case of the task with its prompt.
+    // A withdrawal may name a row of this file, or the task's case with the same prompt.
     let task = trainer.task;
     let ids = |row: &Preference| [row.id.clone(), task.asked(&row.prompt).0];
     rows.retain(|row| !ids(row).iter().any(|id| withdrawn.contains(id)));
@@ -125,13 +125,13 @@ pub(super) fn kept(found: Preferences, trainer: &mut Trainer) -> Result<Vec<Pref
     Ok(rows)
 }
 
-/// The rows in tokens.
+/// Encodes the rows.
 pub(super) fn encoded(rows: &[Preference], trainer: &Trainer) -> Result<Vec<Answers>, TrainError> {
     let prompting = trainer.prompting()?;
     rows.iter().map(|row| Answers::of(row, trainer.task, &prompting)).collect()
 }
 
-/// Log-probabilities of whole completions under the reference, in nats, in their order.
+/// The reference's log-probability of each whole completion, in nats, in the order of the completions.
 pub(super) fn scored<'a, T: Real>(
     reference: &mut LocalTeacher<T>,
     trainer: &mut Trainer,
@@ -157,22 +157,23 @@ pub(super) fn targets(packed: &PackedCompletions) -> Targets {
     Targets::of(&packed.batch, |t| trained[t])
 }
 
-/// The sum of each completion's log-probabilities.
+/// The sum of each completion's log-probabilities, in nats.
 pub(super) fn summed(packed: &PackedCompletions, logprobs: &[f32]) -> Vec<f64> {
     let sum = |rows: std::ops::Range<usize>| logprobs[rows].iter().map(|&logprob| f64::from(logprob)).sum();
     packed.rows().into_iter().map(sum).collect()
 }
 
-/// A step with those of its loss's figures that are named; none where it has no such figure.
+/// The outcome of a step. Its metrics are the named figures of the report, none if the report lacks one, and
+/// `further`.
 pub(super) fn outcome(report: StepReport, names: &[&str], further: Figures) -> StepOutcome {
     let figures = names.iter().map(|name| (name.to_string(), report.rows.figure(name)));
     StepOutcome { metrics: figures.chain(further).collect(), ..report.into() }
 }
 
-/// The rate where none is written: whole weights are soon spoilt by more.
+/// The default learning rate. A higher one soon damages a model whose full weights are trained.
 const LEARNING_RATE: f32 = 1e-6;
 
-/// [`Optimisation`] with a small rate where none is written.
+/// Reads [`Optimisation`] with [`LEARNING_RATE`] as the default rate.
 pub(super) fn gentle<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optimisation, D::Error> {
     #[derive(Deserialize)]
     struct Keys {
@@ -187,7 +188,7 @@ pub(super) fn gentle<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optim
     Keys::deserialize(deserializer).map(|Keys { learning_rate, rest }| Optimisation { learning_rate, ..rest })
 }
 
-/// What [`gentle`] changes of a stage's keys.
+/// Writes the default of [`gentle`] into a stage's schema.
 pub(super) fn gentle_keys(schema: &mut Schema) {
     if let Some(key) = schema.pointer_mut("/properties/learning_rate") {
         key["default"] = json!(LEARNING_RATE);

@@ -2,7 +2,7 @@
 //!
 //! 1. With `min_reward`, completions are scored by the same rules as in reinforcement learning, and those of a lower reward are left out of
 //!    the data set. The answers that the rules read are metered.
-//! 2. Nothing is chosen by the case's hidden record.
+//! 2. The choice does not depend on the case's hidden record.
 //! 3. The data set is the stage's rollout files: token ids, log-probabilities and verdicts. The completions that were left out are in them
 //!    too; they have no advantage.
 //! 4. With `top_k` the data set is a teacher's artefact ([`crate::teacher::artefact`]): it holds the teacher's most likely tokens at every

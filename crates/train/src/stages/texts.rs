@@ -12,7 +12,7 @@ use tasks::data::texts::{self, Text};
 /// The texts of files and folders that may be trained on, in the order of their ids.
 ///
 /// # Errors
-/// As [`texts::read`]; no text without a held-out case; a text that was withdrawn since the run began.
+/// As [`texts::read`]; every text holds a held-out case; a text was withdrawn since the run began.
 pub(super) fn kept(paths: &[PathBuf], trainer: &mut Trainer) -> Result<Vec<Text>, TrainError> {
     let mut found = texts::read(paths)?;
     let withdrawn: HashSet<String> = trainer.run.ledger().withdrawn()?.into_iter().collect();

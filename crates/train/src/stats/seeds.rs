@@ -1,7 +1,7 @@
-//! An accuracy over several random seeds: how far it may lie from that of all seeds and all cases.
+//! An accuracy over several random seeds, with an interval that covers all seeds and all cases.
 //!
-//! Two things vary: the seed, and the cases that the draw with that seed was measured on. Draws may have been measured on the same cases, on
-//! different ones, or on some of both, so cases are matched by their ids.
+//! Two things vary: the seed, and the cases on which the run with that seed (the draw) was measured. Draws may have
+//! been measured on the same cases, on different ones, or on partly the same. So cases are matched by their ids.
 
 use std::collections::BTreeMap;
 
@@ -11,14 +11,14 @@ use super::{Interval, wilson_of};
 
 /// The mean score over seeds and cases, with a 95% interval that counts the variation of both.
 ///
-/// It is the widest of three:
-/// * Student's over the draws: each is one observation, in which seeds and cases vary together.
-/// * Student's with the variance of shared cases added, whose error more seeds do not average away. Its degrees of freedom are
-///   Satterthwaite's.
-/// * Wilson's over the cases, where seeds count for nothing. Draws that agree by chance would make the other two vanish.
+/// It is the widest of three intervals:
+/// * Student's over the draws. Each draw is one observation, in which seed and cases vary together.
+/// * Student's with the variance of shared cases added. More seeds do not average that variance away. The degrees of
+///   freedom are Satterthwaite's.
+/// * Wilson's over the cases, which ignores seeds. If draws agree by chance, the other two have no width.
 ///
-/// Of two or three draws Student's interval is several times as wide as a normal one: so few draws tell no more. In simulations (the tests)
-/// 93 to 99 of 100 intervals hold the true mean.
+/// With two or three draws Student's interval is several times as wide as a normal one, because so few draws say little
+/// about the variance. In simulations (the tests) 93 to 99 of 100 intervals hold the true mean.
 ///
 /// # Shapes and units
 /// * `draws`: for each seed `[n]` cases' ids and scores, in `[0, 1]`; each score counts the same.
@@ -28,8 +28,9 @@ use super::{Interval, wilson_of};
 /// For fewer than two draws, or no score: nothing is known of other seeds.
 ///
 /// # Source
-/// Cameron, Gelbach and Miller 2011, Journal of Business & Economic Statistics 29:238 (the variance of a mean that is clustered in two ways:
-/// by the one, plus by the other, less by both at once). Satterthwaite 1946, Biometrics Bulletin 2:110.
+/// Cameron, Gelbach and Miller 2011, Journal of Business & Economic Statistics 29:238 (the variance of a mean with
+/// clusters in two dimensions: the sum over either dimension, minus that over both). Satterthwaite 1946, Biometrics
+/// Bulletin 2:110.
 pub fn over_seeds<Id: Ord>(draws: &[Vec<(Id, f64)>]) -> Interval {
     let scores = || draws.iter().flatten().map(|(_, score)| *score);
     let n = scores().count() as f64;
@@ -43,12 +44,12 @@ pub fn over_seeds<Id: Ord>(draws: &[Vec<(Id, f64)>]) -> Interval {
     let by_both = variance(&mut scores().map(|score| score - mean));
     let (seeds, cases) = (draws.len() as f64, of_cases.len() as f64);
 
-    // Few seeds make a correction for their number matter; of cases there are many.
+    // The correction for the number of seeds matters because seeds are few. Cases are many and need none.
     let of_seeds = by_seed * seeds / (seeds - 1.0);
     let of_shared_cases = (by_case - by_both).max(0.0);
     let seeds = (of_seeds, seeds - 1.0);
     let half = student(&[seeds]).max(student(&[seeds, (of_shared_cases, cases - 1.0)]));
-    // How many independent cases all scores are worth; scores that never vary do not tell, so each case counts once.
+    // The effective number of independent cases. Scores that never vary do not show it; then each case counts once.
     let of_cases_alone = by_case.max(by_both);
     let worth = if of_cases_alone > 0.0 { (mean * (1.0 - mean) / of_cases_alone).min(n) } else { cases };
     let over_cases = wilson_of(mean, worth);
@@ -59,7 +60,8 @@ pub fn over_seeds<Id: Ord>(draws: &[Vec<(Id, f64)>]) -> Interval {
     }
 }
 
-/// Half of Student's 95% interval of an estimate whose variance is a sum of parts, each with its degrees of freedom.
+/// Half the width of Student's 95% interval. The estimate's variance is a sum of parts, each with its degrees of
+/// freedom.
 fn student(parts: &[(f64, f64)]) -> f64 {
     let variance: f64 = parts.iter().map(|(part, _)| part).sum();
     if variance == 0.0 {

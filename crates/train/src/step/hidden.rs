@@ -1,8 +1,10 @@
-//! Matches a teacher's hidden states: a learned projection of the student's residual stream, and its squared error against the teacher's.
+//! Matches a teacher's hidden states. A learned projection maps the student's residual stream to the teacher's width;
+//! the loss is the squared error between the two.
 //!
-//! `loss = Σ weight · mean_j (W·h − h_teacher)² / mean_j h_teacher²`, summed over the weighted tokens. It departs from FitNets (arXiv
-//! 1412.6550) in the division by the teacher's mean square, which makes one weight suit teachers of any scale. As everywhere, the hidden
-//! state of a token `t` is that of row `t − 1`, which predicts it. The projection is computed in f32 in every precision, since it is small.
+//! `loss = Σ weight · mean_j (W·h − h_teacher)² / mean_j h_teacher²`, summed over the weighted tokens. It departs from
+//! FitNets (arXiv 1412.6550) in one point: the error is divided by the teacher's mean square, so that one weight suits
+//! teachers of any scale. As everywhere, the hidden state of token `t` is that of row `t − 1`, which predicts it. The
+//! projection is small, so it is computed in f32 whatever the dtype.
 
 use kernels::gemm::{Epilogue, Packed, matmul, matmul_transposed_a};
 use kernels::ops::elementwise::{mean_squared_error, zero};
@@ -10,9 +12,9 @@ use kernels::ops::rows::{gather_rows, scatter_add_rows};
 use kernels::{Buffer, Queue, Scratch, View, ViewMut};
 use lm::head::Targets;
 
-/// The hidden column: a teacher's residual stream at every weighted token.
+/// The hidden column: a teacher's residual stream at every token with a weight.
 pub struct HiddenSignal<'a> {
-    /// The student's layers below the tap: the hidden state is the residual stream after this many layers.
+    /// The student's hidden state is its residual stream after this many layers (the tap).
     pub layer: usize,
     /// `[N, C of the teacher]`, the teacher's residual stream over the same batch.
     pub teacher: View<'a, f32>,
@@ -38,7 +40,7 @@ impl Matching {
     /// * returns the weighted sum of errors, dimensionless.
     ///
     /// # Panics
-    /// When the projection's shape is another.
+    /// When the projection has another shape.
     pub fn gradient(
         &mut self,
         queue: &Queue,

@@ -65,7 +65,8 @@ impl<T: Real> LocalTeacher<T> {
         head::statistics(queue, &self.model, hidden, targets, temperature, &mut self.head).logprob
     }
 
-    /// The most likely tokens at some tokens of a batch, and the log-probabilities of those tokens where they are asked for.
+    /// The most likely tokens at the targets of a batch and, if requested, the log-probabilities of the targets
+    /// themselves.
     pub fn top_k(&mut self, queue: &Queue, batch: &Batch, targets: &Targets, request: TopKRequest) -> TopK {
         self.forward(queue, batch);
         let target_logprobs =

@@ -1,4 +1,4 @@
-//! What `ferule bench` measures, and how often.
+//! The arguments of `ferule bench`: what is measured, and how often.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;

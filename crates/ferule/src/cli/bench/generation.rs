@@ -1,4 +1,4 @@
-//! Decoding and prefill, through the scheduler that every command generates with.
+//! Measures decoding and prefill, through the scheduler that every command uses to generate.
 
 use kernels::rng::Key;
 use kernels::{Queue, Real};
@@ -17,17 +17,17 @@ pub struct DecodeRow {
     pub batch: usize,
     pub prompt: usize,
     pub new: usize,
-    /// New tokens of all sequences over the whole time, prefill included.
+    /// New tokens of all sequences, divided by the whole time, prefill included.
     pub tokens_per_s: f64,
 }
 
-/// Speed of reading prompts.
+/// Speed of prefill.
 #[derive(Serialize)]
 pub struct PrefillRow {
     pub dtype: &'static str,
     pub batch: usize,
     pub prompt: usize,
-    /// Prompt tokens of all sequences over the time to every first token.
+    /// Prompt tokens of all sequences, divided by the time until every first token.
     pub tokens_per_s: f64,
 }
 
@@ -56,7 +56,7 @@ pub fn decode<T: Real>(
     Ok(DecodeRow { dtype: T::DTYPE.name(), batch, prompt, new, tokens_per_s: (batch * new) as f64 / time })
 }
 
-/// One prompt of half a thousand tokens, and eight of them.
+/// Measures one prompt of about 500 tokens, and eight of them.
 pub fn prefill<T: Real>(queue: &Queue, model: &Model<T>, rounds: usize) -> anyhow::Result<Vec<PrefillRow>> {
     let prompt = 512.min(model.config().max_position_embeddings - 1);
     [1, 8]

@@ -1,4 +1,4 @@
-//! A whole step of reinforcement learning: sample, grade, train, through the code of a `grpo` stage.
+//! Measures a whole step of reinforcement learning (sample, grade, train) with the code of a `grpo` stage.
 //!
 //! The task is as cheap as possible, so that only the step's own work is timed: random words, a tokenizer with a token for each, and a rule that
 //! counts. Every completion has its full length. The files of the run are written as always, to a temporary folder. Nothing is validated, and no
@@ -41,20 +41,20 @@ pub struct Row {
     pub dtype: String,
     /// Prompts of a step.
     pub prompts: usize,
-    /// Completions of each.
+    /// Completions of each prompt.
     pub group: usize,
     pub prompt_tokens: usize,
     pub new_tokens: usize,
     /// Median of the rounds, after a step that is not counted.
     pub seconds_per_step: f64,
-    /// The process's resident memory at its highest; none where the system does not tell.
+    /// The process's peak resident memory; none if the system does not report it.
     pub peak_bytes: Option<u64>,
 }
 
 /// Measures in a separate process, so that the peak of memory is that of this measurement alone.
 ///
 /// # Errors
-/// Whatever that process met.
+/// The errors of that process.
 pub fn measure_apart(arguments: &Arguments, dtype: &str) -> anyhow::Result<Row> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["bench", "--json", "--only", "grpo", "--dtype", dtype, "--rounds", &arguments.rounds.to_string()]);
@@ -76,15 +76,15 @@ pub fn measure_apart(arguments: &Arguments, dtype: &str) -> anyhow::Result<Row> 
     Ok(row)
 }
 
-/// Runs a stage of `rounds` + 1 steps on the weights and takes the median of all but the first.
+/// Runs a stage of `rounds` + 1 steps on the weights and returns the median of all but the first.
 ///
 /// # Errors
-/// A temporary folder that cannot be written, weights whose context is too short, and whatever the stage meets.
+/// A temporary folder that cannot be written, weights whose context is too short, and the errors of the stage.
 pub fn measure<T: Real>(queue: &Queue, weights: Arena, rounds: usize) -> anyhow::Result<Row> {
     machine::forget_peak();
     let folder = tempfile::tempdir().context("a folder for the run that is measured")?;
     let vocabulary = weights.config().vocab_size;
-    // The one end token lies beyond the vocabulary: no completion ends before its time.
+    // The only end token is outside the vocabulary, so no completion ends early.
     let prompting = Prompting::new(word_tokenizer(folder.path(), vocabulary)?, None, &[vocabulary as u32])?;
     let stage = stage(rounds as u64 + 1)?;
     let recipe = recipe(stage.clone(), T::DTYPE.name());
@@ -120,7 +120,7 @@ pub fn measure<T: Real>(queue: &Queue, weights: Arena, rounds: usize) -> anyhow:
     })
 }
 
-/// The stage as a recipe would write it; what is not here has the recipe's default.
+/// The stage as a recipe would write it; all other keys have their defaults.
 fn stage(steps: u64) -> anyhow::Result<Grpo> {
     let keys = json!({
         "model": "policy", "steps": steps, "prompts_per_step": PROMPTS, "completions_per_prompt": GROUP,
@@ -203,7 +203,7 @@ impl Task for Words {
     }
 }
 
-/// The share of words with an even number: different for every completion, so that every group teaches.
+/// The share of words with an even number. It differs between completions, so that every group is informative.
 struct EvenWords;
 
 impl Rule for EvenWords {
@@ -225,7 +225,7 @@ fn share_of_even_words(text: &str) -> f64 {
     even as f64 / text.split(' ').count() as f64
 }
 
-/// When each step was done.
+/// The time at which each step was done.
 #[derive(Default)]
 struct Clock {
     seconds: Vec<f64>,

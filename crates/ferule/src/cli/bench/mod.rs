@@ -26,7 +26,7 @@ pub use arguments::Arguments;
 use arguments::Topic;
 use subject::Subject;
 
-/// Everything measured; the field names are a contract with scripts.
+/// All measurements. The field names are a contract with scripts.
 #[derive(Serialize)]
 struct Report {
     machine: Machine,
@@ -69,10 +69,10 @@ impl Peak {
     }
 }
 
-/// Bytes read to measure memory: far more than a last-level cache holds.
+/// The number of bytes that are read to measure memory bandwidth: far more than a last-level cache holds.
 const BANDWIDTH_BYTES: usize = 256 << 20;
 
-/// Measures and prints.
+/// Measures and prints the results.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let queue = arguments.compute.queue()?;
     let subject = Subject::of(&arguments)?;
@@ -159,7 +159,7 @@ fn measure<T: Real>(
         }
     }
     if wanted(Topic::Grpo) {
-        // Asked for nothing else, this process is the one of its own.
+        // If only this topic and a dtype were requested, this process is already the separate one.
         let alone = arguments.only == [Topic::Grpo] && arguments.compute.dtype.is_some();
         report.grpo.push(match alone {
             true => grpo::measure::<T>(queue, subject.master()?, rounds)?,

@@ -10,7 +10,7 @@ use super::timing::seconds;
 /// One product's rate.
 #[derive(Serialize)]
 pub struct Row {
-    /// `matmul`, or `gradient` for that of weights.
+    /// `matmul`, or `gradient` for the gradient of weights.
     pub operation: &'static str,
     pub m: usize,
     pub n: usize,
@@ -23,10 +23,11 @@ pub struct Row {
 
 /// Rows of a training batch.
 const ROWS: usize = 2048;
-/// Time given to one product.
+/// Time for one product, in seconds.
 const SECONDS: f64 = 0.3;
 
-/// Every product of a layer and the head at a training batch's rows, the widest ones at a decoding batch's, and a gradient.
+/// Measures every product of a layer and the head with the rows of a training batch, the widest ones with those of a
+/// decoding batch, and a gradient.
 pub fn measure<T: Real>(queue: &Queue, config: &Config) -> Vec<Row> {
     let (hidden, inner, queries) = (config.hidden_size, config.intermediate_size, config.query_size());
     let qkv = queries + 2 * config.key_value_size();
@@ -72,7 +73,7 @@ fn gflops(m: usize, n: usize, k: usize, seconds: f64) -> f64 {
     2.0 * m as f64 * n as f64 * k as f64 / seconds / 1e9
 }
 
-/// Seconds of the fastest of many runs; the first is not counted.
+/// Seconds of the fastest of many runs. The first run is not counted.
 fn fastest(mut run: impl FnMut()) -> f64 {
     run();
     let (mut best, mut spent) = (f64::INFINITY, 0.0);

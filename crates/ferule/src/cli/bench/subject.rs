@@ -1,4 +1,4 @@
-//! The model that is measured: a user's, or random weights of a shape.
+//! The model that is measured: a user's, or a shape with random weights.
 
 use kernels::Device;
 use lm::checkpoint::Checkpoint;
@@ -7,7 +7,7 @@ use lm::{Arena, Config};
 use super::arguments::Arguments;
 use crate::cli::model_argument::open;
 
-/// What is measured on.
+/// The model that is measured.
 pub struct Subject {
     pub name: String,
     pub config: Config,
@@ -37,7 +37,7 @@ impl Subject {
     }
 }
 
-/// The shape that Ferule and its peers are compared at.
+/// The shape at which Ferule and its peers are compared.
 fn reference() -> Config {
     let shape = lm::config::Shape {
         hidden_size: 256,

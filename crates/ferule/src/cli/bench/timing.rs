@@ -1,4 +1,4 @@
-//! Seconds of a piece of work, and the median of several.
+//! The time of a piece of work, and the median of several times.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ pub fn seconds(work: impl FnOnce()) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// The middle one, or the mean of the two in the middle.
+/// The median: the middle value, or the mean of the two middle ones.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

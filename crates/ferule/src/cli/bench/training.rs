@@ -1,4 +1,4 @@
-//! The training step: that of [`Learner`], which every stage takes.
+//! Measures the training step of [`Learner`], which every stage uses.
 
 use kernels::rng::Key;
 use kernels::{Queue, Real};
@@ -11,7 +11,7 @@ use train::step::{Learner, Signals};
 use super::timing::{median, seconds};
 use crate::cli::machine;
 
-/// Sequences and tokens in each, of a step.
+/// Sequences of a step, and tokens of each.
 const SEQUENCES: usize = 8;
 const TOKENS: usize = 256;
 const LEARNING_RATE: f32 = 1e-3;
@@ -23,9 +23,9 @@ pub struct Row {
     pub sequences: usize,
     pub tokens: usize,
     pub tokens_per_s: f64,
-    /// Share of the peak, recomputation not counted.
+    /// Share of the peak, without recomputation.
     pub peak_fraction: f64,
-    /// The process's resident memory at its highest; none where the system does not tell.
+    /// The process's peak resident memory; none if the system does not report it.
     pub peak_bytes: Option<u64>,
     /// The sum of weights, gradients, moments, packed weights, activations and working memory.
     pub buffer_bytes: usize,
@@ -33,7 +33,7 @@ pub struct Row {
     pub loss: f64,
 }
 
-/// Times `rounds` steps after one that is not counted. `peak_gflops`: of this dtype, on the same queue.
+/// Times `rounds` steps after one that is not counted. `peak_gflops` is the peak of this dtype on the same queue.
 pub fn measure<T: Real>(queue: &Queue, master: Arena, peak_gflops: f64, rounds: usize) -> Row {
     machine::forget_peak();
     let config = master.config().clone();
@@ -67,7 +67,7 @@ fn flops(config: &Config, tokens: usize) -> f64 {
         |spec: &&TensorSpec| spec.is_matrix() && (spec.role != TensorRole::Embedding || config.tie_word_embeddings);
     let parameters: usize = config.tensors().iter().filter(in_products).map(TensorSpec::len).sum();
     let products = 6.0 * parameters as f64 * (SEQUENCES * tokens) as f64;
-    // Scores and weighted values, two products each, half of them masked; backward costs twice as much.
+    // Two products, for scores and weighted values, half of each masked; backward costs twice as much.
     let attention = 3.0 * 2.0 * (tokens * tokens * config.query_size()) as f64;
     products + attention * (SEQUENCES * config.num_hidden_layers) as f64
 }

@@ -1,4 +1,4 @@
-//! `ferule data extract`: the labels that raw documents hold.
+//! `ferule data extract`: extracts the labels that raw documents contain.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -102,7 +102,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     tell(&counts, began.elapsed().as_secs_f64(), json)
 }
 
-/// Whether this command wrote a file: its first line says so. An empty file is nobody's.
+/// Whether this command wrote a file, which its first line shows. An empty file counts as not written by it.
 fn is_ours(path: &Path) -> bool {
     let mut first = String::new();
     let read = File::open(path).and_then(|file| BufReader::new(file).read_line(&mut first));
@@ -119,7 +119,7 @@ fn of_lines(path: &Path, each: &mut dyn FnMut(Option<String>, &str) -> anyhow::R
             "give a file of JSON lines with `text`, or a folder of .txt files",
         )
     })?;
-    // No byte of a longer character is a line end, in UTF-8 as in GB18030, so lines are decoded one by one.
+    // In UTF-8 and in GB18030 no byte of a longer character is a line end, so lines can be decoded one by one.
     for (number, bytes) in (1..).zip(BufReader::with_capacity(1 << 20, file).split(b'\n')) {
         let wrong = |problem: String, hint: &str| failure(format!("{}:{number}: {problem}", path.display()), hint);
         let bytes = bytes.map_err(|error| wrong(format!("cannot read: {error}"), "give a file that can be read"))?;
@@ -144,7 +144,7 @@ fn of_lines(path: &Path, each: &mut dyn FnMut(Option<String>, &str) -> anyhow::R
     Ok(())
 }
 
-/// Every text file of a folder, by name.
+/// Every text file of a folder, sorted by name.
 fn of_folder(folder: &Path, each: &mut dyn FnMut(Option<String>, &str) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut paths: Vec<PathBuf> =
         fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;

@@ -1,4 +1,4 @@
-//! `ferule data import`: labels that lie in a table, into the data folder.
+//! `ferule data import`: imports labels from a table into the data folder.
 
 use std::path::PathBuf;
 

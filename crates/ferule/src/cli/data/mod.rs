@@ -1,4 +1,4 @@
-//! `ferule data`: raw documents and tables to labelled records.
+//! `ferule data`: turns raw documents and tables into labelled records.
 
 mod extract;
 mod import;

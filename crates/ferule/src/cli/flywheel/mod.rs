@@ -1,7 +1,8 @@
-//! `ferule flywheel`: trains candidates from signed verdicts, and promotes what is better than the model in service.
+//! `ferule flywheel`: trains candidates on signed verdicts, and promotes a candidate that is better than the model in
+//! service.
 //!
-//! [`turn`] makes one turn, [`replay`] makes the recorded ones again without what was forgotten, [`simulate`] asks how often the gate would promote by chance,
-//! [`status`] tells where the wheel stands.
+//! [`turn`] runs one turn. [`replay`] runs the recorded turns again without what was forgotten. [`simulate`] measures
+//! how often the gate would promote by chance. [`status`] shows the state of the flywheel.
 
 mod replay;
 mod run_turn;

@@ -1,4 +1,4 @@
-//! `ferule flywheel replay`: the recorded turns again, without what was forgotten since.
+//! `ferule flywheel replay`: runs the recorded turns again, without what was forgotten since.
 //!
 //! A turn's result depends only on its records, its file and the model that it began from. So a replay gives the same weights as if the forgotten records had
 //! never been there. A turn that neither lost a record nor begins from a replayed model is not run again: it would give the same weights.

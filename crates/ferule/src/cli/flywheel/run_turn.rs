@@ -1,4 +1,4 @@
-//! The part that a turn and its replay share: records to files, files to a run.
+//! The part that a turn and its replay share: writes records to files and runs them.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -22,20 +22,21 @@ use crate::outcome::failure;
 /// The name of a turn's run in the turn's folder.
 const RUN: &str = "run";
 
-/// A turn whose files are written and whose recipe was checked.
+/// A turn whose files are written and whose recipe is checked.
 pub struct Prepared {
-    /// What it learns from and is judged on.
+    /// The records that it trains on or uses in the gate.
     pub records: Vec<TurnRecord>,
-    /// The same as cases.
+    /// The same records as cases.
     pub dataset: Dataset,
-    /// Cases that fine-tuning learns from; the others are kept to choose among checkpoints.
+    /// The number of cases for fine-tuning. The others are kept for choosing among checkpoints.
     pub demonstrations: usize,
     recipe: Recipe,
     task: Box<dyn Task>,
     folder: PathBuf,
 }
 
-/// The items that turns before `turn` learned as new ones. What a refused candidate learned is new again: the model in service knows nothing of it.
+/// The items that earlier turns trained on as new ones. What a refused candidate was trained on still counts as new,
+/// because the model in service was not trained on it.
 pub fn learned_before(data: &DataFolder, turn: i64) -> anyhow::Result<Vec<String>> {
     let mut items = Vec::new();
     let promoted = |before: &&Turn| before.id < turn && before.decision.as_deref() == Some("promoted");
@@ -46,7 +47,7 @@ pub fn learned_before(data: &DataFolder, turn: i64) -> anyhow::Result<Vec<String
     Ok(items)
 }
 
-/// The records of a turn that learns from what stood in the ledger at a moment.
+/// The records of a turn that uses the ledger as it was at a moment.
 ///
 /// # Errors
 /// A ledger that cannot be read.
@@ -92,7 +93,7 @@ pub fn prepare(
     Ok(Prepared { records, dataset, demonstrations, recipe, task, folder })
 }
 
-/// How many of the cases fine-tuning may learn from: one in ten is kept to choose among checkpoints.
+/// The number of cases for fine-tuning; one in ten cases is kept for choosing among checkpoints.
 fn demonstrations(folder: &Path) -> anyhow::Result<usize> {
     let keys = JsonlKeys { path: "train.jsonl".into(), ..JsonlKeys::default() };
     let gate = folder.join("gate.jsonl");
@@ -101,10 +102,10 @@ fn demonstrations(folder: &Path) -> anyhow::Result<usize> {
 }
 
 impl Prepared {
-    /// Runs the turn's recipe to its end, or goes on with it.
+    /// Runs the turn's recipe to its end, or resumes it.
     ///
     /// # Errors
-    /// As a run's.
+    /// The errors of a run.
     pub fn run(&self, queue: &Queue, quiet: bool, stop: &AtomicBool) -> anyhow::Result<RunView> {
         let runs = Runs::open(&self.folder);
         let (recipe, task) = (&self.recipe, &*self.task);
@@ -121,10 +122,10 @@ impl Prepared {
     }
 }
 
-/// The turn file that a recorded turn was given.
+/// The turn file of a recorded turn.
 ///
 /// # Errors
-/// A file that this version does not read.
+/// A file that this version cannot read.
 pub fn file_of(turn: &Turn) -> anyhow::Result<TurnFile> {
     Ok(TurnFile::parse(&turn.recipe)?)
 }

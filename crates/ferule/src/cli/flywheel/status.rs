@@ -1,4 +1,4 @@
-//! `ferule flywheel status`: where the wheel stands.
+//! `ferule flywheel status`: the state of the flywheel.
 
 use serde_json::json;
 use store::DataFolder;

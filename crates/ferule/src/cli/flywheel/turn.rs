@@ -104,7 +104,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     output.flush()
 }
 
-/// Chooses the records of a new turn, writes and checks its files, and notes in the ledger that it has begun.
+/// Chooses the records of a new turn, writes and checks its files, and records in the ledger that it has begun.
 fn begin(data: &DataFolder, person: &str, file: &TurnFile) -> anyhow::Result<(Turn, ServedModel, Prepared)> {
     let Some(incumbent) = data.in_service()? else {
         let hint = "begin with `ferule serve MODEL --collect`, or put one into service with `ferule promote MODEL`";
@@ -154,7 +154,7 @@ pub fn discordant(data: &DataFolder) -> anyhow::Result<f64> {
     Ok(share.unwrap_or(gate::DISCORDANT))
 }
 
-/// What a turn learns from. Found labels are counted apart: nobody signed them here.
+/// The counts of what a turn trains on. Found labels are counted separately, because nobody signed them here.
 #[derive(Serialize)]
 struct Learned {
     new_verdicts: usize,

@@ -1,4 +1,4 @@
-//! What a reviewer is shown before the verdict.
+//! What a reviewer sees before the verdict.
 
 use anyhow::Context;
 use serde_json::{Value, json};

@@ -1,8 +1,8 @@
-//! Decisions as people write them.
+//! Parses decisions.
 
 use store::data_folder::review::Decision;
 
-/// A decision by its word, in English or as the Chinese page shows it.
+/// A decision by its word, in English or in the Chinese of the page.
 pub(super) fn decision(word: &str) -> Result<Decision, String> {
     let word = word.trim().to_lowercase();
     let chinese = |decision| match decision {

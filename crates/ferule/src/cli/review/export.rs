@@ -1,4 +1,4 @@
-//! What waits, and the verdicts that count, as tables.
+//! Writes the waiting items and the signed verdicts as tables.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use store::data_folder::review::Signed;
 use super::blind::{blind, messages, question};
 use super::sheet::{self, Column};
 
-/// The columns of what waits. `decision` and `correction` are for the reviewer.
+/// The columns of waiting items. The reviewer fills in `decision` and `correction`.
 pub(super) const WAITING: [Column; 8] = [
     column("item", 10.0),
     column("request", 10.0),
@@ -38,7 +38,7 @@ const fn column(name: &'static str, width: f64) -> Column {
     Column { name, width, choices: &[] }
 }
 
-/// Writes what waits for a person.
+/// Writes the items that wait for a person.
 pub(super) fn waiting(data: &DataFolder, person: &str, file: &Path) -> anyhow::Result<()> {
     let row = |item| -> anyhow::Result<Map<String, Value>> {
         let mut row = blind(item)?;
@@ -49,7 +49,7 @@ pub(super) fn waiting(data: &DataFolder, person: &str, file: &Path) -> anyhow::R
     write(file, &WAITING, queue.iter().map(row).collect::<Result<Vec<_>, _>>()?)
 }
 
-/// Writes the verdicts that count.
+/// Writes the verdicts that were not revoked.
 pub(super) fn signed(data: &DataFolder, file: &Path) -> anyhow::Result<()> {
     let row = |signed: &Signed| -> anyhow::Result<Map<String, Value>> {
         let messages = messages(&signed.messages)?;

@@ -12,15 +12,15 @@ use tasks::refusal::Refusal;
 use super::decision::decision;
 use super::sheet;
 
-/// What came of a table.
+/// The result of importing a table.
 pub(super) struct Imported {
-    /// Verdicts.
+    /// Signed verdicts.
     pub signed: usize,
     /// Rows without a decision.
     pub blank: usize,
 }
 
-/// Signs what was filled in, all or nothing.
+/// Signs the verdicts of a table, all or none.
 ///
 /// # Errors
 /// A table that `ferule review export` did not write; the first row that cannot be signed, with its column.
@@ -82,7 +82,7 @@ pub(super) fn import(data: &DataFolder, person: &str, file: &Path) -> anyhow::Re
             return Err(refuse("item", format!("{item} is also in row {before}"), hint).into());
         }
         let request = Some(cell(row, "request").trim().to_string()).filter(|request| !request.is_empty());
-        // Whoever corrects the answer in its own cell would otherwise sign the uncorrected one.
+        // Otherwise a person who corrects the answer in its own cell would sign the uncorrected one.
         if let (Some(request), Some(_)) = (&request, row.get("answer")) {
             let served = data.exchange(request)?.map(|exchange| exchange.completion);
             if served.is_some_and(|served| !sheet::same(&served, &cell(row, "answer"))) {

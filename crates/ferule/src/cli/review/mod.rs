@@ -1,6 +1,7 @@
-//! `ferule review`: verdicts from the command line and from a table that Excel opens, beside the page that `ferule serve` shows.
+//! `ferule review`: verdicts from the command line and from a table that Excel can open, in addition to the page of
+//! `ferule serve`.
 //!
-//! A verdict is blind here too: what waits is shown without the model that answered and without its confidence.
+//! Verdicts are blind here too: waiting items are shown without the model that answered and without its confidence.
 
 mod blind;
 mod decision;

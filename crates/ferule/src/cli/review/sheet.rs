@@ -1,7 +1,8 @@
-//! A table in a file that people fill in: Excel, CSV or JSON lines, by the name's ending.
+//! A table in a file that people fill in: Excel, CSV or JSON lines, depending on the ending of its name.
 //!
-//! Excel and its like take a text that begins with `=`, `+`, `-` or `@` for a formula. In a workbook every cell is declared to be text. CSV
-//! cannot say so: there such a text gets an apostrophe in front, and [`without_guard`] takes it away again.
+//! Excel and similar programs treat a text that begins with `=`, `+`, `-` or `@` as a formula. In a workbook every cell
+//! is declared as text. CSV has no such declaration, so an apostrophe is put before such a text, and [`without_guard`]
+//! removes it again.
 
 use std::path::Path;
 
@@ -11,9 +12,9 @@ use serde_json::{Map, Value};
 
 use crate::outcome::{WrongUse, failure};
 
-/// The characters that a cell of Excel may hold, counted in UTF-16.
+/// The largest number of characters in a cell of Excel, counted in UTF-16.
 const CELL: usize = 32_767;
-/// What makes a formula of a cell.
+/// Characters that make a formula of a cell if they begin it.
 const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
 
 /// A column.
@@ -22,15 +23,15 @@ pub(super) struct Column {
     pub name: &'static str,
     /// Its width in a workbook, in characters.
     pub width: f64,
-    /// The words that may be filled in, where they are fixed.
+    /// The words that may be filled in, if they are fixed.
     pub choices: &'static [&'static str],
 }
 
-/// Writes rows to a file that does not exist yet, for its owner alone. Returns how many rows were left out because a cell of Excel cannot
-/// hold them.
+/// Writes rows to a new file that only its owner can read. Returns the number of rows that were left out because a cell
+/// of Excel cannot hold them.
 ///
 /// # Errors
-/// Another ending than .xlsx, .csv and .jsonl, a file that is there already, one that cannot be written.
+/// An ending other than .xlsx, .csv and .jsonl, a file that exists already, or one that cannot be written.
 pub(super) fn write(path: &Path, columns: &[Column], rows: &[Map<String, Value>]) -> anyhow::Result<usize> {
     if path.exists() {
         let hint = "name another one: verdicts that were filled in there would be lost";
@@ -60,7 +61,7 @@ pub(super) fn write(path: &Path, columns: &[Column], rows: &[Map<String, Value>]
 fn workbook(columns: &[Column], rows: &[&Map<String, Value>]) -> anyhow::Result<Vec<u8>> {
     let mut book = Workbook::new();
     let sheet = book.add_worksheet();
-    // The format "@" is text: it stays text when somebody edits the cell.
+    // The format "@" means text. The cell stays text when somebody edits it.
     let cell = Format::new().set_num_format("@").set_text_wrap().set_align(FormatAlign::Top);
     let head = Format::new().set_num_format("@").set_bold().set_background_color(Color::RGB(0x00E8_E4DA));
     for (at, column) in (0..).zip(columns) {
@@ -82,7 +83,7 @@ fn workbook(columns: &[Column], rows: &[&Map<String, Value>]) -> anyhow::Result<
 }
 
 fn csv(columns: &[Column], rows: &[Map<String, Value>]) -> anyhow::Result<Vec<u8>> {
-    // With a byte order mark, Excel reads UTF-8.
+    // With a byte order mark, Excel recognises UTF-8.
     let mut writer = csv::Writer::from_writer("\u{feff}".as_bytes().to_vec());
     writer.write_record(columns.iter().map(|column| column.name))?;
     for row in rows {
@@ -100,7 +101,7 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
-/// Without controls, which neither workbooks nor CSV can hold.
+/// The text without control characters, which neither workbooks nor CSV can hold.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
@@ -118,8 +119,8 @@ pub(super) fn without_guard(text: &str) -> &str {
     text.strip_prefix('\'').filter(|_| is_guarded(text)).unwrap_or(text)
 }
 
-/// Whether a text is still the same after somebody opened and saved it in another program, which may change blanks, line ends and what is not
-/// printable.
+/// Whether a text is the same after it was opened and saved in another program, which may change blanks, line ends and
+/// unprintable characters.
 pub(super) fn same(one: &str, other: &str) -> bool {
     let kept = |text: &str| {
         text.chars().filter(|c| !c.is_whitespace() && !c.is_control() && *c != '\u{fffd}').collect::<String>()

@@ -1,6 +1,7 @@
-//! Texts of models and clients on a terminal: nothing in them may move the cursor, turn the direction of text or hide.
+//! Makes texts of models and clients safe for a terminal: nothing in them may move the cursor, change the direction of
+//! text or hide.
 
-/// A text on one line, at most `width` characters long, with what cannot be seen shown by its code.
+/// A text on one line, at most `width` characters long. Invisible characters are shown by their codes.
 pub(super) fn line(text: &str, width: usize) -> String {
     let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let shown: String =
@@ -11,7 +12,7 @@ pub(super) fn line(text: &str, width: usize) -> String {
     }
 }
 
-/// Controls, marks of direction, and characters without width.
+/// Whether a character is a control, a mark of direction, or has no width.
 fn unseen(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}')

@@ -1,7 +1,8 @@
-//! `/review`: one page on which people judge answers by keyboard, and the routes behind it.
+//! `/review`: a page on which people judge answers by keyboard, and its routes.
 //!
-//! A verdict is blind: the page shows what was asked and what was answered, and only after the verdict which model it was, how sure it was, and what the client said.
-//! The page loads nothing from elsewhere and runs no code but its own; what was asked and answered is set as text.
+//! Verdicts are blind. The page shows the messages and the answer; only after the verdict does it show the model, its
+//! confidence and the client's feedback. The page loads nothing from other sites and runs only its own code. Messages
+//! and answers are inserted as text.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use super::server::Server;
 use super::sessions::{COOKIE, Session};
 use crate::people;
 
-/// The header that carries a session's second secret; a page elsewhere cannot set it.
+/// The header with a session's CSRF secret. Another site's page cannot set it.
 const CSRF: &str = "x-ferule-csrf";
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; \
                       form-action 'self'; frame-ancestors 'none'";
@@ -46,7 +47,7 @@ pub fn router() -> Router<Arc<Server>> {
         .layer(map_response(strict))
 }
 
-/// Headers that keep a page from doing what it should not.
+/// Adds headers that restrict what the page may do.
 async fn strict(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
@@ -69,7 +70,7 @@ fn folder(server: &Server) -> Result<Arc<DataFolder>, Problem> {
         .ok_or_else(|| Problem::not_found("this server keeps nothing to review: start it with --collect"))
 }
 
-/// Runs work on the ledger where it may block.
+/// Runs work on the ledger on a blocking thread.
 async fn on_ledger<T: Send + 'static>(
     data: Arc<DataFolder>,
     work: impl FnOnce(&DataFolder) -> Result<T, StoreError> + Send + 'static,
@@ -82,7 +83,7 @@ async fn on_ledger<T: Send + 'static>(
     }
 }
 
-/// The session of a request that changes nothing. It has ended if the person's token was replaced or taken away.
+/// The session of a request that changes nothing. It has ended if the person's token was replaced or removed.
 async fn signed_in(server: &Server, headers: &HeaderMap) -> Result<Session, Problem> {
     let session = server.sessions.of(headers).ok_or_else(|| Problem::forbidden("sign in first"))?;
     if !session.is_of(&on_ledger(folder(server)?, DataFolder::people).await?) {
@@ -92,7 +93,7 @@ async fn signed_in(server: &Server, headers: &HeaderMap) -> Result<Session, Prob
     Ok(session)
 }
 
-/// The session of a request that changes something: it must also bring the second secret.
+/// The session of a request that changes something. The request must also carry the CSRF secret.
 async fn from_page(server: &Server, headers: &HeaderMap) -> Result<Session, Problem> {
     let session = signed_in(server, headers).await?;
     let given = headers.get(CSRF).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -102,7 +103,7 @@ async fn from_page(server: &Server, headers: &HeaderMap) -> Result<Session, Prob
     Ok(session)
 }
 
-/// Refuses what a browser sends for a page elsewhere.
+/// Refuses requests that a browser sends for another site's page.
 async fn from_here(request: Request, next: Next) -> Response {
     match request.method() == Method::GET || is_from_here(request.headers()) {
         true => next.run(request).await,
@@ -110,7 +111,7 @@ async fn from_here(request: Request, next: Next) -> Response {
     }
 }
 
-/// Whether the page that sent a request is this server's. A program that is no browser says nothing of pages.
+/// Whether the request comes from this server's page. A program that is not a browser sends no such information.
 fn is_from_here(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     match (text("sec-fetch-site"), text("origin")) {
@@ -135,7 +136,7 @@ async fn login(
     let Login { token } = serde_json::from_slice(&body).map_err(|error| Problem::malformed(error.to_string()))?;
     let turn = server.sessions.turn(peer.ip()).await?;
     let check = move || {
-        // The turn ends with the check, also where the client does not wait for it.
+        // The permission ends with the check, even if the client does not wait for it.
         let _turn = turn;
         people::owner(&data, token.trim())
     };
@@ -157,7 +158,7 @@ async fn logout(State(server): State<Arc<Server>>, headers: HeaderMap) -> Result
     Ok((StatusCode::OK, [(header::SET_COOKIE, cookie)], Json(json!({}))).into_response())
 }
 
-/// Who is signed in, for a page that was loaded again.
+/// The signed-in person, for a page that was reloaded.
 async fn session(State(server): State<Arc<Server>>, headers: HeaderMap) -> Result<Json<Value>, Problem> {
     Ok(Json(shown(&signed_in(&server, &headers).await?)))
 }
@@ -173,7 +174,7 @@ struct Which {
     skip: String,
 }
 
-/// The next items, without what a blind verdict must not know.
+/// The next items, without what a blind verdict must not show.
 async fn next(
     State(server): State<Arc<Server>>,
     headers: HeaderMap,
@@ -196,7 +197,7 @@ async fn next(
     Ok(Json(json!({ "items": queue.iter().map(blind).collect::<Vec<_>>(), "waiting": left })))
 }
 
-/// Signs a verdict, and tells what was hidden until now. It is on the disk when this answers.
+/// Signs a verdict and returns what was hidden before. It is on the disk when the response is sent.
 async fn verdict(State(server): State<Arc<Server>>, headers: HeaderMap, body: Bytes) -> Result<Json<Value>, Problem> {
     let session = from_page(&server, &headers).await?;
     let submission: Submission =

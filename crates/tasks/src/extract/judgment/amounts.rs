@@ -1,11 +1,12 @@
-//! Terms and sums of money, in Chinese numerals (also the formal ones), Arabic ones, and mixtures: 三年六个月, 1.5万, 贰万五千.
+//! Parses terms and sums of money in Chinese numerals (also the formal ones), Arabic ones, and mixtures: 三年六个月, 1.5万,
+//! 贰万五千.
 
 use crate::judgment::numerals::plain_digit;
 use crate::rewards::quantity::{digit, power};
 
-/// The number that begins a text, and the bytes it takes. `None` where no digit begins it.
+/// The number with which a text begins, and its length in bytes. `None` if the text does not begin with a digit.
 pub fn number(text: &str) -> Option<(f64, usize)> {
-    // Sums under 万 and above it; the section since the last 万; the last digit.
+    // Sums above and below 万, the section since the last 万, the last digit.
     let (mut total, mut section, mut digit, mut bytes) = (0.0, 0.0, None, 0);
     let mut rest = text;
     let mut any = false;
@@ -61,7 +62,7 @@ fn thousands(text: &str) -> bool {
     text.chars().take_while(|c| plain_digit(*c).is_some()).count() == 3
 }
 
-/// The value of a Chinese digit, with two that only documents use.
+/// The value of a Chinese digit, including two that occur only in documents.
 fn value_of(c: char) -> Option<f64> {
     match c {
         '○' => Some(0.0),
@@ -70,7 +71,7 @@ fn value_of(c: char) -> Option<f64> {
     }
 }
 
-/// A term that begins a text, in months: 三年六个月, 一年零三个月, 六个半月, 一年半. `None` for anything else, such as 五百年.
+/// The term with which a text begins, in months: 三年六个月, 一年零三个月, 六个半月, 一年半. `None` for anything else, such as 五百年.
 pub fn term(text: &str) -> Option<f64> {
     let mut rest = text.trim_start();
     let (mut months, mut any) = (0.0, false);

@@ -1,6 +1,7 @@
-//! The list of charges to which a found charge belongs.
+//! Finds a charge's entry in the list of charges.
 //!
-//! A verdict names a selective charge (选择性罪名) by the parts that apply: 销售假药 of 生产、销售假药. Records for training use the list's names.
+//! A verdict names only the parts of a selective charge (选择性罪名) that apply, such as 销售假药 of 生产、销售假药. Records for
+//! training use the list's names.
 
 use std::sync::LazyLock;
 
@@ -9,14 +10,16 @@ use crate::judgment::charge::canonical_charge;
 static ENTRIES: LazyLock<Vec<&'static str>> =
     LazyLock::new(|| include_str!("../../../data/judgment/charges.txt").lines().map(str::trim).collect());
 
-/// The entry of the list: the charge itself, or the shortest selective charge of which it is a part; none for newer offences.
+/// The entry of the list: the charge itself, or the shortest selective charge that contains it; none for newer
+/// offences.
 pub fn entry(charge: &str) -> Option<&'static str> {
     let canonical = canonical_charge(charge);
     let same = ENTRIES.iter().find(|entry| **entry == charge || **entry == canonical);
     same.or_else(|| ENTRIES.iter().filter(|entry| is_part(charge, entry)).min_by_key(|entry| entry.len())).copied()
 }
 
-/// Whether a charge begins where one of the entry's pieces begins, ends where one ends, and only leaves characters out between.
+/// Whether a charge begins where a piece of the entry begins, ends where a piece ends, and otherwise only omits
+/// characters.
 fn is_part(charge: &str, entry: &str) -> bool {
     let last = charge.chars().next_back();
     if charge.chars().count() < 2
@@ -45,7 +48,7 @@ mod tests {
             ("非法持有枪支", Some("非法持有、私藏枪支、弹药")),
             ("包庇", Some("窝藏、包庇")),
             ("非法买卖枪支", Some("非法制造、买卖、运输、邮寄、储存枪支、弹药、爆炸物")),
-            // Another offence, whose words another entry happens to hold.
+            // Another offence whose words happen to occur in another entry.
             ("骗取出口退税", None),
             ("虚假诉讼", None),
             ("", None),

@@ -1,13 +1,13 @@
-//! What is kept of a defendant.
+//! The data that are kept of a defendant.
 
 use serde::Serialize;
 
 use super::sentence::Sentence;
 
-/// A defendant with what he was convicted of.
+/// A defendant with the charges of the conviction.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Defendant {
-    /// As published.
+    /// The name as published.
     pub name: String,
     /// Each charge with its own sentence.
     pub charges: Vec<Charged>,
@@ -19,7 +19,7 @@ pub struct Defendant {
 /// A charge with its sentence.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Charged {
-    /// As written, without 罪.
+    /// The charge as written, without 罪.
     pub charge: String,
     /// The sentence for it.
     #[serde(flatten)]

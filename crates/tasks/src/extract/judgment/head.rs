@@ -1,12 +1,13 @@
-//! The head of a document: whether it is a criminal judgment of the first instance against one person.
+//! Checks the head of a document: whether it is a criminal judgment of the first instance against one person.
 
-/// Bytes of the head that name kind and number; a court's name and a number take fewer.
+/// Bytes of the head that are searched for the kind and the number of the document. The court's name and the number
+/// take fewer.
 const HEAD: usize = 900;
 
-/// Refuses every other document, with the reason.
+/// Refuses every other document.
 ///
 /// # Errors
-/// Why it is not read.
+/// The reason why the document is refused.
 pub fn check(text: &str) -> Result<(), &'static str> {
     let head = upto(text, HEAD);
     let compact: String = head.chars().filter(|c| !c.is_whitespace()).collect();
@@ -39,7 +40,7 @@ pub fn check(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// "first", or why the document is refused, by its number: （2015）临刑初字第10号.
+/// "first", or the reason why the document is refused, according to its number: （2015）临刑初字第10号.
 fn instance(head: &str) -> Option<&'static str> {
     for (at, _) in head.match_indices('刑') {
         let after: String = head[at..].chars().skip(1).take(14).collect();
@@ -58,7 +59,7 @@ fn instance(head: &str) -> Option<&'static str> {
     None
 }
 
-/// The beginning of a text, at most so many bytes.
+/// The beginning of a text, at most `bytes` bytes long.
 pub fn upto(text: &str, bytes: usize) -> &str {
     let mut end = bytes.min(text.len());
     while !text.is_char_boundary(end) {

@@ -1,20 +1,21 @@
 //! Chinese criminal judgments (刑事判决书) of the first instance with one defendant: facts, charges, sentence, articles.
 //!
-//! | file | what it reads |
+//! | file | what it finds |
 //! |---|---|
-//! | [`head`] | which kind of document, of which instance, against how many |
-//! | [`sections`] | where facts, reasoning and verdict begin and end |
-//! | [`verdict`] | the charges of the verdict, and the sentence for each and in the end |
+//! | [`head`] | the kind of document, its instance, and the number of defendants |
+//! | [`sections`] | the beginning and end of facts, reasoning and verdict |
+//! | [`verdict`] | the charges of the verdict, the sentence for each, and the sentence to be served |
 //! | [`sentence`] | one sentence: kind, term, suspension, fine |
-//! | [`defendant`] | what is kept of a defendant |
+//! | [`defendant`] | the data that are kept of a defendant |
 //! | [`amounts`] | terms and sums of money in Chinese and Arabic numerals |
 //! | [`charge_list`] | the list's name for a charge |
 //! | [`articles`] | the articles of the Criminal Law in the sentence that opens the verdict |
 //!
-//! What misleads a reader of such documents: older convictions in the head, the prosecutor's proposal, and statutes after the signature are full of terms and charges. So
-//! charges and terms are read between 判决如下 and the end of the verdict, and nowhere else.
+//! Other parts of such documents can mislead: older convictions in the head, the prosecutor's proposal, and statutes
+//! after the signature are full of terms and charges. So charges and terms are taken only from the text between 判决如下
+//! and the end of the verdict.
 //!
-//! It is not legal advice, and its labels say what a court decided, not what is just.
+//! This is not legal advice. The labels say what a court decided, not what is just.
 
 pub mod amounts;
 pub mod articles;
@@ -30,7 +31,7 @@ use serde::Serialize;
 use defendant::Defendant;
 use sections::Sections;
 
-/// What a document holds.
+/// The content of a document.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Extract {
     /// "full" or "refused".
@@ -40,9 +41,9 @@ pub struct Extract {
     pub why: Option<&'static str>,
     /// The defendant; none in a refused document.
     pub defendants: Vec<Defendant>,
-    /// Articles of the Criminal Law that the verdict rests on, without their parts; rising.
+    /// Articles of the Criminal Law that the verdict cites, without paragraphs, in increasing order.
     pub articles: Vec<u32>,
-    /// Where its parts stand.
+    /// The positions of its sections.
     pub sections: Sections,
     /// The document as a case to train on.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,24 +53,24 @@ pub struct Extract {
 /// A line of the records that the task `judgment` reads.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Case {
-    /// What happened, without what anybody concluded from it.
+    /// The facts, without anybody's conclusions from them.
     pub fact: String,
-    /// Charges by the names of the list.
+    /// The charges, by their names in the list.
     pub charges: Vec<&'static str>,
     /// Articles of the offences, from 102 on.
     pub articles: Vec<u32>,
-    /// Months behind bars; 0 for exemption, control and a fine alone, none for life and death.
+    /// Months of imprisonment or detention; 0 for exemption, control and a fine alone; none for life and death.
     pub months: Option<u32>,
-    /// Whether it is for life.
+    /// Whether the sentence is for life.
     pub life: bool,
-    /// Whether it is death, suspended or not.
+    /// Whether the sentence is death, suspended or not.
     pub death: bool,
 }
 
-/// Characters below which a fact tells nothing.
+/// The shortest facts that are kept, in characters; shorter ones say too little.
 const SHORTEST_FACT: usize = 30;
 
-/// Reads a document.
+/// Extracts a document.
 pub fn extract(text: &str) -> Extract {
     match read(text) {
         Ok(extract) => extract,
@@ -88,7 +89,8 @@ fn read(text: &str) -> Result<Extract, (&'static str, Sections)> {
     Ok(Extract { status: "full", why: None, defendants: vec![read], articles, sections, case })
 }
 
-/// The document as a case; none for an acquittal, half a month, a charge that the list lacks or a fact of which nothing is left.
+/// The document as a case; none for an acquittal, a term with half a month, a charge that is not in the list, or facts
+/// that are too short without their conclusions.
 fn case(facts: &str, defendant: &Defendant, articles: &[u32]) -> Option<Case> {
     let sentence = &defendant.sentence;
     let fact = sections::without_conclusions(facts);

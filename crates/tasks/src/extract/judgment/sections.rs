@@ -1,29 +1,29 @@
-//! Where a judgment's facts, reasoning and verdict stand.
+//! Finds a judgment's facts, reasoning and verdict.
 
 use std::ops::Range;
 
 use serde::Serialize;
 
-/// Words that open a verdict; some courts write them otherwise, or wrongly.
+/// Words that open a verdict, with the variants and misspellings of some courts.
 const OPENINGS: [&str; 7] = ["判决如下", "判决意见如下", "判处如下", "判決如下", "裁判如下", "判决 如下", "判决如 下"];
-/// Words behind which nothing of the verdict stands.
+/// Words that end a verdict.
 const ENDINGS: [&str; 10] =
     ["（此页无", "审判长", "审 判 长", "审判员", "审 判 员", "代理审判员", "人民陪审员", "书记员", "附相关", "附："];
-/// Words that tell how to appeal. They end what is decided, and still belong to the section.
+/// Words that explain how to appeal. They end the decision, and the verdict's section continues.
 const APPEALS: &str = "如不服";
-/// How far a verdict may reach without any of them, in bytes.
+/// The longest verdict without any of these words, in bytes.
 const LONGEST_VERDICT: usize = 12_000;
 
-/// Sections as ranges of characters, `[start, end)`; none where they were not found.
+/// Sections as ranges of characters, `[start, end)`; none if they were not found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Sections {
-    /// What happened, as prosecution and court tell it.
+    /// The facts, as prosecution and court state them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub facts: Option<[usize; 2]>,
-    /// What the court made of it.
+    /// The court's reasoning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<[usize; 2]>,
-    /// What it decided.
+    /// The court's decision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<[usize; 2]>,
 }
@@ -37,7 +37,7 @@ pub struct Places {
     pub reasoning: Option<Range<usize>>,
     /// The verdict up to the signature.
     pub verdict: Range<usize>,
-    /// What is decided: the verdict without what it says on appeals.
+    /// The decision: the verdict without the part on appeals.
     pub decided: Range<usize>,
 }
 
@@ -65,7 +65,8 @@ pub fn find(text: &str) -> Option<Places> {
     Some(Places { facts, reasoning, verdict, decided })
 }
 
-/// Where the court's opinion begins: with the last paragraph that opens with 本院认为, or whose first words lead to it.
+/// The beginning of the court's opinion: the last paragraph that begins with 本院认为, or the one in which these words come
+/// after a short opening.
 fn opinion(before: &str) -> Option<usize> {
     let opens = |at: &usize| before[..*at].chars().next_back().is_none_or(char::is_whitespace);
     if let Some(at) = before.rmatch_indices("本院认为").map(|(at, _)| at).find(opens) {
@@ -74,12 +75,12 @@ fn opinion(before: &str) -> Option<usize> {
     let at = before.rfind("本院认为")?;
     let paragraph = before[..at].rfind(char::is_whitespace).map_or(0, |blank| blank + 1);
     let paragraph = (paragraph..at).find(|&place| before.is_char_boundary(place)).unwrap_or(at);
-    // A longer one tells facts first.
+    // A longer opening states facts first.
     Some(if at - paragraph < 150 { paragraph } else { at })
 }
 
 impl Places {
-    /// The same in characters.
+    /// The same ranges in characters.
     pub fn in_characters(&self, text: &str) -> Sections {
         let characters = |range: &Range<usize>| {
             let start = text[..range.start].chars().count();
@@ -93,7 +94,7 @@ impl Places {
     }
 }
 
-/// What shows that a sentence concludes rather than tells.
+/// Words that mark a sentence as a conclusion.
 const CONCLUSIONS: [&str; 14] = [
     "罪",
     "刑事责任",
@@ -111,7 +112,7 @@ const CONCLUSIONS: [&str; 14] = [
     "公诉机关认为",
 ];
 
-/// Facts without the sentences in which somebody draws a conclusion from them.
+/// The facts without the sentences that state a conclusion.
 pub fn without_conclusions(facts: &str) -> String {
     facts
         .split_inclusive(['。', '；', '\n'])

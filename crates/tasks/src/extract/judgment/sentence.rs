@@ -1,4 +1,4 @@
-//! One sentence: 判处有期徒刑三年，缓刑五年，并处罚金五千元.
+//! Parses one sentence: 判处有期徒刑三年，缓刑五年，并处罚金五千元.
 
 use serde::{Serialize, Serializer};
 
@@ -9,10 +9,10 @@ use super::amounts::{number, term};
 pub struct Sentence {
     /// 有期徒刑, 拘役, 管制, 无期徒刑, 死缓, 死刑, 罚金 (a fine alone), 免予刑事处罚 or 无罪.
     pub kind: &'static str,
-    /// The term in months, where there is one; halves occur.
+    /// The term in months, if there is one; half months occur.
     #[serde(serialize_with = "plainly")]
     pub months: Option<f64>,
-    /// For how long it is suspended, in months.
+    /// The period of suspension, in months.
     #[serde(serialize_with = "plainly")]
     pub probation_months: Option<f64>,
     /// The fine in yuan.
@@ -20,7 +20,7 @@ pub struct Sentence {
     pub fine: Option<f64>,
 }
 
-/// Writes 24, not 24.0; halves stay.
+/// Writes 24, not 24.0; fractions stay.
 fn plainly<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
     match value {
         Some(value) if value.fract() == 0.0 => serializer.serialize_i64(*value as i64),
@@ -29,15 +29,15 @@ fn plainly<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S
 }
 
 const TERMED: [&str; 3] = ["有期徒刑", "拘役", "管制"];
-/// The smallest fine that courts impose, on minors (法释〔2000〕45号, article 2); a smaller one is a slip of the pen.
+/// The smallest fine that courts impose, on minors (法释〔2000〕45号, article 2). A smaller one is a clerical error.
 const LEAST_FINE: f64 = 500.0;
 const EXEMPT: [&str; 6] = ["免予刑事处罚", "免于刑事处罚", "免除刑事处罚", "免予刑事处分", "免于刑事处分", "免除处罚"];
 
 impl Sentence {
-    /// The sentence that a part of a verdict states; none where it states none.
+    /// The sentence in a part of a verdict; none if it contains none.
     ///
     /// # Errors
-    /// More than one, or a term that cannot be read.
+    /// More than one sentence, or a term that cannot be read.
     pub fn read(text: &str) -> Result<Option<Sentence>, &'static str> {
         let fine = fine(text)?;
         let mut found: Vec<(usize, &'static str)> = Vec::new();
@@ -51,7 +51,7 @@ impl Sentence {
         found.sort_unstable();
         let plain = |kind| Ok(Some(Sentence { kind, fine, ..Sentence::default() }));
         let (at, kind) = match found.as_slice() {
-            // A fine beside something that cannot be read, such as 有期徒三年.
+            // A fine beside something unreadable, such as 有期徒三年.
             [] if fine.is_some() && text.contains("并处") => return Err("its term cannot be read"),
             [] if fine.is_some() => return plain("罚金"),
             [] => return Ok(None),
@@ -84,7 +84,7 @@ impl Sentence {
     }
 }
 
-/// The months of 缓刑五年 and 缓刑考验期为五年.
+/// The months in 缓刑五年 or 缓刑考验期为五年.
 fn probation(text: &str) -> Option<f64> {
     let mut rest = text.strip_prefix("缓刑")?;
     for word in ["考验期限", "考验期", "为", "：", ":", " "] {
@@ -93,7 +93,7 @@ fn probation(text: &str) -> Option<f64> {
     term(rest)
 }
 
-/// The first sum behind 罚金, in yuan; none where no 罚金 states one.
+/// The first sum after 罚金, in yuan; none if no 罚金 states one.
 ///
 /// # Errors
 /// A sum that cannot be read.

@@ -1,15 +1,15 @@
-//! The verdict: who was convicted of what, and the sentence for each charge and in the end.
+//! Parses the verdict: the defendant, the charges, the sentence for each charge, and the sentence to be served.
 
 use super::defendant::{Charged, Defendant};
 use super::sentence::Sentence;
 
-/// Words that show that an older sentence goes into this one; it cannot be told from the facts then.
+/// Words that show that an older sentence is merged into this one. The facts then do not determine the sentence.
 const MERGED: [&str; 9] = ["撤销", "前罪", "原判", "余刑", "尚未执行", "没有执行", "未执行的", "前判", "漏罪"];
-/// Words after which a charge is not one that the court found.
+/// Words that show that the court did not convict of the charge before them.
 const NOT_FOUND: [&str; 5] = ["证据不足", "不成立", "不构成", "不予支持", "不予认定"];
-/// Words that end a charge's name where no comma does.
+/// Words that end a charge's name if no comma does.
 const STOPS: [&str; 9] = ["判处", "免予", "免于", "免除", "单处", "，", ",", "；", "。"];
-/// Words that open the sentence to be served for several charges.
+/// Words that begin the sentence to be served for several charges.
 const TOGETHER: [&str; 8] = [
     "决定执行",
     "决定合并执行",
@@ -21,13 +21,13 @@ const TOGETHER: [&str; 8] = [
     "并罚执行",
 ];
 
-/// Words after which the terms of several charges are added up.
+/// Words that begin the sum of the terms of several charges.
 const SUMS: [&str; 7] = ["总和刑期", "合并刑期", "刑期总和", "总刑期", "数罪并罚", "两罪并罚", "合并有期徒刑"];
 
-/// Reads a verdict against one defendant.
+/// Parses a verdict against one defendant.
 ///
 /// # Errors
-/// Why it is not clear.
+/// The reason why it is unclear.
 pub fn read(verdict: &str) -> Result<Defendant, &'static str> {
     let plain = joined_lines(&without_brackets(verdict));
     let mut name: Option<String> = None;
@@ -109,17 +109,18 @@ pub fn read(verdict: &str) -> Result<Defendant, &'static str> {
     Ok(Defendant { name, charges, sentence })
 }
 
-/// Whether an item judges somebody else: 三、被告人周某无罪.
+/// Whether an item judges another person: 三、被告人周某无罪.
 fn judges_another(item: &str, known: &str) -> bool {
     let item = item.trim_start_matches(|c: char| "一二三四五六七八九十、 \u{3000}\n".contains(c));
     let judges = ["判处", "无罪", "免予刑事", "免于刑事", "单处"].iter().any(|word| item.contains(word));
     !known.is_empty() && judges && item.strip_prefix("被告人").is_some_and(|name| !name.trim_start().starts_with(known))
 }
 
-/// Characters up to which brackets belong to a name: 故意杀人（未遂）罪.
+/// The length up to which brackets belong to a charge's name, in characters: 故意杀人（未遂）罪.
 const SHORT: usize = 4;
 
-/// The text without longer remarks in brackets: from when a term is counted, what was paid, what was served.
+/// The text without longer remarks in brackets, such as the date from which a term is counted, sums that were paid, or
+/// time that was served.
 fn without_brackets(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let (mut depth, mut inside) = (0_usize, String::new());
@@ -142,7 +143,7 @@ fn without_brackets(text: &str) -> String {
     plain
 }
 
-/// The text without the line ends that stand within a clause; those after punctuation, before an item or before 被告人 stay.
+/// The text without line ends inside a clause. Line ends after punctuation, before an item or before 被告人 stay.
 fn joined_lines(text: &str) -> String {
     let mut joined = String::with_capacity(text.len());
     for line in text.split_whitespace() {
@@ -177,9 +178,9 @@ fn items(text: &str) -> Vec<&str> {
 
 /// A conviction: 被告人王某犯盗窃罪.
 struct Conviction {
-    /// Where it begins in its item.
+    /// Its beginning in the item.
     begins: usize,
-    /// Where its charge ends.
+    /// The end of its charge in the item.
     ends: usize,
     name: Option<String>,
     charge: String,
@@ -193,7 +194,7 @@ fn convictions(item: &str) -> Vec<Conviction> {
         }
         let before = item[..at].chars().next_back();
         let rest = &item[at + word.len()..];
-        // 犯罪, 主犯, 累犯 and the like convict nobody.
+        // 犯罪, 主犯, 累犯 and the like are no convictions.
         if rest.starts_with(['罪', '人', '的']) || before.is_some_and(|c| "主从累罪惯".contains(c)) {
             continue;
         }
@@ -211,7 +212,7 @@ fn convictions(item: &str) -> Vec<Conviction> {
     found
 }
 
-/// The name that ends a text: 被告人王某.
+/// The name at the end of a text: 被告人王某.
 fn name_before(text: &str) -> Option<String> {
     let (_, name) = text.rsplit_once("被告人")?;
     let name: String = name.chars().filter(|c| !c.is_whitespace() && !"：:“”\"".contains(*c)).collect();
@@ -219,7 +220,7 @@ fn name_before(text: &str) -> Option<String> {
     plain.then_some(name)
 }
 
-/// The part of a text in which a sentence stands: up to its full stop, or up to the next conviction.
+/// The part of a text that holds the sentence: up to its full stop, or up to the next conviction.
 fn clause(text: &str, followed: bool) -> &str {
     if followed {
         return text;
@@ -233,7 +234,7 @@ fn clause(text: &str, followed: bool) -> &str {
         end = rest.find('。').map_or(text.len(), |at| begin + at);
     }
     let part = &text[..end];
-    // 刑期从判决执行之日起计算 repeats the kind in some courts.
+    // Some courts repeat the kind in 刑期从判决执行之日起计算.
     let end = ["刑期自", "刑期从", "刑期的", "缓刑考验期从", "缓刑考验期限从", "缓刑考验期自"]
         .iter()
         .filter_map(|word| part.find(word))

@@ -1,5 +1,5 @@
-//! Degenerate answers: what a policy writes once it has found a hole in its reward. Every rule set that ships must give each of
-//! them a low mean reward over cases, and the grader a low accuracy.
+//! Degenerate answers: what a policy writes once it has found a hole in its reward. Every rule set that ships with
+//! Ferule must give each of them a low mean reward over cases, and the grader must give them a low accuracy.
 
 use crate::case::{Case, Completion};
 use crate::judgment::article::Article;
@@ -10,11 +10,11 @@ use crate::rewards::RuleSet;
 /// A degenerate completion of a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Degenerate {
-    /// Which trick it is.
+    /// The name of the trick.
     pub name: &'static str,
     /// The completion's text.
     pub text: String,
-    /// Whether it ends by the end token.
+    /// Whether it ends with the end token.
     pub finished: bool,
 }
 
@@ -50,8 +50,8 @@ pub fn suite(prompt: &str) -> Vec<Degenerate> {
     ]
 }
 
-/// The mean reward of each degenerate answer over cases, by name. Cases without a reward (abstentions) are left out of the mean,
-/// which is `None` where no case gave one.
+/// The mean reward of each degenerate answer over cases, by name. Cases without a reward (abstentions) are left out of
+/// the mean, which is `None` if no case has one.
 pub fn mean_rewards(rules: &RuleSet, cases: &[Case]) -> Vec<(&'static str, Option<f64>)> {
     let mut sums: Vec<(&'static str, f64, usize)> = Vec::new();
     for case in cases {

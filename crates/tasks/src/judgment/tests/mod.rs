@@ -130,7 +130,8 @@ fn texts_are_short_enough_to_train_on() {
 fn the_answer_free_rule_on_trial() {
     let seen = trial::trial(&cases(Split::Heldout, 500));
     assert_eq!((seen.abstained, seen.charges_agree, seen.penalties_agree), (0, 500, 500));
-    // Unseen wordings: its word lists were written with them in view too, yet it is no oracle there by construction.
+    // Unseen wordings. The word lists were written with them in view too, yet nothing in their construction makes the
+    // rule an oracle there.
     let unseen = trial::trial(&cases(Split::HeldoutUnseen, 500));
     assert!(unseen.charges_agree >= 400, "{unseen:?}");
 }
@@ -163,7 +164,7 @@ fn real_records_are_split_graded_and_never_a_corpus() {
         assert!(task.grade(&case, &completion).correct, "{text}");
         assert_eq!(rules.judge("", case.answer.as_deref(), &completion).reward, Some(1.0));
     }
-    // The right sub-article is not held against an answer to a record that gives the number alone.
+    // A record that gives the number alone does not count the right suffix against an answer.
     let drunk = of(Split::Train).into_iter().find(|case| case.prompt_text().contains("酒后")).unwrap();
     let text = "<think></think><answer>危险驾驶；第一百三十三条之一；拘役二个月</answer>";
     assert_eq!(task.grade(&drunk, &Completion::finished(text)).parts["article_f1"], 1.0);

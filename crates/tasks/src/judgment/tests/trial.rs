@@ -1,4 +1,4 @@
-//! The trial of the answer-free rule: how far it agrees with what documents state.
+//! The trial of the answer-free rule: how often it agrees with what documents state.
 
 use std::collections::BTreeSet;
 
@@ -7,18 +7,18 @@ use crate::judgment::grade::{Record, read};
 use crate::judgment::statute::read_facts;
 use crate::judgment::table::{self, Tier};
 
-/// What the trial counts.
+/// The counts of the trial.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Trial {
     /// Cases tried.
     pub cases: usize,
     /// Cases on which it abstained.
     pub abstained: usize,
-    /// Of the others: cases whose stated charges are those it indicates.
+    /// Of the others, cases whose stated charges equal the indicated ones.
     pub charges_agree: usize,
-    /// Of those: cases whose stated penalty is known.
+    /// Of those, cases whose stated penalty is known.
     pub penalties_known: usize,
-    /// Of these: cases whose stated penalty lies in the part of the tier that it picks.
+    /// Of these, cases whose stated penalty is in the part of the tier that the rule selects.
     pub penalties_agree: usize,
 }
 
