@@ -16,7 +16,7 @@ fn the_wheel_turns() {
     // Serve and collect.
     let ids: Vec<Value> =
         (0..150).map(|n| server.ask(&format!("{} {n}", ["red", "green"][n % 2]), "anna")["id"].clone()).collect();
-    let secret = server.ask("red 999777", "mallory");
+    let secret = server.ask("red qzvxkw", "mallory");
     let kept = server.send(
         "POST",
         "/v1/chat/completions",
@@ -77,10 +77,10 @@ fn the_wheel_turns() {
     let taught = lineage["turns"][0]["role"] != "gate";
 
     // Forget: the text is nowhere, the weights are named, and a replay is a wheel that never saw it.
-    assert!(!holding(&wheel.path("data"), "999777").is_empty());
+    assert!(!holding(&wheel.path("data"), "qzvxkw").is_empty());
     let forgotten = wheel.ferule(&["forget", "--user", "mallory", "--json"]).json().remove(0);
     assert_eq!(forgotten["requests"], 1);
-    assert_eq!(holding(&wheel.path("data"), "999777"), Vec::<PathBuf>::new());
+    assert_eq!(holding(&wheel.path("data"), "qzvxkw"), Vec::<PathBuf>::new());
     assert_eq!(holding(&wheel.path("data"), "mallory"), Vec::<PathBuf>::new());
     if taught {
         assert_eq!(forgotten["models"].as_array().unwrap().len(), 3, "{forgotten}");
@@ -100,7 +100,7 @@ fn the_wheel_turns() {
         audit.contains("promote")
             && audit.contains("forget")
             && !audit.contains("mallory")
-            && !audit.contains("999777")
+            && !audit.contains("qzvxkw")
     );
 
     // What is never better is rarely promoted.

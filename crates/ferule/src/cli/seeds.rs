@@ -128,7 +128,7 @@ mod tests {
         let expected = "\
 accuracy, %  model  seed 1  seed 2  seed 3  pooled  95% interval  spread  cases
 sft-m        m        50.0            75.0    62.5   0.0 – 100.0    25.0     20
-Pooled over 3 seeds and their cases; the interval counts both. Spread: the best seed less the worst, in points.
+Pooled over 3 seeds and their cases; the interval includes both. Spread: the best seed minus the worst, in points.
 ";
         assert_eq!(shown, expected);
         let alone = Row { accuracies: vec![Some(0.5)], accuracy: None, low: None, high: None, spread: None, ..row };
