@@ -9,16 +9,19 @@ answer has come. A first round of clients warms the server up and is not counted
 """
 
 import argparse
-import http.client
+import asyncio
 import json
 import os
 import random
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+
+# Seconds that are not counted.
+WARM_UP = 10
 
 RECIPE = """
 dtype = "{dtype}"
@@ -60,24 +63,28 @@ def resident(process):
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1024
 
 
-def ask(address, draw):
-    """One streamed answer: status and tokens."""
+async def ask(address, draw):
+    """One streamed answer: status and tokens. The stream is read in blocks, so that the client costs the server's cores little."""
     words = " ".join(str(draw.randrange(10)) for _ in range(16))
     body = {"messages": [{"role": "user", "content": words}], "max_tokens": arguments.new, "temperature": 1.0}
     body |= {"seed": draw.randrange(1 << 30), "stream": True, "stream_options": {"include_usage": True}}
-    connection = http.client.HTTPConnection(address, timeout=120)
-    try:
-        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
-        answer = connection.getresponse()
-        if answer.status != 200:
-            answer.read()
-            return answer.status, 0
-        lines = [line[6:].strip() for line in answer if line.startswith(b"data: ")]
-        if lines[-1] != b"[DONE]":
-            return 0, 0
-        return 200, json.loads(lines[-2])["usage"]["completion_tokens"]
-    finally:
-        connection.close()
+    body = json.dumps(body).encode()
+    reader, writer = await asyncio.open_connection(*address.rsplit(":", 1))
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    answer = b"".join([block async for block in blocks(reader)])
+    writer.close()
+    status = int(answer.split(b" ", 2)[1]) if answer else 0
+    if status != 200:
+        return status, 0
+    told = re.search(rb'"completion_tokens":(\d+)', answer)
+    return (200, int(told[1])) if told and b"data: [DONE]" in answer else (0, 0)
+
+
+async def blocks(reader):
+    """What comes, until the end."""
+    while block := await reader.read(1 << 16):
+        yield block
 
 
 def main():
@@ -92,31 +99,30 @@ def main():
             return json.loads(done.stdout)["decode"][0]["tokens_per_s"]
 
         before = decode()
-        server = subprocess.Popen([binary, "serve", "shape", "--port", "0"], cwd=folder, stdout=subprocess.PIPE, text=True)
+        server = subprocess.Popen([binary, "serve", "shape", "--port", "0", "--dtype", arguments.dtype], cwd=folder, stdout=subprocess.PIPE, text=True)
         address = server.stdout.readline().strip().removeprefix("http://")
-        statuses, tokens, memory, stop = {}, [], [], threading.Event()
-        lock = threading.Lock()
+        statuses, tokens, memory = {}, [], []
 
-        def client(number):
+        async def client(number, end):
             draw = random.Random(number)
-            while not stop.is_set():
-                status, made = ask(address, draw)
-                with lock:
-                    statuses[status] = statuses.get(status, 0) + 1
-                    tokens.append((time.monotonic(), made))
+            while time.monotonic() < end:
+                status, made = await ask(address, draw)
+                statuses[status] = statuses.get(status, 0) + 1
+                tokens.append((time.monotonic(), made))
 
-        threads = [threading.Thread(target=client, args=(number,)) for number in range(arguments.clients)]
-        for thread in threads:
-            thread.start()
-        time.sleep(10)
-        began = time.monotonic()
-        while time.monotonic() - began < arguments.minutes * 60:
-            memory.append(resident(server.pid))
-            time.sleep(1)
-        ended = time.monotonic()
-        stop.set()
-        for thread in threads:
-            thread.join()
+        async def watch(end):
+            while time.monotonic() < end:
+                memory.append(resident(server.pid))
+                await asyncio.sleep(1)
+
+        async def load():
+            began = time.monotonic()
+            end = began + WARM_UP + arguments.minutes * 60
+            await asyncio.gather(*(client(number, end) for number in range(arguments.clients)), watch(end))
+            return began + WARM_UP, end
+
+        began, ended = asyncio.run(load())
+        memory = memory[WARM_UP:]
         server.terminate()
         code = server.wait()
         after = decode()

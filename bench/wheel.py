@@ -1,15 +1,16 @@
 """Turns the wheel on real weights and real questions, with a scripted expert who knows the labels.
 
-    python3 bench/wheel.py target/release/ferule MODEL_FOLDER rows.csv|rows.jsonl [--turns 4] [--questions 300] [--test 300] [--draw 1]
+    python3 bench/wheel.py target/release/ferule MODEL_FOLDER rows.csv|rows.jsonl [--questions 100 200 400 800] [--test 300] [--draw 1]
 
 The rows have `text` and `label` (or `category`); or they are what `ferule data extract judgment` wrote: then a question is the first
-`--characters` of a judgment's facts, and the answer its charge. Each turn asks `--questions` new ones through the server, lets the expert judge
-them over HTTP, and runs `ferule flywheel turn`. Then `--test` rows that are never kept measure the model in service. One JSON line a turn:
+`--characters` of a judgment's facts, and the answer its charge. Each turn asks its number of new `--questions` through the server, lets the expert
+judge them over HTTP, and runs `ferule flywheel turn`. Then `--test` rows that are never kept measure the model in service. One JSON line a turn:
 the gate's decision and its comparison; and one for the accuracy on the test rows with its Wilson interval.
 """
 
 import argparse
 import csv
+import itertools
 import json
 import math
 import os
@@ -40,7 +41,8 @@ parser = argparse.ArgumentParser()
 parser.add_argument("binary")
 parser.add_argument("model")
 parser.add_argument("rows")
-for name, default in [("turns", 4), ("questions", 300), ("test", 300), ("draw", 1), ("epochs", 4), ("characters", 160)]:
+parser.add_argument("--questions", type=int, nargs="+", default=[100, 200, 400, 800])
+for name, default in [("test", 300), ("draw", 1), ("epochs", 4), ("characters", 160)]:
     parser.add_argument(f"--{name}", type=int, default=default)
 parser.add_argument("--rate", default="2e-4")
 a = parser.parse_args()
@@ -94,7 +96,7 @@ def measure(turn, decision):
 
 
 with tempfile.TemporaryDirectory() as folder:
-    open(f"{folder}/turn.toml", "w").write(TURN.format(turns=a.turns, epochs=a.epochs, rate=a.rate))
+    open(f"{folder}/turn.toml", "w").write(TURN.format(turns=len(a.questions), epochs=a.epochs, rate=a.rate))
     environment = dict(os.environ)
     token = subprocess.run([a.binary, "person", "add", "expert"], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
     environment["FERULE_TOKEN"] = token
@@ -104,9 +106,10 @@ with tempfile.TemporaryDirectory() as folder:
         measure(0, None)
         session, headers = call("/review/login", {"token": token})
         signed = {"cookie": headers["set-cookie"].split(";")[0], "x-ferule-csrf": session["csrf"]}
-        for turn in range(1, a.turns + 1):
+        fresh = iter(rows)
+        for turn, questions in enumerate(a.questions, 1):
             began = time.time()
-            ask_all([text for text, _ in rows[(turn - 1) * a.questions : turn * a.questions]], True)
+            ask_all([text for text, _ in itertools.islice(fresh, questions)], True)
             while items := call("/review/next", None, signed)[0]["items"]:
                 item = items[0]
                 label = right[item["messages"][0]["content"]]

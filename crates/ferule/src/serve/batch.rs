@@ -2,9 +2,13 @@
 //!
 //! Between two steps it accepts new requests and cancels those whose clients have disconnected. It never waits for a
 //! client.
+//!
+//! A client that streams receives the first token of a sample at once, and later ones together with all that came within
+//! [`PACE`]. A small model makes hundreds of steps a second; an event for each token would cost more time than the token.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant};
 
 use kernels::Real;
 use kernels::rng::Key;
@@ -18,11 +22,26 @@ use crate::cli::generate::{finish_reason, limits_for, stop_tokens};
 use crate::cli::model_argument::OpenModel;
 use crate::cli::stop_strings::StopStrings;
 
+/// The time for which pieces of a stream are collected. A reader sees fifty pieces a second as a steady flow.
+const PACE: Duration = Duration::from_millis(20);
+
 /// A sample that is being generated.
 struct Running<'a> {
     decoder: DecodeStream<'a>,
     stops: StopStrings,
     text: String,
+    /// The length of the text that the client has been sent, in bytes.
+    sent: usize,
+    /// The tokens that it has not been sent yet, if it asks for log-probabilities.
+    unsent: Vec<Token>,
+}
+
+impl Running<'_> {
+    /// What the client has not been sent yet.
+    fn piece(&mut self, sample: usize) -> Piece {
+        let sent = std::mem::replace(&mut self.sent, self.text.len());
+        Piece { sample, text: self.text[sent..].to_string(), tokens: std::mem::take(&mut self.unsent) }
+    }
 }
 
 /// A request that is running or waiting.
@@ -31,6 +50,7 @@ struct Open<'a> {
     places: Places,
     samples: BTreeMap<usize, Running<'a>>,
     with_tokens: bool,
+    stream: bool,
     failed: bool,
 }
 
@@ -53,6 +73,7 @@ pub fn answer_all<T: Real>(
     let _ = ready.send(Ok(()));
     let stop_tokens = stop_tokens(open, Some(&shared.tokenizer), false);
     let mut requests: BTreeMap<usize, Open> = BTreeMap::new();
+    let mut paced = Instant::now();
     loop {
         // Without work the thread sleeps until a request comes. It ends when no sender is left.
         if scheduler.is_idle() {
@@ -76,6 +97,10 @@ pub fn answer_all<T: Real>(
                 requests.get_mut(&request).map_or(Flow::Stop, |open| open.take(sample, token, &stop_tokens))
             });
             finished.into_iter().for_each(|completion| finish(shared, &mut requests, completion));
+            if paced.elapsed() >= PACE {
+                paced = Instant::now();
+                requests.values_mut().for_each(Open::send_pieces);
+            }
         }
         shared.note_running(scheduler.running());
     }
@@ -92,6 +117,8 @@ fn accept<'a, T: Real>(
         decoder: shared.tokenizer.decode_stream(true),
         stops: StopStrings::new(&job.stops),
         text: String::new(),
+        sent: 0,
+        unsent: Vec::new(),
     };
     let samples = (0..job.samples).map(|number| (number, sample())).collect();
     let number = scheduler.submit(Request {
@@ -105,11 +132,12 @@ fn accept<'a, T: Real>(
         top_logprobs: job.top_logprobs.unwrap_or(0),
     });
     let with_tokens = job.top_logprobs.is_some();
-    requests.insert(number, Open { events: job.events, places: job.places, samples, with_tokens, failed: false });
+    let Job { events, places, stream, .. } = job;
+    requests.insert(number, Open { events, places, samples, with_tokens, stream, failed: false });
 }
 
 impl Open<'_> {
-    /// Sends the client what a token adds to a sample.
+    /// Adds a token to a sample.
     fn take(&mut self, sample: usize, token: &Token, stop_tokens: &[u32]) -> Flow {
         let Some(running) = self.samples.get_mut(&sample) else { return Flow::Stop };
         if !token.logprob.is_finite() {
@@ -121,26 +149,42 @@ impl Open<'_> {
         }
         let text = running.stops.push(&running.decoder.push(token.id));
         running.text += &text;
-        let token = (self.with_tokens && !stop_tokens.contains(&token.id)).then(|| token.clone());
-        if !text.is_empty() || token.is_some() {
-            let _ = self.events.send(Event::Piece(Piece { sample, text, token }));
+        if self.with_tokens && !stop_tokens.contains(&token.id) {
+            running.unsent.push(token.clone());
         }
-        if running.stops.stopped() { Flow::Stop } else { Flow::Continue }
+        let flow = if running.stops.stopped() { Flow::Stop } else { Flow::Continue };
+        if running.sent == 0 {
+            let first = running.piece(sample);
+            self.send(first);
+        }
+        flow
+    }
+
+    /// Sends the client what has come since the last time.
+    fn send_pieces(&mut self) {
+        let pieces: Vec<Piece> = self.samples.iter_mut().map(|(&sample, running)| running.piece(sample)).collect();
+        pieces.into_iter().for_each(|piece| self.send(piece));
+    }
+
+    /// Sends a piece, unless it is empty or the client waits for the whole answer.
+    fn send(&self, piece: Piece) {
+        if self.stream && !(piece.text.is_empty() && piece.tokens.is_empty()) {
+            // If the client has disconnected, the request is cancelled before the next step.
+            let _ = self.events.send(Event::Piece(piece));
+        }
     }
 }
 
 /// Sends the end of a sample, and removes the request after its last sample.
 fn finish(shared: &Shared, requests: &mut BTreeMap<usize, Open>, completion: Completion) {
     let Some(open) = requests.get_mut(&completion.request) else { return };
-    let Some(Running { decoder, mut stops, mut text }) = open.samples.remove(&completion.sample) else { return };
+    let Some(running) = open.samples.remove(&completion.sample) else { return };
+    let Running { decoder, mut stops, mut text, sent, unsent } = running;
     open.places.give_back();
     let (sample, made) = (completion.sample, completion.tokens.len());
     if !open.failed {
-        let rest = stops.push(&decoder.finish()) + &stops.finish();
-        if !rest.is_empty() {
-            text += &rest;
-            let _ = open.events.send(Event::Piece(Piece { sample, text: rest, token: None }));
-        }
+        text += &(stops.push(&decoder.finish()) + &stops.finish());
+        open.send(Piece { sample, text: text[sent..].to_string(), tokens: unsent });
         let ids: Vec<u32> = completion.tokens.iter().map(|token| token.id).collect();
         let logprobs: Vec<f32> = completion.tokens.iter().map(|token| token.logprob).collect();
         let mut tokens = completion.tokens;

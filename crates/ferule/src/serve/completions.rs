@@ -76,6 +76,7 @@ pub async fn complete(
         stops: asked.stops.clone(),
         seed,
         top_logprobs: asked.top_logprobs,
+        stream: asked.stream,
         places,
         events: send,
     })?;
@@ -164,10 +165,10 @@ impl Underway {
                 () = send.closed() => return,
             };
             let out = match event {
-                Some(Event::Piece(Piece { sample, text, token })) => {
+                Some(Event::Piece(Piece { sample, text, tokens })) => {
                     let most = self.asked.top_logprobs.unwrap_or(0);
-                    let of_token = token.map(|token| logprobs(self.engine.model(), &[token], most));
-                    part(sample, json!({ "content": text }), of_token, None)
+                    let of_tokens = (!tokens.is_empty()).then(|| logprobs(self.engine.model(), &tokens, most));
+                    part(sample, json!({ "content": text }), of_tokens, None)
                 }
                 Some(Event::Finished(answer)) => {
                     open -= 1;

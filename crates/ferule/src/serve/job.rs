@@ -36,6 +36,8 @@ pub struct Job {
     pub seed: u64,
     /// The number of most likely tokens to report at each position; none if no log-probabilities are requested.
     pub top_logprobs: Option<usize>,
+    /// Whether the client wants pieces before the end.
+    pub stream: bool,
     /// Its places.
     pub places: Places,
     /// The channel for the pieces. `max_new_tokens` bounds their number, so the thread never has to wait for a slow
@@ -60,8 +62,8 @@ pub struct Piece {
     pub sample: usize,
     /// Its text; empty while it may still be part of a stop string.
     pub text: String,
-    /// The token with its log-probabilities, if the request asks for them.
-    pub token: Option<Token>,
+    /// Its tokens with their log-probabilities, if the request asks for them.
+    pub tokens: Vec<Token>,
 }
 
 /// A finished completion.
