@@ -1,6 +1,6 @@
 """Turns the wheel on real weights and real questions, with a scripted expert who knows the labels.
 
-    python3 bench/wheel.py target/release/ferule MODEL_FOLDER rows.csv|rows.jsonl [--questions 100 200 400 800] [--test 300] [--draw 1]
+    python3 bench/wheel.py target/release/ferule MODEL_FOLDER rows.csv|rows.jsonl [--questions 150 300 600 1200] [--test 300] [--draw 1]
 
 The rows have `text` and `label` (or `category`); or they are what `ferule data extract judgment` wrote: then a question is the first
 `--characters` of a judgment's facts, and the answer its charge. Each turn asks its number of new `--questions` through the server, lets the expert
@@ -41,7 +41,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("binary")
 parser.add_argument("model")
 parser.add_argument("rows")
-parser.add_argument("--questions", type=int, nargs="+", default=[100, 200, 400, 800])
+parser.add_argument("--questions", type=int, nargs="+", default=[150, 300, 600, 1200])
 for name, default in [("test", 300), ("draw", 1), ("epochs", 4), ("characters", 160)]:
     parser.add_argument(f"--{name}", type=int, default=default)
 parser.add_argument("--rate", default="2e-4")

@@ -51,13 +51,17 @@ impl Optimizer {
         Self { first, second, steps: 0, hyperparameters }
     }
 
-    /// Takes one step. Returns the gradients' global norm before clipping.
+    /// Takes one step. Returns the gradients' global norm before clipping. A norm that is not finite changes nothing:
+    /// clipping by it would turn weights into NaN.
     ///
     /// # Panics
     /// When the arenas differ in size.
     pub fn step(&mut self, queue: &Queue, weights: &mut Arena, gradients: &Arena, learning_rate: f32) -> f32 {
         let hyper = self.hyperparameters;
         let norm = squared_norm(queue, gradients.values().view()).sqrt() as f32;
+        if !norm.is_finite() {
+            return norm;
+        }
         let scale = if norm > hyper.max_grad_norm { hyper.max_grad_norm / (norm + 1e-6) } else { 1.0 };
         self.steps += 1;
         for index in 0..weights.specs().len() {

@@ -161,6 +161,17 @@ impl Arena {
         &mut self.values
     }
 
+    /// The first element that is NaN or infinite: the name of its tensor, its index in it, and its value.
+    ///
+    /// * `values`: weights, a gradient or moments, in the arena's layout.
+    pub fn first_not_finite(&self, values: &Buffer<f32>) -> Option<(&str, usize, f32)> {
+        (0..self.specs().len()).find_map(|tensor| {
+            let (range, _) = self.place(tensor);
+            let (index, value) = first_not_finite(&values.view().col_range(range).to_host())?;
+            Some((self.specs()[tensor].name.as_str(), index, value))
+        })
+    }
+
     /// The arena as views.
     pub fn weights(&self) -> Weights<View<'_, f32>> {
         Weights::new(&self.table, self.table.split(self.values.view()))

@@ -107,8 +107,10 @@ pub struct StepReport {
     pub hidden_error: f64,
     /// What the [`RowLoss`] reported.
     pub rows: RowReport,
-    /// Global norm of the gradient before clipping.
+    /// Global norm of the gradient before clipping. If it is not finite, the update was not made.
     pub gradient_norm: f32,
+    /// The first element of the gradient that is NaN or infinite, if there is one.
+    pub not_finite: Option<String>,
 }
 
 impl StepReport {
@@ -132,6 +134,7 @@ impl StepReport {
                 divergence: a.divergence + b.divergence,
                 hidden_error: a.hidden_error + b.hidden_error,
                 gradient_norm: a.gradient_norm + b.gradient_norm,
+                not_finite: a.not_finite.or(b.not_finite),
                 rows: a.rows,
             }
         })?;
@@ -388,10 +391,16 @@ impl<T: Real> Learner<T> {
     pub fn update(&mut self, queue: &Queue, learning_rate: f32) -> StepReport {
         let trained = self.adapters.as_mut().map_or(&mut self.master, Adapters::weights_mut);
         let gradient_norm = self.optimizer.step(queue, trained, &self.gradients, learning_rate);
+        let not_finite = (!gradient_norm.is_finite()).then(|| {
+            let found = self.gradients.first_not_finite(self.gradients.values());
+            found.map_or("its norm overflows".into(), |(tensor, at, value)| {
+                format!("{tensor} holds {value} at element {at}")
+            })
+        });
         self.repack(queue);
         zero(queue, self.gradients.values_mut().view_mut());
         let report = std::mem::take(&mut self.report);
-        StepReport { gradient_norm, loss: report.loss + report.hidden_error, ..report }
+        StepReport { gradient_norm, not_finite, loss: report.loss + report.hidden_error, ..report }
     }
 
     /// The gradient that was accumulated since the last update.

@@ -222,6 +222,13 @@ impl Trainer<'_> {
             let rate = optimisation.schedule.rate(optimisation.learning_rate, index, steps, optimisation.warmup_steps);
             let mut outcome = step(self, &mut learner, index, rate)?;
             let done = index + 1;
+            if let Some(found) = outcome.report.as_ref().and_then(|report| report.not_finite.as_ref()) {
+                return Err(self.diverged(
+                    done,
+                    rate,
+                    format!("the gradient is not finite: {found}; its update was not made"),
+                ));
+            }
             if let Some(validation) = validate.as_mut().filter(|v| done % v.every_steps == 0 || done == steps) {
                 let Validated { accuracy, completions, unfinished } = (validation.measure)(self, &mut learner)?;
                 outcome.metrics.extend([
@@ -236,6 +243,7 @@ impl Trainer<'_> {
             self.log(done, steps, rate, &outcome, began.elapsed().as_secs_f64())?;
             let stopping = self.stop.load(Ordering::Relaxed);
             if done < steps && (stopping || done % optimisation.checkpoint_every_steps == 0) {
+                self.check_finite(done, rate, &learner)?;
                 self.save(done, &learner, best.as_ref())?;
             }
             if stopping && done < steps {
@@ -246,7 +254,32 @@ impl Trainer<'_> {
         if let Some((_, bytes)) = best {
             from_bytes(&bytes, learner.trained_mut().values_mut());
         }
+        self.check_finite(steps, 0.0, &learner)?;
         self.models.insert(model.to_string(), learner.into_weights(self.queue));
+        Ok(())
+    }
+
+    /// The error of a step that has diverged. Checkpoints hold finite values only, so the last one is still good.
+    fn diverged(&self, step: u64, rate: f32, problem: String) -> TrainError {
+        let stage = self.stage;
+        let hint = format!(
+            "training has diverged at the learning rate {rate}: set `learning_rate` lower (--set stages.{stage}.learning_rate=…), and begin a new \
+             run with --name, or repeat the stage with --from {stage}; the same command would stop at the same step"
+        );
+        TrainError::stage(stage, format!("step {step}: {problem}"), hint)
+    }
+
+    /// Refuses weights and moments that are not finite, before they are kept.
+    fn check_finite<T: Real>(&self, step: u64, rate: f32, learner: &Learner<T>) -> Result<(), TrainError> {
+        let (trained, moments) = (learner.trained(), &learner.optimizer);
+        let parts =
+            [("weights", trained.values()), ("first moments", &moments.first), ("second moments", &moments.second)];
+        for (what, values) in parts {
+            if let Some((tensor, at, value)) = trained.first_not_finite(values) {
+                let problem = format!("the {what} are not finite: {tensor} holds {value} at element {at}");
+                return Err(self.diverged(step, rate, problem));
+            }
+        }
         Ok(())
     }
 
