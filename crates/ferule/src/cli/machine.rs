@@ -1,48 +1,56 @@
-//! The machine's free resources, as the system reports them.
+//! The machine's free resources, as the crate `sysinfo` reports them on Linux, macOS and Windows.
+//!
+//! The crate does not report the peak of a process's resident memory, so that figure comes from `/proc` and exists on
+//! Linux only.
 
 use std::num::NonZeroUsize;
+
+use sysinfo::{CpuRefreshKind, Process, ProcessRefreshKind, ProcessesToUpdate, System, get_current_pid};
 
 /// Cores this process may use.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// A line of `/proc/meminfo` or `/proc/self/status`, in bytes; none if the system has no such file.
-fn proc_bytes(file: &str, name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+/// The processor's name.
+pub fn processor() -> Option<String> {
+    let mut system = System::new().ok()?;
+    system.refresh_cpu_list(CpuRefreshKind::nothing());
+    let name = system.cpus().first()?.brand().trim();
+    (!name.is_empty()).then(|| name.to_string())
+}
+
+/// The system, with its memory measured now; none if `sysinfo` does not know the system.
+fn measured() -> Option<System> {
+    let mut system = System::new().ok()?;
+    system.refresh_memory();
+    (system.total_memory() > 0).then_some(system)
 }
 
 /// The total memory.
 pub fn memory_bytes() -> Option<u64> {
-    proc_bytes("/proc/meminfo", "MemTotal")
+    Some(measured()?.total_memory())
 }
 
-/// Memory that programs can still get without swapping, the control group's limit included.
+/// Memory that programs can still get without swapping, the limits of the process's control groups included.
 pub fn available_bytes() -> Option<u64> {
-    let machine = proc_bytes("/proc/meminfo", "MemAvailable")?;
-    let read = |file: &str| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
-    let group = read("/sys/fs/cgroup/memory.max")
-        .map(|limit| limit.saturating_sub(read("/sys/fs/cgroup/memory.current").unwrap_or(0)));
-    Some(group.map_or(machine, |group| group.min(machine)))
+    let mut system = measured()?;
+    let own = get_current_pid().ok()?;
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[own]), false, ProcessRefreshKind::nothing());
+    let group = system.process(own).and_then(Process::cgroup_limits);
+    Some(group.map_or(u64::MAX, |group| group.free_memory).min(system.available_memory()))
 }
 
 /// The process's peak resident memory since [`forget_peak`], or since its start.
 pub fn peak_resident_bytes() -> Option<u64> {
-    proc_bytes("/proc/self/status", "VmHWM")
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"))?;
+    Some(peak.trim().parse::<u64>().ok()? * 1024)
 }
 
 /// Resets the peak to the present resident memory. Returns whether the system supports that.
 pub fn forget_peak() -> bool {
     std::fs::write("/proc/self/clear_refs", "5").is_ok()
-}
-
-/// The processor's name.
-pub fn processor() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let name = text.lines().find(|line| line.starts_with("model name"))?;
-    Some(name.split_once(':')?.1.trim().to_string())
 }
 
 /// Bytes in a readable unit: `1.5 GiB`.
@@ -56,6 +64,13 @@ pub fn readable(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn memory_is_measured() {
+        let total = super::memory_bytes().expect("a known system");
+        assert!((1..=total).contains(&super::available_bytes().expect("a known system")));
+        assert_eq!(super::peak_resident_bytes().is_some_and(|peak| peak > 1 << 20), cfg!(target_os = "linux"));
+    }
+
     #[test]
     fn bytes_read_well() {
         let cases =

@@ -6,6 +6,11 @@
 //! * `download.rs`: downloads one file into the cache and resumes an interrupted download.
 //!
 //! `ferule pull` is the only command that downloads, and it does so only through this module.
+//!
+//! The crate `hf-hub` is not used. Neither 1.0.0 nor 0.5.0 compares a download with the SHA-256 that the hub announces,
+//! and neither obeys `HF_HUB_OFFLINE`. Version 1.0.0 downloads an interrupted file again from its start, and it would
+//! add more than 100 crates to the binary. Version 0.5.0 resumes and adds few crates, but with its client on `ureq` the
+//! token also goes to the host to which the hub redirects a large file.
 
 mod cache;
 mod client;

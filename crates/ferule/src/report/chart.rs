@@ -8,8 +8,10 @@
 
 use std::fmt::Write;
 
+use maud::{Markup, html};
+
 use super::data::Curve;
-use super::figures::{axis, escape};
+use super::figures::axis;
 use super::words::Words;
 
 const WIDTH: f64 = 264.0;
@@ -28,15 +30,11 @@ struct Column {
 }
 
 /// One curve with its caption, as a `<figure>`.
-pub fn figure(curve: &Curve, words: &Words) -> String {
+pub fn figure(curve: &Curve, words: &Words) -> Markup {
     let columns = columns_of(&curve.points);
     let finite: Vec<Column> = columns.iter().copied().filter(|c| c.mean.is_finite()).collect();
     let Some(last) = curve.points.iter().rev().find(|p| p.1.is_finite()) else {
-        return format!(
-            "<figure><figcaption><b>{}</b> {}</figcaption></figure>",
-            escape(&curve.name),
-            words.not_finite
-        );
+        return html! { figure { figcaption { b { (curve.name) } " " (words.not_finite) } } };
     };
     let low = finite.iter().map(|c| c.low).fold(f64::INFINITY, f64::min);
     let high = finite.iter().map(|c| c.high).fold(f64::NEG_INFINITY, f64::max);
@@ -44,25 +42,25 @@ pub fn figure(curve: &Curve, words: &Words) -> String {
     let x =
         |v: f64| PAD + (WIDTH - 2.0 * PAD) * if last_x > first_x { (v - first_x) / (last_x - first_x) } else { 0.5 };
     let y = |v: f64| PAD + (HEIGHT - 2.0 * PAD) * if high > low { (high - v) / (high - low) } else { 0.5 };
-    let binned = curve.points.len() > POINTS;
-    let mut svg = String::new();
-    if binned {
-        svg.push_str(&band(&finite, x, y));
-    }
-    write!(svg, "<path class=\"line\" d=\"{}\"/>", line(&columns, x, y)).expect("a string takes all");
-    write!(svg, "<circle class=\"end\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.2\"/>", x(last.0).min(WIDTH - PAD), y(last.1))
-        .expect("a string takes all");
+    let name = &curve.name;
+    let (end_x, end_y) = (x(last.0).min(WIDTH - PAD), y(last.1));
+    let (start, end) = (axis(finite[0].mean), axis(last.1));
     let (low, high) = (axis(low), axis(high));
     let range = if low == high { low } else { format!("{low} … {high}") };
-    let steps = words.steps.replace("{}", &format!("{first_x:.0}–{last_x:.0}"));
-    format!(
-        "<figure><figcaption><b>{name}</b> <span class=\"num\">{end}</span></figcaption>\
-         <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{name}: {from} → {end}\">{svg}</svg>\
-         <div class=\"axis\"><span>{range}</span><span>{steps}</span></div></figure>",
-        name = escape(&curve.name),
-        from = axis(finite[0].mean),
-        end = axis(last.1),
-    )
+    html! {
+        figure {
+            figcaption { b { (name) } " " span.num { (end) } }
+            svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label={ (name) ": " (start) " → " (end) } {
+                @if curve.points.len() > POINTS { polygon.band points=(band(&finite, x, y)) {} }
+                path.line d=(line(&columns, x, y)) {}
+                circle.end cx=(format_args!("{end_x:.1}")) cy=(format_args!("{end_y:.1}")) r="2.2" {}
+            }
+            div.axis {
+                span { (range) }
+                span { (words.steps.replace("{}", &format!("{first_x:.0}–{last_x:.0}"))) }
+            }
+        }
+    }
 }
 
 fn columns_of(points: &[(f64, f64)]) -> Vec<Column> {
@@ -79,6 +77,7 @@ fn columns_of(points: &[(f64, f64)]) -> Vec<Column> {
     points.chunks(size).map(column).collect()
 }
 
+/// The data of the path through the means.
 fn line(columns: &[Column], x: impl Fn(f64) -> f64, y: impl Fn(f64) -> f64) -> String {
     let mut path = String::new();
     let mut pen_down = false;
@@ -92,11 +91,12 @@ fn line(columns: &[Column], x: impl Fn(f64) -> f64, y: impl Fn(f64) -> f64) -> S
     path
 }
 
+/// The corners of the band.
 fn band(columns: &[Column], x: impl Fn(f64) -> f64, y: impl Fn(f64) -> f64) -> String {
     let above = columns.iter().map(|c| (c.x, c.high));
     let below = columns.iter().rev().map(|c| (c.x, c.low));
     let points: Vec<String> = above.chain(below).map(|(a, b)| format!("{:.1},{:.1}", x(a), y(b))).collect();
-    format!("<polygon class=\"band\" points=\"{}\"/>", points.join(" "))
+    points.join(" ")
 }
 
 #[cfg(test)]
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn extremes_ends_and_gaps_are_drawn() {
-        let svg = figure(&curve([1.0, f64::NAN, 3.0, 2.0]), Language::English.words());
+        let svg = figure(&curve([1.0, f64::NAN, 3.0, 2.0]), Language::English.words()).into_string();
         assert!(svg.contains("1 … 3") && svg.contains("steps 1–4") && svg.contains("a&lt;b"), "{svg}");
         assert_eq!(svg.matches('M').count(), 2, "the line is lifted over the gap: {svg}");
         assert!(svg.contains("d=\"M4.0 92.0M174.7 4.0L260.0 48.0\""), "{svg}");
@@ -118,10 +118,10 @@ mod tests {
 
     #[test]
     fn many_points_are_binned() {
-        let svg = figure(&curve((0..1000).map(|i| f64::from(i % 10))), Language::English.words());
+        let svg = figure(&curve((0..1000).map(|i| f64::from(i % 10))), Language::English.words()).into_string();
         assert!(svg.contains("class=\"band\""), "{svg}");
         assert!(svg.contains("0 … 9"), "no extreme is lost: {svg}");
-        let nothing = figure(&curve([f64::NAN, f64::NAN]), Language::English.words());
+        let nothing = figure(&curve([f64::NAN, f64::NAN]), Language::English.words()).into_string();
         assert!(nothing.contains(Language::English.words().not_finite));
     }
 }

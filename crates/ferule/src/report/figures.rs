@@ -1,22 +1,6 @@
-//! Formats numbers and text for the page: short, exact enough, and never as markup.
+//! Formats numbers for the page: short and exact enough.
 //!
 //! Read next: [`super::ladder`].
-
-/// Escapes everything that HTML would take as markup. The result is safe in elements and in quoted attributes.
-pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
 
 /// A share as a percentage with one decimal: `47.8`.
 pub fn percent(share: f64) -> String {
@@ -126,10 +110,5 @@ mod tests {
             ["0", "0.25", "123", "-1.5", "2.0e-7"]
         );
         assert_eq!(percent(0.4781), "47.8");
-    }
-
-    #[test]
-    fn markup_is_text() {
-        assert_eq!(escape("<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;");
     }
 }

@@ -2,90 +2,87 @@
 //!
 //! Read next: [`super::ladder`], [`super::chart`], [`super::transcripts`].
 
-use std::fmt::Write;
-
-use serde_json::Value;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use serde_json::{Map, Value};
 use store::StageRow;
+use train::stats::CalibrationBin;
 
 use super::data::{Curve, Report};
-use super::figures::{axis, count, escape, percent};
+use super::figures::{axis, count, percent};
 use super::findings::Finding;
+use super::ladder::head;
 use super::words::{Language, Words};
 use super::{chart, ladder, transcripts};
 
 /// The whole document.
 pub fn html(report: &Report, language: Language) -> String {
     let words = language.words();
+    let transcripts = html! { @for stage in &report.transcripts { (transcripts::section(stage, words)) } };
     let sections = [
-        honest(report, words),
-        section("ladder", words.ladder, &ladder_body(report, words)),
-        section("curves", words.curves, &curves(report, words)),
-        section(
-            "transcripts",
-            words.transcripts,
-            &report.transcripts.iter().map(|t| transcripts::section(t, words)).collect::<String>(),
-        ),
-        section("calibration", words.calibration, &calibration(report, words)),
-        section("further", words.further, &further(report, words)),
-        section("notices", words.notices, &notices(&report.findings, words)),
-        section("weights", words.provenance, &provenance(report, words)),
-        section("recipe", words.recipe, &recipe(report, words)),
+        ("ladder", words.ladder, ladder_body(report, words)),
+        ("curves", words.curves, curves(report, words)),
+        ("transcripts", words.transcripts, transcripts),
+        ("calibration", words.calibration, calibration(report, words)),
+        ("further", words.further, further(report, words)),
+        ("notices", words.notices, notices(&report.findings, words)),
+        ("weights", words.provenance, provenance(report, words)),
+        ("recipe", words.recipe, recipe(report, words)),
     ];
-    format!(
-        "<!doctype html>\n<html lang=\"{}\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta name=\"generator\" content=\"Ferule\">\n\
-         <title>{} · Ferule</title>\n<style>\n{}</style>\n</head>\n<body>\n{}\n{}</body>\n</html>\n",
-        words.code,
-        escape(&report.name),
-        include_str!("page.css"),
-        header(report, words),
-        sections.concat(),
-    )
+    let page = html! {
+        (DOCTYPE)
+        html lang=(words.code) {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="generator" content="Ferule";
+                title { (report.name) " · Ferule" }
+                style { (PreEscaped(include_str!("page.css"))) }
+            }
+            body {
+                (header(report, words))
+                (honest(report, words))
+                @for (id, title, body) in sections.iter().filter(|(_, _, body)| !body.0.is_empty()) {
+                    section id=(id) { h2 { (title) } (body) }
+                }
+            }
+        }
+    };
+    page.into_string()
 }
 
-/// A section; empty if it has no body.
-fn section(id: &str, title: &str, body: &str) -> String {
-    if body.is_empty() {
-        String::new()
-    } else {
-        format!("<section id=\"{id}\">\n<h2>{title}</h2>\n{body}\n</section>\n")
+fn header(report: &Report, words: &Words) -> Markup {
+    let resumed = report.openings.len().saturating_sub(1);
+    let facts = [
+        report.task.as_ref().map(|task| html! { (words.task) " " (task) }),
+        report.seed.map(|seed| html! { (words.seed) " " (seed) }),
+        (resumed > 0).then(|| html! { (words.taken_up.replace("{}", &resumed.to_string())) }),
+        report.unfinished.then(|| html! { span.warn { (words.unfinished) } }),
+    ];
+    html! {
+        header.top {
+            p { (words.report) }
+            h1 { (report.name) }
+            p { @for (i, fact) in facts.iter().flatten().enumerate() { @if i > 0 { " · " } (fact) } }
+        }
     }
 }
 
-fn header(report: &Report, words: &Words) -> String {
-    let mut facts = Vec::new();
-    if let Some(task) = &report.task {
-        facts.push(format!("{} {}", words.task, escape(task)));
-    }
-    if let Some(seed) = report.seed {
-        facts.push(format!("{} {seed}", words.seed));
-    }
-    if report.openings.len() > 1 {
-        facts.push(words.taken_up.replace("{}", &(report.openings.len() - 1).to_string()));
-    }
-    if report.unfinished {
-        facts.push(format!("<span class=\"warn\">{}</span>", words.unfinished));
-    }
-    format!(
-        "<header class=\"top\"><p>{}</p><h1>{}</h1><p>{}</p></header>",
-        words.report,
-        escape(&report.name),
-        facts.join(" · ")
-    )
-}
-
-fn honest(report: &Report, words: &Words) -> String {
+fn honest(report: &Report, words: &Words) -> Markup {
     let judgment = report.task.as_deref() == Some("judgment");
     let besides = if judgment { words.honest_judgment } else { &[] };
-    let items: String = besides.iter().chain(words.honest_always).map(|w| format!("<li>{w}</li>")).collect();
-    format!("<aside><h2>{}</h2><ul>{items}</ul></aside>\n", words.honest)
+    html! {
+        aside {
+            h2 { (words.honest) }
+            ul { @for caveat in besides.iter().chain(words.honest_always) { li { (caveat) } } }
+        }
+    }
 }
 
-fn ladder_body(report: &Report, words: &Words) -> String {
+fn ladder_body(report: &Report, words: &Words) -> Markup {
     if report.stages.is_empty() && report.baselines.is_empty() {
-        return format!("<p>{}</p>", words.nothing_yet);
+        return html! { p { (words.nothing_yet) } };
     }
-    format!("{}<p class=\"note\">{}</p>", ladder::table(report, words), words.ladder_note)
+    html! { (ladder::table(report, words)) p.note { (words.ladder_note) } }
 }
 
 /// The curves that are shown first. The others are folded below them.
@@ -103,140 +100,141 @@ const FIRST: [&str; 11] = [
     "kept",
 ];
 
-fn curves(report: &Report, words: &Words) -> String {
-    let mut out = String::new();
-    for stage in report.curves.iter().filter(|s| !s.curves.is_empty()) {
-        let place = |curve: &&Curve| match FIRST.iter().position(|name| *name == curve.name) {
-            None if curve.name.starts_with("rule ") => Some(FIRST.len()),
-            place => place,
-        };
-        let (mut first, rest): (Vec<&Curve>, Vec<&Curve>) = stage.curves.iter().partition(|c| place(c).is_some());
-        first.sort_by_key(place);
-        let figures = |curves: &[&Curve]| curves.iter().map(|c| chart::figure(c, words)).collect::<String>();
-        write!(out, "<h3>{}</h3><div class=\"multiples\">{}</div>", escape(&stage.stage), figures(&first))
-            .expect("a string takes all");
-        if !rest.is_empty() {
-            write!(
-                out,
-                "<details class=\"more\"><summary>{}</summary><div class=\"multiples\">{}</div></details>",
-                words.more_curves.replace("{}", &rest.len().to_string()),
-                figures(&rest)
-            )
-            .expect("a string takes all");
-        }
-    }
-    let binned = report.curves.iter().flat_map(|s| &s.curves).any(|c| c.points.len() > chart::POINTS);
-    let note = if binned { format!("<p class=\"note\">{}</p>", words.binned) } else { String::new() };
-    if out.is_empty() { out } else { note + &out }
+/// The curves that are shown first, in their order, and the others.
+fn split(curves: &[Curve]) -> (Vec<&Curve>, Vec<&Curve>) {
+    let place = |curve: &&Curve| match FIRST.iter().position(|name| *name == curve.name) {
+        None if curve.name.starts_with("rule ") => Some(FIRST.len()),
+        place => place,
+    };
+    let (mut first, rest): (Vec<&Curve>, Vec<&Curve>) = curves.iter().partition(|c| place(c).is_some());
+    first.sort_by_key(place);
+    (first, rest)
 }
 
-fn calibration(report: &Report, words: &Words) -> String {
-    let mut out = String::new();
-    for row in &report.stages {
-        let Some(calibration) = Report::calibration(row) else { continue };
-        let answered = words
-            .coverage
-            .replace("{coverage}", &percent(calibration.coverage))
-            .replace("{target}", &percent(calibration.target_accuracy));
-        let threshold = calibration
-            .threshold
-            .map_or(String::new(), |threshold| format!("; {}", words.threshold.replace("{}", &percent(threshold))));
-        let head: String = words.calibration_columns.iter().map(|c| format!("<th scope=\"col\">{c}</th>")).collect();
-        let lines: String = calibration.bins.iter().map(|b| {
-            format!(
-                "<tr><td>{}</td><td>{}</td><td>{}</td><td class=\"bar\"><svg viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" aria-hidden=\"true\">\
-                 <rect class=\"track\" y=\"3.5\" width=\"100\" height=\"1\"/><rect class=\"interval\" y=\"2\" width=\"{:.2}\" height=\"4\"/>\
-                 <rect class=\"dot\" x=\"{:.2}\" width=\"1\" height=\"8\"/></svg></td></tr>",
-                percent(b.confidence), percent(b.accuracy), count(b.n), 100.0 * b.accuracy, (100.0 * b.confidence).clamp(0.0, 99.0),
-            )
-        }).collect();
-        write!(
-            out,
-            "<div><h3>{} <small>ECE {}</small></h3><p class=\"note\">{answered}{threshold}</p>\
-             <table class=\"plain\"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>",
-            escape(&row.stage),
-            percent(calibration.ece),
-        )
-        .expect("a string takes all");
+fn curves(report: &Report, words: &Words) -> Markup {
+    let multiples =
+        |curves: &[&Curve]| html! { div.multiples { @for curve in curves { (chart::figure(curve, words)) } } };
+    let binned = report.curves.iter().flat_map(|s| &s.curves).any(|c| c.points.len() > chart::POINTS);
+    html! {
+        @if binned { p.note { (words.binned) } }
+        @for stage in report.curves.iter().filter(|s| !s.curves.is_empty()) {
+            @let (first, rest) = split(&stage.curves);
+            h3 { (stage.stage) }
+            (multiples(&first))
+            @if !rest.is_empty() {
+                details.more {
+                    summary { (words.more_curves.replace("{}", &rest.len().to_string())) }
+                    (multiples(&rest))
+                }
+            }
+        }
     }
-    if out.is_empty() {
-        return out;
+}
+
+/// A table; empty if it has no rows.
+fn table(columns: &[&str], rows: impl IntoIterator<Item = Markup>) -> Markup {
+    let mut rows = rows.into_iter().peekable();
+    html! {
+        @if rows.peek().is_some() {
+            table.plain {
+                @if !columns.is_empty() { (head(columns)) }
+                tbody { @for row in rows { tr { (row) } } }
+            }
+        }
     }
-    format!("<p class=\"note\">{}</p><div class=\"pair\">{out}</div>", words.calibration_note)
+}
+
+fn calibration(report: &Report, words: &Words) -> Markup {
+    let stages: Vec<Markup> = report.stages.iter().filter_map(|row| calibration_of(row, words)).collect();
+    html! {
+        @if !stages.is_empty() {
+            p.note { (words.calibration_note) }
+            div.pair { @for stage in stages { (stage) } }
+        }
+    }
+}
+
+fn calibration_of(row: &StageRow, words: &Words) -> Option<Markup> {
+    let calibration = Report::calibration(row)?;
+    let answered = words
+        .coverage
+        .replace("{coverage}", &percent(calibration.coverage))
+        .replace("{target}", &percent(calibration.target_accuracy));
+    let threshold = calibration.threshold.map(|share| words.threshold.replace("{}", &percent(share)));
+    let bin = |b: &CalibrationBin| {
+        html! {
+            td { (percent(b.confidence)) } td { (percent(b.accuracy)) } td { (count(b.n)) }
+            td.bar { (bar(b.accuracy, b.confidence)) }
+        }
+    };
+    Some(html! {
+        div {
+            h3 { (row.stage) " " small { "ECE " (percent(calibration.ece)) } }
+            p.note { (answered) @if let Some(threshold) = threshold { "; " (threshold) } }
+            (table(&words.calibration_columns, calibration.bins.iter().map(bin)))
+        }
+    })
+}
+
+/// A share as a bar, with a mark at another one.
+fn bar(share: f64, mark: f64) -> Markup {
+    let x = (100.0 * mark).clamp(0.0, 99.0);
+    html! {
+        svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true" {
+            rect.track y="3.5" width="100" height="1" {}
+            rect.interval y="2" width=(format_args!("{:.2}", 100.0 * share)) height="4" {}
+            rect.dot x=(format_args!("{x:.2}")) width="1" height="8" {}
+        }
+    }
 }
 
 /// Numbers of [`StageRow::extra`] without a section of their own; nested ones are named by their paths.
-fn further(report: &Report, words: &Words) -> String {
-    let mut rows = String::new();
+fn further(report: &Report, words: &Words) -> Markup {
     let baselines = report.baselines.iter().map(|b| (words.baseline(&b.name), &b.extra));
     let all = baselines.chain(report.stages.iter().map(|s| (s.stage.as_str(), &s.extra)));
-    for (name, extra) in all {
+    let row = |(name, extra): (&str, &Map<String, Value>)| {
         let mut leaves = Vec::new();
         extra.iter().filter(|(k, _)| *k != "calibration" && *k != "correct").for_each(|(k, v)| walk(k, v, &mut leaves));
-        let cells: String = leaves.iter().map(|(k, v)| format!("<span><i>{}</i> {v}</span> ", escape(k))).collect();
-        if !cells.is_empty() {
-            write!(rows, "<tr><th scope=\"row\">{}</th><td class=\"loose\">{cells}</td></tr>", escape(name))
-                .expect("a string takes all");
-        }
-    }
-    if rows.is_empty() { rows } else { format!("<table class=\"plain\"><tbody>{rows}</tbody></table>") }
+        let cell = html! { @for (path, value) in &leaves { span { i { (path) } " " (value) } " " } };
+        (!leaves.is_empty()).then(|| html! { th scope="row" { (name) } td.loose { (cell) } })
+    };
+    table(&[], all.filter_map(row))
 }
 
 fn walk(path: &str, value: &Value, leaves: &mut Vec<(String, String)>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(k, v)| walk(&format!("{path} · {k}"), v, leaves)),
         Value::Number(n) => leaves.push((path.to_owned(), n.as_f64().map_or_else(|| n.to_string(), axis))),
-        Value::String(s) => leaves.push((path.to_owned(), escape(s))),
+        Value::String(s) => leaves.push((path.to_owned(), s.clone())),
         Value::Bool(b) => leaves.push((path.to_owned(), b.to_string())),
         Value::Null | Value::Array(_) => {}
     }
 }
 
 /// One line for each finding.
-fn notices(all: &[Finding], words: &Words) -> String {
+fn notices(all: &[Finding], words: &Words) -> Markup {
     if all.is_empty() {
-        return format!("<p>{}</p>", words.no_notices);
+        return html! { p { (words.no_notices) } };
     }
-    let head: String = words.notice_columns.iter().map(|c| format!("<th scope=\"col\">{c}</th>")).collect();
-    let line = |finding: &Finding| {
-        format!(
-            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td class=\"loose\">{}</td></tr>",
-            escape(finding.stage.as_deref().unwrap_or("–")),
-            escape(&finding.kind),
-            count(finding.count),
-            escape(
-                &finding
-                    .of
-                    .and_then(|of| words.finding(&finding.kind, finding.count, of))
-                    .unwrap_or_else(|| finding.text.clone())
-            )
-        )
+    let row = |finding: &Finding| {
+        let sentence = finding.of.and_then(|of| words.finding(&finding.kind, finding.count, of));
+        html! {
+            th scope="row" { (finding.stage.as_deref().unwrap_or("–")) }
+            td { (finding.kind) } td { (count(finding.count)) }
+            td.loose { (sentence.as_ref().unwrap_or(&finding.text)) }
+        }
     };
-    let body: String = all.iter().map(line).collect();
-    format!("<table class=\"plain\"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+    table(&words.notice_columns, all.iter().map(row))
 }
 
-fn provenance(report: &Report, words: &Words) -> String {
-    let line = |row: &StageRow| {
+fn provenance(report: &Report, words: &Words) -> Markup {
+    let row = |row: &StageRow| {
         let digest = row.digest.as_ref()?;
-        Some(format!(
-            "<tr><th scope=\"row\">{}</th><td>{}</td><td class=\"loose\"><code>{}</code></td></tr>",
-            escape(&row.stage),
-            escape(&row.model),
-            escape(digest)
-        ))
+        Some(html! { th scope="row" { (row.stage) } td { (row.model) } td.loose { code { (digest) } } })
     };
-    let body: String = report.stages.iter().filter_map(line).collect();
-    if body.is_empty() {
-        return body;
-    }
-    let head: String = words.provenance_columns.iter().map(|c| format!("<th scope=\"col\">{c}</th>")).collect();
-    format!("<table class=\"plain\"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+    table(&words.provenance_columns, report.stages.iter().filter_map(row))
 }
 
-fn recipe(report: &Report, words: &Words) -> String {
-    if report.recipe.is_empty() {
-        return String::new();
-    }
-    format!("<details><summary>{}</summary><pre>{}</pre></details>", words.recipe, escape(&report.recipe))
+fn recipe(report: &Report, words: &Words) -> Markup {
+    html! { @if !report.recipe.is_empty() { details { summary { (words.recipe) } pre { (report.recipe) } } } }
 }

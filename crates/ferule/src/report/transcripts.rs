@@ -6,93 +6,93 @@
 //!
 //! Read next: [`super::page`].
 
-use std::fmt::Write;
-
+use maud::{Markup, html};
 use store::{Rollout, Verdict, VerdictOutcome};
 
 use super::data::{StageTranscripts, Transcript};
-use super::figures::{axis, count, escape};
+use super::figures::{axis, count};
 use super::words::Words;
 
 /// One stage's completions.
-pub fn section(stage: &StageTranscripts, words: &Words) -> String {
-    let Some(first) = stage.entries.first() else { return String::new() };
+pub fn section(stage: &StageTranscripts, words: &Words) -> Markup {
     let title = match stage.entries.len() {
+        0 => return Markup::default(),
         1 => "",
         _ if stage.same_prompt => words.same_prompt,
         _ => words.different_prompts,
     };
-    let mut out = format!("<h3>{} <small>{title}</small></h3>", escape(&stage.stage));
-    if stage.same_prompt {
-        out.push_str(&prompt(&first.rollout, words));
-    }
-    for entry in &stage.entries {
-        if !stage.same_prompt {
-            out.push_str(&prompt(&entry.rollout, words));
-        }
-        out.push_str(&completion(entry, words));
-    }
     let tinted = stage.entries.iter().any(|e| e.rollout.logprobs_teacher.is_some() && e.pieces.is_some());
-    if tinted {
-        out.push_str(&legend(words));
+    html! {
+        h3 { (stage.stage) " " small { (title) } }
+        @for (i, entry) in stage.entries.iter().enumerate() {
+            @if i == 0 || !stage.same_prompt { (prompt(&entry.rollout, words)) }
+            (completion(entry, words))
+        }
+        @if tinted { (legend(words)) }
     }
-    out
 }
 
-fn prompt(rollout: &Rollout, words: &Words) -> String {
-    let answer =
-        rollout.answer.as_ref().map(|a| format!("<p class=\"answer\"><i>{}</i> {}</p>", words.answer, escape(a)));
-    format!("<blockquote class=\"prompt\">{}{}</blockquote>", escape(&rollout.prompt), answer.unwrap_or_default())
+fn prompt(rollout: &Rollout, words: &Words) -> Markup {
+    html! {
+        blockquote.prompt {
+            (rollout.prompt)
+            @if let Some(answer) = &rollout.answer { p.answer { i { (words.answer) } " " (answer) } }
+        }
+    }
 }
 
-fn completion(entry: &Transcript, words: &Words) -> String {
+fn completion(entry: &Transcript, words: &Words) -> Markup {
     let row = &entry.rollout;
     let reward = match (row.reward, &row.logprobs_teacher) {
-        (Some(reward), _) => format!("{} <b>{}</b>", words.reward, axis(reward)),
+        (Some(reward), _) => html! { (words.reward) " " b { (axis(reward)) } },
         (None, Some(teacher)) if !teacher.is_empty() => {
             let mean = teacher.iter().sum::<f32>() / teacher.len() as f32;
-            format!("{} <b>{}</b>", words.agreement, probability(mean))
+            html! { (words.agreement) " " b { (probability(mean)) } }
         }
-        (None, _) if row.verdicts.is_empty() => words.not_judged.to_owned(),
-        (None, _) => words.no_reward.to_owned(),
+        (None, _) if row.verdicts.is_empty() => html! { (words.not_judged) },
+        (None, _) => html! { (words.no_reward) },
     };
-    let cut = if row.finished { String::new() } else { format!(" · <span class=\"warn\">{}</span>", words.cut_short) };
-    let verdicts: String = row.verdicts.iter().map(|v| verdict(v, words)).collect();
-    format!(
-        "<article class=\"completion\"><header><span>{}</span><span>{reward} · {} {}{cut}</span></header>\
-         <pre>{}</pre><ul class=\"verdicts\">{verdicts}</ul></article>",
-        words.step.replace("{}", &entry.step.to_string()),
-        count(row.tokens.len() as u64),
-        words.tokens,
-        text(entry, words),
-    )
+    html! {
+        article.completion {
+            header {
+                span { (words.step.replace("{}", &entry.step.to_string())) }
+                span {
+                    (reward) " · " (count(row.tokens.len() as u64)) " " (words.tokens)
+                    @if !row.finished { " · " span.warn { (words.cut_short) } }
+                }
+            }
+            pre { (text(entry, words)) }
+            ul.verdicts { @for v in &row.verdicts { (verdict(v, words)) } }
+        }
+    }
 }
 
-fn verdict(v: &Verdict, words: &Words) -> String {
+fn verdict(v: &Verdict, words: &Words) -> Markup {
     let (class, value) = match (v.outcome, v.value) {
         (VerdictOutcome::Score, Some(value)) => ("score", axis(value)),
         (VerdictOutcome::Score, None) | (VerdictOutcome::Abstain, _) => ("abstain", words.abstained.to_owned()),
         (VerdictOutcome::Failed, _) => ("warn", words.failed.to_owned()),
         (VerdictOutcome::TimedOut, _) => ("warn", words.timed_out.to_owned()),
     };
-    let reason = if v.reason.is_empty() { String::new() } else { format!(" <i>{}</i>", escape(&v.reason)) };
-    format!("<li><span>{}</span> <b class=\"{class}\">{value}</b>{reason}</li>", escape(&v.rule))
+    html! {
+        li { span { (v.rule) } " " b class=(class) { (value) } @if !v.reason.is_empty() { " " i { (v.reason) } } }
+    }
 }
 
 /// The completion, with each token tinted if possible.
-fn text(entry: &Transcript, words: &Words) -> String {
+fn text(entry: &Transcript, words: &Words) -> Markup {
     let row = &entry.rollout;
-    let (Some(pieces), Some(teacher)) = (&entry.pieces, &row.logprobs_teacher) else { return escape(&row.completion) };
-    if pieces.len() != teacher.len() {
-        return escape(&row.completion);
+    let tokens = entry.pieces.as_ref().zip(row.logprobs_teacher.as_ref());
+    let Some((pieces, teacher)) = tokens.filter(|(pieces, teacher)| pieces.len() == teacher.len()) else {
+        return html! { (row.completion) };
+    };
+    html! {
+        @for ((piece, &teacher), &own) in pieces.iter().zip(teacher).zip(&row.logprobs) {
+            @let title =
+                format!("{} {} · {} {}", words.teacher, probability(teacher), words.student, probability(own));
+            span class={ "t" (tint(teacher)) } title=(title) { (piece) }
+        }
     }
-    let mut out = String::new();
-    for ((piece, &teacher), &own) in pieces.iter().zip(teacher).zip(&row.logprobs) {
-        let title = format!("{} {} · {} {}", words.teacher, probability(teacher), words.student, probability(own));
-        write!(out, "<span class=\"t{}\" title=\"{title}\">{}</span>", tint(teacher), escape(piece))
-            .expect("a string takes all");
-    }
-    out
 }
 
 /// The tint of a token for the teacher's log-probability in nats: 0 for none … 4 for the strongest.
@@ -104,10 +104,14 @@ fn probability(logprob: f32) -> String {
     axis((f64::from(logprob.exp()) * 1e4).round() / 1e4)
 }
 
-fn legend(words: &Words) -> String {
+fn legend(words: &Words) -> Markup {
     let steps = ["≥ 0.5", "≥ 0.2", "≥ 0.05", "≥ 0.01", "< 0.01"];
-    let keys: String = steps.iter().enumerate().map(|(i, s)| format!("<span class=\"t{i}\">{s}</span> ")).collect();
-    format!("<p class=\"legend\">{} {keys}</p>", words.tint_legend)
+    html! {
+        p.legend {
+            (words.tint_legend) " "
+            @for (i, step) in steps.iter().enumerate() { span class={ "t" (i) } { (step) } " " }
+        }
+    }
 }
 
 #[cfg(test)]
