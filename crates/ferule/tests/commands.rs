@@ -164,6 +164,8 @@ fn wrong_use_is_two_and_a_failure_is_one() {
         ("--n", "0"),
         ("--dtype", "int4"),
         ("--threads", "0"),
+        ("--threads", "100000"),
+        ("--n", "1000000000"),
     ] {
         let run = generate(option, value);
         assert_eq!(run.code, 2, "{option} {value}: {}", run.stderr);

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::input_lines::{InputLine, stdin_lines};
 use super::machine;
-use super::model_argument::{ComputeDType, ModelArguments, OpenModel};
+use super::model_argument::{ComputeDType, ModelArguments, OpenModel, counted};
 use super::output::Output;
 use super::stop_strings::StopStrings;
 use crate::outcome::{WrongUse, failure};
@@ -42,13 +42,13 @@ pub struct Arguments {
     #[command(flatten)]
     sampling: SamplingArguments,
     /// How many completions to write for each line
-    #[arg(long, short, value_name = "K", default_value = "1")]
+    #[arg(long, short, value_name = "K", default_value = "1", value_parser = counted::<100_000>)]
     n: NonZeroUsize,
     /// The most tokens in a completion
     #[arg(long, value_name = "N", default_value = "256")]
     max_new_tokens: NonZeroUsize,
     /// Sequences computed at once
-    #[arg(long, value_name = "B", default_value = "32")]
+    #[arg(long, value_name = "B", default_value = "32", value_parser = counted::<65_536>)]
     batch: NonZeroUsize,
     /// Equal seeds give equal completions
     #[arg(long, value_name = "S", default_value_t = 0)]

@@ -39,8 +39,14 @@ pub struct ComputeArguments {
     #[arg(long, value_enum)]
     pub dtype: Option<ComputeDType>,
     /// Threads to compute on [default: all cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = counted::<1024>)]
     pub threads: Option<NonZeroUsize>,
+}
+
+/// Reads a count from 1 to `MOST`.
+pub fn counted<const MOST: usize>(text: &str) -> Result<NonZeroUsize, String> {
+    let count: Option<NonZeroUsize> = text.parse().ok();
+    count.filter(|count| count.get() <= MOST).ok_or_else(|| format!("it takes an integer from 1 to {MOST}"))
 }
 
 /// The dtypes products are computed in; sums are always f32.

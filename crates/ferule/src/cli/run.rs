@@ -16,7 +16,7 @@ use super::dry_run;
 use super::interrupt::stopped_by_signal;
 use super::ladder;
 use super::machine;
-use super::model_argument::pulled;
+use super::model_argument::{counted, pulled};
 use super::output::Output;
 use super::progress::{Lines, Terminal};
 use super::seeds;
@@ -52,7 +52,7 @@ pub struct Arguments {
     #[arg(long, value_name = "STAGE")]
     from: Option<String>,
     /// Threads to compute on [default: all cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = counted::<1024>)]
     threads: Option<std::num::NonZeroUsize>,
     /// Show the recipe with all its defaults and what it will cost, and write nothing
     #[arg(long)]

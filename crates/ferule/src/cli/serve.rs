@@ -11,7 +11,7 @@ use store::data_folder::service::ServedModel;
 use tokio::net::TcpListener;
 
 use super::data_argument::DataArguments;
-use super::model_argument::{ComputeArguments, ModelArguments};
+use super::model_argument::{ComputeArguments, ModelArguments, counted};
 use super::output::Output;
 use super::promote::note;
 use crate::outcome::{WrongUse, failure};
@@ -66,7 +66,7 @@ pub struct Arguments {
     #[command(flatten)]
     data: DataArguments,
     /// The most completions computed at once
-    #[arg(long, value_name = "N", default_value = "32")]
+    #[arg(long, value_name = "N", default_value = "32", value_parser = counted::<65_536>)]
     batch: NonZeroUsize,
     /// Completions that may wait for a place; further requests get status 429
     #[arg(long, value_name = "N", default_value_t = 128)]
