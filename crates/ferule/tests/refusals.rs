@@ -429,7 +429,7 @@ fn what_the_command_line_asks_is_checked_too() {
         (&["--set", "sead=1"], "r.toml: sead: unknown key\nhint: did you mean \"seed\"?"),
         (
             &["--set", "stages.stf-teacher.epochs=2"],
-            "r.toml: stages.stf-teacher.epochs: there is no stage \"stf-teacher\"\nhint: write --set stages.NAME.key=value, values as in TOML",
+            "r.toml: stages.stf-teacher.epochs: there is no stage \"stf-teacher\"\nhint: did you mean \"sft-teacher\"?",
         ),
         (
             &["--set", "seed"],

@@ -3,9 +3,10 @@
 mod support;
 
 use std::path::Path;
+use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
-use support::ferule;
+use support::{command, ferule};
 
 const RECIPE: &str = r#"
 task = { name = "jsonl", path = "cases.jsonl", template = "{prompt}?", rules = [{ rule = "format" }, { rule = "exact" }] }
@@ -84,4 +85,22 @@ fn a_withdrawn_record_is_found_and_left_out() {
     let nobody = ferule(&["withdraw", "ffff", "--dry-run", "--runs", &runs_with], "");
     assert_eq!((nobody.code, nobody.stdout.as_str()), (0, ""));
     assert!(nobody.stderr.contains("no model in"), "{}", nobody.stderr);
+}
+
+#[test]
+fn withdrawals_of_several_processes_at_once_are_all_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let runs = folder.path().join("runs").to_string_lossy().into_owned();
+    let withdraw = |id: String| {
+        let mut command = command(&["withdraw", &id, "--reason", "asked", "--runs", &runs]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts")
+    };
+    for round in 0..20 {
+        let children: Vec<Child> = (0..3).map(|of| withdraw(format!("{round:08x}{of:08x}"))).collect();
+        for mut child in children {
+            assert!(child.wait().expect("a child").success(), "round {round}");
+        }
+    }
+    let list = std::fs::read_to_string(Path::new(&runs).join("withdrawals.jsonl")).expect("the list");
+    assert_eq!(list.lines().count(), 60);
 }

@@ -35,7 +35,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use tokenizers::tokenizer::{Encoding, Model, Normalizer, OffsetType, PreTokenizedString, PreTokenizer};
-use tokenizers::{AddedToken, DecoderWrapper};
+use tokenizers::{AddedToken, DecoderWrapper, ModelWrapper};
 
 /// A tokenizer with its special tokens.
 #[derive(Debug, Clone)]
@@ -101,6 +101,12 @@ impl Tokenizer {
         path: &Path,
     ) -> Result<Self, FormatError> {
         let malformed = |problem: String| FormatError::malformed(path, problem, "do the files belong together?");
+        if let ModelWrapper::BPE(bpe) = inner.get_model()
+            && bpe.dropout.is_some_and(|dropout| dropout != 0.0)
+        {
+            let problem = "model.dropout: with dropout, equal texts get different tokens each time";
+            return Err(FormatError::malformed(path, problem, "set it to null"));
+        }
         // The file may still contain the batch settings of its last use; remove them.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;

@@ -6,7 +6,7 @@
 //! Read next: [`crate::ledger::lineage`], which finds the weights that a record touched.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,15 @@ fn text(path: &Path) -> Result<String, StoreError> {
     }
 }
 
+/// Waits until no other process changes the list. The list itself cannot be locked, because every change replaces it.
+fn turn(runs: &Path) -> Result<File, StoreError> {
+    let path = runs.join("withdrawals.lock");
+    let fail = |e| StoreError::io("lock", &path, e);
+    let lock = File::options().create(true).append(true).open(&path).map_err(fail)?;
+    lock.lock().map_err(fail)?;
+    Ok(lock)
+}
+
 pub(crate) fn read(runs: &Path) -> Result<BTreeSet<String>, StoreError> {
     let path = file(runs);
     let record = |(i, line): (usize, &str)| {
@@ -40,13 +49,15 @@ pub(crate) fn read(runs: &Path) -> Result<BTreeSet<String>, StoreError> {
     text(&path)?.lines().enumerate().map(record).collect()
 }
 
+/// Adds a record. Processes that add at once take turns: each reads the list after the one before has replaced it.
 pub(crate) fn add(disk: &dyn Disk, runs: &Path, record_id: &str, reason: &str) -> Result<(), StoreError> {
+    disk.create_dir_all(runs).map_err(|e| StoreError::io("make", runs, e))?;
+    let _turn = turn(runs)?;
     if read(runs)?.contains(record_id) {
         return Ok(());
     }
     let path = file(runs);
     let line = json!({ "record_id": record_id, "reason": reason });
-    disk.create_dir_all(runs).map_err(|e| StoreError::io("make", runs, e))?;
     let mut all = text(&path)?;
     if !all.is_empty() && !all.ends_with('\n') {
         all.push('\n');

@@ -154,7 +154,13 @@ fn sentencepiece_vocabularies_decode_by_bytes() {
             "merges": [["▁", "a"]]},
     });
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("tokenizer.json"), text.to_string()).unwrap();
+    let write = |text: &serde_json::Value| std::fs::write(folder.path().join("tokenizer.json"), text.to_string());
+    let mut random = text.clone();
+    random["model"]["dropout"] = 0.5.into();
+    write(&random).unwrap();
+    let refused = Tokenizer::open_folder(folder.path()).unwrap_err().to_string();
+    assert!(refused.contains("tokenizer.json: model.dropout: "), "{refused}");
+    write(&text).unwrap();
     let tokenizer = Tokenizer::open_folder(folder.path()).unwrap();
     let ids = tokenizer.encode_with_special("a b中");
     assert_eq!(ids, [1, 262, 259, 261, 3 + 0xe4, 3 + 0xb8, 3 + 0xad]);

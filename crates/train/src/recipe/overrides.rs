@@ -4,6 +4,7 @@ use toml::{Table, Value};
 
 use super::source::Source;
 use tasks::refusal::Refusal;
+use tasks::suggest;
 
 const HINT: &str = "write --set stages.NAME.key=value, values as in TOML";
 
@@ -23,10 +24,12 @@ pub(super) fn apply(source: &Source, table: &mut Table, set: &str) -> Result<(),
             None => &mut *table,
             Some(Value::Table(inner)) => inner,
             Some(Value::Array(stages)) => {
-                let stage = stages.iter_mut().find(|stage| stage_is(stage, part)).and_then(Value::as_table_mut);
-                let Some(stage) = stage else {
-                    return Err(source.refuse(key, format!("there is no stage \"{part}\""), HINT));
+                let Some(index) = stages.iter().position(|stage| stage_name(stage).as_deref() == Some(part)) else {
+                    let names: Vec<String> = stages.iter().filter_map(stage_name).collect();
+                    let hint = suggest::hint(part, names.iter().map(String::as_str));
+                    return Err(source.refuse(key, format!("there is no stage \"{part}\""), hint));
                 };
+                let stage = stages[index].as_table_mut().expect("only a table has a name");
                 let Some(inner_key) = parts.next() else {
                     return Err(source.refuse(key, "names a stage and no key of it", HINT));
                 };
@@ -47,12 +50,12 @@ pub(super) fn apply(source: &Source, table: &mut Table, set: &str) -> Result<(),
     Ok(())
 }
 
-/// Whether a stage's table has a name, written or by default.
-fn stage_is(item: &Value, name: &str) -> bool {
+/// The name of a stage's table, written or by default.
+fn stage_name(item: &Value) -> Option<String> {
     let word = |key: &str| item.get(key).and_then(Value::as_str);
-    let unnamed = match (word("kind"), word("model")) {
-        (Some(kind), Some(model)) => name == format!("{kind}-{model}"),
-        (kind, _) => kind == Some(name),
+    let unnamed = || match (word("kind"), word("model")) {
+        (Some(kind), Some(model)) => Some(format!("{kind}-{model}")),
+        (kind, _) => kind.map(String::from),
     };
-    word("name").map_or(unnamed, |given| given == name)
+    word("name").map(String::from).or_else(unnamed)
 }
