@@ -184,7 +184,7 @@ fn a_verdict_is_blind_counts_and_can_be_taken_back() {
     assert!(queue.stdout.contains("<U+202E>000,1") && !queue.stdout.contains('\u{202e}'), "{}", queue.stdout);
     let items = folder.queue();
     let shown = format!("{}{items:?}", queue.stdout);
-    assert!(!shown.contains("secret-model") && !shown.contains("4321"), "{shown}");
+    assert!(!shown.contains("secret-model") && !shown.contains("0.4321"), "{shown}");
     assert_eq!(items[0]["messages"][0]["content"], "be short");
     assert!(items.iter().all(|item| item["question"].as_str().unwrap().starts_with('+')));
     assert_eq!(folder.ferule(&["review", "queue", "--limit", "3"]).stdout.lines().count(), 3);
@@ -217,7 +217,7 @@ fn a_table_comes_back_filled_in() {
         let rows = folder.export(&exported);
         assert_eq!(rows.len(), ANSWERS.len(), "{ending}");
         let text = format!("{rows:?}");
-        assert!(!text.contains("secret-model") && !text.contains("4321"), "{text}");
+        assert!(!text.contains("secret-model") && !text.contains("0.4321"), "{text}");
         if ending == "csv" {
             let formula = |cell: &(String, String)| cell.1.starts_with(['=', '+', '-', '@']);
             assert!(!rows.iter().flatten().any(formula), "{rows:?}");
@@ -321,7 +321,11 @@ fn only_the_page_of_a_living_session_changes_anything() {
     assert!(policy.starts_with("default-src 'none'; script-src 'self';") && !policy.contains("unsafe"), "{policy}");
 
     let next = server.send("GET", "/review/next", &[&cookie], "");
-    assert!(next.status == 200 && !next.body.contains("secret-model") && !next.body.contains("4321"), "{}", next.body);
+    assert!(
+        next.status == 200 && !next.body.contains("secret-model") && !next.body.contains("0.4321"),
+        "{}",
+        next.body
+    );
     let item = next.json()["items"][0].clone();
     let verdict = json!({ "item": item["item"], "request": item["request"], "decision": "accept", "seconds": 1.0 });
     for (headers, what) in [
