@@ -254,7 +254,7 @@ impl Trainer<'_> {
         if let Some((_, bytes)) = best {
             from_bytes(&bytes, learner.trained_mut().values_mut());
         }
-        self.check_finite(steps, 0.0, &learner)?;
+        self.check_finite(steps, optimisation.learning_rate, &learner)?;
         self.models.insert(model.to_string(), learner.into_weights(self.queue));
         Ok(())
     }

@@ -162,6 +162,9 @@ impl Open<'_> {
 
     /// Sends the client what has come since the last time.
     fn send_pieces(&mut self) {
+        if !self.stream {
+            return;
+        }
         let pieces: Vec<Piece> = self.samples.iter_mut().map(|(&sample, running)| running.piece(sample)).collect();
         pieces.into_iter().for_each(|piece| self.send(piece));
     }

@@ -127,18 +127,18 @@ impl DataFolder {
     /// in the write-ahead log. A process that is killed in the middle leaves the row in `erasures_due`, and the next one to open the
     /// folder for writing goes on.
     pub(super) fn finish_erasing(&self) -> Result<(), StoreError> {
+        let due = "SELECT max(id) FROM erasures_due";
         let erased = self.read(|c| {
-            if !c.query_row("SELECT EXISTS (SELECT 1 FROM erasures_due)", [], |row| row.get::<_, bool>(0))? {
-                return Ok(false);
-            }
+            let Some(last) = c.query_row(due, [], |row| row.get::<_, Option<i64>>(0))? else { return Ok(None) };
             // The first column says whether a reader was in the way of emptying the log.
             let empty_log = || c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
             empty_log()?;
             c.execute_batch("VACUUM")?;
-            Ok(!empty_log()?)
+            Ok((!empty_log()?).then_some(last))
         })?;
-        if erased {
-            self.write(|t| t.execute("DELETE FROM erasures_due", []).map(drop))?;
+        // What another process forgot in the meantime is still due.
+        if let Some(last) = erased {
+            self.write(|t| t.execute("DELETE FROM erasures_due WHERE id <= ?1", [last]).map(drop))?;
         }
         Ok(())
     }

@@ -42,8 +42,9 @@ use crate::lock::{self, FolderLock};
 const FORMAT: u64 = 2;
 
 /// What turns each format into the next one, from format 1 on.
-const MIGRATIONS: [&str; FORMAT as usize - 1] =
-    ["CREATE TABLE erasures_due (since_ms INTEGER NOT NULL); PRAGMA user_version = 2;"];
+const MIGRATIONS: [&str; FORMAT as usize - 1] = [
+    "CREATE TABLE erasures_due (id INTEGER PRIMARY KEY AUTOINCREMENT, since_ms INTEGER NOT NULL); PRAGMA user_version = 2;",
+];
 
 /// An open data folder. It may be used from any thread and from several processes. Calls in one process run one at a
 /// time.

@@ -30,7 +30,7 @@ CREATE TABLE turn_records (turn INTEGER NOT NULL REFERENCES turns (id), item TEX
 -- A record that was forgotten, as a keyed hash: it is recognised when it comes again, and tells nobody what it was.
 CREATE TABLE tombstones (mark TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID;
 -- A row says that something was forgotten whose old pages may still stand in the write-ahead log.
-CREATE TABLE erasures_due (since_ms INTEGER NOT NULL);
+CREATE TABLE erasures_due (id INTEGER PRIMARY KEY AUTOINCREMENT, since_ms INTEGER NOT NULL);
 CREATE TABLE audit (sequence INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, person TEXT NOT NULL, action TEXT NOT NULL,
     subject TEXT NOT NULL, detail TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL);
 CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT raise(ABORT, 'the audit is only added to'); END;
