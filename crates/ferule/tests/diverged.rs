@@ -23,7 +23,10 @@ fn digests(runs: &Path) -> Vec<String> {
 fn a_stage_that_diverges_stops_and_can_be_repeated() {
     let [peace, diverged] = std::array::from_fn(|_| tempfile::tempdir().expect("a folder"));
     assert_eq!(go(peace.path(), &[]).code, 0);
-    let stopped = go(diverged.path(), &["--set", "stages.sft-teacher.learning_rate=1e9"]);
+    let stopped = go(
+        diverged.path(),
+        &["--set", "stages.sft-teacher.learning_rate=10", "--set", "stages.sft-teacher.weight_decay=100"],
+    );
     assert_eq!(stopped.code, 1, "{}", stopped.stderr);
     for part in ["stage \"sft-teacher\": step ", "is not finite: model.", "\nhint: ", "learning_rate"] {
         assert!(stopped.stderr.contains(part), "{part} in {}", stopped.stderr);

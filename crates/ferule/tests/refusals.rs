@@ -178,7 +178,7 @@ fn wrong_recipes_end_in_one_message() {
         (
             "steps = 2",
             "learning_rate = -1e-3",
-            "r.toml:27: stages[1].learning_rate: -0.001 is below 0\nhint: it takes number ≥ 0; 0.001 is the default",
+            "r.toml:27: stages[1].learning_rate: -0.001 is below 0\nhint: it takes number from 0 to 10; 0.001 is the default",
         ),
         (
             "completions_per_prompt = 4",
@@ -199,7 +199,7 @@ fn wrong_recipes_end_in_one_message() {
         (
             "steps = 2",
             "lora_alpha = 0.0",
-            "r.toml:27: stages[1].lora_alpha: 0 is not above 0\nhint: it takes number > 0; 16.0 is the default",
+            "r.toml:27: stages[1].lora_alpha: 0 is not above 0\nhint: it takes number > 0 and ≤ 1000000; 16.0 is the default",
         ),
         (
             "soft_weight = 1.0",
@@ -397,7 +397,7 @@ fn preferences_that_cannot_be_learned_from_are_refused() {
             of_stage("loss_type = \"robust\""),
             "r.toml:44: stages[4].label_smoothing: is 0, and the loss `robust` differs by it alone\nhint: write the share of pairs that may be wrong, such as 0.1, or `loss_type = \"sigmoid\"`",
         ),
-        (of_stage("beta = 0"), "r.toml:48: stages[4].beta: 0 is not above 0\nhint: it takes number > 0; 0.1 is the default"),
+        (of_stage("beta = 0"), "r.toml:48: stages[4].beta: 0 is not above 0\nhint: it takes number > 0 and ≤ 1000; 0.1 is the default"),
         (
             of_stage("columns = { prompt = \"question\" }"),
             "pairs.csv:2: question: there is none\nhint: write what was asked: a text, or a list of messages",

@@ -82,6 +82,19 @@ fn a_withdrawn_record_is_found_and_left_out() {
     let found: Vec<Value> = stages.into_iter().map(|mut row| row["digest"].take()).filter(|d| !d.is_null()).collect();
     assert_eq!(found, never);
     assert_ne!(found, seen);
+    let prompt = case["prompt"].as_str().expect("a prompt");
+    let by_text = ["withdraw", "--task", &recipe, "--text", prompt, "--undo", "--runs", &runs_with];
+    let undone = ferule(&by_text, "");
+    assert_eq!(undone.code, 0, "{}", undone.stderr);
+    assert!(
+        undone.stderr.contains(id) && undone.stderr.contains("the run again began without it"),
+        "{}",
+        undone.stderr
+    );
+    assert_eq!(ferule(&by_text, "").code, 2, "it is not withdrawn any more");
+    let typo = ferule(&["withdraw", "ffff", "--task", &recipe, "--runs", &runs_with], "");
+    assert_eq!(typo.code, 2, "{}", typo.stderr);
+    assert!(typo.stderr.contains("has used the record ffff") && typo.stderr.contains("--unseen"), "{}", typo.stderr);
     let nobody = ferule(&["withdraw", "ffff", "--dry-run", "--runs", &runs_with], "");
     assert_eq!((nobody.code, nobody.stdout.as_str()), (0, ""));
     assert!(nobody.stderr.contains("no model in"), "{}", nobody.stderr);
@@ -92,7 +105,7 @@ fn withdrawals_of_several_processes_at_once_are_all_kept() {
     let folder = tempfile::tempdir().expect("a folder");
     let runs = folder.path().join("runs").to_string_lossy().into_owned();
     let withdraw = |id: String| {
-        let mut command = command(&["withdraw", &id, "--reason", "asked", "--runs", &runs]);
+        let mut command = command(&["withdraw", &id, "--unseen", "--reason", "asked", "--runs", &runs]);
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts")
     };
     for round in 0..20 {

@@ -15,13 +15,13 @@
 //!
 //! Read next: [`crate::run`], which resumes from the newest good one.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::digest;
 use crate::disk::{Disk, TEMPORARY, entries};
 use crate::error::StoreError;
 use crate::ledger::Marks;
@@ -79,8 +79,14 @@ pub(crate) struct Manifest {
     pub step: u64,
     /// Length of `metrics.jsonl` when the checkpoint was taken.
     pub metrics_bytes: u64,
+    /// BLAKE3 of those bytes; none in older checkpoints.
+    #[serde(default)]
+    pub metrics_blake3: Option<String>,
     /// Ledger rows that existed when the checkpoint was taken.
     pub ledger: Marks,
+    /// The seal of those rows; none in older checkpoints.
+    #[serde(default)]
+    pub ledger_seal: Option<String>,
     pub blobs: Vec<BlobEntry>,
     pub state: Value,
     #[serde(default)]
@@ -95,15 +101,17 @@ pub(crate) struct BlobEntry {
 }
 
 impl Manifest {
-    pub(crate) fn new(sequence: u64, at: &Checkpoint, metrics_bytes: u64, ledger: Marks) -> Self {
+    pub(crate) fn new(sequence: u64, at: &Checkpoint, metrics: (u64, String), ledger: (Marks, String)) -> Self {
         Manifest {
             format: FORMAT,
             sequence,
             stage_index: at.stage_index,
             stage: at.stage.clone(),
             step: at.step,
-            metrics_bytes,
-            ledger,
+            metrics_bytes: metrics.0,
+            metrics_blake3: Some(metrics.1),
+            ledger: ledger.0,
+            ledger_seal: Some(ledger.1),
             blobs: Vec::new(),
             state: at.state.clone(),
             ends_stage: at.ends_stage,
@@ -253,7 +261,7 @@ pub(crate) fn read_manifest(folder: &Path) -> Result<Manifest, String> {
 pub(crate) fn verify(folder: &Path) -> Result<Committed, String> {
     let manifest = read_manifest(folder)?;
     for blob in &manifest.blobs {
-        let (bytes, blake3) = hash_file(&folder.join(&blob.name)).map_err(|e| format!("{}: {e}", blob.name))?;
+        let (bytes, blake3) = digest::hash_file(&folder.join(&blob.name)).map_err(|e| format!("{}: {e}", blob.name))?;
         if bytes != blob.bytes {
             return Err(format!("{}: {bytes} bytes where the manifest says {}", blob.name, blob.bytes));
         }
@@ -262,13 +270,6 @@ pub(crate) fn verify(folder: &Path) -> Result<Committed, String> {
         }
     }
     Ok(Committed { folder: folder.to_path_buf(), manifest })
-}
-
-/// A file's length and BLAKE3.
-fn hash_file(path: &Path) -> io::Result<(u64, String)> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
-    Ok((hasher.count(), hasher.finalize().to_hex().to_string()))
 }
 
 /// Renames a damaged checkpoint, so that its sequence number is free and it is not examined again.

@@ -18,7 +18,26 @@
 //!
 //! Read next: [`crate::ledger::rows::StageRow`], where it is kept.
 
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
 use crate::error::StoreError;
+
+/// The BLAKE3 of a file, hexadecimal.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn of_file(path: &Path) -> Result<String, StoreError> {
+    hash_file(path).map(|(_, blake3)| blake3).map_err(|e| StoreError::io("read", path, e))
+}
+
+/// A file's length and BLAKE3.
+pub(crate) fn hash_file(path: &Path) -> io::Result<(u64, String)> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok((hasher.count(), hasher.finalize().to_hex().to_string()))
+}
 
 /// Computes a digest: begin each tensor in the order of names, feed its bytes in pieces of any size, and finish.
 ///

@@ -13,7 +13,7 @@
 //! Read next: [`crate::run`], which cuts the file back to the commit point.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -83,6 +83,7 @@ pub(crate) struct MetricsFile {
     file: Box<dyn OutFile>,
     path: PathBuf,
     bytes: u64,
+    hasher: blake3::Hasher,
 }
 
 impl MetricsFile {
@@ -90,7 +91,8 @@ impl MetricsFile {
     pub(crate) fn open(disk: &dyn Disk, path: &Path, bytes: u64) -> Result<Self, StoreError> {
         let mut file = disk.append(path).map_err(|e| StoreError::io("open", path, e))?;
         file.truncate(bytes).map_err(|e| StoreError::io("cut", path, e))?;
-        Ok(MetricsFile { file, path: path.to_path_buf(), bytes })
+        let hasher = hash_of(path, bytes).map_err(|e| StoreError::io("read", path, e))?;
+        Ok(MetricsFile { file, path: path.to_path_buf(), bytes, hasher })
     }
 
     /// Adds a line. If it does not fit on the disk, the file is left as it was.
@@ -102,12 +104,25 @@ impl MetricsFile {
             return Err(StoreError::io("write", &self.path, e));
         }
         self.bytes += line.len() as u64;
+        self.hasher.update(line.as_bytes());
         Ok(())
+    }
+
+    /// BLAKE3 of the complete lines, hexadecimal.
+    pub(crate) fn blake3(&self) -> String {
+        self.hasher.finalize().to_hex().to_string()
     }
 
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
+}
+
+/// The hash of a file's first bytes.
+pub(crate) fn hash_of(path: &Path, bytes: u64) -> io::Result<blake3::Hasher> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(fs::File::open(path)?.take(bytes))?;
+    Ok(hasher)
 }
 
 /// Reads all steps. A last line without its newline is still being written, and is left out.
@@ -184,7 +199,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         let file = fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
-        let mut metrics = MetricsFile { file: Box::new(Stumbling(file, 0)), path: path.clone(), bytes: 0 };
+        let mut metrics = MetricsFile {
+            file: Box::new(Stumbling(file, 0)),
+            path: path.clone(),
+            bytes: 0,
+            hasher: blake3::Hasher::new(),
+        };
         metrics.append(&StepMetrics::new("a", 1)).unwrap();
         let error = metrics.append(&StepMetrics::new("a", 2)).unwrap_err();
         assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");

@@ -12,8 +12,10 @@ use crate::changes::differences;
 use crate::checkpoint::{self, StageEnd};
 use crate::disk::write_whole;
 use crate::error::StoreError;
-use crate::layout::{CHECKPOINTS, RECIPE};
+use crate::layout::{CHECKPOINTS, LEDGER, RECIPE};
+use crate::ledger::Ledger;
 use crate::lock::FolderLock;
+use crate::run::resume;
 use crate::runs::Runs;
 use crate::{names, recipe};
 
@@ -57,8 +59,10 @@ impl Runs {
                 .position(|(_, path)| end.is_at(path))
                 .ok_or_else(|| StoreError::StageEndGone { name: name.to_owned(), stage: end.stage.to_owned() })?,
         };
+        let ledger = Ledger::open(&folder.join(LEDGER))?;
+        ledger.check_structure()?;
         if let Some((_, path)) = found.get(newer) {
-            checkpoint::verify(path).map_err(|reason| StoreError::Damaged {
+            resume::usable(&folder, path, &ledger).map_err(|reason| StoreError::Damaged {
                 path: path.clone(),
                 reason,
                 hint: "go back to an earlier stage, or begin a run under another name with --name",
@@ -66,6 +70,9 @@ impl Runs {
         }
         for (_, path) in &found[..newer] {
             checkpoint::remove_whole(&**self.disk(), path)?;
+        }
+        if end.is_none() {
+            ledger.forget_inputs()?;
         }
         write_whole(&**self.disk(), &path, resolved_recipe.as_bytes())
     }

@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::checkpoint::{self, Checkpoint, Committed, Manifest};
+use crate::digest;
 use crate::disk::{Disk, TEMPORARY, entries};
 use crate::error::StoreError;
-use crate::layout::{METRICS, MODELS, ROLLOUTS, model_path, rollout_path};
+use crate::layout::{METRICS, MODELS, ROLLOUTS, rollout_path};
 use crate::ledger::Ledger;
 use crate::ledger::rows::{Notice, RolloutFile};
 use crate::lock::FolderLock;
@@ -23,7 +24,8 @@ use crate::names;
 use crate::rollouts::{self, Rollout};
 use crate::writer::{Job, Writer};
 
-mod resume;
+pub(crate) mod files;
+pub(crate) mod resume;
 
 /// A run that this process works on. All methods may be called from any thread.
 pub struct Run {
@@ -37,7 +39,7 @@ pub struct Run {
     resumed: Option<Committed>,
     notices: Vec<Notice>,
     withdrawn_since: BTreeSet<String>,
-    _lock: FolderLock,
+    lock: FolderLock,
 }
 
 struct Uncommitted {
@@ -125,14 +127,17 @@ impl Run {
     /// The completions of one step, as [`Run::write_rollouts`] wrote them.
     ///
     /// # Errors
-    /// [`StoreError::Io`] if there are none; [`StoreError::Parquet`] and [`StoreError::Damaged`] if unreadable.
+    /// [`StoreError::Io`] if there are none; [`StoreError::Damaged`] if the file is not the one that was written.
     pub fn rollouts(&self, stage: &str, step: u64) -> Result<Vec<Rollout>, StoreError> {
-        rollouts::read(&rollout_path(&self.folder, stage, step))
+        files::rollouts(&self.folder, &self.ledger, stage, step)
     }
 
-    /// The folder of the model that a stage exported.
-    pub fn model_folder(&self, stage: &str) -> PathBuf {
-        model_path(&self.folder, stage)
+    /// The folder of the model that a stage exported, with every file as the stage wrote it.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] naming the file that was changed or is gone; [`StoreError::Io`].
+    pub fn exported_model(&self, stage: &str) -> Result<PathBuf, StoreError> {
+        files::exported_model(&self.folder, &self.ledger, stage)
     }
 
     /// Hands a checkpoint to the background writer. It covers everything that was logged, written and recorded until
@@ -145,15 +150,19 @@ impl Run {
     /// run may then continue or stop: the last committed checkpoint is intact.
     pub fn commit(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
         checkpoint::check(&checkpoint)?;
-        let metrics_bytes = guard(&self.metrics).bytes();
-        let marks = self.ledger.marks()?;
+        self.lock.check_in_place(&self.folder)?;
+        let metrics = {
+            let metrics = guard(&self.metrics);
+            (metrics.bytes(), metrics.blake3())
+        };
+        let ledger = self.ledger.sealed()?;
         let (sequence, mut to_sync) = {
             let mut open = guard(&self.open);
             open.sequence += 1;
             (open.sequence, open.to_sync.clone())
         };
         to_sync.insert(self.folder.join(METRICS));
-        let manifest = Manifest::new(sequence, &checkpoint, metrics_bytes, marks);
+        let manifest = Manifest::new(sequence, &checkpoint, metrics, ledger);
         self.writer.submit(Job {
             manifest,
             blobs: checkpoint.blobs,
@@ -182,13 +191,21 @@ impl Run {
         let temporary = models.join(format!("{TEMPORARY}{stage}"));
         self.disk.remove(&temporary).map_err(|e| StoreError::io("remove", &temporary, e))?;
         self.disk.create_dir_all(&temporary).map_err(|e| StoreError::io("make", &temporary, e))?;
-        Ok(Export { disk: &*self.disk, temporary, target: models.join(stage) })
+        Ok(Export {
+            disk: &*self.disk,
+            ledger: &self.ledger,
+            stage: stage.to_owned(),
+            temporary,
+            target: models.join(stage),
+        })
     }
 }
 
 /// A model that is being exported. It gets its final name when it is whole.
 pub struct Export<'a> {
     disk: &'a dyn Disk,
+    ledger: &'a Ledger,
+    stage: String,
     temporary: PathBuf,
     target: PathBuf,
 }
@@ -199,19 +216,24 @@ impl Export<'_> {
         &self.temporary
     }
 
-    /// Makes the files durable and renames the folder to `models/<stage>`. An older export there is replaced.
+    /// Makes the files durable, renames the folder to `models/<stage>` and records the files' hashes in the ledger. An older export
+    /// there is replaced.
     ///
     /// # Errors
-    /// [`StoreError::DiskFull`], [`StoreError::Io`].
+    /// [`StoreError::DiskFull`], [`StoreError::Io`], [`StoreError::Ledger`].
     pub fn finish(self) -> Result<PathBuf, StoreError> {
         let sync = |path: &Path| self.disk.sync(path).map_err(|e| StoreError::io("sync", path, e));
+        let mut files = Vec::new();
         for entry in entries(&self.temporary)? {
-            sync(&entry.path())?;
+            let path = entry.path();
+            sync(&path)?;
+            files.push((entry.file_name().to_string_lossy().into_owned(), digest::of_file(&path)?));
         }
         sync(&self.temporary)?;
         self.disk.remove(&self.target).map_err(|e| StoreError::io("remove", &self.target, e))?;
         self.disk.rename(&self.temporary, &self.target).map_err(|e| StoreError::io("rename", &self.target, e))?;
         sync(self.target.parent().expect("a model lies in the models' folder"))?;
+        self.ledger.record_exported(&self.stage, &files)?;
         Ok(self.target.clone())
     }
 }

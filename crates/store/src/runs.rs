@@ -124,6 +124,41 @@ impl Runs {
         withdrawals::add(&*self.disk, &self.folder, record_id, reason)
     }
 
+    /// Takes a withdrawal back: runs that begin from now on use the record again. Returns whether it was withdrawn.
+    ///
+    /// # Errors
+    /// As [`Self::withdraw`].
+    pub fn restore(&self, record_id: &str) -> Result<bool, StoreError> {
+        withdrawals::remove(&*self.disk, &self.folder, record_id)
+    }
+
+    /// The runs that began while a record was withdrawn. They leave it out for good.
+    ///
+    /// # Errors
+    /// The errors of reading a run.
+    pub fn without(&self, record_id: &str) -> Result<Vec<String>, StoreError> {
+        let mut runs = Vec::new();
+        for name in self.names()? {
+            if self.view(&name)?.ledger().withdrawn()?.iter().any(|id| id == record_id) {
+                runs.push(name);
+            }
+        }
+        Ok(runs)
+    }
+
+    /// Whether any run has used a record.
+    ///
+    /// # Errors
+    /// The errors of reading a run.
+    pub fn knows(&self, record_id: &str) -> Result<bool, StoreError> {
+        for name in self.names()? {
+            if !self.view(&name)?.ledger().used_by(record_id)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// All records withdrawn so far.
     ///
     /// # Errors

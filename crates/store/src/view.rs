@@ -7,11 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
-use crate::layout::{LEDGER, METRICS, RECIPE, model_path, rollout_path};
+use crate::layout::{LEDGER, METRICS, RECIPE, model_path};
 use crate::ledger::Ledger;
 use crate::ledger::rows::StageRow;
 use crate::metrics::StepMetrics;
-use crate::rollouts::{self, Rollout};
+use crate::rollouts::Rollout;
+use crate::run::files;
 use crate::{lock, metrics, recipe};
 
 /// One run, read only.
@@ -83,9 +84,17 @@ impl RunView {
     /// The completions of one step.
     ///
     /// # Errors
-    /// [`StoreError::Io`] if there are none; [`StoreError::Parquet`] and [`StoreError::Damaged`] if unreadable.
+    /// [`StoreError::Io`] if there are none; [`StoreError::Damaged`] if the file is not the one that was written.
     pub fn rollouts(&self, stage: &str, step: u64) -> Result<Vec<Rollout>, StoreError> {
-        rollouts::read(&rollout_path(&self.folder, stage, step))
+        files::rollouts(&self.folder, &self.ledger, stage, step)
+    }
+
+    /// The folder of the model that a stage exported, with every file as the stage wrote it.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] naming the file that was changed or is gone; [`StoreError::Io`].
+    pub fn exported_model(&self, stage: &str) -> Result<PathBuf, StoreError> {
+        files::exported_model(&self.folder, &self.ledger, stage)
     }
 
     /// The model that a stage exported, if it did.

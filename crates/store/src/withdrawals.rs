@@ -38,15 +38,25 @@ fn turn(runs: &Path) -> Result<File, StoreError> {
 pub(crate) fn read(runs: &Path) -> Result<BTreeSet<String>, StoreError> {
     let path = file(runs);
     let record = |(i, line): (usize, &str)| {
-        let value: Option<Value> = serde_json::from_str(line).ok();
-        let id = value.as_ref().and_then(|v| v["record_id"].as_str());
-        id.map(str::to_owned).ok_or_else(|| StoreError::Damaged {
+        let damaged = |reason: &str| StoreError::Damaged {
             path: path.clone(),
-            reason: format!("line {} is not an object with `record_id`", i + 1),
+            reason: format!("line {} {reason}", i + 1),
             hint: "mend that line: a withdrawal must not be lost",
-        })
+        };
+        let value: Value = serde_json::from_str(line).unwrap_or_default();
+        let id = value["record_id"].as_str().ok_or_else(|| damaged("is not an object with `record_id`"))?;
+        match value["check"].as_str() {
+            // Lines of older versions, and those that a person wrote, have no checksum.
+            Some(known) if known != check(id) => Err(damaged("does not have the checksum of its `record_id`")),
+            _ => Ok(id.to_owned()),
+        }
     };
     text(&path)?.lines().enumerate().map(record).collect()
+}
+
+/// The checksum of an id: the first 8 digits of its BLAKE3.
+fn check(record_id: &str) -> String {
+    blake3::hash(record_id.as_bytes()).to_hex()[..8].to_owned()
 }
 
 /// Adds a record. Processes that add at once take turns: each reads the list after the one before has replaced it.
@@ -57,10 +67,24 @@ pub(crate) fn add(disk: &dyn Disk, runs: &Path, record_id: &str, reason: &str) -
         return Ok(());
     }
     let path = file(runs);
-    let line = json!({ "record_id": record_id, "reason": reason });
+    let line = json!({ "record_id": record_id, "reason": reason, "check": check(record_id) });
     let mut all = text(&path)?;
     if !all.is_empty() && !all.ends_with('\n') {
         all.push('\n');
     }
     write_whole(disk, &path, format!("{all}{line}\n").as_bytes())
+}
+
+/// Takes a withdrawal back; whether there was one.
+pub(crate) fn remove(disk: &dyn Disk, runs: &Path, record_id: &str) -> Result<bool, StoreError> {
+    if !read(runs)?.contains(record_id) {
+        return Ok(false);
+    }
+    let _turn = turn(runs)?;
+    // Every line is whole, because `read` has accepted it.
+    let is_it = |line: &&str| serde_json::from_str::<Value>(line).is_ok_and(|value| value["record_id"] == record_id);
+    let path = file(runs);
+    let kept: String = text(&path)?.lines().filter(|line| !is_it(line)).map(|line| format!("{line}\n")).collect();
+    write_whole(disk, &path, kept.as_bytes())?;
+    Ok(true)
 }

@@ -6,7 +6,7 @@ mod scripted_run;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use scripted_run::{RECIPE, open, outcome, run_all, run_until};
+use scripted_run::{FailingDisk, Fate, RECIPE, open, outcome, run_all, run_until};
 use store::{Blob, Checkpoint, Notice, Runs, StepMetrics, StoreError};
 
 /// Checkpoint folders by name, oldest first.
@@ -173,4 +173,85 @@ fn bad_checkpoints_and_metrics_are_refused_before_they_are_written() {
     run.flush().unwrap();
     let named_step = StepMetrics::new("warm", 1).with("step", 1.0);
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.log_step(&named_step))).is_err());
+}
+
+#[test]
+fn a_row_of_the_ledger_that_changed_is_noticed() {
+    let change = |folder: &Path, sql: &str| {
+        let ledger = rusqlite::Connection::open(folder.join("road/ledger.sqlite")).unwrap();
+        assert_eq!(ledger.execute(sql, []).unwrap(), 1);
+    };
+    let whole = {
+        let folder = tempfile::tempdir().unwrap();
+        run_all(&open(folder.path()).unwrap()).unwrap();
+        outcome(folder.path())
+    };
+    // Every checkpoint was taken with this row.
+    let folder = tempfile::tempdir().unwrap();
+    run_until(&open(folder.path()).unwrap(), 6).unwrap();
+    change(folder.path(), "UPDATE labels SET record_id = 'r9' WHERE id = 1");
+    let error = open(folder.path()).err().unwrap();
+    assert!(matches!(error, StoreError::NoGoodCheckpoint { .. }), "{error}");
+    assert!(error.to_string().contains("ledger.sqlite: its rows are not those"), "{error}");
+    // This row is younger than the checkpoint before the last.
+    let folder = tempfile::tempdir().unwrap();
+    run_until(&open(folder.path()).unwrap(), 6).unwrap();
+    change(folder.path(), "UPDATE rollout_files SET rows = 7 WHERE step = 2");
+    let run = open(folder.path()).unwrap();
+    assert!(run.notices().iter().any(|n| n.kind == "checkpoint_damaged"), "{:?}", run.notices());
+    run_all(&run).unwrap();
+    drop(run);
+    assert_eq!(outcome(folder.path()), whole);
+}
+
+#[test]
+fn files_that_changed_are_told_and_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    run_all(&open(folder.path()).unwrap()).unwrap();
+    let place = |name: &str| folder.path().join("road").join(name);
+    for name in ["metrics.jsonl", "rollouts/rl/step-000002.parquet", "models/rl/weights.bin"] {
+        flip(&place(name));
+    }
+    let run = open(folder.path()).unwrap();
+    let told = |kind: &str, name: &str| run.notices().iter().any(|n| n.kind == kind && n.text.contains(name));
+    assert!(told("metrics_changed", "metrics.jsonl") && told("rollouts_damaged", "step-000002"), "{:?}", run.notices());
+    let view = Runs::open(folder.path()).view("road").unwrap();
+    assert!(run.rollouts("rl", 1).is_ok() && run.exported_model("warm").is_ok());
+    let refused = |error: StoreError, name: &str| {
+        let told = error.to_string();
+        assert!(matches!(error, StoreError::Damaged { .. }) && told.contains(name), "{told}");
+    };
+    refused(run.rollouts("rl", 2).unwrap_err(), "step-000002.parquet");
+    refused(view.rollouts("rl", 2).unwrap_err(), "step-000002.parquet");
+    refused(run.exported_model("rl").unwrap_err(), "weights.bin");
+    fs::remove_file(place("models/warm/weights.bin")).unwrap();
+    let gone = run.exported_model("warm").unwrap_err().to_string();
+    assert!(gone.contains("weights.bin"), "{gone}");
+}
+
+#[test]
+fn withdrawals_outlive_a_disk_that_fails_anywhere() {
+    let sure = FailingDisk::new(Fate::DeadFrom(u64::MAX));
+    let (operations, bytes) = {
+        let folder = tempfile::tempdir().unwrap();
+        Runs::open_on(folder.path(), sure.clone()).withdraw("r1", "asked").unwrap();
+        sure.counted()
+    };
+    let fates = (0..operations).map(Fate::DeadFrom).chain((0..bytes).map(Fate::FullAfter));
+    for fate in fates {
+        for undo in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let (runs, failing) = (Runs::open(folder.path()), Runs::open_on(folder.path(), FailingDisk::new(fate)));
+            runs.withdraw("r0", "asked").unwrap();
+            let done = match undo {
+                true => failing.restore("r0").map(drop),
+                false => failing.withdraw("r1", "asked"),
+            };
+            let left: Vec<String> = runs.withdrawn().unwrap().into_iter().collect();
+            let before: &[&str] = &["r0"];
+            let after: &[&str] = if undo { &[] } else { &["r0", "r1"] };
+            // The last operations make a change durable that is already there.
+            assert!(left == after || done.is_err() && left == before, "{fate:?}, undo {undo}: {left:?}, {done:?}");
+        }
+    }
 }

@@ -62,9 +62,9 @@ fn a_ledger_of_a_later_format_is_refused_with_the_mend() {
     old_run(folder.path());
     Connection::open(folder.path().join("old/ledger.sqlite"))
         .unwrap()
-        .execute_batch("PRAGMA user_version = 3")
+        .execute_batch("PRAGMA user_version = 4")
         .unwrap();
     let error = Runs::open(folder.path()).view("old").err().unwrap();
-    assert!(matches!(error, StoreError::LaterFormat { found: 3, known: 2, .. }), "{error}");
+    assert!(matches!(error, StoreError::LaterFormat { found: 4, known: 3, .. }), "{error}");
     assert!(error.hint().is_some(), "{error}");
 }

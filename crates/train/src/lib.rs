@@ -14,6 +14,7 @@ pub mod episodes;
 pub mod error;
 pub mod evaluate;
 pub mod flywheel;
+mod inputs;
 mod notices;
 pub mod packing;
 pub mod pipeline;

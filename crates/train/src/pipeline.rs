@@ -27,6 +27,7 @@ use store::{Committed, Run, Runs, StageRow};
 use crate::check;
 use crate::error::TrainError;
 use crate::evaluate::{Evaluation, Ungraded, evaluate};
+use crate::inputs;
 use crate::notices::notice;
 use crate::prompting::Prompting;
 use crate::recipe::outline::{Outline, behind};
@@ -78,8 +79,9 @@ pub fn run_part<T: Real>(
     stop: &AtomicBool,
 ) -> Result<Finished, TrainError> {
     let settings = &recipe.settings;
-    extent.rewind(recipe, runs)?;
+    extent.rewind(recipe, task, runs)?;
     let run = runs.create_or_resume(&settings.name, &recipe.resolved())?;
+    inputs::settle(recipe, run.ledger())?;
     run.notices().iter().for_each(|notice| observer.notice(&notice.text));
     for text in task.notices() {
         notice(&run, observer, "task", None, 1, text)?;

@@ -102,3 +102,22 @@ pub fn sections() -> Vec<Section> {
 fn quoted(words: &[&str]) -> String {
     words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_has_both_ends_of_a_range() {
+        for section in sections() {
+            for KeyDoc { name, kind, .. } in section.keys {
+                for number in
+                    kind.split(" or ").filter(|kind| kind.starts_with("integer") || kind.starts_with("number"))
+                {
+                    let bounded = number.contains(" to ") || number.contains(" ≤ ") || number.contains(" < ");
+                    assert!(bounded, "{}.{name}: {number}", section.word);
+                }
+            }
+        }
+    }
+}

@@ -152,7 +152,7 @@ fn go<T: Real>(
     let mut extent = Extent { from: arguments.from.clone(), only: arguments.only.clone() };
     if arguments.seeds.is_some() && extent.from.is_some() {
         // All runs are rewound first. So after an interruption, the same command without --from finishes every seed.
-        seeds::rewind(&runs, recipes, &extent)?;
+        seeds::rewind(&runs, recipes, task, &extent)?;
         extent.from = None;
     }
     let one = |recipe: &Recipe| {

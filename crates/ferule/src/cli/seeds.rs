@@ -45,7 +45,7 @@ pub fn recipes(path: &Path, sets: &[String], count: u64) -> anyhow::Result<Vec<R
 ///
 /// # Errors
 /// Wrong use, before anything is changed, if a draw has not begun; otherwise as [`Extent::rewind`].
-pub fn rewind(runs: &Runs, recipes: &[Recipe], extent: &Extent) -> anyhow::Result<()> {
+pub fn rewind(runs: &Runs, recipes: &[Recipe], task: &dyn Task, extent: &Extent) -> anyhow::Result<()> {
     let names = runs.names()?;
     if let Some(missing) = recipes.iter().find(|recipe| !names.contains(&recipe.settings.name)) {
         let begun = recipes.iter().take_while(|recipe| names.contains(&recipe.settings.name)).count();
@@ -56,7 +56,7 @@ pub fn rewind(runs: &Runs, recipes: &[Recipe], extent: &Extent) -> anyhow::Resul
         return Err(WrongUse::error(format!("--from: the run {} has not begun", missing.settings.name), hint));
     }
     for recipe in recipes {
-        extent.rewind(recipe, runs)?;
+        extent.rewind(recipe, task, runs)?;
     }
     Ok(())
 }

@@ -18,39 +18,50 @@ use crate::error::FormatError;
 #[serde(deny_unknown_fields)]
 pub struct Shape {
     /// Width C of the residual stream.
+    #[schemars(range(min = 1, max = 65_536))]
     pub hidden_size: usize,
     /// Number of layers.
+    #[schemars(range(min = 1, max = 1_024))]
     pub num_hidden_layers: usize,
     /// Number H of query heads.
+    #[schemars(range(min = 1, max = 4_096))]
     pub num_attention_heads: usize,
     /// `llama` (default), `mistral`, `qwen2` or `qwen3`.
     #[serde(default = "llama")]
     pub model_type: String,
     /// Number K of key and value heads; H when absent.
+    #[schemars(range(min = 1, max = 4_096))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_key_value_heads: Option<usize>,
     /// Width D of a head; C / H when absent.
+    #[schemars(range(min = 1, max = 4_096))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head_dim: Option<usize>,
     /// Width of the SwiGLU; 8/3 × C rounded up to a multiple of 64 when absent.
+    #[schemars(range(min = 1, max = 1_048_576))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intermediate_size: Option<usize>,
     /// Number V of tokens; the tokenizer's when absent.
+    #[schemars(range(min = 1, max = 1_048_576))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
     /// Longest context in tokens.
+    #[schemars(range(min = 1, max = 16_777_216))]
     #[serde(default = "context")]
     pub max_position_embeddings: usize,
     /// Added to the mean square inside every RMSNorm.
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
     #[serde(default = "eps")]
     pub rms_norm_eps: f64,
     /// Base of the rotary embedding's wavelengths.
+    #[schemars(range(min = 1.0, max = 1e12))]
     #[serde(default = "theta")]
     pub rope_theta: f64,
     /// Whether the head is the embedding, transposed.
     #[serde(default)]
     pub tie_word_embeddings: bool,
     /// Standard deviation of the random weights.
+    #[schemars(range(min = 0.0, max = 100.0))]
     #[serde(default = "spread")]
     pub initializer_range: f64,
 }

@@ -39,6 +39,17 @@ impl Ledger {
         self.read(|c| c.prepare_cached(sql)?.query_map([record_id], |row| row.get(0))?.collect())
     }
 
+    /// The stages that used a record, in no order.
+    ///
+    /// # Errors
+    /// [`StoreError::Ledger`].
+    pub fn used_by(&self, record_id: &str) -> Result<Vec<String>, StoreError> {
+        let sql =
+            "SELECT stage FROM labels WHERE record_id = ?1 UNION SELECT stage FROM answers_read WHERE case_id = ?1
+                   UNION SELECT stage FROM record_uses WHERE record_id = ?1";
+        self.read(|c| c.prepare_cached(sql)?.query_map([record_id], |row| row.get(0))?.collect())
+    }
+
     /// The records that were withdrawn when this run began, sorted.
     ///
     /// # Errors

@@ -14,9 +14,11 @@
 //! Read next: [`rows`] for the rows, [`meters`] for labels and answers, [`lineage`] for which model was made from
 //! which.
 
+mod files;
 pub mod lineage;
 pub mod meters;
 pub mod rows;
+mod seal;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,20 +32,37 @@ use crate::error::StoreError;
 use rows::{BaselineRow, Notice, Opening, RolloutFile, StageRow};
 
 /// The schema version that this build writes.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
+
+/// What to do about a damaged ledger.
+const BRING_BACK: &str =
+    "bring back the ledger that belongs to the checkpoints, or begin a run under another name with --name";
 
 /// Tables that are cut back to the commit point.
-const CUT_BACK: [&str; 8] =
-    ["stages", "baselines", "labels", "answers_read", "record_uses", "lineage", "notices", "rollout_files"];
+const CUT_BACK: [&str; 9] = [
+    "stages",
+    "baselines",
+    "labels",
+    "answers_read",
+    "record_uses",
+    "lineage",
+    "notices",
+    "rollout_files",
+    "exported_files",
+];
 
 /// The largest row id of each table. The rows up to it existed when the marks were taken.
 pub type Marks = BTreeMap<String, i64>;
+
+/// For each table, the largest row id that was hashed for the seal, and the hash so far. Rows never change, so only new ones are added.
+type Hashed = BTreeMap<&'static str, (i64, blake3::Hasher)>;
 
 /// One run's ledger. It may be used from any thread; one call runs at a time.
 #[derive(Debug)]
 pub struct Ledger {
     connection: Mutex<Connection>,
     path: PathBuf,
+    hashed: Mutex<Hashed>,
 }
 
 impl Ledger {
@@ -57,7 +76,11 @@ impl Ledger {
             let found: u64 = t.query_row("PRAGMA user_version", [], |row| unsigned(row, 0))?;
             match found {
                 0 => t.execute_batch(include_str!("schema.sql")),
-                1 => t.execute_batch(include_str!("from_1.sql")),
+                1 => {
+                    t.execute_batch(include_str!("from_1.sql"))?;
+                    t.execute_batch(include_str!("from_2.sql"))
+                }
+                2 => t.execute_batch(include_str!("from_2.sql")),
                 _ => Ok(()),
             }
         })?;
@@ -84,8 +107,12 @@ impl Ledger {
             open(flags, &format!("file:{escaped}?immutable=1")).map_err(|_| first)
         });
         let ledger = Self::new(path, connection.map_err(|e| StoreError::ledger(path, e))?);
-        if ledger.check_format()? == 1 {
+        let format = ledger.check_format()?;
+        if format == 1 {
             ledger.read(|c| c.execute_batch(include_str!("view_of_1.sql")))?;
+        }
+        if format <= 2 {
+            ledger.read(|c| c.execute_batch(include_str!("view_of_2.sql")))?;
         }
         Ok(ledger)
     }
@@ -95,7 +122,7 @@ impl Ledger {
         let _ = connection.pragma_update(None, "journal_mode", "WAL");
         let _ = connection.pragma_update(None, "synchronous", "FULL");
         let _ = connection.busy_timeout(std::time::Duration::from_secs(10));
-        Ledger { connection: Mutex::new(connection), path: path.to_path_buf() }
+        Ledger { connection: Mutex::new(connection), path: path.to_path_buf(), hashed: Mutex::default() }
     }
 
     /// The file's format.
@@ -153,7 +180,9 @@ impl Ledger {
                 t.execute(&format!("DELETE FROM {table} WHERE id > ?1"), [mark])?;
             }
             Ok(())
-        })
+        })?;
+        self.forget_hashed();
+        Ok(())
     }
 
     /// Checks that every row that `marks` promise exists.
@@ -168,7 +197,7 @@ impl Ledger {
                 return Err(StoreError::Damaged {
                     path: self.path.clone(),
                     reason: format!("table {table} ends at row {largest}, and the checkpoint was taken at row {mark}"),
-                    hint: "bring back the ledger that belongs to the checkpoints",
+                    hint: BRING_BACK,
                 });
             }
         }

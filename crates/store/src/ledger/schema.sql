@@ -1,5 +1,5 @@
--- The ledger of one run, format 2. Every table that a resumed run may have to cut back has an `id` that only grows; a
--- checkpoint records the largest one. `withdrawals` and `openings` are never cut back.
+-- The ledger of one run, format 3. Every table that a resumed run may have to cut back has an `id` that only grows; a
+-- checkpoint records the largest one. `withdrawals`, `inputs` and `openings` are never cut back.
 CREATE TABLE stages (id INTEGER PRIMARY KEY, stage TEXT NOT NULL UNIQUE, stage_index INTEGER NOT NULL, kind TEXT NOT NULL,
     model TEXT NOT NULL, accuracy REAL, low REAL, high REAL, n INTEGER NOT NULL, labels INTEGER NOT NULL,
     answers_read INTEGER NOT NULL, rollouts INTEGER NOT NULL, teacher_tokens INTEGER NOT NULL, train_tokens INTEGER NOT NULL,
@@ -18,7 +18,10 @@ CREATE TABLE notices (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, stage TEXT, te
     count INTEGER NOT NULL);
 CREATE TABLE rollout_files (id INTEGER PRIMARY KEY, stage TEXT NOT NULL, step INTEGER NOT NULL, rows INTEGER NOT NULL,
     blake3 TEXT NOT NULL, UNIQUE (stage, step));
+CREATE TABLE exported_files (id INTEGER PRIMARY KEY, stage TEXT NOT NULL, name TEXT NOT NULL, blake3 TEXT NOT NULL,
+    UNIQUE (stage, name));
+CREATE TABLE inputs (path TEXT PRIMARY KEY, blake3 TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE withdrawals (record_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE openings (id INTEGER PRIMARY KEY, unix_seconds INTEGER NOT NULL, checkpoint TEXT,
     notices TEXT NOT NULL);
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;

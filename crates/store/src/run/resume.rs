@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Run, Uncommitted};
+use super::{Run, Uncommitted, files};
 use crate::changes::differences;
 use crate::checkpoint::{self, Committed};
 use crate::disk::{Disk, SYNCS_FOLDERS, entries, remove_leftovers, write_whole};
@@ -54,6 +54,7 @@ impl Run {
         }
 
         let ledger = Ledger::open(&folder.join(LEDGER))?;
+        ledger.check_structure()?;
         let mut notices = Vec::new();
         if !SYNCS_FOLDERS {
             let text = "this system cannot make a rename durable: after a power cut the newest checkpoint may be missing, and the one before is used";
@@ -64,7 +65,21 @@ impl Run {
         let metrics_bytes = resumed.as_ref().map_or(0, |c| c.manifest().metrics_bytes);
         ledger.cut_back(&marks)?;
         let metrics = MetricsFile::open(&**disk, &folder.join(METRICS), metrics_bytes)?;
+        let sealed = resumed.as_ref().and_then(|c| c.manifest().metrics_blake3.as_ref());
+        if sealed.is_some_and(|sealed| *sealed != metrics.blake3()) {
+            let path = folder.join(METRICS);
+            let text = format!("{} was changed since the checkpoint; the weights do not depend on it", path.display());
+            notices.push(notice("metrics_changed", 1, text));
+        }
         drop_unknown_rollouts(&**disk, &folder, &ledger)?;
+        let damaged = files::damaged_rollouts(&folder, &ledger)?;
+        if let Some(first) = damaged.first() {
+            let text = format!(
+                "{} rollout files are not as they were written; a stage that reads one will refuse it: {first}",
+                damaged.len()
+            );
+            notices.push(notice("rollouts_damaged", damaged.len() as u64, text));
+        }
 
         let withdrawn_since = settle_withdrawals(runs, &ledger, &mut notices)?;
         if let Some(c) = &resumed {
@@ -88,7 +103,7 @@ impl Run {
             resumed,
             notices,
             withdrawn_since,
-            _lock: lock,
+            lock,
         })
     }
 }
@@ -151,21 +166,12 @@ fn newest_good(
     notices: &mut Vec<Notice>,
 ) -> Result<(Option<Committed>, u64), StoreError> {
     let checkpoints = folder.join(CHECKPOINTS);
-    let metrics_bytes = fs::metadata(folder.join(METRICS)).map_or(0, |m| m.len());
     let found = checkpoint::list(&checkpoints)?;
     let sequence = found.first().map_or(0, |(sequence, _)| *sequence);
     let mut bad: Vec<(PathBuf, String)> = Vec::new();
     let mut good = None;
     for (_, path) in found {
-        let usable = checkpoint::verify(&path).and_then(|c| {
-            let promised = c.manifest().metrics_bytes;
-            if promised > metrics_bytes {
-                return Err(format!("{METRICS} has {metrics_bytes} bytes where the checkpoint needs {promised}"));
-            }
-            ledger.check_reaches(&c.manifest().ledger).map_err(|e| e.to_string())?;
-            Ok(c)
-        });
-        match usable {
+        match usable(folder, &path, ledger) {
             Ok(committed) => {
                 good = Some(committed);
                 break;
@@ -182,6 +188,22 @@ fn newest_good(
         checkpoint::set_aside(disk, &each.0)?;
     }
     Ok((good, sequence))
+}
+
+/// The checkpoint at `path`, if the run can be resumed from it; otherwise the reason in words.
+pub(crate) fn usable(run: &Path, path: &Path, ledger: &Ledger) -> Result<Committed, String> {
+    let committed = checkpoint::verify(path)?;
+    let manifest = committed.manifest();
+    let found = fs::metadata(run.join(METRICS)).map_or(0, |m| m.len());
+    if manifest.metrics_bytes > found {
+        return Err(format!("{METRICS} has {found} bytes where the checkpoint needs {}", manifest.metrics_bytes));
+    }
+    ledger.check_reaches(&manifest.ledger).map_err(|e| e.to_string())?;
+    let changed = |seal| ledger.is_as_sealed(&manifest.ledger, seal).map(|same| !same).map_err(|e| e.to_string());
+    match manifest.ledger_seal.as_deref().map(changed).transpose()? {
+        Some(true) => Err(format!("{LEDGER}: its rows are not those that the checkpoint was taken with")),
+        _ => Ok(committed),
+    }
 }
 
 /// Removes rollout files without a row in the ledger: files beyond the commit point, and leftovers.

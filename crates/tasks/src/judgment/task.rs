@@ -29,7 +29,7 @@ pub struct JudgmentKeys {
     /// Real cases as JSON lines, in this project's layout or CAIL2018's; without files, cases are generated.
     pub files: Paths,
     /// The most characters of a case's facts; longer ones lose their middle.
-    #[schemars(range(min = 40), extend("hint" = "give at least 40, or leave it out to keep facts whole"))]
+    #[schemars(range(min = 40, max = 1_000_000_000), extend("hint" = "give at least 40, or leave it out to keep facts whole"))]
     pub fact_chars: Option<usize>,
 }
 

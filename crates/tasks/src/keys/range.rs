@@ -45,12 +45,16 @@ pub(super) fn name(schema: &Value) -> String {
 /// Refuses a number that is not finite or out of the schema's range. Other values pass. `key` is the schema of the key,
 /// with its default and hint; `kind` is the key's kind in words.
 pub(super) fn check(schema: &Value, value: &Toml, key: &Value, kind: &str) -> Result<(), Refusal> {
-    let number = match value {
+    let written = match value {
         Toml::Integer(integer) => *integer as f64,
         Toml::Float(float) => *float,
         _ => return Ok(()),
     };
-    let Some(problem) = problem(schema, number) else { return Ok(()) };
+    // What counts is the number that the struct will hold: 1e-300 is 0 in 32 bits.
+    let held = if text::is_f32(schema) { f64::from(written as f32) } else { written };
+    let Some(problem) = problem(schema, if held.is_finite() && held != 0.0 { written } else { held }) else {
+        return Ok(());
+    };
     let default = key.get("default").and_then(|default| text::toml(default, key));
     let hint = match key.get("hint").and_then(Value::as_str) {
         Some(hint) => hint.to_string(),

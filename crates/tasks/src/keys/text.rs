@@ -32,7 +32,7 @@ pub(super) fn toml(value: &Value, schema: &Value) -> Option<String> {
     })
 }
 
-fn is_f32(schema: &Value) -> bool {
+pub(super) fn is_f32(schema: &Value) -> bool {
     schema.get("format").is_some_and(|format| format == "float")
 }
 

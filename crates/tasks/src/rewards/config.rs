@@ -20,7 +20,7 @@ pub struct RuleConfig {
 #[serde(default)]
 pub(super) struct Shared {
     /// How much the rule counts beside the others.
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub weight: f64,
     /// Makes the reward 0 unless this rule gives the full score (`true`), or at least this one.
     pub gate: Gate,

@@ -20,6 +20,7 @@ pub struct FormatConfig {
     /// Whether a think block must stand before the answer; without it none may.
     pub think: bool,
     /// The least number of characters in the think block, blanks not counted.
+    #[schemars(range(max = 1_000_000_000))]
     pub think_min_chars: usize,
 }
 

@@ -18,8 +18,10 @@ use crate::refusal::Refusal;
 #[serde(default)]
 pub struct IntervalConfig {
     /// The least value. Without `low` and `high` the bounds come from the case's answer.
+    #[schemars(range(min = -1e15, max = 1e15))]
     pub low: Option<f64>,
     /// The greatest value.
+    #[schemars(range(min = -1e15, max = 1e15))]
     pub high: Option<f64>,
     /// Where the answer stands: in the one `<answer>` block, or the whole completion is the answer.
     pub read: ReadFrom,

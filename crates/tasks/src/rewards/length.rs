@@ -15,10 +15,13 @@ use crate::refusal::Refusal;
 #[serde(default)]
 pub struct LengthConfig {
     /// The least length.
+    #[schemars(range(max = 1_000_000_000))]
     pub min: usize,
     /// The greatest length; without it any length is short enough.
+    #[schemars(range(max = 1_000_000_000))]
     pub max: Option<usize>,
     /// Over how much the score falls to 0 outside the bounds; 0 for at once.
+    #[schemars(range(max = 1_000_000_000))]
     pub margin: usize,
     /// What is counted: tokens, the end token included, or characters.
     pub unit: LengthUnit,

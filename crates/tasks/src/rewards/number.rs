@@ -18,10 +18,10 @@ use crate::refusal::Refusal;
 #[serde(default)]
 pub struct NumberConfig {
     /// The allowed difference as a share of the known value.
-    #[schemars(range(min = 0.0), extend("hint" = "0.01 allows one percent"))]
+    #[schemars(range(min = 0.0, max = 1e6), extend("hint" = "0.01 allows one percent"))]
     pub tolerance: f64,
     /// The allowed difference in the known value's own unit, months for durations.
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0, max = 1e15))]
     pub tolerance_absolute: f64,
     /// Where the answer stands: in the one `<answer>` block, or the whole completion is the answer.
     pub read: ReadFrom,

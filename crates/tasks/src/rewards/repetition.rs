@@ -17,7 +17,7 @@ use crate::refusal::Refusal;
 #[serde(default)]
 pub struct RepetitionConfig {
     /// Characters in an n-gram.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub chars: usize,
     /// The share of repeats that costs nothing.
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]

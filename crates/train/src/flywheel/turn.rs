@@ -48,10 +48,10 @@ pub struct FlywheelKeys {
     #[schemars(range(min = 0.0, max = 1000.0))]
     pub replay: f64,
     /// New verdicts below which no turn is begun.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub least_verdicts: usize,
     /// Items of the gate below which no turn is begun.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub least_gate: usize,
 }
 

@@ -3,12 +3,17 @@
 //! Stages run in the recipe's order, since each may depend on those before it. So `only` can name the next stages, but it cannot skip one.
 //! Stages that are done already are left as they are. `from` first takes the run back to the beginning of a stage.
 
+use std::collections::BTreeSet;
+
 use store::{Runs, StageEnd};
 
+use super::heldout::Heldout;
 use crate::error::TrainError;
+use crate::inputs;
 use crate::recipe::resolved::Recipe;
 use tasks::refusal::Refusal;
-use tasks::suggest;
+use tasks::withheld::Withheld;
+use tasks::{Task, suggest};
 
 /// Which stages to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,11 +63,13 @@ impl Extent {
         recipe.stages.iter().position(|stage| Some(&stage.name) == self.from.as_ref())
     }
 
-    /// Takes the run back to the stage that `from` names, if any.
+    /// Takes the run back to the stage that `from` names, if any. First it checks that the stages can be repeated; a run that is refused
+    /// is as it was.
     ///
     /// # Errors
-    /// [`TrainError::Refused`], before any work is done, if the stages cannot be run; otherwise an error of the store.
-    pub fn rewind(&self, recipe: &Recipe, runs: &Runs) -> Result<(), TrainError> {
+    /// [`TrainError::Refused`], before any work is done, if the stages cannot be run: wrong names, a changed file, a record that was
+    /// withdrawn since. Otherwise an error of the store.
+    pub fn rewind(&self, recipe: &Recipe, task: &dyn Task, runs: &Runs) -> Result<(), TrainError> {
         let is_new = !runs.names()?.contains(&recipe.settings.name);
         self.check(recipe, if is_new { 0 } else { recipe.stages.len() })?;
         let Some(first) = self.first(recipe) else { return Ok(()) };
@@ -70,6 +77,7 @@ impl Extent {
         if first == 0 && is_new {
             return Ok(());
         }
+        rehearse(recipe, task, runs, first)?;
         let later = |key: &str| {
             let stage = key.strip_prefix("stages[").and_then(|rest| rest.split(']').next()?.parse::<usize>().ok());
             let model = key.strip_prefix("models.").and_then(|rest| rest.split('.').next());
@@ -77,6 +85,26 @@ impl Extent {
         };
         Ok(runs.rewind(&recipe.settings.name, &recipe.resolved(), end, later)?)
     }
+}
+
+/// Refuses what would stop the stages from `first` on at their start, before the finished ones are removed.
+fn rehearse(recipe: &Recipe, task: &dyn Task, runs: &Runs, first: usize) -> Result<(), TrainError> {
+    let run = runs.view(&recipe.settings.name)?;
+    if first > 0 {
+        inputs::unchanged(recipe, run.ledger())?;
+    }
+    for stage in recipe.outlines[..first].iter().filter(|stage| stage.exports()) {
+        run.exported_model(&stage.name)?;
+    }
+    let known = BTreeSet::from_iter(run.ledger().withdrawn()?);
+    let since: BTreeSet<String> = runs.withdrawn()?.difference(&known).cloned().collect();
+    for record in &since {
+        let stages = run.ledger().used_by(record)?;
+        if recipe.outlines[first..].iter().any(|stage| stages.contains(&stage.name)) {
+            return Err(tasks::withdrawn(record).into());
+        }
+    }
+    Heldout::of(&recipe.settings, &Withheld::new(task, known, since)).map(drop)
 }
 
 /// Whether a stage before `first` depends on a model's first weights.

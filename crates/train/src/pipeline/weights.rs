@@ -42,8 +42,8 @@ pub(super) fn restore(
     }
     let mut prompting = sources.prompting.map(Arc::new);
     let mut made_tokenizer = false;
-    for stage in &recipe.outlines[..first] {
-        let folder = run.model_folder(&stage.name);
+    for stage in recipe.outlines[..first].iter().filter(|stage| stage.exports()) {
+        let folder = run.exported_model(&stage.name)?;
         if stage.vocab_size().is_some() {
             prompting = Some(Arc::new(Prompting::new(Tokenizer::open_folder(&folder)?, None, &[])?));
             made_tokenizer = true;

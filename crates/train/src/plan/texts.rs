@@ -13,8 +13,10 @@ use tasks::{Split, Task};
 
 /// Texts of each kind that are measured.
 const TEXTS: usize = 200;
-/// One in this many of the tokenizer stage's texts is used for the estimate.
+/// One in this many of the tokenizer stage's texts is used for the estimate, or fewer, so that no more than [`TOKENIZER_TEXTS`] are drawn.
 const TOKENIZER_SHARE: usize = 10;
+/// About the most documents and prompts that are drawn for the estimate of the tokenizer's time.
+const TOKENIZER_TEXTS: usize = 4000;
 
 /// Encodes some of the task's texts and takes the mean of their lengths. Without a prompting it trains a tokenizer on a part of the texts
 /// of the tokenizer stage.
@@ -28,15 +30,16 @@ pub(super) fn measure(recipe: &Recipe, task: &dyn Task, prompting: Option<Prompt
         (Some(prompting), _) => prompting,
         (None, Some(stage)) => {
             let name = &recipe.settings.name;
-            let texts = tokenizer_texts(stage, task, &recipe.settings)?;
-            let part = texts.iter().step_by(TOKENIZER_SHARE).map(String::as_str);
-            let began = Instant::now();
-            // A part may be too small for the vocabulary although the whole is large enough.
-            let prompting = match stage.prompting(name, part) {
-                Ok(prompting) => prompting,
-                Err(_) => stage.prompting(name, texts.iter().map(String::as_str))?,
+            let share = TOKENIZER_SHARE.max((stage.documents as usize + stage.prompts) / TOKENIZER_TEXTS);
+            let train = |share| {
+                let texts = tokenizer_texts(stage, task, &recipe.settings, share)?;
+                let began = Instant::now();
+                let prompting = stage.prompting(name, texts.iter().map(String::as_str))?;
+                Ok::<_, TrainError>((prompting, began.elapsed().as_secs_f64() * share as f64))
             };
-            tokenizer_seconds = began.elapsed().as_secs_f64() * TOKENIZER_SHARE as f64;
+            // A part may be too small for the vocabulary although the whole is large enough.
+            let (prompting, seconds) = train(share).or_else(|_| train(1))?;
+            tokenizer_seconds = seconds;
             prompting
         }
         (None, None) => unreachable!("a recipe without either is refused when it is read"),
@@ -58,14 +61,22 @@ pub(super) fn measure(recipe: &Recipe, task: &dyn Task, prompting: Option<Prompt
     })
 }
 
-/// The texts that a tokenizer stage is trained on. Unlike there, the user's texts still include those with held-out cases.
-fn tokenizer_texts(stage: &TokenizerStage, task: &dyn Task, settings: &Settings) -> Result<Vec<String>, TrainError> {
-    let mut texts: Vec<String> = (0..stage.documents).map_while(|index| task.corpus(index, settings.seed)).collect();
+/// One in `share` of the texts that a tokenizer stage is trained on. Unlike there, the user's texts still include those with held-out
+/// cases.
+fn tokenizer_texts(
+    stage: &TokenizerStage,
+    task: &dyn Task,
+    settings: &Settings,
+    share: usize,
+) -> Result<Vec<String>, TrainError> {
+    let documents = (0..stage.documents).step_by(share);
+    let mut texts: Vec<String> = documents.map_while(|index| task.corpus(index, settings.seed)).collect();
     let paths = stage.texts.located(&settings.folder);
     if !paths.is_empty() {
-        texts.extend(texts::read(&paths)?.texts.into_iter().map(|text| text.text));
+        texts.extend(texts::read(&paths)?.texts.into_iter().step_by(share).map(|text| text.text));
     }
-    texts.extend(task.cases(Split::Train, stage.prompts, settings.seed)?.iter().map(|case| case.prompt_text()));
+    let prompts = stage.prompts.div_ceil(share);
+    texts.extend(task.cases(Split::Train, prompts, settings.seed)?.iter().map(|case| case.prompt_text()));
     Ok(texts)
 }
 

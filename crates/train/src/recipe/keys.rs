@@ -13,13 +13,14 @@ pub struct RecipeKeys {
     pub name: Option<String>,
     /// The seed of every random number.
     #[serde(default)]
+    #[schemars(range(max = 9_223_372_036_854_775_807u64))]
     pub seed: u64,
     /// What products are computed in: `bf16`, or `f32`, which is slower and exact.
     #[serde(default = "dtype")]
     pub dtype: String,
     /// What an hour of this machine costs, in your currency; without it the ladder shows no cost.
     #[serde(default)]
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0, max = 1e9))]
     pub cost_per_hour: f64,
     /// The task: its `name`, and its own keys.
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]

@@ -71,6 +71,11 @@ impl Outline {
         self.roles.trains.as_deref()
     }
 
+    /// Whether it leaves a model or a tokenizer in the run's folder.
+    pub fn exports(&self) -> bool {
+        self.trained().is_some() || self.vocab_size().is_some()
+    }
+
     /// The model whose accuracy its row of the ladder shows.
     pub fn measured(&self) -> Option<&str> {
         self.roles.trains.as_deref().or(self.roles.measures.as_deref())

@@ -53,16 +53,19 @@ impl Settings {
 #[serde(deny_unknown_fields, default)]
 pub struct EvalSettings {
     /// Held-out cases behind every row of the ladder.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub cases: usize,
     /// Held-out cases with unseen wordings and ranges, reported separately.
+    #[schemars(range(max = 1_000_000))]
     pub unseen_cases: usize,
     /// Longest completion, in tokens.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub max_new_tokens: usize,
     /// Demonstrations that the cheap baselines may learn from.
+    #[schemars(range(max = 1_000_000))]
     pub baseline_demonstrations: usize,
     /// Examples in the prompt of the base model, which is a baseline too; 0 leaves that baseline out.
+    #[schemars(range(max = 1_000))]
     pub few_shot_examples: usize,
 }
 

@@ -44,31 +44,31 @@ pub struct Distill {
     pub data: String,
     /// Passes over the completions.
     #[serde(default = "epochs")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub epochs: u64,
     /// Completions per step.
     #[serde(default = "per_step")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 65_536))]
     pub completions_per_step: usize,
     /// Weight of the cross-entropy on the teacher's tokens.
     #[serde(default)]
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub hard_weight: f32,
     /// Weight of the divergence.
     #[serde(default)]
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub soft_weight: f32,
     /// Weight of the squared error against the teacher's hidden states, which is divided by their mean square.
     #[serde(default)]
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub hidden_weight: f32,
     /// The student's layer whose output is its hidden state, counted from 1; the last by default.
     #[serde(default)]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_024))]
     pub student_layer: Option<usize>,
     /// The teacher's layer whose output is its hidden state, counted from 1; the last by default.
     #[serde(default)]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_024))]
     pub teacher_layer: Option<usize>,
     /// The divergence of the soft labels; without a teacher only `forward_kl`.
     #[serde(default)]
@@ -79,7 +79,7 @@ pub struct Distill {
     pub jsd_beta: f32,
     /// Divides the logits of student and teacher. Without a teacher it must be the `soft_temperature` of the data set.
     #[serde(default = "one")]
-    #[schemars(extend("exclusiveMinimum" = 0, "hint" = "1 leaves the logits as they are"))]
+    #[schemars(range(max = 100.0), extend("exclusiveMinimum" = 0, "hint" = "1 leaves the logits as they are"))]
     pub temperature: f32,
     /// How steps are taken.
     #[serde(flatten)]

@@ -52,7 +52,7 @@ pub struct Dpo {
     pub loss_type: PairLossType,
     /// The smaller, the further the model may go from what it was.
     #[serde(default = "beta")]
-    #[schemars(extend("exclusiveMinimum" = 0))]
+    #[schemars(range(max = 1000.0), extend("exclusiveMinimum" = 0))]
     pub beta: f32,
     /// The share of pairs that are taken to be the wrong way round, for the loss `robust`.
     #[serde(default)]
@@ -60,16 +60,18 @@ pub struct Dpo {
     pub label_smoothing: f32,
     /// Times each pair is seen.
     #[serde(default = "epochs")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub epochs: u64,
     /// Pairs a step.
     #[serde(default = "per_step")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 65_536))]
     pub pairs_per_step: usize,
     /// Steps between two validations, of which the best one's weights are kept; 0, the default, for none: then no answer is read.
+    #[schemars(range(max = 10_000_000))]
     #[serde(default)]
     pub validate_every_steps: u64,
     /// Validation cases.
+    #[schemars(range(max = 1_000_000))]
     #[serde(default = "validation_cases")]
     pub validation_cases: usize,
     /// How steps are taken.

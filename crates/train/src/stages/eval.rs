@@ -27,11 +27,11 @@ pub struct Eval {
     pub model: String,
     /// Held-out cases; by default those behind every row of the ladder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub cases: Option<usize>,
     /// Samples of each case. One is greedy; more are sampled at temperature 1 and give pass@k and maj@k.
     #[serde(default = "greedy")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4_096))]
     pub samples: usize,
 }
 

@@ -49,32 +49,32 @@ pub struct Grpo {
     pub model: String,
     /// Steps.
     #[serde(default = "steps")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub steps: u64,
     /// Cases of the training split whose prompts are used.
     #[serde(default = "cases")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub cases: usize,
     /// Prompts per step.
     #[serde(default = "prompts_per_step")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 65_536))]
     pub prompts_per_step: usize,
     /// Completions of each prompt.
     #[serde(default = "completions_per_prompt")]
-    #[schemars(range(min = 2), extend("hint" = "a reward is relative to its group; set it to 4 or more"))]
+    #[schemars(range(min = 2, max = 4_096), extend("hint" = "a reward is relative to its group; set it to 4 or more"))]
     pub completions_per_prompt: usize,
     /// Longest completion, in tokens; in an episode of several turns, the longest turn.
     #[serde(default = "max_new_tokens")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub max_new_tokens: usize,
     /// Divides the logits, in sampling and in training.
     #[serde(default = "one")]
-    #[schemars(extend("exclusiveMinimum" = 0, "hint" = "1 leaves the logits as they are"))]
+    #[schemars(range(max = 100.0), extend("exclusiveMinimum" = 0, "hint" = "1 leaves the logits as they are"))]
     pub temperature: f32,
     /// Turns of an episode. With 1, the default, the rules score each completion. With more, the task's environment replies to each turn and
     /// gives the reward.
     #[serde(default = "one_turn")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000))]
     pub turns: usize,
     /// An arm of the task (`answers`, `answer_free`), or a list of rules.
     #[serde(default)]
@@ -90,36 +90,40 @@ pub struct Grpo {
     pub ratio: Ratio,
     /// The ratio is clipped below at `1 − epsilon_low`.
     #[serde(default = "epsilon")]
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub epsilon_low: f32,
     /// The ratio is clipped above at `1 + epsilon_high`.
     #[serde(default = "epsilon")]
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0, max = 1000.0))]
     pub epsilon_high: f32,
     /// Weight of the KL divergence from the reference, the weights with which the stage began.
     #[serde(default)]
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0, max = 1000.0))]
     pub kl_coefficient: f32,
     /// Updates on each batch of rollouts. From the second on, ratios differ from 1 and are clipped.
     #[serde(default = "once")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000))]
     pub updates_per_batch: u64,
     /// Whether to draw further prompts in place of groups whose rewards are all equal, at most twice in a step.
     #[serde(default)]
     pub dynamic_sampling: bool,
     /// Tokens before `max_new_tokens` over which a completion loses reward, in a straight line down to −1 (DAPO); 0 for none.
+    #[schemars(range(max = 1_000_000))]
     #[serde(default)]
     pub overlong_margin_tokens: usize,
     /// Whether to leave completions that did not end out of the loss (DAPO).
     #[serde(default)]
     pub mask_truncated: bool,
     /// Steps between two validations; 0 for none.
+    #[schemars(range(max = 10_000_000))]
     #[serde(default = "validate_every")]
     pub validate_every_steps: u64,
     /// Validation cases.
+    #[schemars(range(max = 1_000_000))]
     #[serde(default = "validation_cases")]
     pub validation_cases: usize,
     /// Prompts whose completions are stored a few times in the stage, for people to read; 0 for none. Episodes of several turns are not.
+    #[schemars(range(max = 10_000))]
     #[serde(default = "watched_prompts")]
     pub watched_prompts: usize,
     /// How steps are taken.
@@ -186,6 +190,7 @@ impl Stage for Grpo {
     }
 
     fn validate(&self, place: &Place) -> Result<(), Refusal> {
+        place.completions(self.prompts_per_step, self.completions_per_prompt)?;
         if self.turns > 1 && self.rules != Rules::default() {
             let problem = "an episode of several turns is rewarded by the task's environment, not by rules";
             return Err(place.refuse("rules", problem, "leave them out, or set `turns = 1`"));

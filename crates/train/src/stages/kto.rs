@@ -53,28 +53,30 @@ pub struct Kto {
     pub columns: ThumbColumns,
     /// The smaller, the further the model may go from what it was.
     #[serde(default = "beta")]
-    #[schemars(extend("exclusiveMinimum" = 0))]
+    #[schemars(range(max = 1000.0), extend("exclusiveMinimum" = 0))]
     pub beta: f32,
     /// Weight of answers that were found good. With the counts of both, the two sides should weigh about the same.
     #[serde(default = "one")]
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub desirable_weight: f32,
     /// Weight of answers that were found bad.
     #[serde(default = "one")]
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub undesirable_weight: f32,
     /// Times each thumb is seen.
     #[serde(default = "epochs")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub epochs: u64,
     /// Thumbs a step.
     #[serde(default = "per_step")]
-    #[schemars(range(min = 2), extend("hint" = "each answer is also put behind another's prompt"))]
+    #[schemars(range(min = 2, max = 65_536), extend("hint" = "each answer is also put behind another's prompt"))]
     pub thumbs_per_step: usize,
     /// Steps between two validations, of which the best one's weights are kept; 0, the default, for none: then no answer is read.
+    #[schemars(range(max = 10_000_000))]
     #[serde(default)]
     pub validate_every_steps: u64,
     /// Validation cases.
+    #[schemars(range(max = 1_000_000))]
     #[serde(default = "validation_cases")]
     pub validation_cases: usize,
     /// How steps are taken.

@@ -29,11 +29,12 @@ use crate::recipe::outline::Roles;
 use crate::rollout::{Group, Plan, sample};
 use crate::snapshots::{Judge, Snapshots};
 use crate::stage::estimate::{Estimate, Packed, Planning, Work};
-use crate::stage::{Checking, Outcome, Stage};
+use crate::stage::{Checking, Outcome, Place, Stage};
 use crate::stages::validation;
 use crate::step::{Signals, SoftLabels, SoftSignal};
 use crate::tally::Tally;
 use crate::trainer::{StepOutcome, Trainer};
+use tasks::refusal::Refusal;
 use tasks::rewards::Judged;
 use tasks::{Case, Split};
 
@@ -57,27 +58,27 @@ pub struct OnPolicyDistill {
     pub teacher: String,
     /// Steps.
     #[serde(default = "steps")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub steps: u64,
     /// Cases of the training split whose prompts are used.
     #[serde(default = "cases")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub cases: usize,
     /// Prompts per step.
     #[serde(default = "prompts_per_step")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 65_536))]
     pub prompts_per_step: usize,
     /// Completions of each prompt.
     #[serde(default = "completions_per_prompt")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4_096))]
     pub completions_per_prompt: usize,
     /// Longest completion, in tokens.
     #[serde(default = "max_new_tokens")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub max_new_tokens: usize,
     /// Divides the student's logits in sampling, and the logits of student and teacher in the divergence.
     #[serde(default = "one")]
-    #[schemars(extend("exclusiveMinimum" = 0, "hint" = "1 leaves the logits as they are"))]
+    #[schemars(range(max = 100.0), extend("exclusiveMinimum" = 0, "hint" = "1 leaves the logits as they are"))]
     pub temperature: f32,
     /// Whether the student minimises a divergence from the teacher or is rewarded by it.
     #[serde(default)]
@@ -91,15 +92,18 @@ pub struct OnPolicyDistill {
     pub jsd_beta: f32,
     /// Largest absolute reward of a token under `policy_gradient`, in nats.
     #[serde(default = "reward_clip")]
-    #[schemars(extend("exclusiveMinimum" = 0))]
+    #[schemars(range(max = 1e6), extend("exclusiveMinimum" = 0))]
     pub reward_clip: f32,
     /// Steps between two validations; 0, the default, for none, so that no answer is read.
+    #[schemars(range(max = 10_000_000))]
     #[serde(default)]
     pub validate_every_steps: u64,
     /// Validation cases.
+    #[schemars(range(max = 1_000_000))]
     #[serde(default = "validation_cases")]
     pub validation_cases: usize,
     /// Prompts whose completions are stored a few times in the stage, for people to read; 0 for none.
+    #[schemars(range(max = 10_000))]
     #[serde(default = "watched_prompts")]
     pub watched_prompts: usize,
     /// How steps are taken.
@@ -153,6 +157,10 @@ impl Stage for OnPolicyDistill {
 
     fn optimisation(&self) -> Option<&Optimisation> {
         Some(&self.optimisation)
+    }
+
+    fn validate(&self, place: &Place) -> Result<(), Refusal> {
+        place.completions(self.prompts_per_step, self.completions_per_prompt)
     }
 
     fn check(&self, checking: &Checking) -> Result<(), TrainError> {

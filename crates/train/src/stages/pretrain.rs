@@ -36,15 +36,15 @@ pub struct Pretrain {
     #[serde(default)]
     pub texts: Paths,
     /// Tokens to train on in total.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000_000_000u64))]
     pub tokens: u64,
     /// Tokens per step, rounded up to whole pieces.
     #[serde(default = "tokens_per_step")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 16_777_216))]
     pub tokens_per_step: usize,
     /// Longest segment, in tokens.
     #[serde(default = "context")]
-    #[schemars(range(min = 2), extend("hint" = "a token is predicted from those before it"))]
+    #[schemars(range(min = 2, max = 1_000_000), extend("hint" = "a token is predicted from those before it"))]
     pub context: usize,
     /// How steps are taken.
     #[serde(flatten)]

@@ -42,32 +42,34 @@ pub struct Sample {
     pub model: String,
     /// Cases of the training split whose prompts are completed.
     #[serde(default = "cases")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub cases: usize,
     /// Completions of each prompt.
     #[serde(default = "one")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4_096))]
     pub samples: usize,
     /// Divides the logits; 0 takes the most likely token.
     #[serde(default = "temperature")]
-    #[schemars(range(min = 0.0), extend("hint" = "0 takes the most likely token, 1 samples"))]
+    #[schemars(range(min = 0.0, max = 100.0), extend("hint" = "0 takes the most likely token, 1 samples"))]
     pub temperature: f32,
     /// Longest completion, in tokens.
     #[serde(default = "max_new_tokens")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub max_new_tokens: usize,
     /// The least reward of a completion that is kept; without it, all completions that ended are kept and no rule scores them.
     #[serde(default)]
+    #[schemars(range(min = -1e6, max = 1e6))]
     pub min_reward: Option<f64>,
     /// The rules behind `min_reward`.
     #[serde(default)]
     pub rules: Rules,
     /// The number of most likely tokens that are stored at every position as soft labels; 0 for none.
+    #[schemars(range(max = 65_536))]
     #[serde(default)]
     pub top_k: usize,
     /// Divides the logits behind the soft labels.
     #[serde(default = "temperature")]
-    #[schemars(extend("exclusiveMinimum" = 0, "hint" = "1 leaves the logits as they are"))]
+    #[schemars(range(max = 100.0), extend("exclusiveMinimum" = 0, "hint" = "1 leaves the logits as they are"))]
     pub soft_temperature: f32,
     /// The model that gives the soft labels; by default the one that is sampled from.
     #[serde(default)]

@@ -28,15 +28,15 @@ pub struct Sft {
     pub model: String,
     /// Demonstrations to train on.
     #[serde(default = "demonstrations")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub demonstrations: usize,
     /// Passes over the demonstrations.
     #[serde(default = "epochs")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub epochs: u64,
     /// Demonstrations per step.
     #[serde(default = "per_step")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 65_536))]
     pub demonstrations_per_step: usize,
     /// Whether to train on the bare answers, without the reasoning.
     #[serde(default)]

@@ -26,20 +26,22 @@ use tasks::paths::Paths;
 pub struct TokenizerStage {
     /// Tokens in the vocabulary.
     #[serde(default = "vocab_size")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_048_576))]
     pub vocab_size: usize,
     /// Files and folders of `.txt`, `.md` and `.jsonl` with `text` to train on too.
     #[serde(default)]
     pub texts: Paths,
     /// Documents of the task's corpus to train on.
+    #[schemars(range(max = 1_000_000))]
     #[serde(default = "documents")]
     pub documents: u64,
     /// Prompts of the training split to train on; their answers are not read.
+    #[schemars(range(max = 1_000_000))]
     #[serde(default = "prompts")]
     pub prompts: usize,
     /// Longest token, in bytes. A low limit keeps the phrases of a template from becoming tokens.
     #[serde(default = "longest")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4_096))]
     pub longest_token_bytes: usize,
 }
 
