@@ -25,10 +25,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::case::{Case, Completion, Grade, Message, Prompt, Split};
+use crate::data::file;
+use crate::data::limits::Budget;
 use crate::partition;
 use crate::paths::located;
 use crate::refusal::Refusal;
 use crate::rewards::{RuleConfig, RuleSet, answer, quantity};
+use crate::suggest;
 use crate::task::{Configured, Task, TaskError};
 
 const NAME: &str = "jsonl";
@@ -142,9 +145,10 @@ impl Jsonl {
     ) -> Result<(), Refusal> {
         let text = read_text(key, path)?;
         let before = self.found.lines;
+        let mut budget = Budget::new(text.len() as u64);
         for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             self.found.lines += 1;
-            let (case, demonstration) = self.line(&At { path, line: at + 1 }, line)?;
+            let (case, demonstration) = self.line(&At { path, line: at + 1 }, line, &mut budget)?;
             if let Some(first) = seen.get(&case.id) {
                 let repeated = if first == path { &mut self.found.duplicates } else { &mut self.found.also_heldout };
                 *repeated += 1;
@@ -179,7 +183,7 @@ impl Jsonl {
     }
 
     /// The case of a line and its demonstration.
-    fn line(&self, at: &At, line: &str) -> Result<(Case, Option<String>), Refusal> {
+    fn line(&self, at: &At, line: &str, budget: &mut Budget) -> Result<(Case, Option<String>), Refusal> {
         let value: Value = serde_json::from_str(line).map_err(|error| {
             let hint = match line.trim_start().chars().next() {
                 Some('[') => "this looks like one JSON list; write one object a line instead",
@@ -191,6 +195,7 @@ impl Jsonl {
         let Value::Object(record) = &value else {
             return Err(at.wrong("line", "not an object", "every line is one JSON object"));
         };
+        budget.take(record).map_err(|refusal| refusal.in_line(at.path, at.line))?;
         let columns = &self.keys.columns;
         let text = |field: &str| match record.get(field) {
             None | Some(Value::Null) => Ok(None),
@@ -229,8 +234,8 @@ impl Jsonl {
                 Ok((Prompt::Text(self.around(text)), None))
             }
             (None, None, None) => {
-                let names: Vec<&str> = record.keys().map(String::as_str).collect();
-                let message = format!("there is no `{}`, only {}", columns.prompt, names.join(", "));
+                let names = suggest::listed(record.keys().map(String::as_str));
+                let message = format!("there is no `{}`, only {names}", columns.prompt);
                 let hint = "name the field `prompt` (text) or `messages` (a list), or set columns.prompt in [task]";
                 Err(at.wrong(&columns.prompt, message, hint))
             }
@@ -298,7 +303,7 @@ fn messages(at: &At, list: &[Value]) -> Result<(Vec<Message>, Option<String>), R
 
 /// The whole text of the file that a key names.
 fn read_text(key: &str, path: &Path) -> Result<String, Refusal> {
-    let bytes = std::fs::read(path).map_err(|error| {
+    let bytes = file::read(path).map_err(|error| {
         let hint = "give the path of a JSON-lines file, from the recipe's folder";
         Refusal::new(error.to_string(), hint).in_file(path).in_key(key)
     })?;
@@ -309,9 +314,14 @@ fn read_text(key: &str, path: &Path) -> Result<String, Refusal> {
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
         return Err(bad(at, "a zero byte: the file is binary or UTF-16", "save it as JSON lines in UTF-8"));
     }
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|error| bad(error.valid_up_to(), "not UTF-8", "save it as UTF-8; `ferule init` reads GB18030 too"))?;
-    Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_string())
+    if let Err(error) = std::str::from_utf8(&bytes) {
+        return Err(bad(error.valid_up_to(), "not UTF-8", "save it as UTF-8; `ferule init` reads GB18030 too"));
+    }
+    let mut text = String::from_utf8(bytes).expect("checked above");
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
+    }
+    Ok(text)
 }
 
 /// GSM8K's answer: the reasoning without calculator marks, and the number after `####`.

@@ -4,6 +4,10 @@
 
 use strsim::osa_distance;
 
+/// Names in a list, and characters of a name there.
+const LISTED: usize = 40;
+const LONGEST: usize = 60;
+
 /// The known name nearest to `unknown`, if one is near enough.
 ///
 /// A name is near if the insertions, deletions, replacements and swaps of neighbours number at most a third of the
@@ -27,7 +31,21 @@ pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> O
 pub fn hint<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
     match nearest(unknown, known.clone()) {
         Some(name) => format!("did you mean \"{name}\"?"),
-        None => format!("known are {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+        None => format!("known are {}", listed(known)),
+    }
+}
+
+/// Names for a message: the first [`LISTED`], and how many follow. Long ones are cut.
+pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut names = names.into_iter();
+    let cut = |name: &str| match name.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_string(),
+    };
+    let shown: Vec<String> = names.by_ref().take(LISTED).map(cut).collect();
+    match names.count() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
@@ -51,5 +69,8 @@ mod tests {
     fn far_names_are_listed_instead() {
         assert_eq!(hint("wieght", ["weight", "gate"]), "did you mean \"weight\"?");
         assert_eq!(hint("banana", ["weight", "gate"]), "known are weight, gate");
+        let names: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
+        assert!(listed(names.iter().map(String::as_str)).ends_with(", 38, 39 and 960 more"));
+        assert_eq!(listed(["三".repeat(61).as_str()]), "三".repeat(60) + "…");
     }
 }

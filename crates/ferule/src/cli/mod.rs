@@ -47,9 +47,11 @@ mod table;
 mod task;
 mod withdraw;
 
-use std::process::ExitCode;
+use std::path::Path;
+use std::process::{self, ExitCode};
 
 use clap::{Parser, Subcommand};
+use tasks::data::container;
 
 use crate::outcome;
 
@@ -122,10 +124,24 @@ enum Command {
     Import(convert::ImportArguments),
     /// Write a model as a GGUF file
     Export(convert::ExportArguments),
+    /// Read a workbook or Parquet from stdin for the process that started this one
+    #[command(hide = true, name = READ_CONTAINER)]
+    ReadContainer,
 }
+
+/// The command of the process that reads compressed data files (see [`container`]).
+const READ_CONTAINER: &str = "read-container";
 
 /// Parses the process's arguments, runs the command and reports its outcome.
 pub fn main() -> ExitCode {
+    container::set_worker(|| {
+        // This path stays right when the binary is replaced while it runs.
+        let this = Path::new("/proc/self/exe");
+        let this = if this.exists() { this.into() } else { std::env::current_exe().unwrap_or("ferule".into()) };
+        let mut worker = process::Command::new(this);
+        worker.arg(READ_CONTAINER);
+        worker
+    });
     match Arguments::try_parse() {
         Ok(arguments) => outcome::report(run(arguments.command)),
         Err(error) => {
@@ -166,6 +182,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Pull(arguments) => pull::run(arguments),
         Command::Import(arguments) => convert::import(arguments),
         Command::Export(arguments) => convert::export(arguments),
+        Command::ReadContainer => Ok(container::work()?),
     }
 }
 

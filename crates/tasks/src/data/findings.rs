@@ -98,8 +98,11 @@ fn bare(answer: &str) -> &str {
 impl Findings {
     /// Computes the statistics.
     pub(super) fn of(table: &Table, layout: Layout, cases: &[Value]) -> Findings {
-        let filled =
-            |name: &String| table.rows.iter().filter(|row| row.get(name).is_some_and(|v| !v.is_null())).count();
+        let mut filled: HashMap<&str, usize> = HashMap::new();
+        for (name, _) in table.rows.iter().flatten().filter(|(_, value)| !value.is_null()) {
+            *filled.entry(name).or_default() += 1;
+        }
+        let filled = |name: &String| (name.clone(), filled.get(name.as_str()).copied().unwrap_or(0));
         let chars = |texts: &[String]| Lengths::of(texts.iter().map(|text| text.chars().count()).collect());
         let prompts: Vec<String> = cases.iter().map(layout::prompt_of).collect();
         let answers: Vec<Option<String>> = cases.iter().map(|case| answer_of(layout, case)).collect();
@@ -112,7 +115,7 @@ impl Findings {
             encoding: table.encoding,
             layout,
             rows: table.rows.len(),
-            columns: table.columns.iter().map(|name| (name.clone(), filled(name))).collect(),
+            columns: table.columns.iter().map(filled).collect(),
             empty_prompts: prompts.iter().filter(|prompt| prompt.trim().is_empty()).count(),
             duplicates,
             contradictions,

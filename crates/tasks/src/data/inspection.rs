@@ -9,6 +9,7 @@ use super::findings::Findings;
 use super::layout::{self, Layout};
 use super::table::{self, Table};
 use crate::refusal::Refusal;
+use crate::suggest;
 
 /// A file's statistics and cases.
 #[derive(Debug, Clone)]
@@ -29,7 +30,8 @@ pub struct Inspection {
 pub fn inspect(path: &Path) -> Result<Inspection, Refusal> {
     let (table, without_case) = unwrapped(table::read(path)?);
     let layout = Layout::of(&table.columns).ok_or_else(|| {
-        let problem = format!("no known layout has the columns {}", table.columns.join(", "));
+        let columns = suggest::listed(table.columns.iter().map(String::as_str));
+        let problem = format!("no known layout has the columns {columns}");
         let hint = "rename them to `prompt` and `answer`, or `messages`, or `text`";
         Refusal::new(problem, hint).in_file(path)
     })?;

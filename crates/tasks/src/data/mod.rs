@@ -10,10 +10,13 @@
 //!
 //! Read next: [`inspection`], [`table`] (reading), [`layout`] (the meaning of columns), [`findings`] (statistics).
 
+pub mod container;
+pub mod file;
 pub mod findings;
 pub mod held_out;
 pub mod inspection;
 pub mod layout;
+pub mod limits;
 pub mod preferences;
 pub mod row;
 pub mod table;

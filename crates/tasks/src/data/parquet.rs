@@ -1,49 +1,94 @@
-//! Rows from Parquet, each cell as a JSON value.
+//! Rows from Parquet, each cell as a JSON value. Dates, times and decimals become text.
 
-use std::path::Path;
-
-use arrow::array::{Array, AsArray, RecordBatchReader};
+use arrow::array::{Array, AsArray, StructArray};
 use arrow::datatypes::{
-    DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
-    UInt64Type,
+    ArrowPrimitiveType, ArrowTimestampType, DataType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type,
+    Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use serde_json::Value;
+use arrow::util::display::array_value_to_string;
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::basic::Compression;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
+use serde_json::{Map, Value};
 
-use super::row::{Row, row};
+use super::limits;
+use super::row::{Each, column_names, number, row};
 use crate::refusal::Refusal;
 
+/// Rows that are decoded at a time.
+const BATCH: usize = 256;
+
+/// Gives the rows with their index, counted from 1.
+///
 /// # Errors
-/// Bytes that are not Parquet, or a compression that was not compiled in.
-pub(super) fn rows(path: &Path) -> Result<Vec<Row>, Refusal> {
-    let bad = |error: String| {
-        let hint = "write it with Snappy or no compression";
-        Refusal::new(format!("no Parquet that can be read: {error}"), hint).in_file(path)
-    };
-    let file = std::fs::File::open(path).map_err(|error| bad(error.to_string()))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-        .and_then(|builder| builder.build())
-        .map_err(|error| bad(error.to_string()))?;
-    let names: Vec<String> = reader.schema().fields().iter().map(|field| field.name().clone()).collect();
-    let mut rows = Vec::new();
-    for batch in reader {
-        let batch = batch.map_err(|error| bad(error.to_string()))?;
-        rows.extend(
-            (0..batch.num_rows()).map(|at| row(&names, batch.columns().iter().map(|column| value(column, at)))),
-        );
+/// Bytes that are not Parquet; a compression that is not supported; another number of rows than the file says; a column
+/// that cannot be read, by its name; a row that `each` refuses.
+pub(super) fn rows(bytes: Bytes, each: &mut Each) -> Result<(), Refusal> {
+    let hint = "write the file again";
+    let bad = |problem: String| Refusal::new(problem, hint);
+    let wrong = |error: &dyn std::fmt::Display| bad(format!("no Parquet that can be read: {error}"));
+    // Without Arrow's own schema each column has the type that it has in Parquet, whoever wrote the file.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)
+        .map_err(|error: ParquetError| wrong(&error))?;
+    let claimed = builder.metadata().file_metadata().num_rows();
+    if !usize::try_from(claimed).is_ok_and(|rows| rows <= limits::ROWS) {
+        let problem = format!("it says that it holds {claimed} rows, and {} are read", limits::ROWS);
+        return Err(Refusal::new(problem, "split the file into several"));
     }
-    Ok(rows)
+    compressions(builder.metadata())?;
+    let names = column_names(builder.schema().fields().iter().map(|field| field.name().clone()))?;
+    let mut index = 0;
+    for batch in builder.with_batch_size(BATCH).build().map_err(|error| wrong(&error))? {
+        let batch = batch.map_err(|error| wrong(&error))?;
+        for at in 0..batch.num_rows() {
+            index += 1;
+            let cells = names.iter().zip(batch.columns()).map(|(name, column)| {
+                value(column, at).map(|value| (name, value)).map_err(|problem| {
+                    let hint = "leave out the column, or write it as text or as numbers";
+                    Refusal::new(problem, hint).in_key(name)
+                })
+            });
+            let cells: Vec<(&String, Value)> = cells.collect::<Result<_, Refusal>>()?;
+            each(index, row(cells.into_iter())).map_err(|refusal| refusal.in_key(format!("row {index}")))?;
+        }
+    }
+    match i64::try_from(index) == Ok(claimed) {
+        true => Ok(()),
+        false => Err(bad(format!("its footer says {claimed} rows, and its pages hold {index}"))),
+    }
 }
 
-/// One cell. Types that no text layout uses become null.
-fn value(column: &dyn Array, at: usize) -> Value {
-    if column.is_null(at) {
-        return Value::Null;
+/// # Errors
+/// The first column whose compression is not supported.
+fn compressions(metadata: &ParquetMetaData) -> Result<(), Refusal> {
+    for column in metadata.row_groups().iter().flat_map(|group| group.columns()) {
+        let compression = column.compression();
+        if !matches!(compression, Compression::UNCOMPRESSED | Compression::SNAPPY) {
+            let problem = format!("it is compressed with {compression}");
+            let hint = "write the file with Snappy, for example `df.to_parquet(path, compression=\"snappy\")`";
+            return Err(Refusal::new(problem, hint).in_key(column.column_path().string()));
+        }
     }
-    match column.data_type() {
+    Ok(())
+}
+
+/// One cell.
+///
+/// # Errors
+/// A type or a value that has no text.
+fn value(column: &dyn Array, at: usize) -> Result<Value, String> {
+    if column.is_null(at) {
+        return Ok(Value::Null);
+    }
+    Ok(match column.data_type() {
+        DataType::Null => Value::Null,
         DataType::Utf8 => column.as_string::<i32>().value(at).into(),
-        DataType::LargeUtf8 => column.as_string::<i64>().value(at).into(),
-        DataType::Utf8View => column.as_string_view().value(at).into(),
+        DataType::Binary => text(column.as_binary::<i32>().value(at))?,
+        DataType::FixedSizeBinary(_) => text(column.as_fixed_size_binary().value(at))?,
         DataType::Boolean => column.as_boolean().value(at).into(),
         DataType::Int8 => column.as_primitive::<Int8Type>().value(at).into(),
         DataType::Int16 => column.as_primitive::<Int16Type>().value(at).into(),
@@ -53,21 +98,77 @@ fn value(column: &dyn Array, at: usize) -> Value {
         DataType::UInt16 => column.as_primitive::<UInt16Type>().value(at).into(),
         DataType::UInt32 => column.as_primitive::<UInt32Type>().value(at).into(),
         DataType::UInt64 => column.as_primitive::<UInt64Type>().value(at).into(),
-        DataType::Float32 => column.as_primitive::<Float32Type>().value(at).into(),
-        DataType::Float64 => column.as_primitive::<Float64Type>().value(at).into(),
-        DataType::List(_) => list(&column.as_list::<i32>().value(at)),
-        DataType::LargeList(_) => list(&column.as_list::<i64>().value(at)),
+        DataType::Float16 => float16(column.as_primitive::<Float16Type>().value(at)),
+        DataType::Float32 => float32(column.as_primitive::<Float32Type>().value(at)),
+        DataType::Float64 => number(column.as_primitive::<Float64Type>().value(at)),
+        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
+            array_value_to_string(column, at).map_err(|error| error.to_string())?.into()
+        }
+        DataType::Date32 | DataType::Date64 | DataType::Time32(_) | DataType::Time64(_) => {
+            array_value_to_string(column, at).map_err(|error| error.to_string())?.into()
+        }
+        DataType::Timestamp(unit, zone) => {
+            let time = match unit {
+                TimeUnit::Second => time::<TimestampSecondType>(column, at),
+                TimeUnit::Millisecond => time::<TimestampMillisecondType>(column, at),
+                TimeUnit::Microsecond => time::<TimestampMicrosecondType>(column, at),
+                TimeUnit::Nanosecond => time::<TimestampNanosecondType>(column, at),
+            };
+            // A time with a zone is stored in UTC.
+            Value::String(time? + if zone.is_some() { "Z" } else { "" })
+        }
+        DataType::List(_) => list(&column.as_list::<i32>().value(at))?,
+        DataType::Map(..) => map(&column.as_map().value(at))?,
         DataType::Struct(_) => {
             let inner = column.as_struct();
             let names: Vec<String> = inner.column_names().into_iter().map(str::to_string).collect();
-            Value::Object(row(&names, inner.columns().iter().map(|column| value(column, at))))
+            let cells: Vec<Value> = inner.columns().iter().map(|column| value(column, at)).collect::<Result<_, _>>()?;
+            Value::Object(row(names.iter().zip(cells)))
         }
-        _ => Value::Null,
+        other => return Err(format!("columns of type {other} are not read")),
+    })
+}
+
+/// Bytes that are text, though the file does not say so.
+fn text(bytes: &[u8]) -> Result<Value, String> {
+    std::str::from_utf8(bytes).map(Value::from).map_err(|_| "it holds bytes that are no UTF-8 text".to_string())
+}
+
+/// The shortest decimal number that is stored as this one: 0.1, and not 0.10000000149011612.
+fn float32(value: f32) -> Value {
+    number(value.to_string().parse().unwrap_or(f64::from(value)))
+}
+
+/// As [`float32`]. Five digits tell any two apart.
+fn float16(value: <Float16Type as ArrowPrimitiveType>::Native) -> Value {
+    let wide = value.to_f64();
+    let mut shorter = (0..5).filter_map(|digits| format!("{wide:.digits$e}").parse().ok());
+    number(shorter.find(|short| value == <Float16Type as ArrowPrimitiveType>::Native::from_f64(*short)).unwrap_or(wide))
+}
+
+fn time<T: ArrowTimestampType>(column: &dyn Array, at: usize) -> Result<String, String> {
+    let stored = column.as_primitive::<T>();
+    match stored.value_as_datetime(at) {
+        Some(time) => Ok(format!("{time:?}")),
+        None => Err(format!("{} is beyond the years of the calendar", stored.value(at))),
     }
 }
 
-fn list(values: &dyn Array) -> Value {
-    Value::Array((0..values.len()).map(|at| value(values, at)).collect())
+fn list(values: &dyn Array) -> Result<Value, String> {
+    (0..values.len()).map(|at| value(values, at)).collect()
+}
+
+/// Pairs of name and value.
+fn map(entries: &StructArray) -> Result<Value, String> {
+    let mut object = Map::new();
+    for at in 0..entries.len() {
+        let name = match value(entries.column(0), at)? {
+            Value::String(name) => name,
+            other => other.to_string(),
+        };
+        object.insert(name, value(entries.column(1), at)?);
+    }
+    Ok(Value::Object(object))
 }
 
 #[cfg(test)]

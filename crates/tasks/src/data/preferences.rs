@@ -150,8 +150,9 @@ pub fn thumbs(path: &Path, columns: &ThumbColumns) -> Result<Preferences, Refusa
 
 fn has(path: &Path, table: &Table, names: &[(&str, &String)]) -> Result<(), Refusal> {
     let Some((key, name)) = names.iter().find(|(_, name)| !table.columns.contains(name)) else { return Ok(()) };
-    let problem = format!("there is no column `{name}`, only {}", table.columns.join(", "));
-    let near = suggest::hint(name, table.columns.iter().map(String::as_str));
+    let columns = table.columns.iter().map(String::as_str);
+    let problem = format!("there is no column `{name}`, only {}", suggest::listed(columns.clone()));
+    let near = suggest::hint(name, columns);
     let hint = format!("{near}; say what the file calls it with `columns = {{ {key} = \"…\" }}`");
     Err(Refusal::new(problem, hint).in_file(path))
 }

@@ -1,12 +1,15 @@
 //! Rows of named values from a file, whatever its format and encoding.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde::Serialize;
 
+use super::container::{self, Container};
 use super::encoding::decode;
-use super::row::Row;
-use super::{csv, excel, json, parquet};
+use super::limits::{self, Budget};
+use super::row::{Each, Row, too_many_columns};
+use super::{csv, file, json};
 use crate::refusal::Refusal;
 
 /// The rows of a file.
@@ -44,38 +47,78 @@ pub enum Format {
 /// Reads a file. Its first bytes and the ending of its name determine the format.
 ///
 /// # Errors
-/// A file that cannot be read or holds no rows; the line where its text cannot be decoded.
+/// A file that cannot be read, is above the [limits] or holds no rows; the line where its text cannot be decoded.
 pub fn read(path: &Path) -> Result<Table, Refusal> {
-    let bytes = std::fs::read(path).map_err(|error| {
+    let bytes = file::read(path).map_err(|error| {
         Refusal::new(error.to_string(), "give the path of a JSONL, JSON, CSV, Excel or Parquet file").in_file(path)
     })?;
+    from_bytes(path, bytes)
+}
+
+/// As [`read`], for a file of these bytes.
+///
+/// # Errors
+/// As [`read`].
+pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Table, Refusal> {
+    let mut rows = Rows::new(Budget::new(bytes.len() as u64));
+    let each: &mut Each = &mut |place, row| rows.push(place, row);
     let ending = path.extension().map_or(String::new(), |ending| ending.to_string_lossy().to_lowercase());
-    let numbered = |rows: Vec<Row>| (1..).zip(rows).collect::<Vec<(usize, Row)>>();
-    let (rows, format, encoding) = if bytes.starts_with(b"PAR1") {
-        (numbered(parquet::rows(path)?), Format::Parquet, None)
-    } else if bytes.starts_with(b"PK") || bytes.starts_with(&[0xd0, 0xcf, 0x11, 0xe0]) {
-        (excel::rows(path, bytes)?, Format::Excel, None)
-    } else {
-        let (text, encoding) = decode(path, &bytes)?;
-        match (text.trim_start().chars().next(), ending.as_str()) {
-            (Some('['), _) => (numbered(json::list(path, &text)?), Format::Json, Some(encoding)),
-            (Some('{'), _) | (_, "jsonl" | "json" | "ndjson") => {
-                (json::lines(path, &text)?, Format::Jsonl, Some(encoding))
-            }
-            _ => (csv::rows(path, &text)?, Format::Csv, Some(encoding)),
+    let (format, encoding) = if let Some(container) = Container::of(&bytes) {
+        container::rows(container, bytes, each).map_err(|refusal| refusal.in_file(path))?;
+        match container {
+            Container::Excel => (Format::Excel, None),
+            Container::Parquet => (Format::Parquet, None),
         }
+    } else {
+        let (text, encoding) = decode(path, bytes)?;
+        let format = match (text.trim_start().chars().next(), ending.as_str()) {
+            (Some('['), _) => Format::Json,
+            (Some('{'), _) | (_, "jsonl" | "json" | "ndjson") => Format::Jsonl,
+            _ => Format::Csv,
+        };
+        match format {
+            Format::Json => json::list(path, &text, each)?,
+            Format::Jsonl => json::lines(path, &text, each)?,
+            _ => csv::rows(path, &text, each)?,
+        }
+        (format, Some(encoding))
     };
-    if rows.is_empty() {
+    if rows.rows.is_empty() {
         return Err(Refusal::new("it holds no rows", "give a file with at least one case").in_file(path));
     }
-    let (places, rows): (Vec<usize>, Vec<Row>) = rows.into_iter().unzip();
-    let mut columns: Vec<String> = Vec::new();
-    for name in rows.iter().flat_map(|row| row.keys()) {
-        if !columns.contains(name) {
-            columns.push(name.clone());
-        }
-    }
+    let Rows { rows, places, columns, .. } = rows;
     Ok(Table { rows, places, columns, format, encoding })
+}
+
+/// The rows found so far.
+struct Rows {
+    budget: Budget,
+    rows: Vec<Row>,
+    places: Vec<usize>,
+    columns: Vec<String>,
+    known: HashSet<String>,
+}
+
+impl Rows {
+    fn new(budget: Budget) -> Rows {
+        Rows { budget, rows: Vec::new(), places: Vec::new(), columns: Vec::new(), known: HashSet::new() }
+    }
+
+    fn push(&mut self, place: usize, row: Row) -> Result<(), Refusal> {
+        self.budget.take(&row)?;
+        for name in row.keys() {
+            if !self.known.contains(name) {
+                self.known.insert(name.clone());
+                self.columns.push(name.clone());
+            }
+        }
+        if self.columns.len() > limits::COLUMNS {
+            return Err(too_many_columns());
+        }
+        self.rows.push(row);
+        self.places.push(place);
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -12,9 +12,10 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::encoding::decode;
-use super::json;
+use super::{file, json};
 use crate::partition;
 use crate::refusal::Refusal;
+use serde_json::Value;
 
 /// Endings of files that hold texts.
 const ENDINGS: [&str; 3] = ["txt", "md", "jsonl"];
@@ -107,8 +108,8 @@ fn is_text(path: &Path) -> bool {
 /// # Errors
 /// A file that cannot be read, or with another encoding.
 pub fn read_text(path: &Path) -> Result<String, Refusal> {
-    let bytes = std::fs::read(path).map_err(|error| unreadable(path, error))?;
-    Ok(decode(path, &bytes)?.0)
+    let bytes = file::read(path).map_err(|error| unreadable(path, error))?;
+    Ok(decode(path, bytes)?.0)
 }
 
 /// Decodes one line of a file in UTF-8 or GB18030; none if it is neither.
@@ -124,15 +125,15 @@ fn texts_of(path: &Path) -> Result<Vec<String>, Refusal> {
     if !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("jsonl")) {
         return Ok(vec![text]);
     }
-    let rows = json::lines(path, &text)?.into_iter();
-    let texts = rows.map(|(line, row)| match row.get("text").and_then(|text| text.as_str()) {
-        Some(text) => Ok(text.to_string()),
-        None => {
-            let hint = "every line is one JSON object with its text in `text`";
-            Err(Refusal::new("there is no `text`", hint).in_line(path, line))
+    let mut texts = Vec::new();
+    json::lines(path, &text, &mut |_, mut row| match row.remove("text") {
+        Some(Value::String(text)) => {
+            texts.push(text);
+            Ok(())
         }
-    });
-    texts.collect()
+        _ => Err(Refusal::new("there is no `text`", "every line is one JSON object with its text in `text`")),
+    })?;
+    Ok(texts)
 }
 
 fn unreadable(path: &Path, error: std::io::Error) -> Refusal {

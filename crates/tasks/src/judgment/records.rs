@@ -19,6 +19,7 @@ use super::answer::Answer;
 use super::article::Article;
 use super::charge::clean_charge;
 use super::penalty::Penalty;
+use crate::data::file;
 use crate::refusal::Refusal;
 
 /// One case with what its source states.
@@ -37,7 +38,7 @@ pub struct RealCase {
 /// # Errors
 /// A file that cannot be read as UTF-8, by the key `files`; the first invalid line, by its number.
 pub fn read(path: &Path) -> Result<Vec<RealCase>, Refusal> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let text = file::read_to_string(path).map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::InvalidData => "cases are read as UTF-8; convert the file (iconv -f GB18030 -t UTF-8)",
             _ => "give a file of JSON lines with `fact` and `charges`, or CAIL2018's",

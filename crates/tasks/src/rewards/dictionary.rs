@@ -15,6 +15,7 @@ use super::answer::{self, ReadFrom};
 use super::language::is_han;
 use super::rule::{Configured, Evidence, Reads, Rule, Verdict};
 use crate::paths::located;
+use crate::data::file;
 use crate::refusal::Refusal;
 
 static BUILTIN: LazyLock<Arc<Dictionary>> = LazyLock::new(|| {
@@ -59,7 +60,7 @@ impl Dictionary {
     /// # Errors
     /// A file that cannot be read, is not UTF-8 or holds no word; an invalid JSON line, by its number.
     pub fn read(path: &Path) -> Result<Dictionary, Refusal> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let text = file::read_to_string(path).map_err(|error| {
             let hint = "give a UTF-8 text file, one word a line, or .jsonl with a field `word`";
             Refusal::new(error.to_string(), hint).in_file(path)
         })?;

@@ -9,6 +9,7 @@ use std::time::Instant;
 use serde::Serialize;
 use serde_json::{Value, json};
 use store::disk::{Disk, RealDisk};
+use tasks::data::{file, limits};
 use tasks::extract::judgment::{self, Extract};
 
 use super::super::output::Output;
@@ -113,7 +114,7 @@ fn is_ours(path: &Path) -> bool {
 
 /// Every document of a file of JSON lines.
 fn of_lines(path: &Path, each: &mut dyn FnMut(Option<String>, &str) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let file = File::open(path).map_err(|error| {
+    let file = file::open(path).map_err(|error| {
         failure(
             format!("{}: {error}", path.display()),
             "give a file of JSON lines with `text`, or a folder of .txt files",

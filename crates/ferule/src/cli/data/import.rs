@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use store::DataFolder;
 use store::data_folder::found::FoundLabel;
 use tasks::data::table;
+use tasks::suggest;
 
 use super::super::data_argument::DataArguments;
 use super::super::output::Output;
@@ -40,7 +41,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let table = table::read(&file)?;
     for (column, option) in [(&prompt, "--prompt"), (&answer, "--answer")] {
         if !table.columns.contains(column) {
-            let problem = format!("{} has no column {column}, only {}", file.display(), table.columns.join(", "));
+            let columns = suggest::listed(table.columns.iter().map(String::as_str));
+            let problem = format!("{} has no column {column}, only {columns}", file.display());
             return Err(WrongUse::error(problem, format!("name the column with {option}")));
         }
     }
