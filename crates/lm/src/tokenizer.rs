@@ -1,12 +1,13 @@
 //! Converts text to token ids and back: [`Tokenizer`], which uses the `tokenizers` crate.
 //!
-//! There are four ways to encode a text. They differ in how far the text is trusted:
+//! There are five ways to encode a text. They differ in how far the text is trusted:
 //! * [`Tokenizer::encode_user`]: text from anybody. No part of it becomes a special or added token, even if it spells
 //!   one.
 //! * [`Tokenizer::encode_markup`]: text that the model shall learn to generate. Markup such as `<think>` becomes the
 //!   plain added token of the vocabulary. A control token, such as the end token, is encoded as plain characters.
 //! * [`Tokenizer::encode`]: text that this program composed, such as a rendered chat template. Special tokens that it
 //!   spells become special tokens.
+//! * [`Tokenizer::encode_except`]: as `encode`, except for parts of the text that come from anybody.
 //! * [`Tokenizer::encode_with_special`]: as `encode`; in addition, the tokenizer puts its special tokens around the
 //!   text (for example a beginning token). This is `transformers`' `tokenizer(text)`.
 //!
@@ -33,6 +34,7 @@ use crate::error::FormatError;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tokenizers::tokenizer::{Encoding, Model, Normalizer, OffsetType, PreTokenizedString, PreTokenizer};
 use tokenizers::{AddedToken, DecoderWrapper, ModelWrapper};
@@ -48,6 +50,8 @@ pub struct Tokenizer {
     bytes: Vec<Option<Box<[u8]>>>,
     /// Whether each token is special, by id.
     is_special: Vec<bool>,
+    /// Whether each token is recognised in a text before it is cut into words, by id: special tokens and markup.
+    is_added: Vec<bool>,
     /// Whether decoding removes one leading space, as with SentencePiece vocabularies.
     strips_leading_blank: bool,
     path: PathBuf,
@@ -118,7 +122,7 @@ impl Tokenizer {
             return Err(malformed(format!("the largest token id is {}", size - 1)));
         }
         let mut bytes = vec![None; size];
-        let mut is_special = vec![false; size];
+        let (mut is_special, mut is_added) = (vec![false; size], vec![false; size]);
         let added = inner.get_added_tokens_decoder();
         for (token, id) in vocabulary {
             let token_bytes = match added.get(&id) {
@@ -129,6 +133,7 @@ impl Tokenizer {
         }
         for (&id, token) in &added {
             is_special[id as usize] = token.special;
+            is_added[id as usize] = true;
         }
         let id_of = |name: &str| inner.token_to_id(token_content(fields.get(name)?)?);
         let special = SpecialTokens {
@@ -137,7 +142,7 @@ impl Tokenizer {
             pad: id_of("pad_token"),
             unk: id_of("unk_token"),
         };
-        Ok(Self { inner, fields, special, bytes, is_special, strips_leading_blank, path: path.to_path_buf() })
+        Ok(Self { inner, fields, special, bytes, is_special, is_added, strips_leading_blank, path: path.to_path_buf() })
     }
 
     /// Encodes text from anybody. Text that looks like a special or added token is encoded as plain characters.
@@ -173,6 +178,46 @@ impl Tokenizer {
     /// around the text.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         self.inner.encode_fast(text, false).map_or_else(|error| self.bug(error), ids)
+    }
+
+    /// Encodes as [`Tokenizer::encode`] does, but no special or added token takes a character from the untrusted parts.
+    ///
+    /// Where such a part would become a token, all text from the last token before it to the next one after it is
+    /// encoded as [`Tokenizer::encode_user`] does.
+    ///
+    /// * `untrusted`: places in bytes, in order, without overlaps.
+    pub fn encode_except(&self, text: &str, untrusted: &[Range<usize>]) -> Vec<u32> {
+        let is_untrusted = |place: &Range<usize>| {
+            let after = untrusted.partition_point(|part| part.end <= place.start);
+            untrusted.get(after).is_some_and(|part| part.start < place.end)
+        };
+        let (mut ids, mut from) = (Vec::new(), 0);
+        loop {
+            let rest = &text[from..];
+            let encoding = self.inner.encode(rest, false).unwrap_or_else(|error| self.bug(error));
+            let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
+            let mut trusted_end = 0;
+            let mut plain: Option<Range<usize>> = None;
+            for (_, &(start, end)) in tokens.filter(|(id, _)| self.is_added[**id as usize]) {
+                let untrusted = is_untrusted(&(from + start..from + end));
+                match &mut plain {
+                    None if untrusted => plain = Some(trusted_end..rest.len()),
+                    None => trusted_end = end,
+                    Some(_) if untrusted => {}
+                    Some(plain) => {
+                        plain.end = start;
+                        break;
+                    }
+                }
+            }
+            let Some(plain) = plain else {
+                ids.extend(encoding.get_ids());
+                return ids;
+            };
+            ids.extend(self.encode(&rest[..plain.start]));
+            ids.extend(self.encode_user(&rest[plain.clone()]));
+            from += plain.end;
+        }
     }
 
     /// Encodes as `transformers`' `tokenizer(text)` does: special tokens in the text are recognised, and others are
