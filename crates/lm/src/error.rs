@@ -25,7 +25,7 @@ pub enum FormatError {
         source: std::io::Error,
     },
     /// The bytes of a file contradict its format or each other.
-    #[error("{path}: {problem}")]
+    #[error("{path}: {}", shown(problem))]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -35,7 +35,7 @@ pub enum FormatError {
         hint: String,
     },
     /// A field of a configuration is missing, has a wrong value, or asks for something that Ferule does not do.
-    #[error("{path}: `{field}`: {problem}")]
+    #[error("{path}: `{}`: {}", shown(field), shown(problem))]
     Config {
         /// Where the configuration came from.
         path: PathBuf,
@@ -47,7 +47,7 @@ pub enum FormatError {
         hint: String,
     },
     /// A model of a family that Ferule does not have.
-    #[error("{path}: unknown architecture {found}")]
+    #[error("{path}: unknown architecture {}", shown(found))]
     UnknownArchitecture {
         /// The configuration.
         path: PathBuf,
@@ -55,7 +55,7 @@ pub enum FormatError {
         found: String,
     },
     /// A tensor that the configuration calls for is missing.
-    #[error("{path}: tensor `{name}` is missing (shape {expected:?} is needed)")]
+    #[error("{path}: tensor `{}` is missing (shape {expected:?} is needed)", shown(name))]
     MissingTensor {
         /// The file or folder that was searched.
         path: PathBuf,
@@ -65,7 +65,7 @@ pub enum FormatError {
         expected: Vec<usize>,
     },
     /// A tensor has another shape than the configuration calls for.
-    #[error("{path}: tensor `{name}` has shape {found:?} where the configuration calls for {expected:?}")]
+    #[error("{path}: tensor `{}` has shape {found:?} where the configuration calls for {expected:?}", shown(name))]
     Shape {
         /// The file that holds the tensor.
         path: PathBuf,
@@ -77,7 +77,7 @@ pub enum FormatError {
         expected: Vec<usize>,
     },
     /// A chat template cannot render a conversation.
-    #[error("{path}: the chat template refuses the conversation: {problem}")]
+    #[error("{path}: the chat template refuses the conversation: {}", shown(problem))]
     Template {
         /// The file that holds the template.
         path: PathBuf,
@@ -87,7 +87,7 @@ pub enum FormatError {
         hint: &'static str,
     },
     /// A weight is NaN or infinite.
-    #[error("{path}: tensor `{name}` holds {value} at element {index}")]
+    #[error("{path}: tensor `{}` holds {value} at element {index}", shown(name))]
     NotFinite {
         /// The file that holds the tensor.
         path: PathBuf,
@@ -133,6 +133,29 @@ impl FormatError {
             ),
         }
     }
+}
+
+/// The most characters of a file that a message quotes.
+const MOST_QUOTED: usize = 1000;
+
+/// Words that may come from a file, for a terminal: characters that could steer it are escaped, and long texts are cut.
+fn shown(text: &str) -> String {
+    let mut shown = String::new();
+    for (count, c) in text.chars().enumerate() {
+        match c {
+            _ if count == MOST_QUOTED => {
+                shown.push_str(" …");
+                break;
+            }
+            '\n' | '\t' => shown.push(c),
+            _ if c.is_control() => shown.push_str(&format!("\\x{:02x}", u32::from(c))),
+            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                shown.extend(c.escape_unicode())
+            }
+            _ => shown.push(c),
+        }
+    }
+    shown
 }
 
 /// The error as a user meets it.

@@ -26,6 +26,7 @@ pub mod model;
 mod operand;
 pub mod optimizer;
 mod packed;
+mod panics;
 pub mod params;
 pub mod table;
 pub mod template;

@@ -2,26 +2,35 @@
 //!
 //! A template is a Jinja program that comes with the model. [`ChatTemplate::render`] gives its text.
 //! [`ChatTemplate::encode`] gives token ids. It guarantees that the words of a user or a tool never become a special
-//! token, even if they spell one, while the template's own markup does.
+//! token, not even in part, while the template's own markup does. Words are followed through the template
+//! (`marks.rs`), so it makes no difference how it cuts and joins them.
 //!
 //! Templates expect Python, so its behaviour is imitated: blocks are trimmed, `tojson` writes as `json.dumps` does,
 //! `None` and `True` print as in Python, strings have Python's methods, and `raise_exception` and `strftime_now` exist.
 //! There are two differences from `transformers`: `strftime_now` gives UTC, and a caller can fix the time
 //! ([`Chat::now`]).
 //!
+//! A template is not trusted. Its length, its work and its output are limited (`engine.rs`, `source.rs`).
+//!
 //! A conversation is never changed, and no system prompt is added.
 //!
 //! Read next: [`crate::tokenizer`].
 
 mod clock;
+mod conversation;
+mod engine;
 mod json;
+mod marks;
+mod source;
 
 use crate::error::FormatError;
 use crate::tokenizer::Tokenizer;
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value};
+use conversation::{Marker, is_trusted};
+use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind};
 use serde_json::{Map, Value as Json};
+use std::collections::HashSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -32,6 +41,9 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     source: String,
     has_tool_template: bool,
+    /// The texts in quotes, and the words that the templates name.
+    literals: HashSet<String>,
+    words: HashSet<String>,
     /// `bos_token`, `eos_token` and so on, as the template sees them.
     special: Map<String, Json>,
 }
@@ -112,21 +124,29 @@ impl ChatTemplate {
     /// * `path`: where the template came from; messages name it.
     ///
     /// # Errors
-    /// [`FormatError::Malformed`], with the line, for a source that does not parse.
+    /// [`FormatError::Malformed`] for a source that is too long or, with the line, one that does not parse.
     pub fn new(
         source: String,
         tool_use: Option<String>,
         fields: &Map<String, Json>,
         path: &Path,
     ) -> Result<Self, FormatError> {
-        let mut environment = environment();
+        let mut environment = engine::environment();
         let has_tool_template = tool_use.is_some();
         let templates = [(DEFAULT, Some(source.clone())), (TOOL_USE, tool_use)];
+        let (mut literals, mut words) = (HashSet::new(), HashSet::new());
         for (name, source) in templates.into_iter().filter_map(|(name, source)| Some((name, source?))) {
-            environment.add_template_owned(name, without_generation_tags(&source)).map_err(|error| {
-                let problem = format!("the chat template does not parse: {error}");
+            let prepared = source::prepare(&source).map_err(|problem| {
+                let hint = "take the template from the model's release";
+                FormatError::malformed(path, format!("the chat template is refused: {problem}"), hint)
+            })?;
+            let added = engine::with_stack(|| environment.add_template_owned(name, prepared.text));
+            added.and_then(|added| added.map_err(|error| error.to_string())).map_err(|problem| {
+                let problem = format!("the chat template does not parse: {problem}");
                 FormatError::malformed(path, problem, "take the template from the model's release")
             })?;
+            words.extend(conversation::words(&source, &prepared.literals));
+            literals.extend(prepared.literals);
         }
         let mut special = Map::new();
         for name in ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"] {
@@ -135,7 +155,7 @@ impl ChatTemplate {
                 special.insert(name.into(), text.into());
             }
         }
-        Ok(Self { path: path.to_path_buf(), environment, source, has_tool_template, special })
+        Ok(Self { path: path.to_path_buf(), environment, source, has_tool_template, literals, words, special })
     }
 
     /// The source of the default template, as it was read.
@@ -149,12 +169,11 @@ impl ChatTemplate {
     /// markup.
     ///
     /// # Errors
-    /// [`FormatError::Template`] for a conversation without messages, and when the template calls `raise_exception` or
-    /// fails.
+    /// [`FormatError::Template`] for a conversation without messages, and when the template calls `raise_exception`,
+    /// fails, or takes too much work or memory.
     pub fn render(&self, chat: &Chat) -> Result<String, FormatError> {
         if chat.messages.is_empty() {
-            let (problem, hint) = ("it has no message".to_string(), "give at least one message");
-            return Err(FormatError::Template { path: self.path.clone(), problem, hint });
+            return Err(self.refusal("it has no message", "give at least one message"));
         }
         let mut variables = self.special.clone();
         variables.extend(chat.variables.clone());
@@ -167,126 +186,63 @@ impl ChatTemplate {
         let template = self.environment.get_template(name).expect("added by the constructor");
         let strftime_now = Value::from_function(move |format: &str| clock::strftime(now, format));
         let context = minijinja::context! { strftime_now, ..Value::from(Serde(variables)) };
-        template.render(context).map_err(|error| {
-            let problem = error.detail().map_or_else(|| error.to_string(), str::to_string);
-            let hint = "check roles and their order, and that every message has `content`";
-            FormatError::Template { path: self.path.clone(), problem, hint }
-        })
+        let rendered = engine::with_stack(|| {
+            template.render(context).map_err(|error| match error.kind() {
+                ErrorKind::OutOfFuel => "it takes too much work or memory".to_string(),
+                _ => error.detail().map_or_else(|| error.to_string(), str::to_string),
+            })
+        });
+        match rendered.flatten() {
+            Ok(text) if text.len() > engine::MOST_OUTPUT_BYTES => {
+                let problem = format!("it becomes {} bytes, more than {}", text.len(), engine::MOST_OUTPUT_BYTES);
+                Err(self.refusal(problem, "shorten the messages"))
+            }
+            Ok(text) => Ok(text),
+            Err(problem) => {
+                Err(self.refusal(problem, "check roles and their order, and that every message has `content`"))
+            }
+        }
     }
 
-    /// Renders a conversation and encodes it. The words of every role except `system`, `developer` and `assistant`
-    /// never become special or added tokens.
+    fn refusal(&self, problem: impl Into<String>, hint: &'static str) -> FormatError {
+        FormatError::Template { path: self.path.clone(), problem: problem.into(), hint }
+    }
+
+    /// Renders a conversation and encodes it. The words of every role except `system`, `developer` and `assistant`, and
+    /// those of the tools, never become special or added tokens, not even in part.
     ///
     /// If no message spells such a token, the ids are those of `transformers`.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render`]. Also [`FormatError::Template`] when a message spells a special token and the
-    /// template splits the message.
+    /// As [`ChatTemplate::render`]. Also [`FormatError::Template`] when it depends on a user's words which way the
+    /// template takes, so that they cannot be followed through it.
     pub fn encode(&self, tokenizer: &Tokenizer, chat: &Chat) -> Result<Vec<u32>, FormatError> {
-        let added = tokenizer.added_tokens();
-        let spells_one = |text: &str| added.iter().any(|token| text.contains(token));
-        if !chat.messages.iter().any(|message| !is_trusted(message) && any_text(&message["content"], &spells_one)) {
-            return Ok(tokenizer.encode(&self.render(chat)?));
-        }
-        let fail =
-            |problem: &str, hint| FormatError::Template { path: self.path.clone(), problem: problem.into(), hint };
-        // Untrusted words are marked by two code points that Unicode reserves for a program's own use.
-        let all = Json::from(chat.messages).to_string();
-        let mut free = ('\u{fdd0}'..='\u{fdef}').filter(|&mark| !all.contains(mark));
-        let (Some(open), Some(close)) = (free.next(), free.next()) else {
-            return Err(fail("it contains all of U+FDD0 to U+FDEF", "remove these noncharacters from the text"));
-        };
-        let mut messages = chat.messages.to_vec();
-        for message in messages.iter_mut().filter(|message| !is_trusted(message)) {
-            each_text(&mut message["content"], &|text| {
-                if spells_one(text) {
-                    *text = format!("{open}{text}{close}");
-                }
-            });
-        }
-        let rendered = self.render(&Chat { messages: &messages, ..chat.clone() })?;
-        let mut ids = Vec::new();
-        let mut rest = rendered.as_str();
-        while let Some((before, after)) = rest.split_once(open) {
-            let taken_apart = "a message that spells a special token is taken apart by the template";
-            let Some((inside, after)) = after.split_once(close).filter(|(inside, _)| !inside.contains(open)) else {
-                return Err(fail(taken_apart, "remove the special token from the message"));
-            };
-            ids.extend(tokenizer.encode(before));
-            ids.extend(tokenizer.encode_user(inside));
-            rest = after;
-        }
-        if rest.contains(close) {
-            let problem = "a message that spells a special token is taken apart by the template";
-            return Err(fail(problem, "remove the special token from the message"));
-        }
-        ids.extend(tokenizer.encode(rest));
-        Ok(ids)
+        let chat = Chat { now: Some(chat.now.unwrap_or_else(SystemTime::now)), ..chat.clone() };
+        let text = self.render(&chat)?;
+        let untrusted = self.untrusted(tokenizer, &chat, &text)?;
+        Ok(tokenizer.encode_except(&text, &untrusted))
     }
-}
 
-/// Whether a message comes from the program or the model, and not from a user or a tool.
-fn is_trusted(message: &Json) -> bool {
-    matches!(message["role"].as_str(), Some("system" | "developer" | "assistant"))
-}
-
-fn any_text(content: &Json, test: &dyn Fn(&str) -> bool) -> bool {
-    match content {
-        Json::String(text) => test(text),
-        Json::Array(parts) => parts.iter().any(|part| any_text(part, test)),
-        Json::Object(fields) => fields.values().any(|field| any_text(field, test)),
-        _ => false,
-    }
-}
-
-fn each_text(content: &mut Json, change: &dyn Fn(&mut String)) {
-    match content {
-        Json::String(text) => change(text),
-        Json::Array(parts) => parts.iter_mut().for_each(|part| each_text(part, change)),
-        Json::Object(fields) => fields.values_mut().for_each(|field| each_text(field, change)),
-        _ => {}
-    }
-}
-
-/// The template engine, configured as `transformers` configures Jinja.
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(syntax.expect("the default delimiters are valid"));
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.set_formatter(|output, state, value| match value.kind() {
-        minijinja::value::ValueKind::None => output.write_str("None").map_err(Into::into),
-        minijinja::value::ValueKind::Bool => {
-            output.write_str(if value.is_true() { "True" } else { "False" }).map_err(Into::into)
+    /// The bytes of a rendered text that come from untrusted messages or tools.
+    fn untrusted(&self, tokenizer: &Tokenizer, chat: &Chat, text: &str) -> Result<Vec<Range<usize>>, FormatError> {
+        if chat.tools.is_none() && chat.messages.iter().all(is_trusted) {
+            return Ok(Vec::new());
         }
-        _ => minijinja::escape_formatter(output, state, value),
-    });
-    environment.add_filter("tojson", |value: Value, options: Kwargs| json::dumps(&value, &options));
-    environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
-        Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-    });
-    environment
-}
-
-/// `{% generation %}` marks the assistant's words, for a mask that Ferule does not take from templates. The tag is
-/// replaced by a block that is always entered, so the text is the same.
-fn without_generation_tags(source: &str) -> String {
-    let mut result = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let Some(len) = rest[start..].find("%}") else { break };
-        let inside = &rest[start + 2..start + len];
-        let word = inside.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
-        result.push_str(&rest[..start + 2]);
-        match word {
-            "generation" => result.push_str(&inside.replace(word, "if true")),
-            "endgeneration" => result.push_str(&inside.replace(word, "endif")),
-            _ => result.push_str(inside),
+        let tokens = tokenizer.added_tokens();
+        // If the template looks for one of its own literals with an operator, the literal stays as it is.
+        for spared in [&HashSet::new(), &self.literals] {
+            let marker = Marker { words: &self.words, spared, tokens: &tokens };
+            let messages = marker.messages(chat.messages);
+            let tools: Option<Vec<Json>> =
+                chat.tools.map(|tools| tools.iter().map(|tool| marker.value(tool)).collect());
+            let marked = self.render(&Chat { messages: &messages, tools: tools.as_deref(), ..chat.clone() });
+            if let Some(ranges) = marked.ok().and_then(|marked| marks::differences(text, &marked)) {
+                return Ok(ranges);
+            }
         }
-        rest = &rest[start + len..];
+        let problem = "it treats a message's words in a way in which they cannot be told from its own markup";
+        Err(self.refusal(problem, "leave special tokens, and the template's own words, out of the message"))
     }
-    result + rest
 }
 
 #[cfg(test)]

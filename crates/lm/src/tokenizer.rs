@@ -1,12 +1,13 @@
 //! Converts text to token ids and back: [`Tokenizer`], which uses the `tokenizers` crate.
 //!
-//! There are four ways to encode a text. They differ in how far the text is trusted:
+//! There are five ways to encode a text. They differ in how far the text is trusted:
 //! * [`Tokenizer::encode_user`]: text from anybody. No part of it becomes a special or added token, even if it spells
 //!   one.
 //! * [`Tokenizer::encode_markup`]: text that the model shall learn to generate. Markup such as `<think>` becomes the
 //!   plain added token of the vocabulary. A control token, such as the end token, is encoded as plain characters.
 //! * [`Tokenizer::encode`]: text that this program composed, such as a rendered chat template. Special tokens that it
 //!   spells become special tokens.
+//! * [`Tokenizer::encode_except`]: as `encode`, except for parts of the text that come from anybody.
 //! * [`Tokenizer::encode_with_special`]: as `encode`; in addition, the tokenizer puts its special tokens around the
 //!   text (for example a beginning token). This is `transformers`' `tokenizer(text)`.
 //!
@@ -23,6 +24,7 @@
 mod alphabet;
 mod stream;
 mod train;
+mod validate;
 
 pub use stream::DecodeStream;
 pub use train::TrainOptions;
@@ -30,12 +32,14 @@ pub(crate) use train::WORD_PATTERNS;
 
 use crate::atomic::write_atomically;
 use crate::error::FormatError;
+use crate::panics::caught;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use tokenizers::tokenizer::{Encoding, Model, Normalizer, OffsetType, PreTokenizedString, PreTokenizer};
-use tokenizers::{AddedToken, DecoderWrapper, ModelWrapper};
+use tokenizers::tokenizer::{Encoding, Model, Normalizer, OffsetType, PreTokenizedString, PreTokenizer, Token};
+use tokenizers::{AddedToken, DecoderWrapper};
 
 /// A tokenizer with its special tokens.
 #[derive(Debug, Clone)]
@@ -48,6 +52,8 @@ pub struct Tokenizer {
     bytes: Vec<Option<Box<[u8]>>>,
     /// Whether each token is special, by id.
     is_special: Vec<bool>,
+    /// Whether each token is recognised in a text before it is cut into words, by id: special tokens and markup.
+    is_added: Vec<bool>,
     /// Whether decoding removes one leading space, as with SentencePiece vocabularies.
     strips_leading_blank: bool,
     path: PathBuf,
@@ -75,10 +81,7 @@ impl Tokenizer {
     pub fn open_folder(folder: &Path) -> Result<Self, FormatError> {
         let path = folder.join("tokenizer.json");
         let text = std::fs::read(&path).map_err(FormatError::io(&path, "read"))?;
-        let inner = tokenizers::Tokenizer::from_bytes(&text).map_err(|error| {
-            let hint = "the file is damaged, or written by a newer version of the tokenizers library";
-            FormatError::malformed(&path, error.to_string(), hint)
-        })?;
+        let inner = pipeline(&text, &path)?;
         let config_path = folder.join("tokenizer_config.json");
         let mut fields = Map::new();
         if config_path.exists() {
@@ -101,16 +104,11 @@ impl Tokenizer {
         path: &Path,
     ) -> Result<Self, FormatError> {
         let malformed = |problem: String| FormatError::malformed(path, problem, "do the files belong together?");
-        if let ModelWrapper::BPE(bpe) = inner.get_model()
-            && bpe.dropout.is_some_and(|dropout| dropout != 0.0)
-        {
-            let problem = "model.dropout: with dropout, equal texts get different tokens each time";
-            return Err(FormatError::malformed(path, problem, "set it to null"));
-        }
+        validate::check(&inner).map_err(|(problem, hint)| FormatError::malformed(path, problem, hint))?;
         // The file may still contain the batch settings of its last use; remove them.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
-        add_declared_tokens(&mut inner, &fields).map_err(malformed)?;
+        caught(|| add_declared_tokens(&mut inner, &fields)).flatten().map_err(malformed)?;
         let (byte_level, strips_leading_blank) = decoder_kind(inner.get_decoder());
         let vocabulary = inner.get_vocab(true);
         let size = vocabulary.values().max().map_or(0, |&id| id as usize + 1);
@@ -118,7 +116,7 @@ impl Tokenizer {
             return Err(malformed(format!("the largest token id is {}", size - 1)));
         }
         let mut bytes = vec![None; size];
-        let mut is_special = vec![false; size];
+        let (mut is_special, mut is_added) = (vec![false; size], vec![false; size]);
         let added = inner.get_added_tokens_decoder();
         for (token, id) in vocabulary {
             let token_bytes = match added.get(&id) {
@@ -129,6 +127,7 @@ impl Tokenizer {
         }
         for (&id, token) in &added {
             is_special[id as usize] = token.special;
+            is_added[id as usize] = true;
         }
         let id_of = |name: &str| inner.token_to_id(token_content(fields.get(name)?)?);
         let special = SpecialTokens {
@@ -137,14 +136,16 @@ impl Tokenizer {
             pad: id_of("pad_token"),
             unk: id_of("unk_token"),
         };
-        Ok(Self { inner, fields, special, bytes, is_special, strips_leading_blank, path: path.to_path_buf() })
+        validate::probe(&inner, size)
+            .map_err(|problem| FormatError::malformed(path, problem, "take the file from the model's release"))?;
+        Ok(Self { inner, fields, special, bytes, is_special, is_added, strips_leading_blank, path: path.to_path_buf() })
     }
 
     /// Encodes text from anybody. Text that looks like a special or added token is encoded as plain characters.
     ///
     /// It adds no tokens around the text.
     pub fn encode_user(&self, text: &str) -> Vec<u32> {
-        self.plain(text).get_ids().to_vec()
+        self.whole_or_pieces(text, |text| self.plain(text).map(ids))
     }
 
     /// Encodes text that a model shall learn to generate. Added tokens that are not special, such as `<think>`, are
@@ -172,20 +173,68 @@ impl Tokenizer {
     /// Encodes text that this program composed. Special tokens that it spells become special tokens. It adds no tokens
     /// around the text.
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        self.inner.encode_fast(text, false).map_or_else(|error| self.bug(error), ids)
+        self.whole_or_pieces(text, |text| self.inner.encode_fast(text, false).map(ids))
+    }
+
+    /// Encodes as [`Tokenizer::encode`] does, but no special or added token takes a character from the untrusted parts.
+    ///
+    /// Where such a part would become a token, all text from the last token before it to the next one after it is
+    /// encoded as [`Tokenizer::encode_user`] does.
+    ///
+    /// * `untrusted`: places in bytes, in order, without overlaps.
+    pub fn encode_except(&self, text: &str, untrusted: &[Range<usize>]) -> Vec<u32> {
+        let is_untrusted = |place: &Range<usize>| {
+            let after = untrusted.partition_point(|part| part.end <= place.start);
+            untrusted.get(after).is_some_and(|part| part.start < place.end)
+        };
+        let (mut ids, mut from) = (Vec::new(), 0);
+        loop {
+            let rest = &text[from..];
+            let Ok(Ok(encoding)) = caught(|| self.inner.encode(rest, false)) else {
+                // Without places, nothing can be told apart.
+                ids.extend(self.encode_user(rest));
+                return ids;
+            };
+            let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
+            let mut trusted_end = 0;
+            let mut plain: Option<Range<usize>> = None;
+            for (_, &(start, end)) in tokens.filter(|(id, _)| self.is_added[**id as usize]) {
+                let untrusted = is_untrusted(&(from + start..from + end));
+                match &mut plain {
+                    None if untrusted => plain = Some(trusted_end..rest.len()),
+                    None => trusted_end = end,
+                    Some(_) if untrusted => {}
+                    Some(plain) => {
+                        plain.end = start;
+                        break;
+                    }
+                }
+            }
+            let Some(plain) = plain else {
+                ids.extend(encoding.get_ids());
+                return ids;
+            };
+            ids.extend(self.encode(&rest[..plain.start]));
+            ids.extend(self.encode_user(&rest[plain.clone()]));
+            from += plain.end;
+        }
     }
 
     /// Encodes as `transformers`' `tokenizer(text)` does: special tokens in the text are recognised, and others are
     /// added around it.
     pub fn encode_with_special(&self, text: &str) -> Vec<u32> {
-        self.inner.encode_fast(text, true).map_or_else(|error| self.bug(error), ids)
+        self.whole_or_pieces(text, |text| self.inner.encode_fast(text, true).map(ids))
     }
 
     /// Decodes ids. Unknown ids are left out, and invalid UTF-8 becomes U+FFFD.
     ///
     /// * `skip_special`: whether special tokens are left out.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
-        self.inner.decode(ids, skip_special).unwrap_or_else(|error| self.bug(error))
+        caught(|| self.inner.decode(ids, skip_special)).ok().and_then(Result::ok).unwrap_or_else(|| {
+            let mut stream = self.decode_stream(skip_special);
+            let pieces: String = ids.iter().map(|&id| stream.push(id)).collect();
+            pieces + &stream.finish()
+        })
     }
 
     /// The bytes of a token, which need not be whole characters; `None` for an unknown id.
@@ -236,32 +285,82 @@ impl Tokenizer {
     /// # Errors
     /// [`FormatError::Io`].
     pub fn save(&self, folder: &Path) -> Result<(), FormatError> {
-        let text = self.inner.to_string(true).unwrap_or_else(|error| self.bug(error));
+        let text = self.inner.to_string(true).unwrap_or_else(|error| panic!("{}: {error}", self.path.display()));
         write_atomically(&folder.join("tokenizer.json"), |file| file.write_all(text.as_bytes()))?;
         let text = serde_json::to_string_pretty(&self.fields).expect("a JSON value serialises") + "\n";
         write_atomically(&folder.join("tokenizer_config.json"), |file| file.write_all(text.as_bytes()))
     }
 
     /// Encodes without searching for added tokens.
-    fn plain(&self, text: &str) -> Encoding {
-        let run = || -> tokenizers::Result<Encoding> {
-            let mut pieces = PreTokenizedString::from(text);
-            if let Some(normalizer) = self.inner.get_normalizer() {
-                pieces.normalize(|piece| normalizer.normalize(piece))?;
+    fn plain(&self, text: &str) -> tokenizers::Result<Encoding> {
+        let mut pieces = PreTokenizedString::from(text);
+        if let Some(normalizer) = self.inner.get_normalizer() {
+            pieces.normalize(|piece| normalizer.normalize(piece))?;
+        }
+        if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut pieces)?;
+        }
+        let model = self.inner.get_model();
+        pieces.tokenize(|piece| {
+            let tokens = model.tokenize(piece.get())?;
+            // A vocabulary may be able to make a special token by merging its characters.
+            let is_spelled = |token: &Token| self.is_special(token.id) && piece.get().contains(&token.value);
+            if !tokens.iter().any(is_spelled) {
+                return Ok(tokens);
             }
-            if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
-                pre_tokenizer.pre_tokenize(&mut pieces)?;
-            }
-            pieces.tokenize(|piece| self.inner.get_model().tokenize(piece.get()))?;
-            pieces.into_encoding(None, 0, OffsetType::None)
-        };
-        run().unwrap_or_else(|error| self.bug(error))
+            let characters = piece.get().char_indices();
+            let characters = characters.map(|(at, c)| model.tokenize(&piece.get()[at..at + c.len_utf8()]));
+            Ok(characters.collect::<tokenizers::Result<Vec<_>>>()?.into_iter().flatten().collect())
+        })?;
+        pieces.into_encoding(None, 0, OffsetType::None)
     }
 
-    /// Panics. An error here is a bug, because text is valid UTF-8 and the pipeline was validated.
-    fn bug(&self, error: tokenizers::Error) -> ! {
-        panic!("{}: the tokenizer failed on valid text: {error}", self.path.display())
+    /// Encodes a text. If the library fails on it, which a damaged file can cause, the text is halved; a character on
+    /// which it fails is left out.
+    fn whole_or_pieces(&self, text: &str, encode: impl Fn(&str) -> tokenizers::Result<Vec<u32>> + Copy) -> Vec<u32> {
+        if let Ok(Ok(ids)) = caught(|| encode(text)) {
+            return ids;
+        }
+        let half = match text.floor_char_boundary(text.len() / 2) {
+            0 => text.ceil_char_boundary(1),
+            half => half,
+        };
+        if half == text.len() {
+            return Vec::new();
+        }
+        let mut ids = self.whole_or_pieces(&text[..half], encode);
+        ids.extend(self.whole_or_pieces(&text[half..], encode));
+        ids
     }
+}
+
+/// Reads a `tokenizer.json`.
+///
+/// # Errors
+/// [`FormatError::Malformed`], also if the library panics, and for an added token whose id is not the vocabulary's.
+pub(crate) fn pipeline(json: &[u8], path: &Path) -> Result<tokenizers::Tokenizer, FormatError> {
+    #[derive(serde::Deserialize)]
+    struct Listed {
+        #[serde(default)]
+        added_tokens: Vec<Added>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Added {
+        id: u32,
+        content: String,
+    }
+    let hint = "the file is damaged, or written by a newer version of the tokenizers library";
+    let fail = |problem: String| FormatError::malformed(path, problem, hint);
+    let read = caught(|| tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string()));
+    let inner = read.flatten().map_err(fail)?;
+    let listed: Listed = serde_json::from_slice(json).map_err(|error| fail(error.to_string()))?;
+    for Added { id, content } in listed.added_tokens {
+        let found = inner.token_to_id(&content);
+        if found != Some(id) {
+            return Err(fail(format!("added_tokens: `{content}` has the id {id}, and the vocabulary says {found:?}")));
+        }
+    }
+    Ok(inner)
 }
 
 fn ids(encoding: Encoding) -> Vec<u32> {

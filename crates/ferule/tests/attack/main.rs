@@ -10,3 +10,4 @@ mod support;
 
 mod folder;
 mod harness;
+mod model;

@@ -83,6 +83,17 @@ impl GenerationConfig {
             let problem = format!("{id} is outside the vocabulary of {}", config.vocab_size);
             return Err(FormatError::config(path, "eos_token_id", problem, "the file belongs to another model"));
         }
+        for (field, value, least, most) in [
+            ("temperature", raw.temperature, 0.0, 1e3),
+            ("top_p", raw.top_p, 0.0, 1.0),
+            ("min_p", raw.min_p, 0.0, 1.0),
+            ("repetition_penalty", raw.repetition_penalty, 1e-3, 1e3),
+        ] {
+            if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
+                let problem = format!("{value} is not between {least} and {most}");
+                return Err(FormatError::config(path, field, problem, "correct the field, or remove it"));
+            }
+        }
         Ok(Self {
             eos_token_id,
             do_sample: raw.do_sample,

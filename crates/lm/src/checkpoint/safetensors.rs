@@ -12,7 +12,7 @@
 
 use super::bytes::Bytes;
 use super::numbers;
-use super::source::{Storage, TensorSource, holding_all};
+use super::source::{Storage, TensorSource, holding_all, read_for};
 use crate::atomic::write_atomically;
 use crate::error::FormatError;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
@@ -218,7 +218,7 @@ pub fn save(path: &Path, source: &dyn TensorSource, storage: Storage) -> Result<
         let (mut values, mut bytes) = (Vec::new(), Vec::new());
         for (name, info) in &tensors {
             values.resize(info.shape.iter().product(), 0.0);
-            let read = source.read_f32(name, &mut values);
+            let read = read_for(path, source, name, &mut values);
             if let Err(error) = read.and_then(|()| numbers::check_fits(Some(storage), &values, name, path)) {
                 failed = Some(error);
                 return Err(std::io::Error::other("the source failed"));

@@ -40,6 +40,17 @@ pub trait TensorSource {
     fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), FormatError>;
 }
 
+/// Reads a tensor that shall be written to `path`. Weights in memory have no file, so an error about a value names the
+/// file that was to hold it.
+pub(crate) fn read_for(path: &Path, source: &dyn TensorSource, name: &str, out: &mut [f32]) -> Result<(), FormatError> {
+    source.read_f32(name, out).map_err(|error| match error {
+        FormatError::NotFinite { name, index, value, .. } => {
+            FormatError::NotFinite { path: path.into(), name, index, value }
+        }
+        other => other,
+    })
+}
+
 /// Element types in which weights can be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Storage {

@@ -81,10 +81,12 @@ impl Config {
     /// field, for a value that is missing, of the wrong kind, out of range, or not supported.
     pub fn from_json(text: &str, path: &Path) -> Result<Self, FormatError> {
         let source = &mut serde_json::Deserializer::from_str(text);
-        let raw: Raw = serde_path_to_error::deserialize(source).map_err(|error| {
+        let hint = "is this a model's config.json?";
+        let raw: Raw = serde_path_to_error::deserialize(&mut *source).map_err(|error| {
             let field = error.path().to_string();
-            FormatError::config(path, &field, error.into_inner().to_string(), "is this a model's config.json?")
+            FormatError::config(path, &field, error.into_inner().to_string(), hint)
         })?;
+        source.end().map_err(|error| FormatError::malformed(path, error.to_string(), hint))?;
         raw.resolve(path)
     }
 }
@@ -249,7 +251,15 @@ impl Raw {
             Some(_) => number("rope_theta")?,
             None => self.rope_theta.unwrap_or(10_000.0),
         };
-        let kind = table.get("rope_type").or_else(|| table.get("type")).and_then(Value::as_str).unwrap_or("default");
+        if table.get("partial_rotary_factor").is_some_and(|share| share.as_f64() != Some(1.0)) {
+            return Err(fail("partial_rotary_factor", "only 1 is supported".into(), "whole heads are turned"));
+        }
+        let named = ["rope_type", "type"].into_iter().filter_map(|key| Some((key, table.get(key)?)));
+        let mut kind = "default";
+        for (key, value) in named.collect::<Vec<_>>().into_iter().rev() {
+            let wrong = || fail(key, format!("{value} is not a text"), "compare with the model's release");
+            kind = value.as_str().ok_or_else(wrong)?;
+        }
         let scaling = match kind {
             "default" => None,
             "linear" => Some(RopeScaling::Linear { factor: number("factor")? }),
@@ -257,7 +267,14 @@ impl Raw {
                 factor: number("factor")?,
                 low_freq_factor: number("low_freq_factor")?,
                 high_freq_factor: number("high_freq_factor")?,
-                original_max_position_embeddings: number("original_max_position_embeddings")? as usize,
+                original_max_position_embeddings: {
+                    let key = "original_max_position_embeddings";
+                    let whole = number(key)?;
+                    if whole.fract() != 0.0 || !(1.0..=1e9).contains(&whole) {
+                        return Err(fail(key, format!("{whole} is not a context"), "compare with the model's release"));
+                    }
+                    whole as usize
+                },
             }),
             other => {
                 let hint = "supported are `default`, `linear` and `llama3`";

@@ -230,3 +230,88 @@ fn a_shape_needs_only_three_fields() {
     let small = Shape { vocab_size: Some(100), ..shape };
     assert!(Config::from_shape(&small, Some(4096), Path::new("recipe.toml")).is_err());
 }
+
+#[test]
+fn a_field_of_another_type_is_refused_by_name() {
+    for field in [
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "intermediate_size",
+        "vocab_size",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "rope_theta",
+        "initializer_range",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "tie_word_embeddings",
+        "attention_bias",
+        "mlp_bias",
+        "hidden_act",
+        "sliding_window",
+        "use_sliding_window",
+        "max_window_layers",
+        "layer_types",
+        "partial_rotary_factor",
+        "rope_scaling",
+        "rope_parameters",
+        "architectures",
+        "model_type",
+    ] {
+        let text = if ["hidden_act", "model_type"].contains(&field) { "3" } else { "\"x\"" };
+        for wrong in [text, "{\"x\":[]}", "[[1]]"] {
+            if wrong.starts_with('{') && field.starts_with("rope_") {
+                continue;
+            }
+            let refused = tiny(&format!("{{\"{field}\":{wrong}}}")).unwrap_err();
+            assert!(refused.starts_with(&format!("config.json: `{field}")), "{refused}");
+        }
+    }
+    for (scaling, field) in [
+        (r#"{"rope_type":3}"#, "rope_type"),
+        (r#"{"type":["linear"],"factor":2.0}"#, "type"),
+        (r#"{"rope_type":"linear","factor":"2"}"#, "factor"),
+        (r#"{"rope_type":"linear"}"#, "factor"),
+        (r#"{"rope_theta":"1e4"}"#, "rope_theta"),
+        (r#"{"rope_theta":1e4,"partial_rotary_factor":0.5}"#, "partial_rotary_factor"),
+        (
+            r#"{"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,
+                "original_max_position_embeddings":0.5}"#,
+            "original_max_position_embeddings",
+        ),
+    ] {
+        for table in ["rope_scaling", "rope_parameters"] {
+            let refused = tiny(&format!("{{\"{table}\":{scaling}}}")).unwrap_err();
+            assert!(refused.starts_with(&format!("config.json: `{table}.{field}`: ")), "{refused}");
+        }
+    }
+    let whole = tiny("{}").unwrap().to_json();
+    assert!(read(&(whole.clone() + " x")).unwrap_err().contains("trailing characters"));
+    assert!(read(&"[".repeat(100_000)).is_err());
+}
+
+#[test]
+fn constants_that_cannot_be_are_refused() {
+    for (field, values) in [
+        ("rms_norm_eps", ["0", "-1e-6", "1e300", "2"]),
+        ("rope_theta", ["0", "-10000", "1e300", "1e16"]),
+        ("initializer_range", ["0", "-0.02", "1e300", "1e4"]),
+        ("max_position_embeddings", ["0", "-1", "18446744073709551615", "1e9"]),
+        ("num_attention_heads", ["0", "3", "-4", "18446744073709551615"]),
+        ("num_key_value_heads", ["0", "3", "-1", "8"]),
+        ("head_dim", ["0", "3", "-2", "1000000"]),
+        ("vocab_size", ["0", "-1", "9223372036854775807", "4194305"]),
+    ] {
+        for value in values {
+            let refused = tiny(&format!("{{\"{field}\":{value}}}")).unwrap_err();
+            assert!(refused.starts_with("config.json: `"), "{field} {value}: {refused}");
+        }
+    }
+    for factor in ["0", "-1", "0.5", "1e300"] {
+        assert!(tiny(&format!(r#"{{"rope_scaling":{{"type":"linear","factor":{factor}}}}}"#)).is_err(), "{factor}");
+    }
+}

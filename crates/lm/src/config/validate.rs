@@ -104,15 +104,14 @@ impl Config {
     fn validate_scaling(&self, path: &Path) -> Result<(), FormatError> {
         let sound = match self.rope_scaling {
             None => true,
-            Some(RopeScaling::Linear { factor }) => factor >= 1.0 && factor.is_finite(),
+            Some(RopeScaling::Linear { factor }) => (1.0..=1e6).contains(&factor),
             Some(RopeScaling::Llama3 {
                 factor,
                 low_freq_factor,
                 high_freq_factor,
                 original_max_position_embeddings,
             }) => {
-                factor >= 1.0
-                    && factor.is_finite()
+                (1.0..=1e6).contains(&factor)
                     && low_freq_factor > 0.0
                     && high_freq_factor > low_freq_factor
                     && high_freq_factor.is_finite()
@@ -123,7 +122,7 @@ impl Config {
             return Ok(());
         }
         let problem = format!("{:?} is not a scaling", self.rope_scaling);
-        let hint = "factor must be at least 1 and low_freq_factor below high_freq_factor";
+        let hint = "factor must be 1 to 1e6, and low_freq_factor below high_freq_factor";
         Err(FormatError::config(path, "rope_scaling", problem, hint))
     }
 }

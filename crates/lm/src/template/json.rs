@@ -1,11 +1,15 @@
 //! `tojson` as `transformers` defines it: Python's `json.dumps(…, ensure_ascii=False)`.
 
+use super::marks::without_marks;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Error, ErrorKind};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 use serde_json::{Map, Value as Json};
 use std::io::{self, Write};
+
+/// The widest indentation.
+const MOST_INDENT: usize = 64;
 
 /// Writes a value as JSON, in the way Python does.
 ///
@@ -17,6 +21,9 @@ pub fn dumps(value: &Value, options: &Kwargs) -> Result<String, Error> {
     let ensure_ascii: Option<bool> = options.get("ensure_ascii")?;
     options.assert_all_used()?;
     let bad = |problem: &str| Error::new(ErrorKind::InvalidOperation, format!("tojson: {problem}"));
+    if indent.is_some_and(|indent| indent > MOST_INDENT) {
+        return Err(bad(&format!("indent may be at most {MOST_INDENT}")));
+    }
     if ensure_ascii == Some(true) {
         return Err(bad("ensure_ascii=true is not supported"));
     }
@@ -39,7 +46,7 @@ fn sorted(json: Json) -> Json {
     match json {
         Json::Object(fields) => {
             let mut fields: Vec<(String, Json)> = fields.into_iter().map(|(key, value)| (key, sorted(value))).collect();
-            fields.sort_by(|a, b| a.0.cmp(&b.0));
+            fields.sort_by(|a, b| without_marks(&a.0).cmp(&without_marks(&b.0)));
             Json::Object(Map::from_iter(fields))
         }
         Json::Array(items) => Json::Array(items.into_iter().map(sorted).collect()),

@@ -183,3 +183,94 @@ fn damaged_files_are_refused() {
         assert!(message.contains("tokenizer.json: ") && message.contains("\nhint: "), "{message}");
     }
 }
+
+/// A file that breaks the library, and what it is refused for.
+#[test]
+fn files_that_would_break_the_library_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    small().save(folder.path()).unwrap();
+    let path = folder.path().join("tokenizer.json");
+    let sound: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let template = |listed: serde_json::Value| {
+        serde_json::json!({ "type": "TemplateProcessing", "pair": [], "special_tokens": listed,
+            "single": [{ "SpecialToken": { "id": "<s>", "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } }] })
+    };
+    let replace =
+        |pattern: serde_json::Value| serde_json::json!({ "type": "Replace", "pattern": pattern, "content": "x" });
+    for (place, value, problem) in [
+        ("/post_processor", template(serde_json::json!({})), ""),
+        ("/post_processor", template(serde_json::json!({ "<s>": { "id": "<s>", "ids": [], "tokens": [] } })), ""),
+        (
+            "/post_processor",
+            template(serde_json::json!({ "<s>": { "id": "<s>", "ids": [4294967295_u32], "tokens": ["<s>"] } })),
+            "a text becomes the token",
+        ),
+        ("/normalizer", replace(serde_json::json!({ "String": "" })), "normalizer: a Replace has an empty pattern"),
+        ("/normalizer", replace(serde_json::json!({ "Regex": "" })), "normalizer: a Replace has an empty pattern"),
+        ("/normalizer", replace(serde_json::json!({ "Regex": "(" })), ""),
+        ("/normalizer", serde_json::json!({ "type": "Precompiled", "precompiled_charsmap": "AAAA" }), ""),
+        ("/normalizer", serde_json::json!({ "type": "Precompiled", "precompiled_charsmap": "AQAAAAEAAAAA" }), ""),
+        ("/decoder", serde_json::json!({ "type": "Strip", "content": "x", "start": u32::MAX, "stop": u32::MAX }), ""),
+        ("/decoder", serde_json::json!({ "type": "CTC" }), ""),
+        ("/decoder", replace(serde_json::json!({ "String": "" })), ""),
+        ("/model/unk_token", "<none>".into(), "model.unk_token: `<none>` is not in the vocabulary"),
+        ("/model", serde_json::json!({ "type": "Unigram", "unk_id": null, "vocab": [["a", 0.0]] }), ""),
+        ("/model", serde_json::json!({ "type": "Unigram", "unk_id": 9, "vocab": [["a", 0.0]] }), ""),
+        (
+            "/model",
+            serde_json::json!({ "type": "WordLevel", "unk_token": "?", "vocab": { "a": 0 } }),
+            "model.unk_token",
+        ),
+        (
+            "/model",
+            serde_json::json!({ "type": "WordPiece", "unk_token": "?", "continuing_subword_prefix": "", "max_input_chars_per_word": 9, "vocab": { "a": 0 } }),
+            "model.unk_token",
+        ),
+        ("/added_tokens/0/id", 4_000_000_000_u32.into(), "added_tokens: `<|endoftext|>` has the id 4000000000"),
+        (
+            "/truncation",
+            serde_json::json!({ "direction": "Right", "max_length": 0, "strategy": "LongestFirst", "stride": 9 }),
+            "",
+        ),
+    ] {
+        let mut damaged = sound.clone();
+        *damaged.pointer_mut(place).unwrap() = value;
+        if place == "/model" {
+            damaged["added_tokens"] = serde_json::json!([]);
+        }
+        std::fs::write(&path, damaged.to_string()).unwrap();
+        match Tokenizer::open_folder(folder.path()) {
+            Err(error) => {
+                let told = told(&error);
+                assert!(
+                    told.contains("tokenizer.json: ") && told.contains(problem) && told.contains("\nhint: "),
+                    "{told}"
+                );
+            }
+            // What is let through can be used.
+            Ok(tokenizer) => {
+                assert!(problem.is_empty(), "{damaged}");
+                tokenizer.decode(&tokenizer.encode_with_special(TEXT), false);
+            }
+        }
+    }
+}
+
+#[test]
+fn merges_that_spell_a_special_token_do_not_make_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = serde_json::json!({
+        "version": "1.0", "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "added_tokens": [{ "id": 4, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true }],
+        "model": { "type": "BPE", "merges": [["<", "/"], ["s", ">"], ["</", "s>"]],
+            "vocab": { "<": 0, "/": 1, "s": 2, ">": 3, "</s>": 4, "</": 5, "s>": 6 } },
+    });
+    std::fs::write(folder.path().join("tokenizer.json"), text.to_string()).unwrap();
+    let tokenizer = Tokenizer::open_folder(folder.path()).unwrap();
+    assert_eq!(tokenizer.encode_user("s></s></"), [2, 3, 0, 1, 2, 3, 0, 1]);
+    assert_eq!(tokenizer.encode_user("s></"), [6, 5]);
+    assert_eq!(tokenizer.encode_except("</s></s>", &[4..5]), [4, 0, 1, 2, 3]);
+    assert_eq!(tokenizer.encode_except("</s></s>", &[3..5]), [0, 1, 2, 3, 0, 1, 2, 3]);
+    assert_eq!(tokenizer.encode_except("</s></s></s>", &[5..6]), [4, 0, 1, 2, 3, 4]);
+}

@@ -32,11 +32,18 @@ impl Value {
         }
     }
 
+    /// A token id.
+    pub fn as_id(&self) -> Option<u32> {
+        self.as_unsigned().and_then(|id| u32::try_from(id).ok())
+    }
+
+    /// A number; an integer only if a float holds it exactly.
     pub fn as_float(&self) -> Option<f64> {
+        const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
         match self {
             Value::Float(value) => Some(*value),
-            Value::Unsigned(value) => Some(*value as f64),
-            Value::Signed(value) => Some(*value as f64),
+            Value::Unsigned(value) => Some(*value as f64).filter(|_| *value <= EXACT),
+            Value::Signed(value) => Some(*value as f64).filter(|_| value.unsigned_abs() <= EXACT),
             _ => None,
         }
     }
@@ -61,7 +68,97 @@ impl Value {
             _ => None,
         }
     }
+
+    /// The name of its type, for messages.
+    fn type_name(&self) -> &'static str {
+        match self {
+            Value::Unsigned(_) | Value::Signed(_) => "an integer",
+            Value::Float(_) => "a float",
+            Value::Bool(_) => "a bool",
+            Value::Text(_) => "a text",
+            Value::List(_) => "a list",
+        }
+    }
 }
+
+/// The type that a key's value must have.
+#[derive(Debug, Clone, Copy)]
+enum Type {
+    /// A size or a number of things.
+    Count,
+    /// A token id.
+    Id,
+    Number,
+    Bool,
+    Text,
+    Integers,
+    Numbers,
+    Texts,
+}
+
+impl Type {
+    fn name(self) -> &'static str {
+        match self {
+            Type::Count => "a count of at most 2⁴⁰",
+            Type::Id => "a token id",
+            Type::Number => "a number",
+            Type::Bool => "a bool",
+            Type::Text => "a text",
+            Type::Integers => "a list of integers",
+            Type::Numbers => "a list of numbers",
+            Type::Texts => "a list of texts",
+        }
+    }
+
+    fn fits(self, value: &Value) -> bool {
+        let all = |fits: fn(&Value) -> bool| value.as_list().is_some_and(|items| items.iter().all(fits));
+        match self {
+            Type::Count => value.as_unsigned().is_some_and(|count| count <= 1 << 40),
+            Type::Id => value.as_id().is_some(),
+            Type::Number => value.as_float().is_some(),
+            Type::Bool => value.as_bool().is_some(),
+            Type::Text => value.as_text().is_some(),
+            Type::Integers => all(|item| matches!(item, Value::Signed(_)) || item.as_unsigned().is_some()),
+            Type::Numbers => all(|item| item.as_float().is_some()),
+            Type::Texts => all(|item| item.as_text().is_some()),
+        }
+    }
+}
+
+/// Every key that is read, with its type. A key of a model begins with the name of its architecture, here `*`.
+const TYPES: [(&str, Type); 31] = [
+    ("general.architecture", Type::Text),
+    ("*.attention.head_count", Type::Count),
+    ("*.attention.head_count_kv", Type::Count),
+    ("*.attention.key_length", Type::Count),
+    ("*.attention.layer_norm_rms_epsilon", Type::Number),
+    ("*.attention.sliding_window", Type::Count),
+    ("*.attention.value_length", Type::Count),
+    ("*.block_count", Type::Count),
+    ("*.context_length", Type::Count),
+    ("*.embedding_length", Type::Count),
+    ("*.feed_forward_length", Type::Count),
+    ("*.rope.dimension_count", Type::Count),
+    ("*.rope.freq_base", Type::Number),
+    ("*.rope.scaling.factor", Type::Number),
+    ("*.rope.scaling.type", Type::Text),
+    (super::LLAMA3_SCALING, Type::Numbers),
+    ("tokenizer.chat_template", Type::Text),
+    ("tokenizer.ggml.add_bos_token", Type::Bool),
+    ("tokenizer.ggml.add_eos_token", Type::Bool),
+    ("tokenizer.ggml.add_space_prefix", Type::Bool),
+    ("tokenizer.ggml.bos_token_id", Type::Id),
+    ("tokenizer.ggml.eos_token_id", Type::Id),
+    ("tokenizer.ggml.eot_token_id", Type::Id),
+    ("tokenizer.ggml.merges", Type::Texts),
+    ("tokenizer.ggml.model", Type::Text),
+    ("tokenizer.ggml.padding_token_id", Type::Id),
+    ("tokenizer.ggml.pre", Type::Text),
+    ("tokenizer.ggml.scores", Type::Numbers),
+    ("tokenizer.ggml.token_type", Type::Integers),
+    ("tokenizer.ggml.tokens", Type::Texts),
+    ("tokenizer.ggml.unknown_token_id", Type::Id),
+];
 
 /// Where a tensor lies and how it is stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,6 +211,7 @@ impl Header {
                 return Err(format!("key `{key}` occurs twice"));
             }
         }
+        check_types(&metadata)?;
         let raw: Vec<RawEntry> = (0..tensors).map(|_| reader.entry()).collect::<Result<_, _>>()?;
         let alignment = match metadata.get("general.alignment") {
             None => ALIGNMENT,
@@ -126,6 +224,18 @@ impl Header {
         let entries = place(raw, data, alignment, bytes.len())?;
         Ok(Self { metadata, entries })
     }
+}
+
+/// Returns an error for a key that is read and has a value of another type.
+fn check_types(metadata: &BTreeMap<String, Value>) -> Result<(), Problem> {
+    let architecture = metadata.get("general.architecture").and_then(Value::as_text).unwrap_or("");
+    for (key, expected) in TYPES {
+        let key = key.replace('*', architecture);
+        if let Some(value) = metadata.get(&key).filter(|value| !expected.fits(value)) {
+            return Err(format!("key `{key}` is {} where {} is needed", value.type_name(), expected.name()));
+        }
+    }
+    Ok(())
 }
 
 struct RawEntry {
@@ -229,7 +339,10 @@ impl<'a> Reader<'a> {
             4 => Value::Unsigned(self.u32()?.into()),
             5 => Value::Signed(i32::from_le_bytes(self.array()?).into()),
             6 => Value::Float(f32::from_le_bytes(self.array()?).into()),
-            7 => Value::Bool(self.take(1)?[0] != 0),
+            7 => match self.take(1)?[0] {
+                flag @ (0 | 1) => Value::Bool(flag == 1),
+                other => return Err(format!("a bool is {other}")),
+            },
             8 => Value::Text(self.text()?),
             9 => {
                 if depth > 3 {
@@ -274,5 +387,49 @@ impl<'a> Reader<'a> {
         })?;
         let offset = usize::try_from(self.u64()?).map_err(too_large)?;
         Ok(RawEntry { name, shape, kind, offset })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_another_type_is_refused_by_name() {
+        let list = |item: Value| Value::List(vec![item]);
+        let values = [
+            Value::Unsigned(7),
+            Value::Signed(-7),
+            Value::Float(0.5),
+            Value::Bool(true),
+            Value::Text("7".into()),
+            list(Value::Unsigned(7)),
+            list(Value::Float(0.5)),
+            list(Value::Text("7".into())),
+            list(Value::Bool(true)),
+        ];
+        for (key, expected) in TYPES.into_iter().skip(1) {
+            let key = key.replace('*', "qwen3");
+            let fitting = values.iter().filter(|value| {
+                let architecture = ("general.architecture".to_string(), Value::Text("qwen3".into()));
+                let checked = check_types(&BTreeMap::from([architecture, (key.clone(), (*value).clone())]));
+                let refused = |problem: &Problem| problem.starts_with(&format!("key `{key}` is a"));
+                checked.as_ref().map_err(refused).map_or_else(|named| !named, |()| true)
+            });
+            let fitting: Vec<usize> =
+                fitting.filter_map(|value| values.iter().position(|other| other == value)).collect();
+            let right: &[usize] = match expected {
+                Type::Count | Type::Id => &[0],
+                Type::Number => &[0, 1, 2],
+                Type::Bool => &[3],
+                Type::Text => &[4],
+                Type::Integers => &[5],
+                Type::Numbers => &[5, 6],
+                Type::Texts => &[7],
+            };
+            assert_eq!(fitting, right, "{key}");
+        }
+        assert_eq!(Value::Unsigned((1 << 53) + 1).as_float(), None);
+        assert!(!Type::Id.fits(&Value::Unsigned(1 << 32)) && !Type::Count.fits(&Value::Unsigned(u64::MAX)));
     }
 }

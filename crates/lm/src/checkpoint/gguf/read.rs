@@ -65,9 +65,13 @@ impl File {
         let config = config(&header, &bytes, path)?;
         let mut generation = GenerationConfig::of(&config);
         // Chat models have a second end token, which ends a turn.
-        if let Some(id) = header.metadata.get("tokenizer.ggml.eot_token_id").and_then(Value::as_unsigned) {
-            let id = u32::try_from(id).ok().filter(|&id| (id as usize) < config.vocab_size);
-            generation.eos_token_id.extend(id.filter(|id| !config.eos_token_id.contains(id)));
+        if let Some(id) = header.metadata.get("tokenizer.ggml.eot_token_id").and_then(Value::as_id) {
+            if id as usize >= config.vocab_size {
+                let problem = format!("{id} is outside the vocabulary of {}", config.vocab_size);
+                let hint = "the file is damaged; convert the model again";
+                return Err(FormatError::config(path, "tokenizer.ggml.eot_token_id", problem, hint));
+            }
+            generation.eos_token_id.extend(Some(id).filter(|id| !config.eos_token_id.contains(id)));
         }
         let mut by_name: BTreeMap<String, usize> =
             header.entries.iter().enumerate().map(|(at, entry)| (entry.name.clone(), at)).collect();
@@ -186,13 +190,9 @@ fn config(header: &Header, bytes: &[u8], path: &Path) -> Result<Config, FormatEr
     })?;
     let hint = "the file was written by a program that leaves metadata out; convert the model again";
     let get = |key: &str| metadata.get(&format!("{name}.{key}"));
-    let number = |key: &str| match get(key).map(Value::as_unsigned) {
-        None => Ok(None),
-        Some(Some(value)) if value <= 1 << 40 => Ok(Some(value as usize)),
-        Some(_) => Err(FormatError::config(path, &format!("{name}.{key}"), "is not a count", hint)),
-    };
+    let number = |key: &str| get(key).and_then(Value::as_unsigned).map(|count| count as usize);
     let need =
-        |key: &str| number(key)?.ok_or_else(|| FormatError::config(path, &format!("{name}.{key}"), "is missing", hint));
+        |key: &str| number(key).ok_or_else(|| FormatError::config(path, &format!("{name}.{key}"), "is missing", hint));
     let float = |key: &str| get(key).and_then(Value::as_float).map(decimal);
     let shape = |tensor: &str| header.entries.iter().find(|entry| entry.name == tensor).map(|entry| &entry.shape);
     let embedding = shape("token_embd.weight").ok_or_else(|| FormatError::MissingTensor {
@@ -203,19 +203,24 @@ fn config(header: &Header, bytes: &[u8], path: &Path) -> Result<Config, FormatEr
     let hidden_size = need("embedding_length")?;
     let layers = need("block_count")?;
     let heads = need("attention.head_count")?;
-    let id = |key: &str| {
-        let id = metadata.get(&format!("tokenizer.ggml.{key}")).and_then(Value::as_unsigned);
-        id.and_then(|id| u32::try_from(id).ok())
-    };
+    let id = |key: &str| metadata.get(&format!("tokenizer.ggml.{key}")).and_then(Value::as_id);
     let rope_theta = float("rope.freq_base").unwrap_or(10_000.0);
-    let head_dim = match number("attention.key_length")? {
+    let head_dim = match number("attention.key_length") {
         Some(width) => width,
-        None if heads > 0 => hidden_size / heads,
-        None => 0,
+        None if heads > 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
+        None => {
+            let problem = format!("{heads} does not divide {name}.embedding_length {hidden_size}");
+            return Err(FormatError::config(path, &format!("{name}.attention.head_count"), problem, hint));
+        }
     };
-    if number("rope.dimension_count")?.is_some_and(|turned| turned != head_dim) {
-        let problem = format!("only part of a head of {head_dim} is turned, which is not supported");
-        return Err(FormatError::config(path, &format!("{name}.rope.dimension_count"), problem, hint));
+    for (key, problem) in [
+        ("rope.dimension_count", "only part of a head is turned"),
+        ("attention.value_length", "values have another width than keys"),
+    ] {
+        if number(key).is_some_and(|width| width != head_dim) {
+            let problem = format!("{problem} (of {head_dim}), which is not supported");
+            return Err(FormatError::config(path, &format!("{name}.{key}"), problem, hint));
+        }
     }
     let mut config = Config {
         model_type,
@@ -224,7 +229,7 @@ fn config(header: &Header, bytes: &[u8], path: &Path) -> Result<Config, FormatEr
         layer_types: LayerType::full(layers),
         sliding_window: None,
         num_attention_heads: heads,
-        num_key_value_heads: number("attention.head_count_kv")?.unwrap_or(heads),
+        num_key_value_heads: number("attention.head_count_kv").unwrap_or(heads),
         head_dim,
         intermediate_size: need("feed_forward_length")?,
         vocab_size: embedding[0],
@@ -240,7 +245,7 @@ fn config(header: &Header, bytes: &[u8], path: &Path) -> Result<Config, FormatEr
     };
     config.validate(path)?;
     config.rope_scaling = rope_scaling(header, bytes, &config, name, path)?;
-    if let Some(window) = number("attention.sliding_window")?
+    if let Some(window) = number("attention.sliding_window")
         && window > 0
         && window < config.max_position_embeddings
     {
@@ -254,9 +259,11 @@ fn config(header: &Header, bytes: &[u8], path: &Path) -> Result<Config, FormatEr
     Ok(config)
 }
 
-/// The shortest decimal number that rounds to this f32. Files hold 1e-5 as 9.999999747378752e-6.
+/// The shortest decimal number that rounds to this f32: files hold 1e-5 as 9.999999747378752e-6. A number that is no f32
+/// stays as it is.
 fn decimal(value: f64) -> f64 {
-    (value as f32).to_string().parse().expect("a float prints as a float")
+    let narrow = value as f32;
+    if f64::from(narrow) == value { narrow.to_string().parse().expect("a float prints as a float") } else { value }
 }
 
 /// Scaling of the rotary embedding. Files store Llama 3's scaling as its result, one divisor for each frequency.

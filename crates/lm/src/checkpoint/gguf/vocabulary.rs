@@ -10,7 +10,7 @@
 
 use super::metadata::Value;
 use crate::error::FormatError;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{self, Tokenizer};
 use serde_json::{Map, Value as Json, json};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -142,7 +142,7 @@ pub fn read(metadata: &Metadata, path: &Path) -> Result<Tokenizer, FormatError> 
     pipeline["version"] = "1.0".into();
     pipeline["added_tokens"] = added_tokens(metadata, &tokens).into();
     pipeline["post_processor"] = post_processor(metadata, &tokens).map_err(fail)?;
-    let inner = tokenizers::Tokenizer::from_bytes(pipeline.to_string()).map_err(|error| fail(error.to_string()))?;
+    let inner = tokenizer::pipeline(pipeline.to_string().as_bytes(), path)?;
     Tokenizer::assemble(inner, special_fields(metadata), path)
 }
 

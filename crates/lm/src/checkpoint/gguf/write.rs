@@ -7,7 +7,7 @@ use super::metadata::Value;
 use super::{ALIGNMENT, Kind, LLAMA3_SCALING, MAGIC, ROPE_FACTORS, architecture, hf_row, is_permuted, vocabulary};
 use crate::atomic::write_atomically;
 use crate::checkpoint::numbers;
-use crate::checkpoint::source::{Storage, TensorSource, check};
+use crate::checkpoint::source::{Storage, TensorSource, check, read_for};
 use crate::config::{Config, Family, RopeScaling};
 use crate::error::FormatError;
 use crate::table::TensorSpec;
@@ -78,7 +78,7 @@ pub fn save(path: &Path, export: Export, source: &dyn TensorSource, storage: Sto
                 None => values.clone_from(factors.as_ref().expect("planned because there are factors")),
                 Some(spec) => {
                     values.resize(spec.len(), 0.0);
-                    let read = source.read_f32(&spec.name, &mut values);
+                    let read = read_for(path, source, &spec.name, &mut values);
                     if let Err(error) =
                         read.and_then(|()| numbers::check_fits(plan.fixed_width(), &values, &spec.name, path))
                     {
