@@ -23,6 +23,7 @@ use crate::serve::server::{Server, Source};
 use crate::serve::sessions::Sessions;
 use crate::serve::upstream::Upstream;
 use crate::serve::{listener, router};
+use crate::visible::note;
 
 /// The interval at which the ledger is asked whether another model is in service.
 const WATCH: Duration = Duration::from_millis(500);
@@ -197,10 +198,7 @@ fn first_engine(arguments: &Arguments, data: Option<&DataFolder>) -> anyhow::Res
     let in_service = match (data.in_service()?, &arguments.model) {
         (Some(in_service), named) => {
             if let Some(name) = named {
-                eprintln!(
-                    "serving {}, which is in service; to serve {name}, use `ferule promote {name}`",
-                    in_service.path
-                );
+                note!("serving {}, which is in service; to serve {name}, use `ferule promote {name}`", in_service.path);
             }
             in_service
         }
@@ -242,12 +240,12 @@ async fn watch(watching: Watching, server: Arc<Server>, data: Arc<DataFolder>, m
         match tokio::task::spawn_blocking(look).await {
             Ok(Ok(Some(engine))) => {
                 now.clone_from(&engine.model().digest);
-                eprintln!("now serving {}", engine.model().name);
+                note!("now serving {}", engine.model().name);
                 server.replace(engine);
             }
             Ok(Ok(None)) => {}
             Ok(Err(error)) => {
-                eprintln!("cannot load the model that was put into service, and go on with the old one: {error:#}");
+                note!("cannot load the model that was put into service, and go on with the old one: {error:#}");
                 tokio::time::sleep(10 * WATCH).await;
             }
             Err(_) => return,
