@@ -9,6 +9,7 @@ use std::time::Duration;
 use store::DataFolder;
 use store::data_folder::service::ServedModel;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use super::data_argument::DataArguments;
 use super::model_argument::{ComputeArguments, ModelArguments, counted};
@@ -27,6 +28,12 @@ use crate::visible::note;
 
 /// The interval at which the ledger is asked whether another model is in service.
 const WATCH: Duration = Duration::from_millis(500);
+
+/// The most prompts that are made from messages at once.
+const PROMPTS: usize = 2;
+
+/// The most large bodies in memory at once.
+const LARGE_BODIES: usize = 16;
 
 /// What `ferule serve` reads.
 #[derive(clap::Args)]
@@ -139,6 +146,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         max_tokens: arguments.max_tokens.get(),
         metrics: Metrics::default(),
         sessions: Sessions::default(),
+        prompts: Arc::new(Semaphore::new(PROMPTS)),
+        large_bodies: Semaphore::new(LARGE_BODIES),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = runtime.block_on(serve(&arguments, server, first));
