@@ -13,6 +13,8 @@ use store::StoreError;
 use tasks::refusal::Refusal;
 use train::TrainError;
 
+use crate::visible::note;
+
 /// The arguments make no sense together, or a value among them makes none.
 #[derive(Debug, thiserror::Error)]
 #[error("{problem}")]
@@ -65,7 +67,7 @@ pub fn report(outcome: anyhow::Result<()>) -> ExitCode {
     if error.chain().any(|cause| cause.is::<ReaderGone>()) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {}", message(&error));
+    note!("error: {}", message(&error));
     ExitCode::from(if error.chain().any(is_wrong_use) { 2 } else { 1 })
 }
 

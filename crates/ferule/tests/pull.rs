@@ -3,12 +3,14 @@
 mod support;
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use lm::checkpoint::Storage;
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use support::{Run, command, tiny_model};
 
@@ -22,6 +24,32 @@ struct Hub {
     breaks: Mutex<Vec<usize>>,
     /// Announced in place of the weights' SHA-256.
     lie: Mutex<bool>,
+    /// What the hub does to all contents.
+    mischief: Mutex<Mischief>,
+}
+
+#[derive(Clone, Default)]
+enum Mischief {
+    #[default]
+    None,
+    /// Sends nothing after so many bytes.
+    Stall(usize),
+    /// Sends this behind the contents, without end if it is empty.
+    Longer(&'static [u8]),
+    /// Changes a byte.
+    Flip,
+    /// Sends clients elsewhere.
+    Redirect(String),
+    /// Lists files without end.
+    EndlessList,
+    /// Does not say how long contents are.
+    NoSize,
+}
+
+/// Git's id of contents.
+fn git_id(bytes: &[u8]) -> String {
+    let head = format!("blob {}\0", bytes.len());
+    Sha1::digest([head.as_bytes(), bytes].concat()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -35,7 +63,13 @@ impl Hub {
             .map(|entry| entry.unwrap())
             .map(|entry| (entry.file_name().to_string_lossy().into_owned(), std::fs::read(entry.path()).unwrap()))
             .collect();
-        let hub = Arc::new(Hub { files, requests: Mutex::default(), breaks: Mutex::default(), lie: Mutex::default() });
+        let hub = Arc::new(Hub {
+            files,
+            requests: Mutex::default(),
+            breaks: Mutex::default(),
+            lie: Mutex::default(),
+            mischief: Mutex::default(),
+        });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let shared = hub.clone();
@@ -81,7 +115,19 @@ impl Hub {
     fn answer(&self, request: &str, range: Option<usize>, mut stream: &TcpStream) -> std::io::Result<bool> {
         let parts: Vec<&str> = request.split(' ').collect();
         let (method, path) = (parts[0], parts[1]);
+        let mischief = self.mischief.lock().unwrap().clone();
+        if let Mischief::Redirect(to) = &mischief {
+            write!(stream, "HTTP/1.1 307 Moved\r\nlocation: {to}{path}\r\ncontent-length: 0\r\n\r\n")?;
+            return Ok(true);
+        }
         if path == "/api/models/school/ruler/revision/main" {
+            if let Mischief::EndlessList = mischief {
+                write!(stream, "HTTP/1.1 200 OK\r\n\r\n{{\"sha\": \"{COMMIT}\", \"siblings\": [")?;
+                let sibling = "{\"rfilename\": \"a.json\"},".repeat(1000);
+                loop {
+                    stream.write_all(sibling.as_bytes())?;
+                }
+            }
             let siblings: Vec<_> = self.files.keys().map(|name| serde_json::json!({"rfilename": name})).collect();
             let body = serde_json::json!({"sha": COMMIT, "siblings": siblings}).to_string();
             write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
@@ -96,12 +142,16 @@ impl Hub {
         let etag = match is_weights {
             true if *self.lie.lock().unwrap() => sha256(b"something else"),
             true => sha256(bytes),
-            false => sha256(bytes)[..40].to_string(),
+            false => git_id(bytes),
         };
         let from = range.unwrap_or(0);
         let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
         let length = bytes.len() - from;
-        write!(stream, "HTTP/1.1 {status}\r\netag: \"{etag}\"\r\ncontent-length: {length}\r\n\r\n")?;
+        let length = match (&mischief, method) {
+            (Mischief::Longer(_), "GET") | (Mischief::NoSize, _) => String::new(),
+            _ => format!("content-length: {length}\r\n"),
+        };
+        write!(stream, "HTTP/1.1 {status}\r\netag: \"{etag}\"\r\n{length}\r\n")?;
         if method == "HEAD" {
             return Ok(true);
         }
@@ -110,8 +160,32 @@ impl Hub {
             stream.shutdown(std::net::Shutdown::Both)?;
             return Ok(false);
         }
-        stream.write_all(&bytes[from..])?;
-        Ok(true)
+        match mischief {
+            Mischief::Stall(after) => {
+                stream.write_all(&bytes[from..bytes.len().min(from + after)])?;
+                // Until the client leaves.
+                stream.read(&mut [0]).map(|_| false)
+            }
+            Mischief::Longer(rest) => {
+                stream.write_all(&bytes[from..])?;
+                while rest.is_empty() {
+                    stream.write_all(&[0; 1 << 16])?;
+                }
+                stream.write_all(rest)?;
+                stream.shutdown(std::net::Shutdown::Both)?;
+                Ok(false)
+            }
+            Mischief::Flip => {
+                let mut bytes = bytes.clone();
+                bytes[0] ^= 1;
+                stream.write_all(&bytes[from..])?;
+                Ok(true)
+            }
+            _ => {
+                stream.write_all(&bytes[from..])?;
+                Ok(true)
+            }
+        }
     }
 
     fn requests(&self) -> Vec<String> {
@@ -219,6 +293,107 @@ fn contents_that_are_not_what_was_announced_are_thrown_away() {
     assert!(!case.repository().join("refs/main").exists(), "a ref is the last thing written");
     let left = std::fs::read_dir(case.repository().join("blobs")).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(left.into_iter().all(|name| !name.to_string_lossy().contains("incomplete")));
+}
+
+#[test]
+fn a_hostile_hub_gets_neither_time_nor_disk_nor_secrets() {
+    let with = |mischief: Mischief| {
+        let case = Case::new();
+        *case.hub.mischief.lock().unwrap() = mischief;
+        case
+    };
+    let refused = |case: &Case, part: &str| {
+        let began = Instant::now();
+        let run = case.pull(&[("HF_HUB_DOWNLOAD_TIMEOUT", "1"), ("HF_TOKEN", "hf_secret")]);
+        assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{}", run.stderr);
+        assert!(run.stderr.contains(part) && run.stderr.contains("\nhint: "), "{part}: {}", run.stderr);
+        assert!(!run.stderr.contains("secret"), "{}", run.stderr);
+        assert!(began.elapsed() < Duration::from_secs(20), "{part}");
+        assert!(!case.repository().join("refs/main").exists());
+    };
+    let size_of_cache = |case: &Case| -> u64 {
+        let blobs = std::fs::read_dir(case.repository().join("blobs")).into_iter().flatten();
+        blobs.map(|blob| blob.unwrap().metadata().unwrap().len()).sum()
+    };
+    refused(&with(Mischief::Stall(0)), "broke off 2 times: the hub sent nothing for 1 s");
+    refused(&with(Mischief::Stall(1)), "broke off 5 times: the hub sent nothing for 1 s");
+    for rest in [&b""[..], b"more"] {
+        let case = with(Mischief::Longer(rest));
+        refused(&case, "bytes that it announced");
+        assert_eq!(size_of_cache(&case), 0);
+    }
+    let flipped = with(Mischief::Flip);
+    refused(&flipped, "the contents have git id");
+    refused(&with(Mischief::NoSize), "does not name the contents and their size");
+    refused(&with(Mischief::EndlessList), "the list of files is longer");
+    refused(&with(Mischief::Redirect("ftp://127.0.0.1".into())), "redirects to an address that is not followed");
+    let circle = with(Mischief::None);
+    *circle.hub.mischief.lock().unwrap() = Mischief::Redirect(circle.endpoint.clone());
+    refused(&circle, "redirected too often");
+    assert!(circle.hub.requests().iter().all(|request| request.ends_with("bearer hf_secret")));
+
+    // The other hub is on another port of the same host.
+    let (other, first) = (Case::new(), with(Mischief::None));
+    *first.hub.mischief.lock().unwrap() = Mischief::Redirect(other.endpoint.clone());
+    let run = first.pull(&[("HF_TOKEN", "hf_secret")]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let told = |hub: &Hub| hub.requests().iter().any(|request| request.contains("secret"));
+    assert!(told(&first.hub) && !told(&other.hub));
+}
+
+#[test]
+fn a_password_of_the_endpoint_is_used_and_never_shown() {
+    let case = Case::new();
+    let endpoint = case.endpoint.replace("http://", "http://me:my-secret@");
+    for (repository, code) in [("school/ruler", 0), ("school/compass", 1)] {
+        let run = pull(&endpoint, case.home.path(), &[], &[repository]);
+        assert_eq!(run.code, code, "{}", run.stderr);
+        assert!(!run.stderr.contains("my-secret") && !run.stdout.contains("my-secret"), "{}", run.stderr);
+    }
+    let requests = case.hub.requests();
+    assert!(requests.iter().all(|request| request.ends_with("basic bwu6bxktc2vjcmv0")), "{requests:?}");
+    for (name, value) in [("HF_ENDPOINT", "me:my-secret@nowhere"), ("HF_HUB_DOWNLOAD_TIMEOUT", "0")] {
+        let run = pull(&endpoint, case.home.path(), &[(name, value)], &["school/ruler"]);
+        assert!(run.code == 2 && run.stderr.contains(name) && !run.stderr.contains("my-secret"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn damage_in_the_cache_is_noticed() {
+    let case = Case::new();
+    assert_eq!(case.pull(&[]).code, 0);
+    let score = || {
+        let mut score = command(&["score", "--model", "school/ruler"]);
+        score.env("HF_HOME", case.home.path());
+        support::run(score, b"{\"tokens\": [1, 2]}")
+    };
+    assert_eq!(score().code, 0);
+    let snapshot = case.repository().join("snapshots").join(COMMIT);
+    for name in ["model.safetensors", "tokenizer.json"] {
+        let whole = std::fs::read(snapshot.join(name)).unwrap();
+        for damage in [0, 1] {
+            let mut bytes = whole.clone();
+            let last = bytes.len() - 1;
+            if damage == 0 {
+                bytes[last] ^= 1
+            } else {
+                bytes.truncate(last)
+            }
+            std::fs::write(snapshot.join(name), bytes).unwrap();
+            for run in [score(), case.pull(&[("HF_HUB_OFFLINE", "1")])] {
+                let told = format!("{name} is damaged");
+                assert!(run.code == 1 && run.stderr.contains(&told), "{}", run.stderr);
+                assert!(run.stderr.contains("hint: `ferule pull school/ruler`"), "{}", run.stderr);
+            }
+            let again = case.pull(&[]);
+            let told = format!("{name}: the copy in the cache is damaged and is fetched again");
+            assert!(again.code == 0 && again.stderr.contains(&told), "{}", again.stderr);
+            assert!(std::fs::read(snapshot.join(name)).unwrap() == whole);
+        }
+        assert_eq!(score().code, 0);
+    }
+    std::fs::remove_file(std::fs::canonicalize(snapshot.join("config.json")).unwrap()).unwrap();
+    assert!(score().stderr.contains("config.json is damaged"));
 }
 
 #[test]

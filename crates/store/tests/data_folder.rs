@@ -267,6 +267,9 @@ fn a_found_label_of_the_gate_is_never_trained_on() {
     assert_eq!(behind.found_label.as_deref(), Some("a"));
 }
 
+/// Cuts the last of three lines, and what SQLite knows of it.
+const CUT: &str = "DELETE FROM audit WHERE sequence = 3; UPDATE sqlite_sequence SET seq = 2 WHERE name = 'audit'";
+
 #[test]
 fn the_audit_tells_every_change_and_shows_a_cut() {
     let folder = tempfile::tempdir().unwrap();
@@ -283,6 +286,9 @@ fn the_audit_tells_every_change_and_shows_a_cut() {
         ("UPDATE audit SET person = 'x' WHERE sequence = 2", "line 2 of the audit was changed"),
         ("DELETE FROM audit WHERE sequence = 2", "line 2 of the audit is missing"),
         ("DELETE FROM audit WHERE sequence = 3", "ends at line 2, and 3 were written"),
+        (CUT, "ends at line 2, and 3 were written"),
+        ("UPDATE audit_head SET sequence = 2", "the head of the audit was changed"),
+        ("DELETE FROM audit_head", "the head of the audit was changed"),
     ] {
         let copy = tempfile::tempdir().unwrap();
         fs::create_dir(copy.path().join("data")).unwrap();
@@ -290,12 +296,18 @@ fn the_audit_tells_every_change_and_shows_a_cut() {
             fs::copy(folder.path().join("data").join(file), copy.path().join("data").join(file)).unwrap();
         }
         let connection = rusqlite::Connection::open(copy.path().join("data/ledger.sqlite")).unwrap();
-        assert!(connection.execute(damage, []).is_err(), "the ledger itself refuses it");
+        let refused = connection.execute_batch(damage).is_err();
+        assert!(refused || damage.contains("audit_head"), "the ledger itself refuses it");
         connection.execute_batch("DROP TRIGGER audit_is_not_changed; DROP TRIGGER audit_is_not_cut;").unwrap();
-        connection.execute(damage, []).unwrap();
+        connection.execute_batch(damage).unwrap();
         drop(connection);
-        let error = open(copy.path()).verify_audit().unwrap_err().to_string();
+        let data = open(copy.path());
+        let error = data.verify_audit().unwrap_err().to_string();
         assert!(error.contains(found), "{error}");
+        // What is written later does not cover it up.
+        data.add_person("cy", "hash").unwrap();
+        data.add_person("di", "hash").unwrap();
+        assert!(data.verify_audit().is_err(), "{damage}");
     }
     assert!(path.exists());
 }

@@ -5,6 +5,7 @@ use store::DataFolder;
 
 use super::data_argument::DataArguments;
 use super::output::Output;
+use crate::outcome::failure;
 
 /// What `ferule audit` is told.
 #[derive(clap::Args)]
@@ -16,7 +17,13 @@ pub struct Arguments {
 #[derive(clap::Subcommand)]
 enum Command {
     /// Check that no line of the audit was changed or removed, and none inserted between others
-    Verify(Options),
+    Verify {
+        #[command(flatten)]
+        options: Options,
+        /// The head that an earlier check printed and that you kept elsewhere: check that its line is still there
+        #[arg(long, value_name = "HASH")]
+        head: Option<String>,
+    },
     /// Write the audit, one line for each action
     Show(Options),
 }
@@ -34,8 +41,15 @@ struct Options {
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut output = Output::stdout();
     match arguments.command {
-        Command::Verify(options) => {
-            let verified = DataFolder::open_to_read(&options.data.data)?.verify_audit()?;
+        Command::Verify { options, head } => {
+            let data = DataFolder::open_to_read(&options.data.data)?;
+            let verified = data.verify_audit()?;
+            if let Some(head) = head
+                && !data.audit()?.iter().any(|line| line.hash == head)
+            {
+                let hint = "the ledger was exchanged or rewritten; bring back the one that has it";
+                return Err(failure(format!("no line of the audit has the hash {head}"), hint));
+            }
             match options.json {
                 true => output.json_line(&json!({ "whole": true, "lines": verified.lines, "head": verified.head }))?,
                 false => output.text(&format!("whole: {} lines, the last one {}\n", verified.lines, verified.head))?,

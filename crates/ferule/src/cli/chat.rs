@@ -25,6 +25,7 @@ use super::model_argument::{ComputeDType, ModelArguments, OpenModel};
 use super::output::Output;
 use super::stop_strings::StopStrings;
 use crate::outcome::{self, WrongUse, failure};
+use crate::visible::note;
 
 /// What `ferule chat` is told.
 #[derive(clap::Args)]
@@ -119,10 +120,10 @@ fn run_in<T: Real>(arguments: &Arguments, open: &OpenModel) -> anyhow::Result<()
         turns: 0,
         output: Output::stdout(),
     };
-    conversation.asking.notes().iter().for_each(|note| eprintln!("{note}"));
+    conversation.asking.notes().iter().for_each(|note| note!("{note}"));
     let at_terminal = io::stdin().is_terminal();
     if at_terminal {
-        eprintln!("{}; /reset forgets, /exit ends, Ctrl-C stops a reply", open.name);
+        note!("{}; /reset forgets, /exit ends, Ctrl-C stops a reply", open.name);
     }
     let mut line = String::new();
     loop {
@@ -141,7 +142,7 @@ fn run_in<T: Real>(arguments: &Arguments, open: &OpenModel) -> anyhow::Result<()
             "/exit" | "/quit" => break,
             "/reset" => conversation.asking.reset(),
             command if command.starts_with('/') && !command.contains(' ') => {
-                eprintln!("{command} is not a command; the commands are /reset and /exit");
+                note!("{command} is not a command; the commands are /reset and /exit");
             }
             message => conversation.turn(message)?,
         }
@@ -170,7 +171,7 @@ impl<T: Real> Conversation<'_, T> {
         let prompt = self.asking.ask(message, self.tokenizer)?;
         if let Err(error) = self.open.check_context(prompt.len()) {
             // The conversation outgrew the context; the user decides what to forget.
-            eprintln!("error: {}\nhint: /reset forgets the conversation", outcome::message(&error));
+            note!("error: {}\nhint: /reset forgets the conversation", outcome::message(&error));
             self.asking.answered(None);
             return Ok(());
         }

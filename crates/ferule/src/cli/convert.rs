@@ -9,6 +9,7 @@ use lm::checkpoint::{Checkpoint, Storage, gguf, huggingface};
 
 use super::model_argument::{open, tokenizer_of};
 use crate::outcome::WrongUse;
+use crate::visible::note;
 
 /// What `ferule import` is told.
 #[derive(clap::Args)]
@@ -125,5 +126,5 @@ fn wrote(path: &Path, model: &Checkpoint, storage: Storage) {
         Storage::Bf16 => "bf16",
         Storage::Q8_0 => "q8_0",
     };
-    eprintln!("wrote {}: {} parameters in {dtype}", path.display(), model.config().parameters());
+    note!("wrote {}: {} parameters in {dtype}", path.display(), model.config().parameters());
 }

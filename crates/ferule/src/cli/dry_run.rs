@@ -10,6 +10,7 @@ use super::machine::{self, readable};
 use super::output::Output;
 use super::table::aligned;
 use crate::report::figures::{count, duration, large};
+use crate::visible;
 
 /// The factor by which a whole run's time may differ from its estimate, either way, on a machine without other work;
 /// see `bench/LOG.md`.
@@ -24,7 +25,7 @@ pub fn run<T: Real>(queue: &Queue, recipes: &[Recipe], task: &dyn Task) -> anyho
     let mut output = Output::stdout();
     output.text(&recipe.resolved())?;
     output.flush()?;
-    eprint!("{}{}", text(&plan, queue, &recipe.settings.dtype), draws(&plan, recipes));
+    eprint!("{}", visible::text(&(text(&plan, queue, &recipe.settings.dtype) + &draws(&plan, recipes))));
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use super::model_argument::{ComputeDType, ModelArguments, OpenModel};
 use super::output::Output;
 use crate::outcome::WrongUse;
 use crate::report::figures::percent;
+use crate::visible::note;
 
 /// What `ferule eval` reads.
 #[derive(clap::Args)]
@@ -86,7 +87,7 @@ fn measure<T: Real>(arguments: &Arguments) -> anyhow::Result<()> {
             let hint = "a file is graded by the `rules` of the [task] with which the model was trained";
             return Err(WrongUse::error(format!("none of the {count} cases can be graded: {reason}"), hint));
         }
-        eprintln!("{count} cases are left out: {reason}");
+        note!("{count} cases are left out: {reason}");
     }
     let result = evaluate(&queue, &mut model, &prompting, &*task, &cases, arguments.k, arguments.max_new_tokens, key)?;
     if arguments.json {

@@ -7,6 +7,7 @@ use train::recipe::starter;
 
 use super::output::Output;
 use crate::outcome::{WrongUse, failure};
+use crate::visible::note;
 
 /// What `ferule init` reads.
 #[derive(clap::Args)]
@@ -42,8 +43,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     if inspection.without_case > 0 {
         eprintln!("warning: {} documents have no case and are left out", inspection.without_case);
     }
-    inspection.findings.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
-    eprintln!("wrote {} and {}", recipe.display(), cases.display());
+    inspection.findings.warnings().iter().for_each(|warning| note!("warning: {warning}"));
+    note!("wrote {} and {}", recipe.display(), cases.display());
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use store::data_folder::turns::{RecordRole, Turn};
 use super::data_argument::DataArguments;
 use super::output::Output;
 use crate::outcome::failure;
+use crate::visible;
 
 /// What `ferule lineage` reads.
 #[derive(clap::Args)]
@@ -37,7 +38,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut output = Output::stdout();
     match arguments.json {
         true => output.json_line(&shown)?,
-        false => output.text(&format!("{}\n", serde_json::to_string_pretty(&shown)?))?,
+        false => output.text(&format!("{}\n", visible::json(&serde_json::to_string_pretty(&shown)?)))?,
     }
     output.flush()
 }

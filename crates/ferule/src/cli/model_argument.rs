@@ -166,6 +166,6 @@ pub fn pulled(model: &Path) -> anyhow::Result<PathBuf> {
         failure(problem, hint)
     };
     let id = hub::RepositoryId::parse(&text).ok_or_else(not_found)?;
-    let snapshot = hub::Cache::from_environment()?.snapshot(&id, "main").ok_or_else(not_found)?;
+    let snapshot = hub::Cache::from_environment()?.snapshot(&id, "main")?.ok_or_else(not_found)?;
     Ok(hub::model_in(&snapshot))
 }

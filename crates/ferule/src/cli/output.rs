@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
 use serde::Serialize;
 
 use crate::outcome::ReaderGone;
+use crate::visible;
 
 /// Buffered stdout that distinguishes a closed pipe from a failure.
 pub struct Output {
@@ -18,15 +19,15 @@ impl Output {
     }
 
     /// Writes one JSON object as a line. Numbers of type f32 get the fewest digits that parse back to the same bits.
+    /// Characters that could control a terminal are escaped.
     pub fn json_line(&mut self, row: &impl Serialize) -> anyhow::Result<()> {
-        let mut line = serde_json::to_vec(row)?;
-        line.push(b'\n');
-        self.out.write_all(&line).map_err(explain)
+        let line = serde_json::to_string(row)?;
+        writeln!(self.out, "{}", visible::json(&line)).map_err(explain)
     }
 
-    /// Writes text unchanged.
+    /// Writes text, with everything in it [visible](visible::text).
     pub fn text(&mut self, text: &str) -> anyhow::Result<()> {
-        self.out.write_all(text.as_bytes()).map_err(explain)
+        self.out.write_all(visible::text(text).as_bytes()).map_err(explain)
     }
 
     /// Flushes the buffer.

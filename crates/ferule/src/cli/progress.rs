@@ -8,6 +8,7 @@ use store::StageRow;
 use train::trainer::{Observer, StepView};
 
 use super::ladder;
+use crate::visible::{self, note};
 
 /// Time between two sample rollouts, and between two plain lines.
 const BETWEEN_SAMPLES: Duration = Duration::from_secs(20);
@@ -46,18 +47,18 @@ impl Observer for Terminal {
         self.bar.set_message(numbers(view));
         if let Some(sample) = view.sample.filter(|_| self.sampled.elapsed() > BETWEEN_SAMPLES) {
             self.sampled = Instant::now();
-            self.bar.println(format!("  {}", one_line(sample)));
+            self.bar.println(visible::text(&format!("  {}", one_line(sample))));
         }
     }
 
     fn notice(&mut self, text: &str) {
         // Notices can come before the first stage, when there is no bar yet to print them above.
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| note!("{text}"));
     }
 
     fn finished(&mut self, row: &StageRow) {
         self.bar.finish_and_clear();
-        eprintln!("{}", ladder::line(row));
+        note!("{}", ladder::line(row));
     }
 }
 
@@ -79,7 +80,7 @@ impl Observer for Lines {
     fn stage(&mut self, name: &str, from_step: u64) {
         self.said = None;
         if !self.quiet && from_step > 0 {
-            eprintln!("{name}: resuming after step {from_step}");
+            note!("{name}: resuming after step {from_step}");
         }
     }
 
@@ -89,20 +90,20 @@ impl Observer for Lines {
             return;
         }
         self.said = Some(Instant::now());
-        eprintln!("{} {}/{} {}", view.stage, view.step, view.steps, numbers(view));
+        note!("{} {}/{} {}", view.stage, view.step, view.steps, numbers(view));
         if let Some(sample) = view.sample.filter(|_| self.sampled.elapsed() > BETWEEN_SAMPLES) {
             self.sampled = Instant::now();
-            eprintln!("  {}", one_line(sample));
+            note!("  {}", one_line(sample));
         }
     }
 
     fn notice(&mut self, text: &str) {
-        eprintln!("{text}");
+        note!("{text}");
     }
 
     fn finished(&mut self, row: &StageRow) {
         if !self.quiet {
-            eprintln!("{}", ladder::line(row));
+            note!("{}", ladder::line(row));
         }
     }
 }

@@ -10,8 +10,9 @@ use crate::outcome::{WrongUse, failure};
 /// What `ferule pull` is told.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Prints the folder of the model. Files that are there already are not fetched again, and a download that was cut short
-is resumed. HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE are honoured.
+Prints the folder of the model. Files that are there already are checked and not fetched again, and a download that was cut short
+is resumed. HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_DOWNLOAD_TIMEOUT (how many seconds the hub may be
+silent) and HF_HUB_OFFLINE are honoured.
 
     ferule pull Qwen/Qwen3-0.6B
     ferule pull bartowski/SmolLM2-135M-Instruct-GGUF --include '*Q8_0.gguf'")]
@@ -38,13 +39,13 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let cache = Cache::from_environment()?;
     if is_offline() {
-        let Some(snapshot) = cache.snapshot(&id, revision) else {
+        let Some(snapshot) = cache.whole_snapshot(&id, revision)? else {
             let problem = format!("{id} is not in {}, and HF_HUB_OFFLINE forbids the network", cache.root().display());
             return Err(failure(problem, "unset HF_HUB_OFFLINE, or bring the cache's folder from another machine"));
         };
         return print(&snapshot);
     }
-    let client = Client::from_environment();
+    let client = Client::from_environment()?;
     let listing = client.list(&id, revision)?;
     let wanted = select(&listing.files, &arguments.include);
     if wanted.is_empty() {
@@ -56,7 +57,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let repository = cache.repository(&id);
     let mut received = 0;
     for path in &wanted {
-        received += download(&client, &repository, &client.url(&id, &listing.commit, path), &listing.commit, path)?;
+        received += download(&client, &repository, &client.url(&id, &listing.commit, path)?, &listing.commit, path)?;
     }
     if *revision != listing.commit {
         repository
@@ -108,11 +109,27 @@ fn select(files: &[String], include: &[String]) -> Vec<String> {
     in_root(matching(&around)).into_iter().chain(weights).collect()
 }
 
-/// Whether `text` matches a pattern in which `*` matches any characters.
+/// Whether `text` matches a pattern in which `*` matches any characters. The time is at most the product of both
+/// lengths: only the last star ever has to take more.
 fn matches(pattern: &str, text: &str) -> bool {
-    let Some((before, after)) = pattern.split_once('*') else { return pattern == text };
-    text.strip_prefix(before)
-        .is_some_and(|rest| (0..=rest.len()).any(|at| rest.is_char_boundary(at) && matches(after, &rest[at..])))
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    // Where to go on if what follows the last star does not match: after the star, and the text's next byte.
+    let mut again = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            p += 1;
+            again = Some((p, t));
+        } else if pattern.get(p) == Some(&text[t]) {
+            (p, t) = (p + 1, t + 1);
+        } else if let Some((after, from)) = again {
+            (p, t) = (after, from + 1);
+            again = Some((p, t));
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|&byte| byte == b'*')
 }
 
 fn abridged(files: &[String]) -> String {
@@ -133,6 +150,10 @@ mod tests {
     fn a_star_matches_anything() {
         assert!(matches("*.gguf", "a.gguf") && matches("model-*-of-*.x", "model-1-of-2.x") && matches("*", ""));
         assert!(!matches("*.gguf", "a.gguf.txt") && !matches("a", "ab") && !matches("model-*", "mode"));
+        assert!(matches("*模*b", "a模ab") && matches("**a**", "a") && matches("", "") && !matches("", "a"));
+        assert!(
+            !matches(&"*a".repeat(500), &"a".repeat(499)) && !matches(&("*a".repeat(500) + "b"), &"a".repeat(5000))
+        );
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::output::Output;
 use super::progress::{Lines, Terminal};
 use super::seeds;
 use crate::outcome::failure;
+use crate::visible::note;
 
 /// What `ferule run` reads.
 #[derive(clap::Args)]
@@ -165,7 +166,7 @@ fn go<T: Real>(
     let mut finished = Vec::new();
     for recipe in recipes {
         if arguments.seeds.is_some() && !arguments.quiet {
-            eprintln!("seed {}: run {}", recipe.settings.seed, recipe.settings.name);
+            note!("seed {}: run {}", recipe.settings.seed, recipe.settings.name);
         }
         let outcome = match one(recipe) {
             Err(TrainError::Interrupted { stage, step }) if arguments.from.is_some() => {

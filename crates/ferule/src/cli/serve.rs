@@ -9,6 +9,7 @@ use std::time::Duration;
 use store::DataFolder;
 use store::data_folder::service::ServedModel;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use super::data_argument::DataArguments;
 use super::model_argument::{ComputeArguments, ModelArguments, counted};
@@ -23,9 +24,16 @@ use crate::serve::server::{Server, Source};
 use crate::serve::sessions::Sessions;
 use crate::serve::upstream::Upstream;
 use crate::serve::{listener, router};
+use crate::visible::note;
 
 /// The interval at which the ledger is asked whether another model is in service.
 const WATCH: Duration = Duration::from_millis(500);
+
+/// The most prompts that are made from messages at once.
+const PROMPTS: usize = 2;
+
+/// The most large bodies in memory at once.
+const LARGE_BODIES: usize = 16;
 
 /// What `ferule serve` reads.
 #[derive(clap::Args)]
@@ -138,6 +146,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         max_tokens: arguments.max_tokens.get(),
         metrics: Metrics::default(),
         sessions: Sessions::default(),
+        prompts: Arc::new(Semaphore::new(PROMPTS)),
+        large_bodies: Semaphore::new(LARGE_BODIES),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = runtime.block_on(serve(&arguments, server, first));
@@ -197,10 +207,7 @@ fn first_engine(arguments: &Arguments, data: Option<&DataFolder>) -> anyhow::Res
     let in_service = match (data.in_service()?, &arguments.model) {
         (Some(in_service), named) => {
             if let Some(name) = named {
-                eprintln!(
-                    "serving {}, which is in service; to serve {name}, use `ferule promote {name}`",
-                    in_service.path
-                );
+                note!("serving {}, which is in service; to serve {name}, use `ferule promote {name}`", in_service.path);
             }
             in_service
         }
@@ -242,12 +249,12 @@ async fn watch(watching: Watching, server: Arc<Server>, data: Arc<DataFolder>, m
         match tokio::task::spawn_blocking(look).await {
             Ok(Ok(Some(engine))) => {
                 now.clone_from(&engine.model().digest);
-                eprintln!("now serving {}", engine.model().name);
+                note!("now serving {}", engine.model().name);
                 server.replace(engine);
             }
             Ok(Ok(None)) => {}
             Ok(Err(error)) => {
-                eprintln!("cannot load the model that was put into service, and go on with the old one: {error:#}");
+                note!("cannot load the model that was put into service, and go on with the old one: {error:#}");
                 tokio::time::sleep(10 * WATCH).await;
             }
             Err(_) => return,

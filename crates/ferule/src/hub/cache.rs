@@ -9,11 +9,18 @@
 //!     refs/<branch>                 the commit that a branch pointed to when it was pulled
 //! ```
 
+use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
+
+use super::digest::difference;
 use super::repository_id::RepositoryId;
 use crate::outcome::failure;
+
+/// Files up to this size are compared with their name whenever they are used.
+const ALWAYS_COMPARED_BYTES: u64 = 16 << 20;
 
 /// The cache's root folder.
 #[derive(Clone, Debug)]
@@ -44,10 +51,66 @@ impl Cache {
         RepositoryCache { folder: self.root.join(id.folder_name()) }
     }
 
-    /// The snapshot of a branch or commit, if it was pulled.
-    pub fn snapshot(&self, id: &RepositoryId, revision: &str) -> Option<PathBuf> {
+    /// The snapshot of a branch or commit, if it was pulled. Damage to its files is noticed as far as that is cheap: by
+    /// reading small files, and large ones that were written after their link was made.
+    ///
+    /// # Errors
+    /// A damaged file.
+    pub fn snapshot(&self, id: &RepositoryId, revision: &str) -> anyhow::Result<Option<PathBuf>> {
+        self.checked(id, revision, |file, link| {
+            file.len() <= ALWAYS_COMPARED_BYTES
+                || matches!((file.modified(), link.modified()), (Ok(file), Ok(link)) if file > link)
+        })
+    }
+
+    /// The same, with all files read.
+    ///
+    /// # Errors
+    /// A damaged file.
+    pub fn whole_snapshot(&self, id: &RepositoryId, revision: &str) -> anyhow::Result<Option<PathBuf>> {
+        self.checked(id, revision, |_, _| true)
+    }
+
+    /// A snapshot whose chosen files were compared with their names. `chosen` is given the metadata of a file and of its
+    /// link.
+    fn checked(
+        &self,
+        id: &RepositoryId,
+        revision: &str,
+        chosen: impl Fn(&Metadata, &Metadata) -> bool,
+    ) -> anyhow::Result<Option<PathBuf>> {
+        let Some(snapshot) = self.find(id, revision) else { return Ok(None) };
+        let mut folders = vec![snapshot.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder)?.collect::<io::Result<Vec<_>>>()? {
+                let path = entry.path();
+                if entry.file_type()?.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                // A link names the contents. Where there are no links, nothing does.
+                let Ok(target) = fs::read_link(&path) else { continue };
+                let name = target.file_name().unwrap_or_default().to_string_lossy();
+                let found = match fs::metadata(&path) {
+                    Ok(file) if chosen(&file, &entry.metadata()?) => {
+                        difference(&path, &name).with_context(|| format!("cannot read {}", path.display()))?
+                    }
+                    Ok(_) => None,
+                    Err(error) => Some(error.to_string()),
+                };
+                if let Some(found) = found {
+                    let problem =
+                        format!("{} is damaged: where {name} was fetched, there is now {found}", path.display());
+                    return Err(failure(problem, format!("`ferule pull {id}` fetches it again")));
+                }
+            }
+        }
+        Ok(Some(snapshot))
+    }
+
+    fn find(&self, id: &RepositoryId, revision: &str) -> Option<PathBuf> {
         let repository = self.repository(id);
-        let commit = match std::fs::read_to_string(repository.folder.join("refs").join(revision)) {
+        let commit = match fs::read_to_string(repository.folder.join("refs").join(revision)) {
             Ok(commit) => commit.trim().to_string(),
             Err(_) => revision.to_string(),
         };
@@ -69,7 +132,7 @@ fn home() -> anyhow::Result<PathBuf> {
 pub fn token() -> Option<String> {
     let from_file = || {
         let path = std::env::var_os("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(home().ok()?.join("token")))?;
-        std::fs::read_to_string(path).ok()
+        fs::read_to_string(path).ok()
     };
     let token = std::env::var("HF_TOKEN").ok().or_else(from_file)?;
     Some(token.trim().to_string()).filter(|token| !token.is_empty())
@@ -100,8 +163,8 @@ impl RepositoryCache {
     /// Makes `path` of a commit a link to the contents with this etag.
     pub fn link(&self, commit: &str, path: &str, etag: &str) -> io::Result<()> {
         let at = self.snapshot(commit).join(path);
-        std::fs::create_dir_all(at.parent().expect("a file lies in a folder"))?;
-        match std::fs::remove_file(&at) {
+        fs::create_dir_all(at.parent().expect("a file lies in a folder"))?;
+        match fs::remove_file(&at) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -112,8 +175,8 @@ impl RepositoryCache {
     /// Stores the commit that `revision` points to.
     pub fn set_ref(&self, revision: &str, commit: &str) -> io::Result<()> {
         let at = self.folder.join("refs").join(revision);
-        std::fs::create_dir_all(at.parent().expect("a ref lies in a folder"))?;
-        std::fs::write(at, commit)
+        fs::create_dir_all(at.parent().expect("a ref lies in a folder"))?;
+        fs::write(at, commit)
     }
 }
 
@@ -124,5 +187,5 @@ fn link(target: &Path, at: &Path) -> io::Result<()> {
 
 #[cfg(not(unix))]
 fn link(target: &Path, at: &Path) -> io::Result<()> {
-    std::fs::copy(at.parent().expect("a file lies in a folder").join(target), at).map(|_| ())
+    fs::copy(at.parent().expect("a file lies in a folder").join(target), at).map(|_| ())
 }

@@ -3,6 +3,7 @@
 //! * `cache.rs`: the layout of the cache: blobs by content, snapshots by commit, refs by branch. Never uses the
 //!   network.
 //! * `client.rs`: asks the hub about a repository and its files.
+//! * `digest.rs`: compares contents with their name.
 //! * `download.rs`: downloads one file into the cache and resumes an interrupted download.
 //!
 //! `ferule pull` is the only command that downloads, and it does so only through this module.
@@ -14,6 +15,7 @@
 
 mod cache;
 mod client;
+mod digest;
 mod download;
 mod repository_id;
 

@@ -34,7 +34,7 @@ pub fn figure(curve: &Curve, words: &Words) -> Markup {
     let columns = columns_of(&curve.points);
     let finite: Vec<Column> = columns.iter().copied().filter(|c| c.mean.is_finite()).collect();
     let Some(last) = curve.points.iter().rev().find(|p| p.1.is_finite()) else {
-        return html! { figure { figcaption { b { (curve.name) } " " (words.not_finite) } } };
+        return html! { figure { figcaption { b { bdi { (curve.name) } } " " (words.not_finite) } } };
     };
     let low = finite.iter().map(|c| c.low).fold(f64::INFINITY, f64::min);
     let high = finite.iter().map(|c| c.high).fold(f64::NEG_INFINITY, f64::max);
@@ -49,7 +49,7 @@ pub fn figure(curve: &Curve, words: &Words) -> Markup {
     let range = if low == high { low } else { format!("{low} … {high}") };
     html! {
         figure {
-            figcaption { b { (name) } " " span.num { (end) } }
+            figcaption { b { bdi { (name) } } " " span.num { (end) } }
             svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label={ (name) ": " (start) " → " (end) } {
                 @if curve.points.len() > POINTS { polygon.band points=(band(&finite, x, y)) {} }
                 path.line d=(line(&columns, x, y)) {}

@@ -42,7 +42,7 @@ pub fn head(columns: &[&str]) -> Markup {
 fn baseline_row(b: &BaselineRow, words: &Words) -> Markup {
     html! {
         tr.baseline {
-            th scope="row" { (words.baseline(&b.name)) }
+            th scope="row" { bdi { (words.baseline(&b.name)) } }
             td { (accuracy(Some(b.accuracy), Some(b.low), Some(b.high), b.n, None)) }
             td {} td { (count(b.labels)) } td { (count(b.answers_read)) } td {} td {} td {} td {}
             td { @if b.seconds == 0.0 { "–" } @else { (duration(b.seconds)) } } td {}
@@ -63,9 +63,9 @@ fn stage_row(s: &StageRow, change: Option<Markup>) -> Markup {
     ];
     html! {
         tr {
-            th scope="row" { (s.stage) @if s.kind != s.stage { " " small { (s.kind) } } }
+            th scope="row" { bdi { (s.stage) } @if s.kind != s.stage { " " small { bdi { (s.kind) } } } }
             td { (accuracy(s.accuracy, s.low, s.high, s.n, change)) }
-            td { (s.model) }
+            td { bdi { (s.model) } }
             @for figure in figures { td { (figure) } }
         }
     }

@@ -1,9 +1,14 @@
 //! The page: sections in reading order, one style sheet, no script.
 //!
+//! It may load nothing and run nothing: its policy allows its own style sheet, by hash. Names and texts of models stand
+//! in elements that isolate their direction.
+//!
 //! Read next: [`super::ladder`], [`super::chart`], [`super::transcripts`].
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use store::StageRow;
 use train::stats::CalibrationBin;
 
@@ -13,6 +18,8 @@ use super::findings::Finding;
 use super::ladder::head;
 use super::words::{Language, Words};
 use super::{chart, ladder, transcripts};
+
+const STYLE: &str = include_str!("page.css");
 
 /// The whole document.
 pub fn html(report: &Report, language: Language) -> String {
@@ -28,15 +35,19 @@ pub fn html(report: &Report, language: Language) -> String {
         ("weights", words.provenance, provenance(report, words)),
         ("recipe", words.recipe, recipe(report, words)),
     ];
+    let hash = BASE64_STANDARD.encode(Sha256::digest(STYLE));
+    let policy = format!("default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'");
     let page = html! {
         (DOCTYPE)
         html lang=(words.code) {
             head {
                 meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(policy);
+                meta name="referrer" content="no-referrer";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="generator" content="Ferule";
                 title { (report.name) " · Ferule" }
-                style { (PreEscaped(include_str!("page.css"))) }
+                style { (PreEscaped(STYLE)) }
             }
             body {
                 (header(report, words))
@@ -53,7 +64,7 @@ pub fn html(report: &Report, language: Language) -> String {
 fn header(report: &Report, words: &Words) -> Markup {
     let resumed = report.openings.len().saturating_sub(1);
     let facts = [
-        report.task.as_ref().map(|task| html! { (words.task) " " (task) }),
+        report.task.as_ref().map(|task| html! { (words.task) " " bdi { (task) } }),
         report.seed.map(|seed| html! { (words.seed) " " (seed) }),
         (resumed > 0).then(|| html! { (words.taken_up.replace("{}", &resumed.to_string())) }),
         report.unfinished.then(|| html! { span.warn { (words.unfinished) } }),
@@ -61,7 +72,7 @@ fn header(report: &Report, words: &Words) -> Markup {
     html! {
         header.top {
             p { (words.report) }
-            h1 { (report.name) }
+            h1 { bdi { (report.name) } }
             p { @for (i, fact) in facts.iter().flatten().enumerate() { @if i > 0 { " · " } (fact) } }
         }
     }
@@ -119,7 +130,7 @@ fn curves(report: &Report, words: &Words) -> Markup {
         @if binned { p.note { (words.binned) } }
         @for stage in report.curves.iter().filter(|s| !s.curves.is_empty()) {
             @let (first, rest) = split(&stage.curves);
-            h3 { (stage.stage) }
+            h3 { bdi { (stage.stage) } }
             (multiples(&first))
             @if !rest.is_empty() {
                 details.more {
@@ -169,7 +180,7 @@ fn calibration_of(row: &StageRow, words: &Words) -> Option<Markup> {
     };
     Some(html! {
         div {
-            h3 { (row.stage) " " small { "ECE " (percent(calibration.ece)) } }
+            h3 { bdi { (row.stage) } " " small { "ECE " (percent(calibration.ece)) } }
             p.note { (answered) @if let Some(threshold) = threshold { "; " (threshold) } }
             (table(&words.calibration_columns, calibration.bins.iter().map(bin)))
         }
@@ -195,8 +206,8 @@ fn further(report: &Report, words: &Words) -> Markup {
     let row = |(name, extra): (&str, &Map<String, Value>)| {
         let mut leaves = Vec::new();
         extra.iter().filter(|(k, _)| *k != "calibration" && *k != "correct").for_each(|(k, v)| walk(k, v, &mut leaves));
-        let cell = html! { @for (path, value) in &leaves { span { i { (path) } " " (value) } " " } };
-        (!leaves.is_empty()).then(|| html! { th scope="row" { (name) } td.loose { (cell) } })
+        let cell = html! { @for (path, value) in &leaves { span { i { bdi { (path) } } " " bdi { (value) } } " " } };
+        (!leaves.is_empty()).then(|| html! { th scope="row" { bdi { (name) } } td.loose { (cell) } })
     };
     table(&[], all.filter_map(row))
 }
@@ -219,9 +230,9 @@ fn notices(all: &[Finding], words: &Words) -> Markup {
     let row = |finding: &Finding| {
         let sentence = finding.of.and_then(|of| words.finding(&finding.kind, finding.count, of));
         html! {
-            th scope="row" { (finding.stage.as_deref().unwrap_or("–")) }
-            td { (finding.kind) } td { (count(finding.count)) }
-            td.loose { (sentence.as_ref().unwrap_or(&finding.text)) }
+            th scope="row" { bdi { (finding.stage.as_deref().unwrap_or("–")) } }
+            td { bdi { (finding.kind) } } td { (count(finding.count)) }
+            td.loose { bdi { (sentence.as_ref().unwrap_or(&finding.text)) } }
         }
     };
     table(&words.notice_columns, all.iter().map(row))
@@ -230,7 +241,9 @@ fn notices(all: &[Finding], words: &Words) -> Markup {
 fn provenance(report: &Report, words: &Words) -> Markup {
     let row = |row: &StageRow| {
         let digest = row.digest.as_ref()?;
-        Some(html! { th scope="row" { (row.stage) } td { (row.model) } td.loose { code { (digest) } } })
+        Some(
+            html! { th scope="row" { bdi { (row.stage) } } td { bdi { (row.model) } } td.loose { code { bdi { (digest) } } } },
+        )
     };
     table(&words.provenance_columns, report.stages.iter().filter_map(row))
 }

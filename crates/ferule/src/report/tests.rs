@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use store::{BaselineRow, Notice, Rollout, Run, Runs, StageRow, StepMetrics, Verdict, VerdictOutcome};
 
 use super::{Language, Report, page, summary};
@@ -173,7 +175,7 @@ fn the_page_tells_everything_in_both_languages() {
         "3 min 31 s",
         "reward <b>0.75</b>",
         "cut short",
-        "<b class=\"warn\">timed out</b> <i>given up after 2 s</i>",
+        "<b class=\"warn\">timed out</b> <i><bdi>given up after 2 s</bdi></i>",
         "rule format",
         "ECE 5.8",
         "the same prompt at several steps",
@@ -211,7 +213,7 @@ fn a_change_within_the_noise_is_marked() {
     let (english, _) = pages(folder.path());
     // GRPO is clearly better than fine-tuning. The student is not compared with the teacher.
     assert_eq!(english.matches("\">≈ ").count(), 1);
-    let row = &english[english.find("<th scope=\"row\">dialogue").unwrap()..];
+    let row = &english[english.find("<th scope=\"row\"><bdi>dialogue").unwrap()..];
     assert!(row[..row.find("</tr>").unwrap()].contains("\">≈ +2.1</abbr>"));
 }
 
@@ -225,7 +227,13 @@ fn nothing_in_the_page_runs_or_is_fetched() {
         {
             assert!(!page.contains(refused), "{refused}");
         }
-        for element in ["section", "table", "figure", "svg", "article", "ul", "pre", "tr", "span"] {
+        // The hash is that of the style sheet as it stands in the page.
+        let style = page.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0;
+        let hash = BASE64_STANDARD.encode(Sha256::digest(style));
+        let policy =
+            format!("content=\"default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'\"");
+        assert!(page.contains(&policy) && !page.contains(" style=\""));
+        for element in ["bdi", "section", "table", "figure", "svg", "article", "ul", "pre", "tr", "span"] {
             let opened = page.matches(&format!("<{element}>")).count() + page.matches(&format!("<{element} ")).count();
             assert_eq!(opened, page.matches(&format!("</{element}>")).count(), "<{element}>");
         }

@@ -23,7 +23,7 @@ pub fn section(stage: &StageTranscripts, words: &Words) -> Markup {
     };
     let tinted = stage.entries.iter().any(|e| e.rollout.logprobs_teacher.is_some() && e.pieces.is_some());
     html! {
-        h3 { (stage.stage) " " small { (title) } }
+        h3 { bdi { (stage.stage) } " " small { (title) } }
         @for (i, entry) in stage.entries.iter().enumerate() {
             @if i == 0 || !stage.same_prompt { (prompt(&entry.rollout, words)) }
             (completion(entry, words))
@@ -34,9 +34,9 @@ pub fn section(stage: &StageTranscripts, words: &Words) -> Markup {
 
 fn prompt(rollout: &Rollout, words: &Words) -> Markup {
     html! {
-        blockquote.prompt {
+        blockquote.prompt dir="auto" {
             (rollout.prompt)
-            @if let Some(answer) = &rollout.answer { p.answer { i { (words.answer) } " " (answer) } }
+            @if let Some(answer) = &rollout.answer { p.answer { i { (words.answer) } " " bdi { (answer) } } }
         }
     }
 }
@@ -61,7 +61,7 @@ fn completion(entry: &Transcript, words: &Words) -> Markup {
                     @if !row.finished { " · " span.warn { (words.cut_short) } }
                 }
             }
-            pre { (text(entry, words)) }
+            pre dir="auto" { (text(entry, words)) }
             ul.verdicts { @for v in &row.verdicts { (verdict(v, words)) } }
         }
     }
@@ -75,7 +75,7 @@ fn verdict(v: &Verdict, words: &Words) -> Markup {
         (VerdictOutcome::TimedOut, _) => ("warn", words.timed_out.to_owned()),
     };
     html! {
-        li { span { (v.rule) } " " b class=(class) { (value) } @if !v.reason.is_empty() { " " i { (v.reason) } } }
+        li { span { bdi { (v.rule) } } " " b class=(class) { (value) } @if !v.reason.is_empty() { " " i { bdi { (v.reason) } } } }
     }
 }
 

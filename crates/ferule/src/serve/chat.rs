@@ -107,18 +107,21 @@ impl Asked {
             value => Ok(value.map(|value| value as f32)),
         };
         let temperature = range("temperature", body.temperature, 0.0, 2.0)?;
-        let top_p = range("top_p", body.top_p, 0.0, 1.0)?;
-        if top_p == Some(0.0) {
+        // What is above 0 stays above 0.
+        let top_p = range("top_p", body.top_p, 0.0, 1.0)?.map(|top_p| top_p.max(f32::MIN_POSITIVE));
+        if body.top_p == Some(0.0) {
             return Err(Problem::wrong("top_p", "`top_p` is above 0; for the most likely token write temperature 0"));
         }
         let samples = body.n.unwrap_or(1);
         if !(1..=MOST_SAMPLES).contains(&samples) {
             return Err(Problem::wrong("n", format!("`n` is from 1 to {MOST_SAMPLES}")));
         }
-        let max_tokens = body.max_completion_tokens.or(body.max_tokens);
-        if max_tokens == Some(0) {
-            return Err(Problem::wrong("max_tokens", "`max_tokens` is 1 or more"));
+        for (name, most) in [("max_tokens", body.max_tokens), ("max_completion_tokens", body.max_completion_tokens)] {
+            if most == Some(0) {
+                return Err(Problem::wrong(name, format!("`{name}` is 1 or more")));
+            }
         }
+        let max_tokens = body.max_completion_tokens.or(body.max_tokens);
         let (stream, logprobs) = (body.stream.unwrap_or(false), body.logprobs.unwrap_or(false));
         if body.top_logprobs.is_some() && !logprobs {
             return Err(Problem::wrong("top_logprobs", "`top_logprobs` needs `logprobs`: true"));

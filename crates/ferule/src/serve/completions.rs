@@ -58,7 +58,13 @@ pub async fn complete(
     let places = engine.reserve(asked.samples)?;
     let (of_prompt, messages) = (engine.clone(), asked.messages.clone());
     // Templates and tokenizers take time for long texts, so they run on a blocking thread.
-    let prompt = tokio::task::spawn_blocking(move || of_prompt.prompt(&messages)).await;
+    let turn = server.prompts.clone().acquire_owned().await.map_err(|_| Problem::gone())?;
+    let make = move || {
+        // The turn ends with the work, even if the client does not wait for it.
+        let _turn = turn;
+        of_prompt.prompt(&messages)
+    };
+    let prompt = tokio::task::spawn_blocking(make).await;
     let prompt = prompt.map_err(|_| Problem::failed("the messages could not be turned into tokens"))??;
     let room = model.context - prompt.len();
     let seed = match asked.seed {

@@ -60,6 +60,8 @@ impl Engine {
         };
         let config = open.checkpoint.config();
         let (context, vocabulary) = (config.max_position_embeddings.min(capacity.context), config.vocab_size);
+        let ids = 0..tokenizer.vocab_size() as u32;
+        let longest_token = ids.filter_map(|id| tokenizer.token_bytes(id)).map(<[u8]>::len).max().unwrap_or(0).max(1);
         let (jobs, incoming) = channel();
         let shared = Arc::new(Shared {
             name: open.name.clone(),
@@ -67,6 +69,7 @@ impl Engine {
             context,
             tokenizer,
             vocabulary,
+            longest_token,
             form,
             sampling,
             threshold: threshold(open.path.as_deref()),
@@ -102,7 +105,11 @@ impl Engine {
     /// Messages that the model's form refuses; a prompt that leaves no room for a token.
     pub fn prompt(&self, messages: &[Value]) -> Result<Vec<u32>, Problem> {
         let model = &self.shared;
-        let prompt = model.form.prompt(&model.tokenizer, messages)?;
+        let fits = |bytes: usize| match bytes.div_ceil(model.longest_token) {
+            least if least >= model.context => Err(Problem::too_long(format_args!("at least {least}"), model.context)),
+            _ => Ok(()),
+        };
+        let prompt = model.form.prompt(&model.tokenizer, messages, fits)?;
         if prompt.is_empty() {
             return Err(Problem::wrong("messages", "the messages have no token: say something"));
         }

@@ -20,20 +20,34 @@ pub enum Form {
 impl Form {
     /// The token ids of messages.
     ///
+    /// * `fits`: refuses a text that has certainly more tokens than the context, from its length in bytes. It saves the
+    ///   memory that a tokenizer needs, a hundred times the text.
+    ///
     /// # Errors
     /// A template that refuses them; for a model without a template, anything but one user message.
-    pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Value]) -> Result<Vec<u32>, Problem> {
+    pub fn prompt(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Value],
+        fits: impl Fn(usize) -> Result<(), Problem>,
+    ) -> Result<Vec<u32>, Problem> {
         let refuse = |why: String| Problem::wrong("messages", why);
         match self {
             Form::Template(template) => {
                 let chat = Chat { messages, add_generation_prompt: true, ..Chat::default() };
-                template.encode(tokenizer, &chat).map_err(|error| match error {
+                let explain = |error| match error {
                     // The client must not learn the template's path on this machine.
                     FormatError::Template { problem, hint, .. } => {
                         refuse(format!("the chat template refuses the messages: {problem}; {hint}"))
                     }
                     other => Problem::failed(other.to_string()),
-                })
+                };
+                let given = messages.iter().filter_map(|message| message["content"].as_str()).map(str::len).sum();
+                if fits(given).is_err() {
+                    // A template may leave some of it out.
+                    fits(template.render(&chat).map_err(explain)?.len())?;
+                }
+                template.encode(tokenizer, &chat).map_err(explain)
             }
             Form::Question(task) => {
                 let question = match messages {
@@ -47,6 +61,7 @@ impl Form {
                 let asked = task.as_ref().map(|task| registry::question(task, question)).transpose();
                 let asked = asked.map_err(|refusal| refuse(refusal.to_string()))?;
                 let text = asked.as_deref().unwrap_or(question);
+                fits(text.len())?;
                 Ok(tokenizer.special().bos.into_iter().chain(tokenizer.encode_user(text)).collect())
             }
         }

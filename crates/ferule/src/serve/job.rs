@@ -94,6 +94,8 @@ pub struct Shared {
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     pub(super) vocabulary: usize,
+    /// The length of the longest token, in bytes.
+    pub(super) longest_token: usize,
     pub(super) form: Form,
     /// How tokens are sampled if a request does not say.
     pub sampling: Sampling,

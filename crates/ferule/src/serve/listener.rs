@@ -19,8 +19,22 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 
-/// The longest time for the head of a request. An idle connection is closed after the same time.
-const HEAD_TIME: Duration = Duration::from_secs(30);
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the head of a request. An idle connection is closed after the same time.
+    head: Duration,
+    /// For the body of a request.
+    pub body: Duration,
+}
+
+const PATIENCE: Patience = Patience { head: Duration::from_secs(10), body: Duration::from_secs(20) };
+
+/// While more than half of the places are taken, so that slow clients cannot keep the others out.
+const LESS_PATIENCE: Patience = Patience { head: Duration::from_secs(2), body: Duration::from_secs(5) };
+
+/// The longest head of a request, in bytes.
+const HEAD_BYTES: usize = 64 << 10;
 
 /// The longest time in which a client may read nothing of what is sent to it.
 const WRITE_TIME: Duration = Duration::from_secs(30);
@@ -54,15 +68,17 @@ pub async fn serve(
             },
             () = &mut end => break,
         };
+        let patience = if places.available_permits() < connections / 2 { LESS_PATIENCE } else { PATIENCE };
         // Pieces of a stream are small and should be sent at once.
         let _ = stream.set_nodelay(true);
         let routes = TowerToHyperService::new(router.clone());
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(patience);
             routes.call(request)
         });
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).half_close(false);
+        builder.timer(TokioTimer::new()).header_read_timeout(patience.head).max_buf_size(HEAD_BYTES).half_close(false);
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(Impatient::new(stream)), service));
         tokio::spawn(async move {
             // It does not matter how a client ends its connection.

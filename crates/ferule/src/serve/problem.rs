@@ -1,5 +1,7 @@
 //! Errors of a request, in the form of OpenAI's API.
 
+use std::fmt::Display;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -33,7 +35,7 @@ impl Problem {
     }
 
     /// A prompt that is longer than the context.
-    pub fn too_long(tokens: usize, context: usize) -> Problem {
+    pub fn too_long(tokens: impl Display, context: usize) -> Problem {
         let message = format!("the messages are {tokens} tokens long, and the context ends at {context}: shorten them");
         Problem { code: Some("context_length_exceeded"), ..Problem::wrong("messages", message) }
     }
@@ -81,6 +83,12 @@ impl Problem {
     /// A request that was made already, or that contradicts the present state.
     pub fn conflict(message: impl Into<String>) -> Problem {
         Problem::new(StatusCode::CONFLICT, "invalid_request_error", message)
+    }
+
+    /// Too many large bodies are in memory.
+    pub fn too_many_large() -> Problem {
+        let message = "too many large requests are being read; try again in a second";
+        Problem { message: message.into(), ..Problem::busy() }
     }
 
     /// Too many requests are waiting.

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use axum::body::Bytes;
 use store::DataFolder;
 use store::data_folder::exchanges::Exchange;
+use tokio::sync::Semaphore;
 
 use super::access::Keys;
 use super::engine::Engine;
@@ -46,6 +47,11 @@ pub struct Server {
     pub metrics: Metrics,
     /// Reviewers who are signed in.
     pub sessions: Sessions,
+    /// Turns to make a prompt from messages. Long messages take much memory, so clients must not control how many are
+    /// worked on at once.
+    pub prompts: Arc<Semaphore>,
+    /// Turns to have a large body in memory.
+    pub large_bodies: Semaphore,
 }
 
 /// The hash of a request's key.

@@ -10,4 +10,6 @@ mod support;
 
 mod folder;
 mod harness;
+mod hub;
 mod model;
+mod server;

@@ -39,11 +39,13 @@ use crate::ledger::unsigned;
 use crate::lock::{self, FolderLock};
 
 /// The schema version that this build writes.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 
 /// What turns each format into the next one, from format 1 on.
 const MIGRATIONS: [&str; FORMAT as usize - 1] = [
     "CREATE TABLE erasures_due (id INTEGER PRIMARY KEY AUTOINCREMENT, since_ms INTEGER NOT NULL); PRAGMA user_version = 2;",
+    "CREATE TABLE IF NOT EXISTS audit_head (id INTEGER PRIMARY KEY CHECK (id = 1), sequence INTEGER NOT NULL, hash TEXT NOT NULL,
+     mark TEXT NOT NULL); PRAGMA user_version = 3;",
 ];
 
 /// An open data folder. It may be used from any thread and from several processes. Calls in one process run one at a
@@ -72,9 +74,15 @@ impl DataFolder {
         private_file(&ledger)?;
         let connection = Connection::open(&ledger).map_err(|e| StoreError::ledger(&ledger, e))?;
         let opened = DataFolder::of(folder, connection, &key)?;
-        opened.write(|t| match t.query_row("PRAGMA user_version", [], |row| unsigned(row, 0))? {
-            0 => t.execute_batch(include_str!("schema.sql")),
-            format => MIGRATIONS.iter().skip(format as usize - 1).try_for_each(|migration| t.execute_batch(migration)),
+        opened.write(|t| {
+            let format = t.query_row("PRAGMA user_version", [], |row| unsigned(row, 0))?;
+            match format {
+                0 => t.execute_batch(include_str!("schema.sql"))?,
+                _ => {
+                    MIGRATIONS.iter().skip(format as usize - 1).try_for_each(|migration| t.execute_batch(migration))?
+                }
+            }
+            if format < audit::FIRST_FORMAT_WITH_HEAD { opened.begin_head(t) } else { Ok(()) }
         })?;
         opened.check_format()?;
         opened.finish_erasing()?;
@@ -213,6 +221,7 @@ impl DataFolder {
             // could not wait for that lock.
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = work(&transaction)?;
+            self.move_head(&transaction)?;
             transaction.commit()?;
             Ok(value)
         };

@@ -1,4 +1,4 @@
--- The ledger of a data folder, format 1. Times are milliseconds since 1970 UTC. Digests and ids are hexadecimal.
+-- The ledger of a data folder, format 3. Times are milliseconds since 1970 UTC. Digests and ids are hexadecimal.
 CREATE TABLE documents (id TEXT PRIMARY KEY, source TEXT NOT NULL, digest TEXT NOT NULL, added_ms INTEGER NOT NULL);
 CREATE TABLE found_labels (item TEXT PRIMARY KEY, document TEXT REFERENCES documents (id), prompt TEXT NOT NULL,
     answer TEXT NOT NULL, added_ms INTEGER NOT NULL);
@@ -35,4 +35,6 @@ CREATE TABLE audit (sequence INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NO
     subject TEXT NOT NULL, detail TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL);
 CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT raise(ABORT, 'the audit is only added to'); END;
 CREATE TRIGGER audit_is_not_cut BEFORE DELETE ON audit BEGIN SELECT raise(ABORT, 'the audit is only added to'); END;
-PRAGMA user_version = 2;
+-- The newest line of the audit, a second time: `mark` is a hash of both columns under the folder's key.
+CREATE TABLE audit_head (id INTEGER PRIMARY KEY CHECK (id = 1), sequence INTEGER NOT NULL, hash TEXT NOT NULL, mark TEXT NOT NULL);
+PRAGMA user_version = 3;

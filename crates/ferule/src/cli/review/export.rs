@@ -8,6 +8,7 @@ use store::data_folder::review::Signed;
 
 use super::blind::{blind, messages, question};
 use super::sheet::{self, Column};
+use crate::visible::note;
 
 /// The columns of waiting items. The reviewer fills in `decision` and `correction`.
 pub(super) const WAITING: [Column; 8] = [
@@ -71,7 +72,7 @@ fn object(value: Value) -> Map<String, Value> {
 
 fn write(file: &Path, columns: &[Column], rows: Vec<Map<String, Value>>) -> anyhow::Result<()> {
     let left_out = sheet::write(file, columns, &rows)?;
-    eprintln!("wrote {}: {} rows", file.display(), rows.len() - left_out);
+    note!("wrote {}: {} rows", file.display(), rows.len() - left_out);
     if left_out > 0 {
         eprintln!(
             "warning: {left_out} rows left out, as a cell of Excel cannot hold their text; export them as .jsonl"

@@ -8,7 +8,6 @@ mod decision;
 mod export;
 mod import;
 mod sheet;
-mod visible;
 
 use std::path::PathBuf;
 
@@ -19,7 +18,7 @@ use store::data_folder::review::{Decision, Submission, Waiting};
 use super::data_argument::DataArguments;
 use super::output::Output;
 use super::table::aligned;
-use crate::people;
+use crate::{people, visible};
 use blind::{blind, messages, question};
 use decision::decision;
 

@@ -198,6 +198,7 @@ function tell(decision, correction, behind) {
     const term = document.createElement("dt");
     const text = document.createElement("dd");
     term.textContent = name;
+    text.dir = "auto";
     setText(text, String(value));
     list.append(term, text);
   };
