@@ -12,4 +12,5 @@ mod folder;
 mod harness;
 mod hub;
 mod model;
+mod recipe;
 mod server;
