@@ -263,6 +263,7 @@ fn hostile_templates_are_stopped() {
         "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
         "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}",
         "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
+        "{% macro f(x) %}{{ f(x + x) }}{% endmacro %}{{ f([1]) }}",
         "{% macro f(x) %}{{ f(x ~ x) }}{% endmacro %}{{ f('x') }}",
         "{% for i in [1, 2] recursive %}{{ loop([1, 2]) }}{% endfor %}",
         "{{ '%99999999999d' | format(1) }}",
