@@ -226,6 +226,20 @@ impl Tokenizer {
         self.whole_or_pieces(text, |text| self.inner.encode_fast(text, true).map(ids))
     }
 
+    /// Whether a text certainly has more than `most` tokens. Long texts take far more memory to encode than to store, so
+    /// this is asked first.
+    pub fn exceeds(&self, text: &str, most: usize) -> bool {
+        // A token rarely has more bytes. Where the first part is cut may change a few tokens, not half of them.
+        let mut bytes = most.saturating_mul(16).max(1 << 12);
+        while bytes < text.len() {
+            if self.encode_user(&text[..text.floor_char_boundary(bytes)]).len() / 2 > most {
+                return true;
+            }
+            bytes = bytes.saturating_mul(4);
+        }
+        false
+    }
+
     /// Decodes ids. Unknown ids are left out, and invalid UTF-8 becomes U+FFFD.
     ///
     /// * `skip_special`: whether special tokens are left out.

@@ -313,13 +313,19 @@ impl Prompts<'_> {
                 return Err(line.failure(problem, "give {\"tokens\": […]}"));
             };
             match (&row.prompt, &row.messages) {
-                (Some(prompt), _) => tokenizer.encode_with_special(prompt),
+                (Some(prompt), _) => {
+                    line.name(self.open.check_text(tokenizer, prompt))?;
+                    tokenizer.encode_with_special(prompt)
+                }
                 (None, messages) => {
                     if self.template.is_none() {
                         self.template = Some(line.name(self.open.template())?);
                     }
                     let template = self.template.as_ref().expect("set above");
                     let messages = messages.as_deref().unwrap_or_default();
+                    for text in messages.iter().filter_map(|message| message["content"].as_str()) {
+                        line.name(self.open.check_text(tokenizer, text))?;
+                    }
                     let tools = row.tools.as_deref();
                     let chat = Chat { messages, tools, add_generation_prompt: true, ..Chat::default() };
                     line.name(template.encode(tokenizer, &chat))?

@@ -124,6 +124,17 @@ impl OpenModel {
         })
     }
 
+    /// Refuses a text that is far longer than the context, before it is encoded.
+    pub fn check_text(&self, tokenizer: &Tokenizer, text: &str) -> anyhow::Result<()> {
+        let context = self.checkpoint.config().max_position_embeddings;
+        if tokenizer.exceeds(text, context) {
+            let problem =
+                format!("a text of {} bytes has more tokens than the model's context of {context}", text.len());
+            return Err(failure(problem, format!("shorten it to fewer than {context} tokens")));
+        }
+        Ok(())
+    }
+
     /// Refuses a prompt that leaves no room for a token.
     pub fn check_context(&self, tokens: usize) -> anyhow::Result<()> {
         let context = self.checkpoint.config().max_position_embeddings;

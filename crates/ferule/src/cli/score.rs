@@ -91,7 +91,10 @@ fn tokens_of(open: &OpenModel, tokenizer: Option<&Tokenizer>, line: &InputLine) 
     let row: Row = line.parse(FORM)?;
     let tokens = match (row.text, row.tokens, tokenizer) {
         (None, Some(tokens), _) => tokens,
-        (Some(text), None, Some(tokenizer)) => tokenizer.encode_with_special(&text),
+        (Some(text), None, Some(tokenizer)) => {
+            line.name(open.check_text(tokenizer, &text))?;
+            tokenizer.encode_with_special(&text)
+        }
         (Some(_), None, None) => {
             let problem = format!("`text` needs a tokenizer, and {} has no tokenizer.json", open.name);
             return Err(line.failure(problem, "give {\"tokens\": […]}"));

@@ -121,6 +121,15 @@ fn statement(tag: &str, text: &mut String) {
         },
     }
     text.push_str(after);
+    // The arguments of a macro are variables too.
+    if let Some((_, parameters)) = inside.strip_prefix("macro").and_then(|rest| rest.split_once('(')) {
+        for parameter in parameters.trim_end_matches(')').split(',') {
+            let name = parameter.split('=').next().unwrap_or_default().trim();
+            if !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_') {
+                text.push_str(&format!("{{% set {name} = {name}|{KEEP}{after}"));
+            }
+        }
+    }
 }
 
 fn is_set(target: &str) -> bool {
@@ -141,6 +150,10 @@ mod tests {
             ("{% set x | trim(chars='a') %}{% endset %}", "{% set x | trim(chars='a') %}{% endset %}"),
             ("{% if set == 1 %}{% settle = 1 %}", "{% if set == 1 %}{% settle = 1 %}"),
             ("{# {% set x = 1 %} #}{{ '{% set x = 1 %}' }}", "{# {% set x = 1 %} #}{{ '{% set x = 1 %}' }}"),
+            (
+                "{% macro f(x, y='a, b') -%} z",
+                "{% macro f(x, y='a, b') -%}{% set x = x|__keep -%}{% set y = y|__keep -%} z",
+            ),
             ("{% raw %}{% set x = 1 %}{% endraw %}", "{% raw %}{% set x = 1 %}{% endraw %}"),
             ("{% generation %}x{%- endgeneration -%}", "{% if true %}x{%- endif -%}"),
             ("{{ {'a': {'b': 1}} }}{{ 'a", "{{ {'a': {'b': 1}} }}{{ 'a"),

@@ -205,7 +205,7 @@ fn templates_still_see_the_words_that_they_look_for() {
         let (template, added) = (template(source), tokenizer.added_tokens());
         let ids = template.encode(&tokenizer, &chat).unwrap();
         assert_eq!(tokenizer.decode(&ids, false), template.render(&chat).unwrap(), "{source}");
-        let markup = ids.iter().filter_map(|&id| Some(String::from_utf8(tokenizer.token_bytes(id)?.into()).ok()?));
+        let markup = ids.iter().filter_map(|&id| String::from_utf8(tokenizer.token_bytes(id)?.into()).ok());
         markup.filter(|token| added.contains(token)).collect::<Vec<_>>().concat()
     };
     let user = |content: &str| json!([{ "role": "user", "content": content }]);
@@ -263,6 +263,7 @@ fn hostile_templates_are_stopped() {
         "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
         "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}",
         "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
+        "{% macro f(x) %}{{ f(x + x) }}{% endmacro %}{{ f([1]) }}",
         "{% macro f(x) %}{{ f(x ~ x) }}{% endmacro %}{{ f('x') }}",
         "{% for i in [1, 2] recursive %}{{ loop([1, 2]) }}{% endfor %}",
         "{{ '%99999999999d' | format(1) }}",
