@@ -5,9 +5,8 @@
 //!
 //! Read next: [`super::table`], which applies them.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::row::Row;
 use crate::refusal::Refusal;
 
 /// The largest file that is read, in bytes.
@@ -66,7 +65,7 @@ impl Budget {
     ///
     /// # Errors
     /// A row too many, or a row that needs more memory than is left; a cell above [`CELL_BYTES`], by its column.
-    pub fn take(&mut self, row: &Row) -> Result<(), Refusal> {
+    pub fn take(&mut self, row: &Map<String, Value>) -> Result<(), Refusal> {
         self.rows = self
             .rows
             .checked_sub(1)
@@ -104,8 +103,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn row(value: Value) -> Row {
-        Row::from_iter([("text".to_string(), value)])
+    fn row(value: Value) -> Map<String, Value> {
+        Map::from_iter([("text".to_string(), value)])
     }
 
     #[test]

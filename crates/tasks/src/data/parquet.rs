@@ -140,16 +140,21 @@ fn text(bytes: &[u8]) -> Result<Value, String> {
     std::str::from_utf8(bytes).map(Value::from).map_err(|_| "it holds bytes that are no UTF-8 text".to_string())
 }
 
-/// The shortest decimal number that is stored as this one: 0.1, and not 0.10000000149011612.
+/// The shortest decimal number that is stored as this one: 0.1, and not 0.10000000149011612. Whole numbers are exact.
 fn float32(value: f32) -> Value {
-    number(value.to_string().parse().unwrap_or(f64::from(value)))
+    let wide = f64::from(value);
+    number(if is_whole(wide) { wide } else { value.to_string().parse().unwrap_or(wide) })
 }
 
 /// As [`float32`]. Five digits tell any two apart.
 fn float16(value: <Float16Type as ArrowPrimitiveType>::Native) -> Value {
     let wide = value.to_f64();
-    let mut shorter = (0..5).filter_map(|digits| format!("{wide:.digits$e}").parse().ok());
+    let mut shorter = (0..5).filter(|_| !is_whole(wide)).filter_map(|digits| format!("{wide:.digits$e}").parse().ok());
     number(shorter.find(|short| value == <Float16Type as ArrowPrimitiveType>::Native::from_f64(*short)).unwrap_or(wide))
+}
+
+fn is_whole(value: f64) -> bool {
+    value.fract() == 0.0 && value.abs() < 1e15
 }
 
 /// A date, a time or both in ISO 8601, which is chrono's `Debug`.
@@ -178,6 +183,7 @@ fn map(entries: &StructArray) -> Result<Value, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::data::inspect;
     use crate::data::table::Format;
     use arrow::array::{ArrayRef, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder, StructBuilder};
@@ -216,5 +222,37 @@ mod tests {
         assert_eq!(inspection.findings.demonstrations, 1);
         let names: Vec<&str> = inspection.findings.columns.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["messages", "score"], "a column that is never filled does not appear");
+    }
+
+    #[test]
+    fn floats_are_as_they_were_written() {
+        for (stored, expected) in [(0.1, 0.1), (123_456_792.0, 123_456_792.0), (3.4e38, 3.4e38), (1e-45, 1e-45)] {
+            assert_eq!(float32(stored), Value::from(expected));
+        }
+        for (stored, expected) in [(0.1, 0.1), (65504.0, 65504.0), (1.5, 1.5)] {
+            assert_eq!(float16(<Float16Type as ArrowPrimitiveType>::Native::from_f64(stored)), Value::from(expected));
+        }
+        assert_eq!((float32(f32::NAN), float32(f32::INFINITY)), (Value::Null, Value::from("inf")));
+    }
+
+    #[test]
+    fn bytes_that_are_text_are_read_and_others_refused() {
+        let file = |cell: &[u8]| {
+            let columns: Vec<(&str, ArrayRef)> = vec![("a", Arc::new(arrow::array::BinaryArray::from(vec![cell])))];
+            let batch = RecordBatch::try_from_iter(columns).unwrap();
+            let mut bytes = Vec::new();
+            let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+            writer.write(&batch).unwrap();
+            writer.close().unwrap();
+            let mut found = Vec::new();
+            let mut each = |_, row| {
+                found.push(Value::Object(row));
+                Ok(())
+            };
+            rows(bytes.into(), &mut each).map(|()| found)
+        };
+        assert_eq!(file("卷宗".as_bytes()).unwrap(), [serde_json::json!({ "a": "卷宗" })]);
+        let error = file(b"\xff").unwrap_err().to_string();
+        assert!(error.starts_with("a: it holds bytes that are no UTF-8 text\nhint: "), "{error}");
     }
 }
