@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, IsTerminal};
 
 use serde::de::DeserializeOwned;
+use tasks::data::file;
 
 use crate::outcome::failure;
 
@@ -24,17 +25,14 @@ pub fn stdin_lines(form: &str) -> impl Iterator<Item = anyhow::Result<InputLine>
 }
 
 fn lines_of(reader: impl BufRead) -> impl Iterator<Item = anyhow::Result<InputLine>> {
-    reader.lines().enumerate().filter_map(|(index, line)| {
-        let number = index + 1;
-        match line {
-            Ok(text) if text.trim().is_empty() => None,
-            Ok(text) => Some(Ok(InputLine { number, text })),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => Some(Err(failure(
-                format!("stdin line {number}: not UTF-8"),
-                "convert the input, for example with iconv",
-            ))),
-            Err(error) => Some(Err(anyhow::anyhow!("stdin line {number}: cannot read: {error}"))),
+    (1..).zip(file::lines(reader)).filter_map(|(number, line)| match line.map(String::from_utf8) {
+        Ok(Ok(text)) if text.trim().is_empty() => None,
+        Ok(Ok(text)) => Some(Ok(InputLine { number, text })),
+        Ok(Err(_)) => {
+            let hint = "convert the input, for example with iconv";
+            Some(Err(failure(format!("stdin line {number}: not UTF-8"), hint)))
         }
+        Err(error) => Some(Err(anyhow::anyhow!("stdin line {number}: cannot read: {error}"))),
     })
 }
 

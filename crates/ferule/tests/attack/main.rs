@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod data;
 mod folder;
 mod harness;
 mod hub;

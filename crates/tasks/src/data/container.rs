@@ -89,12 +89,8 @@ fn of_worker(mut command: Command, bytes: Vec<u8>, each: &mut Each) -> Result<()
     let failed = |error: io::Error| {
         Refusal::new(format!("the process that reads it failed: {error}"), "free memory and processes, then try again")
     };
-    let mut worker = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(failed)?;
+    let mut worker =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(failed)?;
     let (mut input, output) = (worker.stdin.take().expect("piped"), worker.stdout.take().expect("piped"));
     // A worker that refuses does not read on, and what it refused is in its output.
     let writer = std::thread::spawn(move || drop(input.write_all(&bytes)));

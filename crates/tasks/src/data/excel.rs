@@ -1,6 +1,8 @@
 //! Rows from the first sheet of a workbook; its first row names the columns. Dates and times become ISO 8601 text.
 
-use std::io::Cursor;
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::io::{Cursor, Read};
 
 use bytes::Bytes;
 use calamine::{CellErrorType, Data, ExcelDateTime, Reader, Sheets};
@@ -17,6 +19,9 @@ use crate::refusal::Refusal;
 pub(super) fn rows(bytes: Bytes, each: &mut Each) -> Result<(), Refusal> {
     let bad =
         |problem: String| Refusal::new(problem, "save the sheet with the cases as the first one, as .xlsx or .csv");
+    if bytes.starts_with(b"PK") {
+        sound(&bytes).map_err(bad)?;
+    }
     let mut book = calamine::open_workbook_auto_from_rs(Cursor::new(bytes))
         .map_err(|error| bad(format!("no workbook: {error}")))?;
     let name = book.sheet_names().first().cloned().ok_or_else(|| bad("a workbook without sheets".into()))?;
@@ -36,6 +41,48 @@ pub(super) fn rows(bytes: Bytes, each: &mut Each) -> Result<(), Refusal> {
         }
     }
     sheet.end_row()
+}
+
+/// Unpacks a ZIP archive once, which compares the checksums of its parts, and checks that it has all the parts that it
+/// lists. The reader of workbooks does neither: it would take a damaged cell for another, and a number for a date if
+/// the part with the styles is missing.
+///
+/// # Errors
+/// The first part that is damaged or missing; an archive that expands beyond the limit.
+fn sound(bytes: &Bytes) -> Result<(), String> {
+    let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|error| format!("no workbook: {error}"))?;
+    let most = limits::expanded(bytes.len() as u64);
+    let (mut names, mut contents, mut expanded) = (HashSet::new(), String::new(), 0);
+    for index in 0..archive.len() {
+        let damaged = |error: &dyn Display| format!("a damaged part: {error}");
+        let part = archive.by_index(index).map_err(|error| damaged(&error))?;
+        let name = plain(&part.name().map_err(|error| damaged(&error))?);
+        let mut part = part.take(most + 1 - expanded);
+        expanded += match name == CONTENTS {
+            true => part.read_to_string(&mut contents).map(|length| length as u64),
+            false => std::io::copy(&mut part, &mut std::io::sink()),
+        }
+        .map_err(|error| damaged(&error))?;
+        if expanded > most {
+            return Err(format!("it expands to more than {} MiB", most >> 20));
+        }
+        names.insert(name);
+    }
+    let is_office = names.iter().any(|name| name.starts_with("xl/"));
+    let listed = contents.split("PartName=\"/").skip(1).filter_map(|rest| rest.split('"').next());
+    let mut needed = is_office.then_some(CONTENTS).into_iter().chain(listed).map(plain);
+    match needed.find(|name| !names.contains(name)) {
+        Some(name) => Err(format!("its part {name} is missing")),
+        None => Ok(()),
+    }
+}
+
+/// The part that lists the others, as [`plain`] writes it.
+const CONTENTS: &str = "[content_types].xml";
+
+/// Names of parts do not depend on case, and some writers separate folders as Windows does.
+fn plain(name: &str) -> String {
+    name.to_lowercase().replace('\\', "/")
 }
 
 /// Gathers the cells of a row.
@@ -121,7 +168,12 @@ fn iso(stored: &ExcelDateTime) -> String {
             let seconds = (milliseconds.abs() / 1000.0).trunc();
             let fraction = milliseconds.abs() % 1000.0;
             let fraction = if fraction == 0.0 { String::new() } else { format!(".{fraction:03}") };
-            format!("{sign}PT{}H{}M{}{fraction}S", (seconds / 3600.0).trunc(), (seconds / 60.0).trunc() % 60.0, seconds % 60.0)
+            format!(
+                "{sign}PT{}H{}M{}{fraction}S",
+                (seconds / 3600.0).trunc(),
+                (seconds / 60.0).trunc() % 60.0,
+                seconds % 60.0
+            )
         }
         () if days < 1.0 => time,
         () if (hour, minute, second, milli) == (0, 0, 0, 0) => format!("{year:04}-{month:02}-{day:02}"),

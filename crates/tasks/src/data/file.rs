@@ -1,9 +1,9 @@
-//! Opens files that a user names: regular ones alone, and none above [`limits::FILE_BYTES`].
+//! Reads files that a user names: regular ones alone, and no more of them than the [limits] allow.
 //!
 //! A pipe would block, and a device such as `/dev/zero` never ends. The errors say what the path is instead.
 
 use std::fs::{File, FileType};
-use std::io::{Error, ErrorKind, Read, Result};
+use std::io::{BufRead, Error, ErrorKind, Read, Result};
 use std::path::Path;
 
 use super::limits;
@@ -11,51 +11,76 @@ use super::limits;
 /// Opens a regular file.
 ///
 /// # Errors
-/// As [`File::open`]; anything but a regular file; a file that is too large.
+/// As [`File::open`]; anything but a regular file.
 pub fn open(path: &Path) -> Result<File> {
     let found = std::fs::metadata(path)?;
-    if !found.is_file() {
-        let problem = format!("it is {}, and only a regular file is read", kind(found.file_type()));
-        return Err(Error::new(ErrorKind::InvalidInput, problem));
-    }
-    match found.len() {
-        length if length > limits::FILE_BYTES => Err(too_large()),
-        _ => File::open(path),
+    match found.is_file() {
+        true => File::open(path),
+        false => {
+            let problem = format!("it is {}, and only a regular file is read", kind(found.file_type()));
+            Err(Error::new(ErrorKind::InvalidInput, problem))
+        }
     }
 }
 
 /// The bytes of a regular file.
 ///
 /// # Errors
-/// As [`open`].
+/// As [`open`]; a file above [`limits::FILE_BYTES`].
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    read_all(open(path)?)
+    let file = open(path)?;
+    let length = file.metadata()?.len();
+    let mut bytes = Vec::new();
+    if length <= limits::FILE_BYTES {
+        bytes.reserve_exact(length as usize);
+        // It may have grown since.
+        file.take(limits::FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    }
+    match length.max(bytes.len() as u64) > limits::FILE_BYTES {
+        true => Err(too_large(limits::FILE_BYTES, "split it into several files")),
+        false => Ok(bytes),
+    }
 }
 
 /// The text of a regular file in UTF-8.
 ///
 /// # Errors
-/// As [`open`], and [`ErrorKind::InvalidData`] for other bytes than UTF-8.
+/// As [`read`], and [`ErrorKind::InvalidData`] for other bytes than UTF-8.
 pub fn read_to_string(path: &Path) -> Result<String> {
     String::from_utf8(read(path)?).map_err(|_| Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
-/// The rest of a file.
+/// The lines of a file or of stdin, without their line ends.
 ///
 /// # Errors
-/// A file that cannot be read or is too large: it may have grown since it was opened.
-pub(super) fn read_all(file: File) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(limits::FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > limits::FILE_BYTES {
-        true => Err(too_large()),
-        false => Ok(bytes),
-    }
+/// In place of a line: what cannot be read; a line above [`limits::LINE_BYTES`], which is the last.
+pub fn lines(mut reader: impl BufRead) -> impl Iterator<Item = Result<Vec<u8>>> {
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let mut line = Vec::new();
+        let read = reader.by_ref().take(limits::LINE_BYTES + 1).read_until(b'\n', &mut line);
+        ended = !line.ends_with(b"\n");
+        match read {
+            Err(error) => return Some(Err(error)),
+            Ok(0) => return None,
+            Ok(_) if ended && line.len() as u64 > limits::LINE_BYTES => {
+                return Some(Err(too_large(limits::LINE_BYTES, "split what it holds over several lines")));
+            }
+            Ok(_) => {}
+        }
+        if !ended {
+            line.pop();
+            line.pop_if(|byte| *byte == b'\r');
+        }
+        Some(Ok(line))
+    })
 }
 
-fn too_large() -> Error {
-    let problem = format!("it is larger than {} GiB; split it into several files", limits::FILE_BYTES >> 30);
-    Error::new(ErrorKind::FileTooLarge, problem)
+fn too_large(most: u64, mend: &str) -> Error {
+    Error::new(ErrorKind::FileTooLarge, format!("it is larger than {} MiB; {mend}", most >> 20))
 }
 
 fn kind(found: FileType) -> &'static str {
@@ -89,7 +114,20 @@ mod tests {
         let error = read(folder.path()).unwrap_err().to_string();
         assert_eq!(error, "it is a folder, and only a regular file is read");
         std::fs::File::create(folder.path().join("c")).unwrap().set_len(limits::FILE_BYTES + 1).unwrap();
-        assert!(read(&folder.path().join("c")).unwrap_err().to_string().contains("larger than 2 GiB"));
+        assert!(read(&folder.path().join("c")).unwrap_err().to_string().contains("larger than 2048 MiB"));
+    }
+
+    #[test]
+    fn lines_end_and_are_limited() {
+        let read = |text: &[u8]| -> Vec<String> {
+            lines(text).map(|line| String::from_utf8(line.unwrap()).unwrap()).collect()
+        };
+        assert_eq!(read(b"a\r\n\nb"), ["a", "", "b"]);
+        assert_eq!(read(b"a\n"), ["a"]);
+        assert!(read(b"").is_empty());
+        let mut endless = lines(std::io::BufReader::new(std::io::repeat(0)));
+        assert!(endless.next().unwrap().unwrap_err().to_string().contains("larger than 64 MiB"));
+        assert!(endless.next().is_none());
     }
 
     #[cfg(unix)]

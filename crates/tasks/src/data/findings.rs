@@ -4,6 +4,7 @@ use super::layout::{self, Layout};
 use super::table::{Format, Table};
 use crate::rewards::language::Script;
 use crate::rewards::quantity;
+use crate::suggest;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -27,6 +28,8 @@ pub struct Findings {
     pub rows: usize,
     /// Columns with the number of rows that fill them.
     pub columns: Vec<(String, usize)>,
+    /// Columns that no case is made of.
+    pub unused: Vec<String>,
     /// Rows without a prompt.
     pub empty_prompts: usize,
     /// Rows whose prompt an earlier row has.
@@ -51,6 +54,26 @@ pub struct Findings {
     pub distinct_answers: usize,
     /// The share of letters in each script, largest first.
     pub scripts: Vec<(&'static str, f64)>,
+}
+
+/// What the rows say of the columns.
+pub(super) struct Columns {
+    filled: Vec<(String, usize)>,
+    unused: Vec<String>,
+}
+
+impl Columns {
+    pub(super) fn of(table: &Table, layout: Layout) -> Columns {
+        let mut filled: HashMap<&str, usize> = HashMap::new();
+        for (name, _) in table.rows.iter().flatten().filter(|(_, value)| !value.is_null()) {
+            *filled.entry(name).or_default() += 1;
+        }
+        let filled = |name: &String| (name.clone(), filled.get(name.as_str()).copied().unwrap_or(0));
+        Columns {
+            filled: table.columns.iter().map(filled).collect(),
+            unused: layout.unused(&table.columns, &table.rows),
+        }
+    }
 }
 
 /// Lengths in characters.
@@ -97,12 +120,13 @@ fn bare(answer: &str) -> &str {
 
 impl Findings {
     /// Computes the statistics.
-    pub(super) fn of(table: &Table, layout: Layout, cases: &[Value]) -> Findings {
-        let mut filled: HashMap<&str, usize> = HashMap::new();
-        for (name, _) in table.rows.iter().flatten().filter(|(_, value)| !value.is_null()) {
-            *filled.entry(name).or_default() += 1;
-        }
-        let filled = |name: &String| (name.clone(), filled.get(name.as_str()).copied().unwrap_or(0));
+    pub(super) fn of(
+        format: Format,
+        encoding: Option<&'static str>,
+        layout: Layout,
+        columns: Columns,
+        cases: &[Value],
+    ) -> Findings {
         let chars = |texts: &[String]| Lengths::of(texts.iter().map(|text| text.chars().count()).collect());
         let prompts: Vec<String> = cases.iter().map(layout::prompt_of).collect();
         let answers: Vec<Option<String>> = cases.iter().map(|case| answer_of(layout, case)).collect();
@@ -111,11 +135,12 @@ impl Findings {
         let present: Vec<String> = answers.iter().flatten().cloned().collect();
         let counts = tally(&present);
         Findings {
-            format: table.format,
-            encoding: table.encoding,
+            format,
+            encoding,
             layout,
-            rows: table.rows.len(),
-            columns: table.columns.iter().map(filled).collect(),
+            rows: cases.len(),
+            columns: columns.filled,
+            unused: columns.unused,
             empty_prompts: prompts.iter().filter(|prompt| prompt.trim().is_empty()).count(),
             duplicates,
             contradictions,
@@ -134,6 +159,10 @@ impl Findings {
     /// Faults to fix before training, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
+        if !self.unused.is_empty() {
+            let names = suggest::listed(self.unused.iter().map(String::as_str));
+            warnings.push(format!("no prompt and no answer is made of the columns {names}"));
+        }
         if self.empty_prompts > 0 {
             warnings.push(format!("{} rows ask nothing and are left out", self.empty_prompts));
         }

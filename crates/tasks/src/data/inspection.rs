@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::findings::Findings;
+use super::findings::{Columns, Findings};
 use super::layout::{self, Layout};
 use super::table::{self, Table};
 use crate::refusal::Refusal;
@@ -36,8 +36,11 @@ pub fn inspect(path: &Path) -> Result<Inspection, Refusal> {
         Refusal::new(problem, hint).in_file(path)
     })?;
     let short = layout.outputs_are_answers(&table.rows);
-    let cases: Vec<Value> = table.rows.iter().map(|row| layout.case(row, short)).collect();
-    Ok(Inspection { findings: Findings::of(&table, layout, &cases), without_case, cases })
+    let columns = Columns::of(&table, layout);
+    // Rows become cases one by one, so that a large file is in memory once.
+    let cases: Vec<Value> = table.rows.into_iter().map(|row| layout.case(row, short)).collect();
+    let findings = Findings::of(table.format, table.encoding, layout, columns, &cases);
+    Ok(Inspection { findings, without_case, cases })
 }
 
 /// For a file that [`crate::extract`] wrote, its cases and the number of documents without one. Any other file is

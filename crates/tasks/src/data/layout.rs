@@ -5,6 +5,8 @@
 //! the row has one. The file's outputs are answers if nine in ten are short; otherwise they are demonstrations. An
 //! output with an `<answer>` block is both.
 
+use std::collections::HashSet;
+
 use super::row::Row;
 use crate::rewards::answer;
 use serde::Serialize;
@@ -79,6 +81,35 @@ impl Layout {
         }
     }
 
+    /// The columns that the layout reads: of each list, the first one that a row has.
+    fn columns(self) -> &'static [&'static [&'static str]] {
+        match self {
+            Layout::Messages => &[&["messages"]],
+            Layout::ShareGpt => &[&["conversations", "conversation"]],
+            Layout::Alpaca => &[&["instruction"], &["input"], &["output", "response"]],
+            Layout::Preference => &[&["prompt"], &["chosen"], &["rejected"]],
+            Layout::PromptCompletion => &[&["prompt"], &["completion", "response", "output"]],
+            Layout::PromptAnswer => {
+                &[&["prompt"], &["demonstration"], &["answer", "solution", "ground_truth", "label"]]
+            }
+            Layout::QuestionAnswer => &[&["question", "问题"], &["answer", "答案", "response"]],
+            Layout::Judgment => {
+                &[&["fact"], &["meta"], &["charges"], &["articles"], &["months"], &["life"], &["death"]]
+            }
+            Layout::Labelled => &[&TEXTS, &LABELS],
+            Layout::Documents => &[&TEXTS],
+        }
+    }
+
+    /// The columns that no row uses.
+    pub fn unused(self, columns: &[String], rows: &[Row]) -> Vec<String> {
+        let mut used: HashSet<&str> = HashSet::new();
+        for row in rows {
+            used.extend(self.columns().iter().filter_map(|names| names.iter().find(|name| row.contains_key(**name))));
+        }
+        columns.iter().filter(|name| !used.contains(name.as_str())).cloned().collect()
+    }
+
     /// The row's output, if the layout has one column for both answers and demonstrations.
     fn output(self, row: &Row) -> Option<Value> {
         let names: &[&str] = match self {
@@ -101,12 +132,12 @@ impl Layout {
     }
 
     /// The case of a row. `short` says that outputs are answers. Rows of judgments and documents are not changed.
-    pub fn case(self, row: &Row, short: bool) -> Value {
+    pub fn case(self, row: Row, short: bool) -> Value {
         let first = |names: &[&str]| names.iter().find_map(|name| row.get(*name)).cloned();
         let prompt = match self {
-            Layout::Judgment | Layout::Documents => return Value::Object(row.clone()),
+            Layout::Judgment | Layout::Documents => return Value::Object(row),
             Layout::Messages => return json!({ "messages": first(&["messages"]) }),
-            Layout::ShareGpt => return json!({ "messages": share_gpt(row) }),
+            Layout::ShareGpt => return json!({ "messages": share_gpt(&row) }),
             Layout::Alpaca => {
                 let parts = [text(row.get("instruction")), text(row.get("input"))];
                 let parts: Vec<String> = parts.into_iter().filter(|part| !part.trim().is_empty()).collect();
@@ -114,7 +145,7 @@ impl Layout {
             }
             Layout::Preference | Layout::PromptCompletion => first(&["prompt"]),
             Layout::PromptAnswer => {
-                let mut case = keep(row, &["prompt", "demonstration"]);
+                let mut case = keep(&row, &["prompt", "demonstration"]);
                 if let Some(answer) = first(&["answer", "solution", "ground_truth", "label"]) {
                     let worked = text(case.get("demonstration"));
                     if !worked.is_empty() && answer::blocks_of(&worked).is_err() {
@@ -140,7 +171,7 @@ impl Layout {
         };
         let mut case = Map::new();
         case.insert("prompt".to_string(), prompt.unwrap_or(Value::Null));
-        place(&mut case, &last_content(self.output(row)), short);
+        place(&mut case, &last_content(self.output(&row)), short);
         Value::Object(case)
     }
 }
@@ -237,7 +268,7 @@ mod tests {
         let columns: Vec<String> = row.keys().cloned().collect();
         assert_eq!(Layout::of(&columns), Some(layout), "{columns:?}");
         let short = layout.outputs_are_answers(std::slice::from_ref(&row));
-        assert_eq!(layout.case(&row, short), case);
+        assert_eq!(layout.case(row, short), case);
     }
 
     #[test]
@@ -288,6 +319,16 @@ mod tests {
         let cail = json!({ "fact": "f", "meta": { "accusation": ["盗窃"] } });
         check(cail.clone(), Layout::Judgment, cail);
         assert_eq!(Layout::of(&["a".to_string(), "b".to_string()]), None);
+    }
+
+    #[test]
+    fn columns_that_no_row_uses_are_found() {
+        let rows: Vec<Row> = [r#"{"question": "q", "A": "1", "answer": "A"}"#, r#"{"question": "q", "response": "B"}"#]
+            .map(|line| serde_json::from_str(line).unwrap())
+            .into();
+        let columns = ["question", "A", "answer", "response", "id"].map(String::from);
+        assert_eq!(Layout::QuestionAnswer.unused(&columns, &rows), ["A", "id"]);
+        assert_eq!(Layout::QuestionAnswer.unused(&columns, &rows[..1]), ["A", "response", "id"]);
     }
 
     #[test]

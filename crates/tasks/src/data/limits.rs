@@ -5,13 +5,15 @@
 //!
 //! Read next: [`super::table`], which applies them.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::row::Row;
 use crate::refusal::Refusal;
 
 /// The largest file that is read, in bytes.
 pub const FILE_BYTES: u64 = 2 << 30;
+
+/// The longest line of a file or of stdin that is read line by line, in bytes.
+pub const LINE_BYTES: u64 = 64 << 20;
 
 /// The most rows of a file.
 pub const ROWS: usize = 10_000_000;
@@ -28,14 +30,22 @@ pub fn memory(file_bytes: u64) -> u64 {
     (1 << 30) + 32 * file_bytes
 }
 
-/// The processor time for the process that reads a workbook or Parquet, in seconds.
-pub fn seconds(file_bytes: u64) -> u64 {
-    5 + file_bytes / (2 << 20)
+/// What a workbook may expand to, in bytes.
+pub fn expanded(file_bytes: u64) -> u64 {
+    (256 << 20) + 64 * file_bytes
 }
 
-/// The memory of an entry in an object besides its name and its value's parts: the entry itself, the name's
-/// allocation, and its place in the index.
-const ENTRY: usize = 160;
+/// The processor time for the process that reads a workbook or Parquet, in seconds.
+pub fn seconds(file_bytes: u64) -> u64 {
+    5 + file_bytes / (4 << 20)
+}
+
+/// The memory of an entry in an object besides its name and its value's parts: the entry itself, two allocations, and
+/// its place in the index.
+const ENTRY: usize = 176;
+
+/// The memory of a row besides its entries: the object, its allocations, and its place in the growing list of rows.
+const ROW: usize = 240;
 
 /// What is left of [`ROWS`] and [`memory`] while a file is read.
 #[derive(Debug)]
@@ -55,23 +65,25 @@ impl Budget {
     ///
     /// # Errors
     /// A row too many, or a row that needs more memory than is left; a cell above [`CELL_BYTES`], by its column.
-    pub fn take(&mut self, row: &Row) -> Result<(), Refusal> {
+    pub fn take(&mut self, row: &Map<String, Value>) -> Result<(), Refusal> {
         self.rows = self
             .rows
             .checked_sub(1)
             .ok_or_else(|| Refusal::new(format!("more than {ROWS} rows"), "split the file into several"))?;
+        let mut needed = ROW;
         for (name, value) in row {
             let bytes = bytes(value);
             if bytes > CELL_BYTES {
                 let problem = format!("a cell of {} MiB, more than {}", bytes >> 20, CELL_BYTES >> 20);
                 return Err(Refusal::new(problem, "split its content into several rows").in_key(name));
             }
-            self.memory = self.memory.checked_sub((ENTRY + name.len() + bytes) as u64).ok_or_else(|| {
-                let most = memory(self.file_bytes) >> 20;
-                let problem = format!("the rows need more than {most} MiB of memory: 1 GiB and 32 times the file");
-                Refusal::new(problem, "leave out the columns that nothing uses, or split the file into several")
-            })?;
+            needed += ENTRY + name.len() + bytes;
         }
+        self.memory = self.memory.checked_sub(needed as u64).ok_or_else(|| {
+            let most = memory(self.file_bytes) >> 20;
+            let problem = format!("the rows need more than {most} MiB of memory: 1 GiB and 32 times the file");
+            Refusal::new(problem, "leave out the columns that nothing uses, or split the file into several")
+        })?;
         Ok(())
     }
 }
@@ -91,8 +103,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn row(value: Value) -> Row {
-        Row::from_iter([("text".to_string(), value)])
+    fn row(value: Value) -> Map<String, Value> {
+        Map::from_iter([("text".to_string(), value)])
     }
 
     #[test]

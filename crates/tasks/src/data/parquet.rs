@@ -2,11 +2,11 @@
 
 use arrow::array::{Array, AsArray, StructArray};
 use arrow::datatypes::{
-    ArrowPrimitiveType, ArrowTimestampType, DataType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type,
-    Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, Float16Type, Float32Type, Float64Type,
+    Int8Type, Int16Type, Int32Type, Int64Type, Time32MillisecondType, Time64MicrosecondType, Time64NanosecondType,
+    TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
+    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use arrow::util::display::array_value_to_string;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression;
@@ -35,8 +35,8 @@ pub(super) fn rows(bytes: Bytes, each: &mut Each) -> Result<(), Refusal> {
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)
         .map_err(|error: ParquetError| wrong(&error))?;
     let claimed = builder.metadata().file_metadata().num_rows();
-    if !usize::try_from(claimed).is_ok_and(|rows| rows <= limits::ROWS) {
-        let problem = format!("it says that it holds {claimed} rows, and {} are read", limits::ROWS);
+    if usize::try_from(claimed).is_ok_and(|rows| rows > limits::ROWS) {
+        let problem = format!("its footer says {claimed} rows, more than {}", limits::ROWS);
         return Err(Refusal::new(problem, "split the file into several"));
     }
     compressions(builder.metadata())?;
@@ -67,7 +67,7 @@ pub(super) fn rows(bytes: Bytes, each: &mut Each) -> Result<(), Refusal> {
 fn compressions(metadata: &ParquetMetaData) -> Result<(), Refusal> {
     for column in metadata.row_groups().iter().flat_map(|group| group.columns()) {
         let compression = column.compression();
-        if !matches!(compression, Compression::UNCOMPRESSED | Compression::SNAPPY) {
+        if !matches!(compression, Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::GZIP(_)) {
             let problem = format!("it is compressed with {compression}");
             let hint = "write the file with Snappy, for example `df.to_parquet(path, compression=\"snappy\")`";
             return Err(Refusal::new(problem, hint).in_key(column.column_path().string()));
@@ -101,21 +101,27 @@ fn value(column: &dyn Array, at: usize) -> Result<Value, String> {
         DataType::Float16 => float16(column.as_primitive::<Float16Type>().value(at)),
         DataType::Float32 => float32(column.as_primitive::<Float32Type>().value(at)),
         DataType::Float64 => number(column.as_primitive::<Float64Type>().value(at)),
-        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
-            array_value_to_string(column, at).map_err(|error| error.to_string())?.into()
+        DataType::Decimal128(..) => column.as_primitive::<Decimal128Type>().value_as_string(at).into(),
+        DataType::Decimal256(..) => column.as_primitive::<Decimal256Type>().value_as_string(at).into(),
+        DataType::Date32 => iso(column.as_primitive::<Date32Type>().value_as_date(at))?.into(),
+        DataType::Time32(TimeUnit::Millisecond) => {
+            iso(column.as_primitive::<Time32MillisecondType>().value_as_time(at))?.into()
         }
-        DataType::Date32 | DataType::Date64 | DataType::Time32(_) | DataType::Time64(_) => {
-            array_value_to_string(column, at).map_err(|error| error.to_string())?.into()
+        DataType::Time64(TimeUnit::Microsecond) => {
+            iso(column.as_primitive::<Time64MicrosecondType>().value_as_time(at))?.into()
+        }
+        DataType::Time64(TimeUnit::Nanosecond) => {
+            iso(column.as_primitive::<Time64NanosecondType>().value_as_time(at))?.into()
         }
         DataType::Timestamp(unit, zone) => {
             let time = match unit {
-                TimeUnit::Second => time::<TimestampSecondType>(column, at),
-                TimeUnit::Millisecond => time::<TimestampMillisecondType>(column, at),
-                TimeUnit::Microsecond => time::<TimestampMicrosecondType>(column, at),
-                TimeUnit::Nanosecond => time::<TimestampNanosecondType>(column, at),
+                TimeUnit::Second => column.as_primitive::<TimestampSecondType>().value_as_datetime(at),
+                TimeUnit::Millisecond => column.as_primitive::<TimestampMillisecondType>().value_as_datetime(at),
+                TimeUnit::Microsecond => column.as_primitive::<TimestampMicrosecondType>().value_as_datetime(at),
+                TimeUnit::Nanosecond => column.as_primitive::<TimestampNanosecondType>().value_as_datetime(at),
             };
             // A time with a zone is stored in UTC.
-            Value::String(time? + if zone.is_some() { "Z" } else { "" })
+            Value::String(iso(time)? + if zone.is_some() { "Z" } else { "" })
         }
         DataType::List(_) => list(&column.as_list::<i32>().value(at))?,
         DataType::Map(..) => map(&column.as_map().value(at))?,
@@ -134,24 +140,28 @@ fn text(bytes: &[u8]) -> Result<Value, String> {
     std::str::from_utf8(bytes).map(Value::from).map_err(|_| "it holds bytes that are no UTF-8 text".to_string())
 }
 
-/// The shortest decimal number that is stored as this one: 0.1, and not 0.10000000149011612.
+/// The shortest decimal number that is stored as this one: 0.1, and not 0.10000000149011612. Whole numbers are exact.
 fn float32(value: f32) -> Value {
-    number(value.to_string().parse().unwrap_or(f64::from(value)))
+    let wide = f64::from(value);
+    number(if is_whole(wide) { wide } else { value.to_string().parse().unwrap_or(wide) })
 }
 
 /// As [`float32`]. Five digits tell any two apart.
 fn float16(value: <Float16Type as ArrowPrimitiveType>::Native) -> Value {
     let wide = value.to_f64();
-    let mut shorter = (0..5).filter_map(|digits| format!("{wide:.digits$e}").parse().ok());
+    let mut shorter = (0..5).filter(|_| !is_whole(wide)).filter_map(|digits| format!("{wide:.digits$e}").parse().ok());
     number(shorter.find(|short| value == <Float16Type as ArrowPrimitiveType>::Native::from_f64(*short)).unwrap_or(wide))
 }
 
-fn time<T: ArrowTimestampType>(column: &dyn Array, at: usize) -> Result<String, String> {
-    let stored = column.as_primitive::<T>();
-    match stored.value_as_datetime(at) {
-        Some(time) => Ok(format!("{time:?}")),
-        None => Err(format!("{} is beyond the years of the calendar", stored.value(at))),
-    }
+fn is_whole(value: f64) -> bool {
+    value.fract() == 0.0 && value.abs() < 1e15
+}
+
+/// A date, a time or both in ISO 8601, which is chrono's `Debug`.
+fn iso(value: Option<impl std::fmt::Debug>) -> Result<String, String> {
+    value
+        .map(|value| format!("{value:?}"))
+        .ok_or_else(|| "it holds a time beyond the years of the calendar".to_string())
 }
 
 fn list(values: &dyn Array) -> Result<Value, String> {
@@ -173,6 +183,7 @@ fn map(entries: &StructArray) -> Result<Value, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::data::inspect;
     use crate::data::table::Format;
     use arrow::array::{ArrayRef, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder, StructBuilder};
@@ -211,5 +222,37 @@ mod tests {
         assert_eq!(inspection.findings.demonstrations, 1);
         let names: Vec<&str> = inspection.findings.columns.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["messages", "score"], "a column that is never filled does not appear");
+    }
+
+    #[test]
+    fn floats_are_as_they_were_written() {
+        for (stored, expected) in [(0.1, 0.1), (123_456_792.0, 123_456_792.0), (3.4e38, 3.4e38), (1e-45, 1e-45)] {
+            assert_eq!(float32(stored), Value::from(expected));
+        }
+        for (stored, expected) in [(0.1, 0.1), (65504.0, 65504.0), (1.5, 1.5)] {
+            assert_eq!(float16(<Float16Type as ArrowPrimitiveType>::Native::from_f64(stored)), Value::from(expected));
+        }
+        assert_eq!((float32(f32::NAN), float32(f32::INFINITY)), (Value::Null, Value::from("inf")));
+    }
+
+    #[test]
+    fn bytes_that_are_text_are_read_and_others_refused() {
+        let file = |cell: &[u8]| {
+            let columns: Vec<(&str, ArrayRef)> = vec![("a", Arc::new(arrow::array::BinaryArray::from(vec![cell])))];
+            let batch = RecordBatch::try_from_iter(columns).unwrap();
+            let mut bytes = Vec::new();
+            let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+            writer.write(&batch).unwrap();
+            writer.close().unwrap();
+            let mut found = Vec::new();
+            let mut each = |_, row| {
+                found.push(Value::Object(row));
+                Ok(())
+            };
+            rows(bytes.into(), &mut each).map(|()| found)
+        };
+        assert_eq!(file("卷宗".as_bytes()).unwrap(), [serde_json::json!({ "a": "卷宗" })]);
+        let error = file(b"\xff").unwrap_err().to_string();
+        assert!(error.starts_with("a: it holds bytes that are no UTF-8 text\nhint: "), "{error}");
     }
 }

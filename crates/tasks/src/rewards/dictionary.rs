@@ -14,8 +14,8 @@ use serde::Deserialize;
 use super::answer::{self, ReadFrom};
 use super::language::is_han;
 use super::rule::{Configured, Evidence, Reads, Rule, Verdict};
-use crate::paths::located;
 use crate::data::file;
+use crate::paths::located;
 use crate::refusal::Refusal;
 
 static BUILTIN: LazyLock<Arc<Dictionary>> = LazyLock::new(|| {

@@ -1,15 +1,15 @@
 //! `ferule data extract`: extracts the labels that raw documents contain.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::fs;
+use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 use store::disk::{Disk, RealDisk};
-use tasks::data::{file, limits};
+use tasks::data::file;
 use tasks::extract::judgment::{self, Extract};
 
 use super::super::output::Output;
@@ -105,11 +105,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Whether this command wrote a file, which its first line shows. An empty file counts as not written by it.
 fn is_ours(path: &Path) -> bool {
-    let mut first = String::new();
-    let read = File::open(path).and_then(|file| BufReader::new(file).read_line(&mut first));
-    let line: Value = serde_json::from_str(&first).unwrap_or_default();
-    read.is_ok_and(|bytes| bytes == 0)
-        || matches!(line["status"].as_str(), Some("full" | "refused")) && line["defendants"].is_array()
+    let Ok(file) = file::open(path) else { return false };
+    let Some(Ok(first)) = file::lines(BufReader::new(file)).next() else {
+        return path.metadata().is_ok_and(|found| found.len() == 0);
+    };
+    let line: Value = serde_json::from_slice(&first).unwrap_or_default();
+    matches!(line["status"].as_str(), Some("full" | "refused")) && line["defendants"].is_array()
 }
 
 /// Every document of a file of JSON lines.
@@ -121,7 +122,7 @@ fn of_lines(path: &Path, each: &mut dyn FnMut(Option<String>, &str) -> anyhow::R
         )
     })?;
     // In UTF-8 and in GB18030 no byte of a longer character is a line end, so lines can be decoded one by one.
-    for (number, bytes) in (1..).zip(BufReader::with_capacity(1 << 20, file).split(b'\n')) {
+    for (number, bytes) in (1..).zip(file::lines(BufReader::with_capacity(1 << 20, file))) {
         let wrong = |problem: String, hint: &str| failure(format!("{}:{number}: {problem}", path.display()), hint);
         let bytes = bytes.map_err(|error| wrong(format!("cannot read: {error}"), "give a file that can be read"))?;
         let line = tasks::data::texts::decode_line(&bytes)
