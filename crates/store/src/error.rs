@@ -225,8 +225,8 @@ impl StoreError {
             StoreError::LaterFormat { .. } => "use the Ferule that wrote it, or a later one",
             StoreError::WriterGone { .. } => "give the same command again, it goes on from the last checkpoint",
             StoreError::Ledger { source, .. } => return of_sqlite(source).map(Into::into),
-            StoreError::Io { .. }
-            | StoreError::RecipeSyntax { .. }
+            StoreError::Io { source, .. } => return of_system(source.kind()).map(Into::into),
+            StoreError::RecipeSyntax { .. }
             | StoreError::Parquet { .. }
             | StoreError::DigestOrder { .. }
             | StoreError::DigestLength { .. } => return None,
@@ -261,6 +261,18 @@ impl StoreError {
     /// Wraps a Parquet error.
     pub fn parquet(path: &Path, source: parquet::errors::ParquetError) -> Self {
         StoreError::Parquet { path: path.to_path_buf(), source }
+    }
+}
+
+/// What a person can do about an error of the file system.
+fn of_system(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::PermissionDenied => Some("check who owns it and its folder, and who may read and write them"),
+        io::ErrorKind::ReadOnlyFilesystem => Some("nothing can be written there: choose another place"),
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => Some(
+            "a file stands where a folder is needed, or a folder where a file is: move it away, or choose another place",
+        ),
+        _ => None,
     }
 }
 
@@ -300,11 +312,11 @@ fn of_sqlite(error: &rusqlite::Error) -> Option<&'static str> {
 /// An error of SQLite in words: without its codes, and without names from the schema alone.
 fn in_words(error: &rusqlite::Error) -> String {
     match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::SystemIoFailure) => format!("the disk fails to read, write or lock it ({error})"),
-        Some(rusqlite::ErrorCode::ConstraintViolation) => format!("its rows contradict each other ({error})"),
+        Some(rusqlite::ErrorCode::SystemIoFailure) => "the disk fails to read, write or lock it".to_owned(),
+        Some(rusqlite::ErrorCode::ConstraintViolation) => "its rows contradict each other".to_owned(),
         Some(rusqlite::ErrorCode::NotADatabase) => "it is no SQLite file".to_owned(),
-        Some(rusqlite::ErrorCode::DatabaseCorrupt) => format!("it is damaged ({error})"),
-        Some(rusqlite::ErrorCode::CannotOpen) => format!("it cannot be opened ({error})"),
+        Some(rusqlite::ErrorCode::DatabaseCorrupt) => "it is damaged".to_owned(),
+        Some(rusqlite::ErrorCode::CannotOpen) => "it cannot be opened".to_owned(),
         Some(rusqlite::ErrorCode::ReadOnly) => "it may not be written".to_owned(),
         Some(rusqlite::ErrorCode::DatabaseBusy) => "another process has been writing to it for 10 s".to_owned(),
         _ => error.to_string(),
