@@ -99,12 +99,17 @@ fn told<'a>(cause: &'a (dyn std::error::Error + 'static)) -> (String, Option<Cow
 /// Causes joined by colons, then their hints.
 pub fn message(error: &anyhow::Error) -> String {
     let (mut problems, mut hints): (Vec<String>, Vec<Cow<str>>) = (Vec::new(), Vec::new());
-    for (problem, hint) in error.chain().map(told) {
+    for cause in error.chain() {
+        let (problem, hint) = told(cause);
         // Library errors often end with their source already.
         if !problems.last().is_some_and(|above| above.ends_with(&problem)) {
             problems.push(problem);
         }
         hints.extend(hint);
+        // What is below it says the same in codes.
+        if let Some(StoreError::Ledger { .. }) = cause.downcast_ref() {
+            break;
+        }
     }
     let hints: String = hints.iter().map(|hint| format!("\nhint: {hint}")).collect();
     problems.join(": ") + &hints

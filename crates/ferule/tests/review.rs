@@ -355,3 +355,33 @@ fn only_the_page_of_a_living_session_changes_anything() {
     let waits = login(&token, &[]);
     assert!(waits.status == 429 && waits.header("retry-after").is_some(), "{}", waits.head);
 }
+
+#[test]
+fn a_damaged_data_folder_is_named_with_its_mend() {
+    let folder = Folder::new();
+    let data = folder.path().join("ferule-data");
+    let (ledger, key) = (data.join("ledger.sqlite"), data.join("key"));
+    let (whole, secret) = (fs::read(&ledger).unwrap(), fs::read(&key).unwrap());
+    let told = |what: &str, part: &str| {
+        for command in [&["audit", "verify"][..], &["review", "queue"], &["person", "list"]] {
+            let run = folder.ferule(command);
+            assert!(
+                run.code == 1 && run.stderr.starts_with("error: ") && run.stderr.contains(part),
+                "{what}: {}",
+                run.stderr
+            );
+            assert!(run.stderr.contains("\nhint: ") && !run.stderr.contains("Error code"), "{what}: {}", run.stderr);
+        }
+    };
+    fs::write(&ledger, "no database at all, and long enough to be looked at: ".repeat(40)).unwrap();
+    told("garbage", "ledger.sqlite: it is no SQLite file");
+    fs::write(&ledger, "").unwrap();
+    told("empty", "ledger.sqlite");
+    fs::write(&ledger, &whole).unwrap();
+    fs::remove_file(&key).unwrap();
+    told("no key", "key is damaged");
+    fs::write(&key, "zz").unwrap();
+    told("a wrong key", "key is damaged");
+    fs::write(&key, secret).unwrap();
+    assert_eq!(folder.ferule(&["audit", "verify"]).code, 0);
+}

@@ -156,7 +156,7 @@ pub enum StoreError {
     },
 
     /// An error of SQLite.
-    #[error("ledger {}: {source}", path.display())]
+    #[error("ledger {}: {}", path.display(), in_words(source))]
     Ledger {
         /// The ledger.
         path: PathBuf,
@@ -224,9 +224,9 @@ impl StoreError {
             StoreError::NoGoodCheckpoint { .. } => "bring a good one back, or remove that folder to begin the run anew",
             StoreError::LaterFormat { .. } => "use the Ferule that wrote it, or a later one",
             StoreError::WriterGone { .. } => "give the same command again, it goes on from the last checkpoint",
-            StoreError::Io { .. }
-            | StoreError::RecipeSyntax { .. }
-            | StoreError::Ledger { .. }
+            StoreError::Ledger { source, .. } => return of_sqlite(source).map(Into::into),
+            StoreError::Io { source, .. } => return of_system(source.kind()).map(Into::into),
+            StoreError::RecipeSyntax { .. }
             | StoreError::Parquet { .. }
             | StoreError::DigestOrder { .. }
             | StoreError::DigestLength { .. } => return None,
@@ -261,6 +261,65 @@ impl StoreError {
     /// Wraps a Parquet error.
     pub fn parquet(path: &Path, source: parquet::errors::ParquetError) -> Self {
         StoreError::Parquet { path: path.to_path_buf(), source }
+    }
+}
+
+/// What a person can do about an error of the file system.
+fn of_system(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::PermissionDenied => Some("check who owns it and its folder, and who may read and write them"),
+        io::ErrorKind::ReadOnlyFilesystem => Some("nothing can be written there: choose another place"),
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => Some(
+            "a file stands where a folder is needed, or a folder where a file is: move it away, or choose another place",
+        ),
+        _ => None,
+    }
+}
+
+/// What a person can do about an error of SQLite.
+fn of_sqlite(error: &rusqlite::Error) -> Option<&'static str> {
+    use rusqlite::ErrorCode::*;
+    match error {
+        rusqlite::Error::SqliteFailure(error, _) => match error.code {
+            NotADatabase | DatabaseCorrupt | TypeMismatch | ConstraintViolation | Unknown => {
+                Some("the file is damaged or was changed by something else: bring it back from a copy")
+            }
+            CannotOpen | PermissionDenied | ReadOnly | AuthorizationForStatementDenied => {
+                Some("check who owns the file and its folder, and who may read and write them")
+            }
+            SystemIoFailure => {
+                Some("check the disk: whether it is full, of a kind that cannot lock files, or failing (`dmesg`)")
+            }
+            DatabaseBusy | DatabaseLocked => {
+                Some("another process writes there: wait for it, then give the command again")
+            }
+            _ => None,
+        },
+        // A row that no version of Ferule writes.
+        rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::QueryReturnedNoRows
+        | rusqlite::Error::InvalidColumnName(..)
+        | rusqlite::Error::Utf8Error(..)
+        | rusqlite::Error::SqlInputError { .. } => {
+            Some("the file is damaged or was changed by something else: bring it back from a copy")
+        }
+        _ => None,
+    }
+}
+
+/// An error of SQLite in words: without its codes, and without names from the schema alone.
+fn in_words(error: &rusqlite::Error) -> String {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::SystemIoFailure) => "the disk fails to read, write or lock it".to_owned(),
+        Some(rusqlite::ErrorCode::ConstraintViolation) => "its rows contradict each other".to_owned(),
+        Some(rusqlite::ErrorCode::NotADatabase) => "it is no SQLite file".to_owned(),
+        Some(rusqlite::ErrorCode::DatabaseCorrupt) => "it is damaged".to_owned(),
+        Some(rusqlite::ErrorCode::CannotOpen) => "it cannot be opened".to_owned(),
+        Some(rusqlite::ErrorCode::ReadOnly) => "it may not be written".to_owned(),
+        Some(rusqlite::ErrorCode::DatabaseBusy) => "another process has been writing to it for 10 s".to_owned(),
+        _ => error.to_string(),
     }
 }
 

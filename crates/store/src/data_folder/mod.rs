@@ -129,12 +129,16 @@ impl DataFolder {
     }
 
     fn of(folder: &Path, connection: Connection, key: &Path) -> Result<DataFolder, StoreError> {
-        let text = fs::read_to_string(key).map_err(|e| StoreError::io("read", key, e))?;
-        let key = blake3::Hash::from_hex(text.trim()).map_err(|e| StoreError::Damaged {
+        let damaged = |reason: String| StoreError::Damaged {
             path: key.to_path_buf(),
-            reason: e.to_string(),
+            reason,
             hint: "bring the file back from a copy: marks of forgotten records cannot be recognised without it",
+        };
+        let text = fs::read_to_string(key).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::InvalidData => damaged(e.to_string()),
+            _ => StoreError::io("read", key, e),
         })?;
+        let key = blake3::Hash::from_hex(text.trim()).map_err(|e| damaged(e.to_string()))?;
         let _ = connection.busy_timeout(Duration::from_secs(10));
         // FULL makes each transaction durable on its own. Deleted content is overwritten. The pragmas do nothing on a
         // read-only connection.
@@ -190,6 +194,13 @@ impl DataFolder {
 
     fn check_format(&self) -> Result<(), StoreError> {
         let found = self.read(|c| c.query_row("PRAGMA user_version", [], |row| unsigned(row, 0)))?;
+        if found == 0 {
+            return Err(StoreError::Damaged {
+                path: self.ledger(),
+                reason: "it holds nothing".into(),
+                hint: "bring it back from a copy, or remove it to begin a new one",
+            });
+        }
         if found > FORMAT {
             return Err(StoreError::LaterFormat { path: self.ledger(), found, known: FORMAT });
         }
