@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use store::DataFolder;
 use store::data_folder::service::ServedModel;
+use tasks::data::file;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -263,7 +264,7 @@ async fn watch(watching: Watching, server: Arc<Server>, data: Arc<DataFolder>, m
 }
 
 fn read_key(path: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path);
+    let text = file::read_to_string(path);
     text.map(|text| text.trim().to_string())
         .map_err(|error| failure(format!("{}: {error}", path.display()), "give a file that holds the key alone"))
 }

@@ -2,13 +2,13 @@
 //!
 //! Keys are compared by their hashes and in constant time, so that neither memory nor timing reveals a key.
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
 use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
+use tasks::data::file;
 
 use super::problem::Problem;
 use crate::outcome::{WrongUse, failure};
@@ -27,7 +27,7 @@ impl Keys {
     /// # Errors
     /// A file that cannot be read or holds no key; a key that is too short.
     pub fn read(path: &Path) -> anyhow::Result<Keys> {
-        let text = fs::read_to_string(path)
+        let text = file::read_to_string(path)
             .map_err(|error| failure(format!("{}: {error}", path.display()), "give a file with one key a line"))?;
         let mut keys = Vec::new();
         for (number, line) in (1..).zip(text.lines().map(str::trim)) {
@@ -100,6 +100,8 @@ pub fn check_source(address: IpAddr, headers: &HeaderMap) -> Result<(), Problem>
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
+
+    use std::fs;
 
     use super::*;
 

@@ -14,7 +14,7 @@ use super::support::{Run, command, run};
 const RECIPE: &str = r#"
 dtype = "f32"
 task = { name = "jsonl", path = "cases.jsonl", rules = [{ rule = "format" }, { rule = "exact" }] }
-eval = { cases = 10, max_new_tokens = 6, baseline_demonstrations = 10 }
+eval = { cases = 10, max_new_tokens = 10, baseline_demonstrations = 10 }
 
 [models.m]
 hidden_size = 16
@@ -33,7 +33,9 @@ vocab_size = 263
 kind = "sft"
 model = "m"
 demonstrations = 20
-epochs = 2
+epochs = 60
+learning_rate = 1e-2
+warmup_steps = 2
 checkpoint_every_steps = 1
 
 [[stages]]
@@ -42,7 +44,8 @@ model = "m"
 steps = 2
 prompts_per_step = 4
 completions_per_prompt = 4
-max_new_tokens = 6
+max_new_tokens = 10
+learning_rate = 1e-4
 rules = [{ rule = "length", max = 3, margin = 5 }]
 checkpoint_every_steps = 1
 
@@ -50,7 +53,7 @@ checkpoint_every_steps = 1
 kind = "sample"
 model = "m"
 cases = 20
-max_new_tokens = 6
+max_new_tokens = 10
 
 [[stages]]
 kind = "distill"

@@ -62,7 +62,10 @@ fn a_number_is_planned_with_or_refused() {
     class("recipe key", |attempt, random: &mut Random| {
         // With enough tries every key gets every value; with few, random ones.
         let n = match tries() as usize >= keys.len() * values.len() {
-            true => std::mem::replace(&mut n, n + 1),
+            true => {
+                n += 1;
+                n - 1
+            }
             false => random.below(keys.len() * values.len()),
         };
         let (key, value) = (&keys[n % keys.len()], values[n / keys.len() % values.len()]);

@@ -13,15 +13,12 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{DataFolder, now_ms};
+use super::{DataFolder, FIRST_FORMAT_WITH_HEAD, now_ms};
 use crate::error::StoreError;
 use crate::ledger::unsigned;
 
 /// The hash before the first line.
 const BEGIN: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-
-/// The first format of a data folder whose audit has a head.
-pub(super) const FIRST_FORMAT_WITH_HEAD: u64 = 3;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize)]

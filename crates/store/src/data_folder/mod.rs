@@ -38,6 +38,9 @@ use crate::error::StoreError;
 use crate::ledger::unsigned;
 use crate::lock::{self, FolderLock};
 
+/// The first format whose audit has a head.
+const FIRST_FORMAT_WITH_HEAD: u64 = 3;
+
 /// The schema version that this build writes.
 const FORMAT: u64 = 3;
 
@@ -82,7 +85,7 @@ impl DataFolder {
                     MIGRATIONS.iter().skip(format as usize - 1).try_for_each(|migration| t.execute_batch(migration))?
                 }
             }
-            if format < audit::FIRST_FORMAT_WITH_HEAD { opened.begin_head(t) } else { Ok(()) }
+            if format < FIRST_FORMAT_WITH_HEAD { opened.begin_head(t) } else { Ok(()) }
         })?;
         opened.check_format()?;
         opened.finish_erasing()?;

@@ -172,7 +172,7 @@ mod tests {
             ("rule = \"exact\", wieght = 1", "rule \"exact\": wieght: unknown key\nhint: did you mean \"weight\"?"),
             (
                 "rule = \"exact\", weight = -1",
-                "rule \"exact\": weight: -1 is below 0\nhint: it takes number ≥ 0; 1.0 is the default",
+                "rule \"exact\": weight: -1 is below 0\nhint: it takes number from 0 to 1000000; 1.0 is the default",
             ),
             (
                 "rule = \"exact\", gate = 2",

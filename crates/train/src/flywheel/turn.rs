@@ -13,7 +13,6 @@
 //! epochs = 4
 //! ```
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use kernels::rng::Key;
@@ -24,6 +23,7 @@ use store::data_folder::review::Signed;
 use store::data_folder::turns::{RecordRole, TurnRecord};
 use store::disk::{RealDisk, write_whole};
 use store::{RunView, StageRow};
+use tasks::data::file;
 use tasks::keys;
 use tasks::refusal::Refusal;
 use toml::{Table, Value};
@@ -78,7 +78,7 @@ impl TurnFile {
     /// A file that cannot be read or is not TOML, an unknown key of `[flywheel]`, the keys `task.path` or
     /// `task.heldout`, which the turn supplies, or no stage.
     pub fn read(path: &Path) -> Result<TurnFile, Refusal> {
-        let text = fs::read_to_string(path).map_err(|error| {
+        let text = file::read_to_string(path).map_err(|error| {
             Refusal::new(error.to_string(), "give the path of a turn file; the guide shows one").in_file(path)
         })?;
         TurnFile::parse(&text).map_err(|refusal| refusal.in_file(path))

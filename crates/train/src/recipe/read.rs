@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use tasks::data::file;
 use tasks::{keys, suggest};
 use toml::{Table, Value};
 
@@ -30,7 +31,7 @@ impl Recipe {
     /// # Errors
     /// A recipe that cannot be run, as far as its text shows it. The refusal names the line and the key.
     pub fn read(path: &Path, sets: &[String]) -> Result<Recipe, Refusal> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let text = file::read_to_string(path).map_err(|error| {
             let hint = "give the path of a recipe, such as recipes/judgment.toml";
             Refusal::new(error.to_string(), hint).in_file(path)
         })?;
