@@ -160,7 +160,7 @@ fn a_damaged_file_of_a_run_changes_nothing_in_silence() {
                         4 => end,
                         _ => place as usize % (end + 1),
                     };
-                    bytes[at] ^= 1 << (place >> 32) % 8;
+                    bytes[at] ^= 1 << ((place >> 32) % 8);
                 }
                 fs::write(path, bytes).expect("a file");
             }

@@ -169,8 +169,10 @@ fn answer(mut stream: TcpStream, replies: &Mutex<Replies>, requests: &Mutex<Stri
         || Reply { bytes: b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".into(), ..Reply::default() };
     let reply = replies.lock().expect("no panic").get(&asked).cloned().unwrap_or_else(not_found);
     stream.write_all(&reply.bytes)?;
-    while reply.endless {
-        stream.write_all(&[b'a'; 1 << 14])?;
+    if reply.endless {
+        loop {
+            stream.write_all(&[b'a'; 1 << 14])?;
+        }
     }
     if !reply.stall.is_zero() {
         stream.set_read_timeout(Some(reply.stall))?;

@@ -60,8 +60,11 @@ fn names(attempt: &Attempt, run: Run, name: &str) -> Run {
     run
 }
 
+/// Dtype and shape of each tensor.
+type Tensors = BTreeMap<String, (Value, Value)>;
+
 /// The header of a safetensors file as a JSON reader of our own understands it: dtype and shape of each tensor, and all there is.
-fn safetensors_header(bytes: &[u8]) -> Option<(BTreeMap<String, (Value, Value)>, Value)> {
+fn safetensors_header(bytes: &[u8]) -> Option<(Tensors, Value)> {
     let len = usize::try_from(u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?)).ok()?;
     let header: Value = serde_json::from_slice(bytes.get(8..len.checked_add(8)?)?).ok()?;
     let tensors = header.as_object()?.iter().filter(|(name, _)| *name != "__metadata__");
