@@ -182,6 +182,11 @@ fn wrong_recipes_end_in_one_message() {
         ),
         (
             "completions_per_prompt = 4",
+            "completions_per_prompt = 4096\nprompts_per_step = 65536",
+            "r.toml:28: stages[1].completions_per_prompt: 65536 prompts of 4096 completions each are 268435456 in a step\nhint: a step takes at most 1048576 completions",
+        ),
+        (
+            "completions_per_prompt = 4",
             "completions_per_prompt = 1",
             "r.toml:28: stages[1].completions_per_prompt: 1 is below 2\nhint: a reward is relative to its group; set it to 4 or more",
         ),

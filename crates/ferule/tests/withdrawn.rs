@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
+use support::recipe::sums;
 use support::{command, ferule};
 
 const RECIPE: &str = r#"
@@ -40,9 +41,7 @@ rules = [{ rule = "length", max = 3, margin = 5 }]
 
 /// A recipe and its file of cases, without line `left_out`.
 fn prepare(folder: &Path, left_out: Option<usize>) -> String {
-    let line = |i: usize| json!({ "prompt": format!("{i} + {i}"), "answer": 2 * i, "demonstration": format!("<think></think><answer>{}</answer>", 2 * i) });
-    let lines: Vec<String> = (0..60).filter(|&i| left_out != Some(i)).map(|i| line(i).to_string()).collect();
-    std::fs::write(folder.join("cases.jsonl"), lines.join("\n")).expect("a writable folder");
+    std::fs::write(folder.join("cases.jsonl"), sums("", left_out)).expect("a writable folder");
     let recipe = folder.join("sums.toml");
     std::fs::write(&recipe, RECIPE).expect("a writable folder");
     recipe.to_string_lossy().into_owned()

@@ -5,9 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
-
 use super::harness::{Attempt, Random, class};
+use super::support::recipe::sums;
 use super::support::{Run, command, run};
 
 /// A run of five stages, each of which reads what an earlier one wrote; and its data.
@@ -72,9 +71,7 @@ fn command_in(folder: &Path, more: &[&str]) -> std::process::Command {
 /// A folder with the recipe, its data, and the run after the stages before `end`.
 fn prepared(end: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
-    let line = |i: usize| json!({ "prompt": format!("{i} + {i}?"), "answer": 2 * i, "demonstration": format!("<think></think><answer>{}</answer>", 2 * i) });
-    let lines: Vec<String> = (0..60).map(|i| line(i).to_string()).collect();
-    fs::write(folder.path().join("cases.jsonl"), lines.join("\n")).expect("a writable folder");
+    fs::write(folder.path().join("cases.jsonl"), sums("?", None)).expect("a writable folder");
     fs::write(folder.path().join("sums.toml"), RECIPE).expect("a writable folder");
     let only: Vec<&str> = ["--only"].into_iter().chain(end.iter().copied()).collect();
     let begun = run(command_in(folder.path(), &only), b"");

@@ -3,6 +3,7 @@
 use std::fs;
 
 use lm::checkpoint::Storage;
+use serde_json::json;
 
 use super::tiny_model;
 
@@ -50,6 +51,16 @@ teacher = "teacher"
 data = "sample-teacher"
 soft_weight = 1.0
 "#;
+
+/// Sixty sums as JSON lines, without line `left_out`: a prompt that ends in `ending`, the answer, and a demonstration.
+pub fn sums(ending: &str, left_out: Option<usize>) -> String {
+    let line = |i: usize| {
+        let demonstration = format!("<think></think><answer>{}</answer>", 2 * i);
+        json!({ "prompt": format!("{i} + {i}{ending}"), "answer": 2 * i, "demonstration": demonstration })
+    };
+    let lines: Vec<String> = (0..60).filter(|&i| left_out != Some(i)).map(|i| line(i).to_string()).collect();
+    lines.join("\n")
+}
 
 /// A folder with its models and its forty cases.
 pub fn folder() -> tempfile::TempDir {

@@ -10,6 +10,11 @@ use rusqlite::params;
 use super::Ledger;
 use crate::error::StoreError;
 
+/// The stages that used a record in any way.
+const USED: &str = "SELECT stage FROM labels WHERE record_id = ?1
+    UNION SELECT stage FROM answers_read WHERE case_id = ?1
+    UNION SELECT stage FROM record_uses WHERE record_id = ?1";
+
 impl Ledger {
     /// Records what a model was made from; `parents` is empty for random weights.
     ///
@@ -29,14 +34,14 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Ledger`].
     pub fn touched_by(&self, record_id: &str) -> Result<Vec<String>, StoreError> {
-        let sql = "WITH RECURSIVE
-                     used(stage) AS (SELECT stage FROM labels WHERE record_id = ?1
-                       UNION SELECT stage FROM answers_read WHERE case_id = ?1
-                       UNION SELECT stage FROM record_uses WHERE record_id = ?1),
-                     touched(digest) AS (SELECT digest FROM lineage JOIN used USING (stage)
-                       UNION SELECT lineage.digest FROM lineage JOIN touched ON parent = touched.digest)
-                   SELECT digest FROM lineage JOIN touched USING (digest) GROUP BY digest ORDER BY min(id)";
-        self.read(|c| c.prepare_cached(sql)?.query_map([record_id], |row| row.get(0))?.collect())
+        let sql = format!(
+            "WITH RECURSIVE
+               used(stage) AS ({USED}),
+               touched(digest) AS (SELECT digest FROM lineage JOIN used USING (stage)
+                 UNION SELECT lineage.digest FROM lineage JOIN touched ON parent = touched.digest)
+             SELECT digest FROM lineage JOIN touched USING (digest) GROUP BY digest ORDER BY min(id)"
+        );
+        self.read(|c| c.prepare_cached(&sql)?.query_map([record_id], |row| row.get(0))?.collect())
     }
 
     /// The stages that used a record, in no order.
@@ -44,10 +49,7 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Ledger`].
     pub fn used_by(&self, record_id: &str) -> Result<Vec<String>, StoreError> {
-        let sql =
-            "SELECT stage FROM labels WHERE record_id = ?1 UNION SELECT stage FROM answers_read WHERE case_id = ?1
-                   UNION SELECT stage FROM record_uses WHERE record_id = ?1";
-        self.read(|c| c.prepare_cached(sql)?.query_map([record_id], |row| row.get(0))?.collect())
+        self.read(|c| c.prepare_cached(USED)?.query_map([record_id], |row| row.get(0))?.collect())
     }
 
     /// The records that were withdrawn when this run began, sorted.

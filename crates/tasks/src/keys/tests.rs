@@ -164,6 +164,7 @@ fn numbers_out_of_their_range_are_refused() {
         ("most = 10", "most: 10 is above 9\nhint: it takes integer from 1 to 9"),
         ("epochs = -2", "epochs: -2 is below 1\nhint: it takes integer ≥ 1; 8 is the default"),
         ("temperature = 0", "temperature: 0 is not above 0\nhint: 1 leaves the logits as they are"),
+        ("temperature = 1e-300", "temperature: 0 is not above 0\nhint: 1 leaves the logits as they are"),
         ("share = nan", "share: NaN is not finite\nhint: it takes number from 0 to 0.5; 0.25 is the default"),
         ("share = 0.6", "share: 0.6 is above 0.5\nhint: it takes number from 0 to 0.5; 0.25 is the default"),
         ("gate = 2", "gate: 2 is above 1\nhint: it takes true or false or number > 0 and ≤ 1; true is the default"),
