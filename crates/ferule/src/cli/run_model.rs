@@ -11,7 +11,7 @@ use crate::outcome::failure;
 /// The folder of the model that `text` names, if it begins with the name of a run.
 ///
 /// # Errors
-/// A run that has made no model, or not the requested one; a ledger that cannot be read.
+/// A run that has made no model, or not the requested one; a model that is not as its stage wrote it; a ledger that cannot be read.
 pub fn find(runs: &Runs, text: &str) -> anyhow::Result<Option<PathBuf>> {
     let (run, part) = text.split_once('/').map_or((text, None), |(run, part)| (run, Some(part)));
     if !runs.names()?.iter().any(|name| name == run) {
@@ -19,24 +19,27 @@ pub fn find(runs: &Runs, text: &str) -> anyhow::Result<Option<PathBuf>> {
     }
     let view = runs.view(run)?;
     let rows = view.ledger().stages()?;
-    let made: Vec<(&str, PathBuf)> = rows
+    let made: Vec<&str> = rows
         .iter()
-        .filter(|row| row.digest.is_some())
-        .filter_map(|row| Some((row.stage.as_str(), view.model(&row.stage)?)))
+        .filter(|row| row.digest.is_some() && view.model(&row.stage).is_some())
+        .map(|row| row.stage.as_str())
         .collect();
-    let Some((_, last)) = made.last() else {
+    let Some(last) = made.last() else {
         return Err(failure(format!("the run {run} has made no model yet"), "let it finish a stage that trains one"));
     };
-    let of_model = |name: &str| Ok::<_, anyhow::Error>(view.final_model(name)?.map(|(_, path)| path));
-    let Some(part) = part else { return Ok(Some(of_model("student")?.unwrap_or_else(|| last.clone()))) };
-    let of_stage = made.iter().find(|(stage, _)| *stage == part).map(|(_, path)| path.clone());
-    if let Some(path) = of_stage.map_or_else(|| of_model(part), |path| Ok(Some(path)))? {
-        return Ok(Some(path));
+    let of_model = |name: &str| Ok::<_, anyhow::Error>(view.final_model(name)?.map(|(row, _)| row.stage));
+    let stage = match part {
+        None => Some(of_model("student")?.unwrap_or_else(|| last.to_string())),
+        Some(part) if made.contains(&part) => Some(part.to_string()),
+        Some(part) => of_model(part)?,
+    };
+    if let Some(stage) = stage {
+        return Ok(Some(view.exported_model(&stage)?));
     }
-    let names: Vec<&str> = made.iter().map(|(stage, _)| *stage).collect();
+    let part = part.unwrap_or_default();
     Err(failure(
         format!("the run {run} has no model of a stage \"{part}\""),
-        format!("it has those of {}", names.join(", ")),
+        format!("it has those of {}", made.join(", ")),
     ))
 }
 

@@ -210,3 +210,21 @@ fn a_repetition_that_is_refused_leaves_the_run_as_it_was() {
     assert_eq!(withdraw(&["--undo"]).code, 0);
     assert_eq!(ladder(), whole);
 }
+
+#[test]
+fn a_model_of_a_run_that_changed_is_not_used() {
+    let folder = prepared(&["tokenizer", "sft-m"]);
+    let generate = || {
+        let mut command = command(&["generate", "--model", "sums/sft-m", "--max-new-tokens", "2"]);
+        command.current_dir(folder.path());
+        run(command, br#"{"prompt": "1 + 1?"}"#)
+    };
+    assert_eq!(generate().code, 0, "{}", generate().stderr);
+    let weights = folder.path().join("runs/sums/models/sft-m/model.safetensors");
+    let mut bytes = fs::read(&weights).expect("weights");
+    *bytes.last_mut().expect("not empty") ^= 1;
+    fs::write(&weights, bytes).expect("a writable folder");
+    let refused = generate();
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(refused.stderr.contains("model.safetensors is damaged"), "{}", refused.stderr);
+}
