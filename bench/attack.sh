@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Damaged and hostile input through the binary: every class of crates/ferule/tests/attack, each tried thousands of times, one class after
-# the other. The seed is printed; a class that fails names its try, which the same seed repeats.
+# Damaged and hostile input through the binary: every class of crates/ferule/tests/attack, each tried thousands of times, two classes at
+# once. The seed is printed; a class that fails names its try, which the same seed repeats.
 #
 #   bench/attack.sh [TRIES [SEED]]
 #
-# With 2,000 tries, the default, it is half an hour on two cores. A line for each class says how many tries were refused, and how long the
+# With 2,000 tries, the default, it takes about five minutes on two cores. A line for each class says how many tries were refused, and how long the
 # slowest command took.
 set -euo pipefail
 cd "$(dirname "$0")/.."

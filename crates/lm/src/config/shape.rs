@@ -24,13 +24,13 @@ pub struct Shape {
     #[schemars(range(min = 1, max = 1_024))]
     pub num_hidden_layers: usize,
     /// Number H of query heads.
-    #[schemars(range(min = 1, max = 4_096))]
+    #[schemars(range(min = 1, max = 1_024))]
     pub num_attention_heads: usize,
     /// `llama` (default), `mistral`, `qwen2` or `qwen3`.
     #[serde(default = "llama")]
     pub model_type: String,
     /// Number K of key and value heads; H when absent.
-    #[schemars(range(min = 1, max = 4_096))]
+    #[schemars(range(min = 1, max = 1_024))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_key_value_heads: Option<usize>,
     /// Width D of a head; C / H when absent.

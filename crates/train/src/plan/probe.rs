@@ -1,7 +1,7 @@
 //! How fast this machine trains and samples models of a given shape: a timed training step and a short timed round of sampling.
 //!
-//! The probe has at most two layers and a small vocabulary, so that it is short for any model; the rate of operations
-//! hardly depends on either. It takes the best of a few tries, since other work on the machine can only slow a try down.
+//! The probe has at most two layers, a small vocabulary and limited widths, so that it is short and fits into memory for any model;
+//! the rate of operations hardly depends on them. It takes the best of a few tries, since other work on the machine can only slow a try down.
 
 use std::path::Path;
 use std::time::Instant;
@@ -19,6 +19,11 @@ use crate::step::{Learner, Signals};
 
 /// The largest number of layers of the probe.
 const LAYERS: usize = 2;
+/// The largest widths of the probe: of the residual stream, of the SwiGLU and of a head; and its largest number of heads.
+const HIDDEN: usize = 1024;
+const INTERMEDIATE: usize = 4096;
+const HEAD: usize = 128;
+const HEADS: usize = 16;
 /// The largest number of parameters of the probe's embedding.
 const EMBEDDING: usize = 4 << 20;
 /// Packed tokens of the training step.
@@ -56,7 +61,16 @@ pub(super) fn measure<T: Real>(queue: &Queue, config: &Config, lengths: &Lengths
     let mut small = config.clone();
     small.num_hidden_layers = config.num_hidden_layers.min(LAYERS);
     small.layer_types.truncate(small.num_hidden_layers);
-    small.vocab_size = config.vocab_size.min((EMBEDDING / config.hidden_size).max(1024));
+    small.hidden_size = config.hidden_size.min(HIDDEN);
+    small.intermediate_size = config.intermediate_size.min(INTERMEDIATE);
+    small.head_dim = config.head_dim.min(HEAD);
+    if config.num_attention_heads > HEADS {
+        // As many query heads share keys and values as in the model.
+        let sharing = (config.num_attention_heads / config.num_key_value_heads).min(HEADS);
+        small.num_key_value_heads = (HEADS / sharing).max(1);
+        small.num_attention_heads = small.num_key_value_heads * sharing;
+    }
+    small.vocab_size = config.vocab_size.min((EMBEDDING / small.hidden_size).max(1024));
     small.eos_token_id = Vec::new();
     small.bos_token_id = None;
     small.pad_token_id = None;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::lengths::Lengths;
 use crate::error::TrainError;
 use crate::prompting::Prompting;
-use crate::recipe::resolved::Recipe;
+use crate::recipe::resolved::{Recipe, RecipeStage};
 use crate::recipe::settings::Settings;
 use crate::stages::tokenizer::TokenizerStage;
 use tasks::data::texts;
@@ -29,12 +29,13 @@ pub(super) fn measure(recipe: &Recipe, task: &dyn Task, prompting: Option<Prompt
     let prompting = match (prompting, recipe.find::<TokenizerStage>()) {
         (Some(prompting), _) => prompting,
         (None, Some(stage)) => {
-            let name = &recipe.settings.name;
+            let is_this = |made: &RecipeStage| made.stage.as_any().is::<TokenizerStage>();
+            let index = recipe.stages.iter().position(is_this).expect("just found");
             let share = TOKENIZER_SHARE.max((stage.documents as usize + stage.prompts) / TOKENIZER_TEXTS);
             let train = |share| {
                 let texts = tokenizer_texts(stage, task, &recipe.settings, share)?;
                 let began = Instant::now();
-                let prompting = stage.prompting(name, texts.iter().map(String::as_str))?;
+                let prompting = stage.prompting(&recipe.place(index), texts.iter().map(String::as_str))?;
                 Ok::<_, TrainError>((prompting, began.elapsed().as_secs_f64() * share as f64))
             };
             // A part may be too small for the vocabulary although the whole is large enough.

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use kernels::Real;
+use lm::FormatError;
 use lm::tokenizer::{Tokenizer, TrainOptions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use crate::error::TrainError;
 use crate::prompting::Prompting;
 use crate::recipe::outline::{Made, Roles};
 use crate::stage::estimate::{Estimate, Planning};
-use crate::stage::{Outcome, Stage};
+use crate::stage::{Outcome, Place, Stage};
 use crate::stages::texts::kept;
 use crate::trainer::Trainer;
 use tasks::Split;
@@ -83,20 +84,21 @@ impl Stage for TokenizerStage {
         let prompts = trainer.task.cases(Split::Train, self.prompts, seed)?;
         trainer.note_uses("prompt", prompts.iter().map(|case| &case.id))?;
         texts.extend(prompts.iter().map(|case| case.prompt_text()));
-        let prompting = self.prompting(&trainer.settings.name, texts.iter().map(String::as_str))?;
+        let place = Place { settings: trainer.settings, stages: trainer.stages, index: trainer.index as usize };
+        let prompting = self.prompting(&place, texts.iter().map(String::as_str))?;
         trainer.meters.seconds += began.elapsed().as_secs_f64();
         Ok(Outcome { prompting: Some(prompting), ..Outcome::default() })
     }
 }
 
 impl TokenizerStage {
-    /// Trains a tokenizer on some texts and makes a prompting of it; `name` is the recipe's, for messages.
+    /// Trains a tokenizer on some texts and makes a prompting of it.
     ///
     /// # Errors
-    /// Texts that are too few for the vocabulary.
+    /// A refusal at one of the stage's keys, above all for texts that are too few for the vocabulary.
     pub(crate) fn prompting<'t>(
         &self,
-        name: &str,
+        place: &Place,
         texts: impl IntoIterator<Item = &'t str>,
     ) -> Result<Prompting, TrainError> {
         let markup = ["<think>", "</think>", "<answer>", "</answer>"];
@@ -106,7 +108,11 @@ impl TokenizerStage {
             markup_tokens: markup.map(String::from).to_vec(),
             ..TrainOptions::default()
         };
-        let tokenizer = Tokenizer::train(texts, &options, Path::new(name))?;
+        let trained = Tokenizer::train(texts, &options, Path::new(&place.settings.name));
+        let tokenizer = trained.map_err(|error| match error {
+            FormatError::Config { field, problem, hint, .. } => place.refuse(&field, problem, hint).into(),
+            error => TrainError::from(error),
+        })?;
         Prompting::new(tokenizer, None, &[])
     }
 }
